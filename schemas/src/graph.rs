@@ -1,0 +1,349 @@
+//! The dense form of a workflow: `u32` task and object indices, adjacency in compressed rows.
+//!
+//! Built once per workflow and shared by planner, choreography and run store. A task's index is its place in
+//! the workflow. `parents(t)` are distinct and in order of first mention (inputs, then `after`): the place of
+//! a parent in that row is the bit of its edge in the in-edge set. Objects are the outputs of tasks followed
+//! by the external inputs.
+
+use std::collections::HashMap;
+
+use crate::id::TaskId;
+use crate::workflow::{Input, Task};
+
+/// Why a list of tasks is not a DAG.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GraphError {
+    /// Two tasks have the same id.
+    #[error("task id `{0}` is used twice")]
+    DuplicateTask(TaskId),
+    /// Two outputs of one task have the same name.
+    #[error("task `{task}` writes `{output}` twice")]
+    DuplicateOutput {
+        /// The task.
+        task: TaskId,
+        /// The output.
+        output: String,
+    },
+    /// A task refers to one that is not there.
+    #[error("task `{task}` depends on `{parent}`, which is not in the workflow")]
+    DanglingTask {
+        /// The task.
+        task: TaskId,
+        /// What it names.
+        parent: TaskId,
+    },
+    /// A task reads an output that its parent does not write.
+    #[error("task `{task}` reads `{output}` of `{parent}`, which writes no such output")]
+    DanglingOutput {
+        /// The task.
+        task: TaskId,
+        /// The parent.
+        parent: TaskId,
+        /// The output it names.
+        output: String,
+    },
+    /// Tasks wait for each other.
+    #[error("the tasks {} wait for each other in a circle", chain(.0))]
+    Cycle(Vec<TaskId>),
+}
+
+fn chain(tasks: &[TaskId]) -> String {
+    tasks.iter().map(|task| format!("`{task}`")).collect::<Vec<_>>().join(" -> ")
+}
+
+/// Rows of `u32` of varying length, stored end to end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rows {
+    starts: Vec<u32>,
+    items: Vec<u32>,
+}
+
+impl Rows {
+    fn from_rows(rows: impl IntoIterator<Item = Vec<u32>>) -> Self {
+        let mut built = Self { starts: vec![0], items: Vec::new() };
+        for row in rows {
+            built.items.extend(row);
+            built.starts.push(built.items.len() as u32);
+        }
+        built
+    }
+
+    /// The row at `index`.
+    #[must_use]
+    pub fn row(&self, index: u32) -> &[u32] {
+        let at = index as usize;
+        &self.items[self.starts[at] as usize..self.starts[at + 1] as usize]
+    }
+}
+
+/// One object: an output of a task, or an external input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// The task that writes it; nothing for an external input.
+    pub producer: Option<u32>,
+    /// Its place among the outputs of its producer.
+    pub output: u32,
+    /// Size in bytes that the workflow states, where it does.
+    pub bytes_hint: Option<u64>,
+}
+
+/// The dense graph of a workflow.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    parents: Rows,
+    children: Rows,
+    reads: Rows,
+    writes: Rows,
+    consumers: Rows,
+    objects: Vec<Object>,
+    order: Vec<u32>,
+    index: HashMap<TaskId, u32>,
+}
+
+impl Graph {
+    /// Builds the graph of `tasks`.
+    ///
+    /// # Errors
+    /// [`GraphError`] on double ids, references to nothing, and cycles (with one cycle spelt out).
+    pub fn build(tasks: &[Task]) -> Result<Self, GraphError> {
+        let index = index_tasks(tasks)?;
+        let mut objects = Vec::new();
+        let mut by_name: Vec<HashMap<&str, u32>> = Vec::with_capacity(tasks.len());
+        let mut writes = Vec::with_capacity(tasks.len());
+        for (t, task) in tasks.iter().enumerate() {
+            let (names, row) = add_outputs(t as u32, task, &mut objects)?;
+            by_name.push(names);
+            writes.push(row);
+        }
+        let mut external: HashMap<&str, u32> = HashMap::new();
+        let mut parents = Vec::with_capacity(tasks.len());
+        let mut reads = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            let mut row = Links::default();
+            for input in &task.inputs {
+                match input {
+                    Input::Task { task: parent, output } => {
+                        let p = find(&index, task, parent)?;
+                        let object = by_name[p as usize].get(output.as_str()).ok_or_else(|| {
+                            GraphError::DanglingOutput {
+                                task: task.id.clone(),
+                                parent: parent.clone(),
+                                output: output.to_string(),
+                            }
+                        })?;
+                        row.parent(p);
+                        row.read(*object);
+                    }
+                    Input::External { uri, bytes } => {
+                        let object = *external.entry(uri).or_insert_with(|| {
+                            objects.push(Object { producer: None, output: 0, bytes_hint: *bytes });
+                            objects.len() as u32 - 1
+                        });
+                        row.read(object);
+                    }
+                    Input::Value { .. } => {}
+                }
+            }
+            for parent in &task.after {
+                row.parent(find(&index, task, parent)?);
+            }
+            parents.push(row.parents);
+            reads.push(row.reads);
+        }
+        let children = invert(&parents, tasks.len());
+        let consumers = invert(&reads, objects.len());
+        let parents = Rows::from_rows(parents);
+        let order = topological(&parents, &children, tasks)?;
+        let (reads, writes) = (Rows::from_rows(reads), Rows::from_rows(writes));
+        Ok(Self { parents, children, reads, writes, consumers, objects, order, index })
+    }
+
+    /// Number of tasks.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether there are no tasks.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// Distinct tasks that `task` waits for; the place in this row is the bit of the edge.
+    #[must_use]
+    pub fn parents(&self, task: u32) -> &[u32] {
+        self.parents.row(task)
+    }
+
+    /// Distinct tasks that wait for `task`, in ascending order.
+    #[must_use]
+    pub fn children(&self, task: u32) -> &[u32] {
+        self.children.row(task)
+    }
+
+    /// Distinct objects that `task` reads.
+    #[must_use]
+    pub fn reads(&self, task: u32) -> &[u32] {
+        self.reads.row(task)
+    }
+
+    /// Objects that `task` writes, in the order of its outputs.
+    #[must_use]
+    pub fn writes(&self, task: u32) -> &[u32] {
+        self.writes.row(task)
+    }
+
+    /// Tasks that read `object`.
+    #[must_use]
+    pub fn consumers(&self, object: u32) -> &[u32] {
+        self.consumers.row(object)
+    }
+
+    /// All objects.
+    #[must_use]
+    pub fn objects(&self) -> &[Object] {
+        &self.objects
+    }
+
+    /// The tasks, every parent before its children; ties by index.
+    #[must_use]
+    pub fn order(&self) -> &[u32] {
+        &self.order
+    }
+
+    /// Tasks that wait for nothing.
+    pub fn sources(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.len() as u32).filter(|&t| self.parents(t).is_empty())
+    }
+
+    /// Tasks that nothing waits for: their outputs are the results of the workflow.
+    pub fn sinks(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.len() as u32).filter(|&t| self.children(t).is_empty())
+    }
+
+    /// The index of a task.
+    #[must_use]
+    pub fn find(&self, id: &TaskId) -> Option<u32> {
+        self.index.get(id).copied()
+    }
+
+    /// The bit of the edge from `parent` to `child` in the in-edge set of `child`.
+    #[must_use]
+    pub fn edge_bit(&self, parent: u32, child: u32) -> Option<u32> {
+        self.parents(child).iter().position(|&p| p == parent).map(|bit| bit as u32)
+    }
+}
+
+#[derive(Default)]
+struct Links {
+    parents: Vec<u32>,
+    reads: Vec<u32>,
+    seen_parents: std::collections::HashSet<u32>,
+    seen_reads: std::collections::HashSet<u32>,
+}
+
+impl Links {
+    fn parent(&mut self, parent: u32) {
+        if self.seen_parents.insert(parent) {
+            self.parents.push(parent);
+        }
+    }
+
+    fn read(&mut self, object: u32) {
+        if self.seen_reads.insert(object) {
+            self.reads.push(object);
+        }
+    }
+}
+
+fn index_tasks(tasks: &[Task]) -> Result<HashMap<TaskId, u32>, GraphError> {
+    let mut index = HashMap::with_capacity(tasks.len());
+    for (t, task) in tasks.iter().enumerate() {
+        if index.insert(task.id.clone(), t as u32).is_some() {
+            return Err(GraphError::DuplicateTask(task.id.clone()));
+        }
+    }
+    Ok(index)
+}
+
+fn find(index: &HashMap<TaskId, u32>, task: &Task, parent: &TaskId) -> Result<u32, GraphError> {
+    index
+        .get(parent)
+        .copied()
+        .ok_or_else(|| GraphError::DanglingTask { task: task.id.clone(), parent: parent.clone() })
+}
+
+fn add_outputs<'a>(
+    t: u32,
+    task: &'a Task,
+    objects: &mut Vec<Object>,
+) -> Result<(HashMap<&'a str, u32>, Vec<u32>), GraphError> {
+    let written = task.outputs.iter().map(|o| (o.name.as_str(), o.bytes));
+    let default = task.outputs.is_empty().then_some(("out", None));
+    let mut names = HashMap::new();
+    let mut row = Vec::new();
+    for (output, (name, bytes_hint)) in written.chain(default).enumerate() {
+        let object = objects.len() as u32;
+        if names.insert(name, object).is_some() {
+            return Err(GraphError::DuplicateOutput { task: task.id.clone(), output: name.to_owned() });
+        }
+        objects.push(Object { producer: Some(t), output: output as u32, bytes_hint });
+        row.push(object);
+    }
+    Ok((names, row))
+}
+
+/// Row `x` of the answer lists the rows of `rows` that contain `x`, ascending.
+fn invert(rows: &[Vec<u32>], len: usize) -> Rows {
+    let mut inverted = vec![Vec::new(); len];
+    for (r, row) in rows.iter().enumerate() {
+        for &x in row {
+            inverted[x as usize].push(r as u32);
+        }
+    }
+    Rows::from_rows(inverted)
+}
+
+/// Kahn's algorithm with a heap, so that ties go by index.
+fn topological(parents: &Rows, children: &Rows, tasks: &[Task]) -> Result<Vec<u32>, GraphError> {
+    use std::cmp::Reverse;
+    let mut missing: Vec<u32> = (0..tasks.len() as u32).map(|t| parents.row(t).len() as u32).collect();
+    let mut ready: std::collections::BinaryHeap<_> =
+        (0..tasks.len() as u32).filter(|&t| missing[t as usize] == 0).map(Reverse).collect();
+    let mut order = Vec::with_capacity(tasks.len());
+    while let Some(Reverse(t)) = ready.pop() {
+        order.push(t);
+        for &child in children.row(t) {
+            missing[child as usize] -= 1;
+            if missing[child as usize] == 0 {
+                ready.push(Reverse(child));
+            }
+        }
+    }
+    if order.len() == tasks.len() {
+        return Ok(order);
+    }
+    Err(GraphError::Cycle(cycle(parents, &missing, tasks)))
+}
+
+/// Walks from a task that is stuck to a stuck parent of it until one repeats.
+fn cycle(parents: &Rows, missing: &[u32], tasks: &[Task]) -> Vec<TaskId> {
+    let stuck = |t: &u32| missing[*t as usize] > 0;
+    let Some(mut at) = (0..tasks.len() as u32).find(stuck) else { return Vec::new() };
+    let mut path: Vec<u32> = Vec::new();
+    let mut place = HashMap::new();
+    loop {
+        if let Some(&start) = place.get(&at) {
+            let mut circle = path.split_off(start);
+            circle.reverse();
+            return circle.into_iter().map(|t| tasks[t as usize].id.clone()).collect();
+        }
+        place.insert(at, path.len());
+        path.push(at);
+        match parents.row(at).iter().find(|p| stuck(p)) {
+            Some(&parent) => at = parent,
+            None => return Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Invocations: how a worker is asked for, and what host and worker process tell each other.
+//!
+//! `POST {host}/v1/invocations` takes an [`Invocation`] and answers 202 with an [`Invoked`] at once; the
+//! worker runs later, when the host has a place for it.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::ResourceConfig;
+use crate::id::{InstanceId, RunId, WorkerId};
+use crate::metric::StartState;
+use crate::run::WorkerUsage;
+
+/// Asks a host for a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Invocation {
+    /// The run.
+    pub run: RunId,
+    /// The planned worker; absent for a flexible one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerId>,
+    /// The size.
+    pub config: ResourceConfig,
+    /// The tasks to begin with, by index.
+    pub tasks: Vec<u32>,
+    /// Address of metad, for instance `http://127.0.0.1:7070`.
+    pub metad: String,
+}
+
+/// Answer to an invocation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Invoked {
+    /// Id of the invocation.
+    pub instance: InstanceId,
+}
+
+/// What a host tells a worker process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum HostMessage {
+    /// Carry out an invocation.
+    Start {
+        /// Its id.
+        instance: InstanceId,
+        /// The invocation.
+        invocation: Invocation,
+        /// Whether the process was started for it.
+        start: StartState,
+        /// When the invocation was given to this process (for a cold start: when the process was created).
+        invoked_at: Timestamp,
+    },
+    /// End the process once the invocation it carries out is done.
+    Stop,
+}
+
+/// What a worker process tells its host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum WorkerMessage {
+    /// The process is ready for its first invocation.
+    Hello {
+        /// Its process id.
+        pid: u32,
+    },
+    /// The invocation is done.
+    Done {
+        /// Its id.
+        instance: InstanceId,
+        /// What it used.
+        usage: WorkerUsage,
+    },
+}
+
+/// What a host is doing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HostStatus {
+    /// Workers that carry out an invocation.
+    pub busy: u64,
+    /// Workers that are warm and idle.
+    pub idle: u64,
+    /// Invocations that wait for a place.
+    pub queued: u64,
+    /// Most workers at the same time.
+    pub concurrency_max: u64,
+    /// Cold starts since the host began.
+    pub cold_starts: u64,
+    /// Warm starts since the host began.
+    pub warm_starts: u64,
+}

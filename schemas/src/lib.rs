@@ -1,0 +1,38 @@
+//! Everything that crosses a process boundary in Foresail.
+//!
+//! One module per subject: names ([`id`]), resource sizes and quantiles ([`config`]), measurements
+//! ([`metric`]), predictions ([`prediction`]), workflows and their dense graph ([`workflow`], [`graph`]),
+//! platforms as data ([`platform`]), plans ([`plan`]), runs, their operations and events ([`run`]),
+//! invocations of workers ([`invocation`]) and errors ([`error`]). [`wfformat`] reads and writes the exchange
+//! format of WfCommons; [`generate`] and [`openapi`] make JSON Schemas, examples and the OpenAPI document of
+//! the types.
+//!
+//! Guarantee: a value of these types is valid. Names have a legal charset and length, sizes and times are
+//! finite and not negative, graphs are acyclic; what breaks a rule is refused when it is constructed or
+//! deserialised. Units stand in the last part of a name: times in ms, sizes in bytes, memory in MB (2^20
+//! bytes, as on Lambda), money in USD.
+
+pub mod config;
+pub mod error;
+pub mod examples;
+pub mod generate;
+pub mod graph;
+pub mod id;
+pub mod invocation;
+pub mod metric;
+mod number;
+pub mod openapi;
+pub mod plan;
+pub mod platform;
+pub mod prediction;
+pub mod run;
+pub mod wfformat;
+pub mod workflow;
+
+pub use config::{ResourceConfig, Sla};
+pub use error::{ErrorCode, Problem};
+pub use graph::Graph;
+pub use id::{BatchId, InstanceId, ObjectName, RunId, TaskId, TaskName, WorkerId, WorkflowName};
+pub use plan::{Objective, Plan};
+pub use platform::Platform;
+pub use workflow::Workflow;

@@ -1,0 +1,228 @@
+//! Measurements: what workers send to metad, in batches.
+//!
+//! A batch is the unit of durability and of idempotence; a record is the unit of validity: a bad record is
+//! set aside with its reason and never blocks a good one.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::ResourceConfig;
+use crate::error::ErrorCode;
+use crate::id::{BatchId, InstanceId, RunId, TaskName};
+use crate::number::{non_negative, non_negative_opt, positive_opt};
+
+/// Most records accepted in one batch by default.
+pub const RECORDS_PER_BATCH_MAX: usize = 100_000;
+/// The store of a transfer that names none.
+pub const STORE_NAME_DEFAULT: &str = "default";
+
+/// A batch of measurements of one worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Batch {
+    /// Idempotency key; may come as the header `Idempotency-Key` instead.
+    pub batch_id: BatchId,
+    /// The run that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// The worker instance that measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<InstanceId>,
+    /// The measurements, in the order they were made.
+    pub records: Vec<Record>,
+}
+
+/// One measurement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Record {
+    /// One execution of a task.
+    Task(TaskRecord),
+    /// One object moved between a worker and a store.
+    Transfer(TransferRecord),
+    /// One start of a worker.
+    Startup(StartupRecord),
+}
+
+/// One execution of a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TaskRecord {
+    /// The function that ran.
+    pub task: TaskName,
+    /// Memory of the worker in MB.
+    #[schemars(range(min = 1, max = 1048576))]
+    pub memory_mb: u32,
+    /// vCPUs of the worker, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "positive_opt")]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    pub vcpu: Option<f64>,
+    /// Size of all inputs in bytes.
+    #[serde(default)]
+    pub input_bytes: u64,
+    /// Size of all outputs in bytes, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_bytes: Option<u64>,
+    /// Time in the user's code in ms, without transfers.
+    #[serde(deserialize_with = "non_negative")]
+    #[schemars(range(min = 0.0))]
+    pub exec_ms: f64,
+    /// Largest resident memory in MB, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "non_negative_opt")]
+    #[schemars(range(min = 0.0))]
+    pub peak_memory_mb: Option<f64>,
+    /// Which attempt it was, from 1.
+    #[serde(default = "first")]
+    pub attempt: u32,
+    /// When it ended; the time of arrival where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+}
+
+/// One object moved between a worker and a store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TransferRecord {
+    /// Which way.
+    pub direction: Direction,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Time in ms.
+    #[serde(deserialize_with = "non_negative")]
+    #[schemars(range(min = 0.0))]
+    pub time_ms: f64,
+    /// Memory of the worker in MB.
+    #[schemars(range(min = 1, max = 1048576))]
+    pub memory_mb: u32,
+    /// vCPUs of the worker, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "positive_opt")]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    pub vcpu: Option<f64>,
+    /// The store, for instance `s3` or `file`; `default` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<TaskName>,
+    /// When it ended; the time of arrival where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+}
+
+/// One start of a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StartupRecord {
+    /// Cold or warm.
+    pub state: StartState,
+    /// From the invocation to the first instruction of the worker, in ms.
+    #[serde(deserialize_with = "non_negative")]
+    #[schemars(range(min = 0.0))]
+    pub time_ms: f64,
+    /// Memory of the worker in MB.
+    #[schemars(range(min = 1, max = 1048576))]
+    pub memory_mb: u32,
+    /// vCPUs of the worker, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "positive_opt")]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    pub vcpu: Option<f64>,
+    /// When it ended; the time of arrival where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+}
+
+/// Direction of a transfer, seen from the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// From the store to the worker.
+    Download,
+    /// From the worker to the store.
+    Upload,
+}
+
+/// Whether a worker had to be started for an invocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StartState {
+    /// A new process or container was started.
+    Cold,
+    /// An idle one was used again.
+    Warm,
+}
+
+impl Record {
+    /// Checks what types alone do not hold: memory and attempt at least 1, names of legal form.
+    ///
+    /// # Errors
+    /// A sentence that names the field and the value.
+    pub fn check(&self) -> Result<(), String> {
+        let (memory_mb, vcpu) = match self {
+            Self::Task(r) => (r.memory_mb, r.vcpu),
+            Self::Transfer(r) => (r.memory_mb, r.vcpu),
+            Self::Startup(r) => (r.memory_mb, r.vcpu),
+        };
+        ResourceConfig::new(memory_mb, vcpu).map_err(|e| e.to_string())?;
+        match self {
+            Self::Task(r) if r.attempt == 0 => Err("attempt `0` must be at least 1".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The size of the worker that measured.
+    #[must_use]
+    pub fn config(&self) -> ResourceConfig {
+        let (memory_mb, vcpu) = match self {
+            Self::Task(r) => (r.memory_mb, r.vcpu),
+            Self::Transfer(r) => (r.memory_mb, r.vcpu),
+            Self::Startup(r) => (r.memory_mb, r.vcpu),
+        };
+        ResourceConfig { memory_mb, vcpu }
+    }
+
+    /// When it was measured, where the worker said so.
+    #[must_use]
+    pub fn at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Task(r) => r.at,
+            Self::Transfer(r) => r.at,
+            Self::Startup(r) => r.at,
+        }
+    }
+}
+
+/// Answer to a batch: what was stored, what was set aside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct BatchAnswer {
+    /// Records stored.
+    pub accepted: u64,
+    /// True when this batch id was stored before; nothing changed.
+    pub duplicate: bool,
+    /// Records set aside.
+    pub rejected: Vec<Rejected>,
+    /// Epoch of the model that contains the batch.
+    pub epoch: u64,
+}
+
+/// A record that was set aside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Rejected {
+    /// Its place in the batch, from 0.
+    pub index: u64,
+    /// Why, as a code.
+    pub code: ErrorCode,
+    /// Why, in words.
+    pub detail: String,
+}
+
+/// A record kept in the quarantine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Quarantined {
+    /// The batch it came in.
+    pub batch_id: BatchId,
+    /// When it came.
+    pub at: Timestamp,
+    /// Where it stood and why it was set aside.
+    #[serde(flatten)]
+    pub rejected: Rejected,
+    /// The record as it came.
+    pub record: serde_json::Value,
+}
+
+fn first() -> u32 {
+    1
+}

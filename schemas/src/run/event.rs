@@ -1,0 +1,142 @@
+//! Events: every change of a run's state, numbered from 1 without gaps.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Commit, Failure, RunStatus, WorkerUsage};
+use crate::config::ResourceConfig;
+use crate::id::{InstanceId, WorkerId};
+use crate::metric::StartState;
+use crate::number::non_negative;
+
+/// One event: a change of the run's state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunEvent {
+    /// Its number in the run, from 1, without gaps.
+    pub seq: u64,
+    /// When it happened, in ms since the run was created.
+    #[serde(deserialize_with = "non_negative")]
+    #[schemars(range(min = 0.0))]
+    pub at_ms: f64,
+    /// What happened.
+    #[serde(flatten)]
+    pub change: Change,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Change {
+    /// An invocation began.
+    WorkerJoined {
+        /// The planned worker; absent for a flexible one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worker: Option<WorkerId>,
+        /// The invocation.
+        instance: InstanceId,
+        /// Its size.
+        config: ResourceConfig,
+        /// How it was started.
+        start: StartState,
+    },
+    /// An invocation ended.
+    WorkerLeft {
+        /// The invocation.
+        instance: InstanceId,
+        /// What it used.
+        usage: WorkerUsage,
+    },
+    /// A worker took a task.
+    TaskLeased {
+        /// The task.
+        task: u32,
+        /// Number of the attempt.
+        attempt: u32,
+        /// Who took it.
+        instance: InstanceId,
+        /// Epoch of the plan.
+        epoch: u64,
+        /// When the lease ends without a heartbeat, in ms since the run was created.
+        #[serde(deserialize_with = "non_negative")]
+        #[schemars(range(min = 0.0))]
+        expires_ms: f64,
+    },
+    /// An attempt failed; its lease is free.
+    TaskFailed {
+        /// The task.
+        task: u32,
+        /// The attempt.
+        attempt: u32,
+        /// Who ran it.
+        instance: InstanceId,
+        /// Why.
+        failure: Failure,
+    },
+    /// A task has its result.
+    TaskCommitted {
+        /// The task.
+        task: u32,
+        /// The result.
+        commit: Commit,
+    },
+    /// An in-edge was marked.
+    EdgeMarked {
+        /// The child.
+        task: u32,
+        /// The parent.
+        parent: u32,
+    },
+    /// All in-edges of a task are marked.
+    TaskReady {
+        /// The task.
+        task: u32,
+    },
+    /// What follows from a commit was done.
+    TaskPropagated {
+        /// The task.
+        task: u32,
+    },
+    /// The plan was replaced.
+    PlanReplaced {
+        /// The new epoch.
+        epoch: u64,
+    },
+    /// The run ended.
+    RunFinished {
+        /// How.
+        status: RunStatus,
+        /// Why, unless every task has a result.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
+    },
+}
+
+impl Change {
+    /// The kind, as in the field `kind`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::WorkerJoined { .. } => "worker_joined",
+            Self::WorkerLeft { .. } => "worker_left",
+            Self::TaskLeased { .. } => "task_leased",
+            Self::TaskFailed { .. } => "task_failed",
+            Self::TaskCommitted { .. } => "task_committed",
+            Self::EdgeMarked { .. } => "edge_marked",
+            Self::TaskReady { .. } => "task_ready",
+            Self::TaskPropagated { .. } => "task_propagated",
+            Self::PlanReplaced { .. } => "plan_replaced",
+            Self::RunFinished { .. } => "run_finished",
+        }
+    }
+}
+
+/// A page of events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EventPage {
+    /// Where the run stands.
+    pub status: RunStatus,
+    /// The events, in order.
+    pub events: Vec<RunEvent>,
+    /// Ask for events after this number next; at least the last one here, filtered ones included.
+    pub next_after: u64,
+}

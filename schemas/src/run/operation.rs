@@ -1,0 +1,227 @@
+//! Operations: what workers and watchdogs ask of a run's state, and what they are told.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Commit, Failure, RunStatus, WorkerUsage};
+use crate::config::ResourceConfig;
+use crate::id::{InstanceId, WorkerId};
+use crate::metric::StartState;
+use crate::number::non_negative;
+
+/// Operations in order; the answer has one result for each, in the same order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OperationRequest {
+    /// The operations.
+    pub operations: Vec<Operation>,
+}
+
+/// Results in the order of the operations, and where the run stands after them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OperationAnswer {
+    /// Where the run stands.
+    pub status: RunStatus,
+    /// Epoch of the plan in force.
+    pub plan_epoch: u64,
+    /// One result per operation.
+    pub results: Vec<OperationResult>,
+}
+
+/// One request to change or read the state of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Operation {
+    /// An invocation begins. A planned worker has at most one live instance.
+    Join {
+        /// The planned worker; absent for a flexible one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worker: Option<WorkerId>,
+        /// The invocation.
+        instance: InstanceId,
+        /// Its size.
+        config: ResourceConfig,
+        /// How it was started.
+        start: StartState,
+    },
+    /// An invocation wants to end. Refused while one of its `tasks` is ready and nobody has it.
+    Leave {
+        /// The invocation.
+        instance: InstanceId,
+        /// The tasks it answers for.
+        tasks: Vec<u32>,
+        /// What it used.
+        usage: WorkerUsage,
+    },
+    /// Take a task: granted when its inputs are there and nobody else has it.
+    Lease {
+        /// The task.
+        task: u32,
+        /// Who wants it.
+        instance: InstanceId,
+        /// Epoch of the plan that told it to.
+        epoch: u64,
+    },
+    /// Heartbeat: prolong leases and the life of the instance.
+    Renew {
+        /// Who lives.
+        instance: InstanceId,
+        /// The tasks it runs.
+        tasks: Vec<u32>,
+    },
+    /// Store the result of a task unless it has one.
+    Commit {
+        /// The task.
+        task: u32,
+        /// The result.
+        commit: Commit,
+    },
+    /// Mark the edge from `parent` to `task` in the in-edge set of `task`. The parent must have a commit.
+    Arrive {
+        /// The child.
+        task: u32,
+        /// The parent.
+        parent: u32,
+    },
+    /// All that follows from the commit of `task` was done.
+    Propagated {
+        /// The task.
+        task: u32,
+    },
+    /// An attempt failed; its lease is given back.
+    Fail {
+        /// The task.
+        task: u32,
+        /// The attempt.
+        attempt: u32,
+        /// Who ran it.
+        instance: InstanceId,
+        /// Why.
+        failure: Failure,
+    },
+    /// End the run.
+    Cancel {
+        /// Why.
+        reason: String,
+    },
+    /// Read: commits of tasks.
+    Commits {
+        /// The tasks.
+        tasks: Vec<u32>,
+    },
+    /// Read: which of these tasks have no result, and which of those are ready and free.
+    Open {
+        /// The tasks.
+        tasks: Vec<u32>,
+    },
+    /// Read: is an instance of this planned worker alive?
+    WhoIs {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// Read: what is stuck. Tasks whose lease has expired, ready tasks that nobody had for the time of a
+    /// lease (their worker may be starting), and commits that were not propagated.
+    Frontier {
+        /// Only what has been so for at least this long, in ms.
+        #[serde(deserialize_with = "non_negative")]
+        #[schemars(range(min = 0.0))]
+        idle_ms_min: f64,
+        /// Most tasks of each kind.
+        limit: u32,
+    },
+}
+
+/// The result of one operation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum OperationResult {
+    /// Done, or it had been done before.
+    Done,
+    /// The instance takes part in the run.
+    Joined,
+    /// Another instance of the same planned worker is alive.
+    AlreadyAlive {
+        /// That instance.
+        instance: InstanceId,
+    },
+    /// The instance must stay: these tasks of its own are ready.
+    Stay {
+        /// Ready tasks that nobody has.
+        tasks: Vec<u32>,
+    },
+    /// The lease is granted.
+    Granted {
+        /// Number of the attempt, from 1.
+        attempt: u32,
+        /// The commits of the task's parents, in the order of the graph.
+        parents: Vec<Commit>,
+    },
+    /// Somebody else holds the lease.
+    Held {
+        /// Until when at most, in ms from now.
+        #[serde(deserialize_with = "non_negative")]
+        #[schemars(range(min = 0.0))]
+        expires_in_ms: f64,
+    },
+    /// In-edges are missing.
+    NotReady,
+    /// The task has a result.
+    Committed {
+        /// The result.
+        commit: Commit,
+    },
+    /// The plan was replaced; read it again.
+    StaleEpoch,
+    /// The commit was the first and stands.
+    Won,
+    /// The edge is marked.
+    Marked {
+        /// What that means for the child.
+        child: ChildState,
+    },
+    /// The commits asked for, in order.
+    Commits {
+        /// One per task.
+        commits: Vec<Option<Commit>>,
+    },
+    /// What is open of the tasks asked for.
+    Open {
+        /// Those without a result.
+        tasks: Vec<u32>,
+        /// Those of them that are ready and that nobody has.
+        ready: Vec<u32>,
+    },
+    /// The live instance of a planned worker.
+    Instance {
+        /// It, if one lives.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        instance: Option<InstanceId>,
+    },
+    /// What is stuck.
+    Frontier {
+        /// Tasks that are ready and that nobody has.
+        ready: Vec<u32>,
+        /// Tasks with a commit whose consequences may be missing.
+        unpropagated: Vec<u32>,
+    },
+    /// The run has ended; nothing was changed.
+    RunOver,
+    /// The operation makes no sense in this run.
+    Refused {
+        /// Why.
+        detail: String,
+    },
+}
+
+/// A child after one of its in-edges was marked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChildState {
+    /// In-edges are missing.
+    Waiting,
+    /// The set is full; nobody has the task.
+    Ready,
+    /// Somebody holds its lease.
+    Leased,
+    /// It has a result.
+    Committed,
+}
