@@ -1,0 +1,479 @@
+//! The ledger of a run: decides every operation and is the fold of its own events.
+//!
+//! `apply` is the whole protocol of DESIGN section 4 on the side of the store: lease, attempts, commit if
+//! absent, in-edge sets, propagated marks. Operations are atomic and idempotent; a repeated one answers like
+//! the first and adds no event. Times are ms since the run was created, by the host's clock; the ledger keeps
+//! them from going back. Source of the set-based fan-in and of commit-if-absent: Unum (NSDI'23).
+
+use std::sync::Arc;
+
+use foresail_schemas::graph::Graph;
+use foresail_schemas::id::{InstanceId, WorkerId};
+use foresail_schemas::metric::StartState;
+use foresail_schemas::run::{
+    Change, ChildState, Commit, ConfigUsage, Failure, FailureKind, Operation, OperationResult, RunEvent,
+    RunOptions, RunStatus, WorkerUsage,
+};
+use foresail_schemas::workflow::Workflow;
+use foresail_schemas::{ResourceConfig, TaskId};
+
+use crate::ledger_state::State;
+
+/// The state of a run.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    graph: Arc<Graph>,
+    /// Per task: its id and most attempts, where the workflow states one.
+    ids: Vec<(TaskId, Option<u32>)>,
+    options: RunOptions,
+    state: State,
+}
+
+/// Where a run stands, in numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LedgerSummary {
+    /// Tasks with a result.
+    pub committed: u64,
+    /// Tasks under a live lease.
+    pub running: u64,
+    /// Attempts beyond the first of each task.
+    pub retries: u64,
+    /// Time since creation or until the end, in ms.
+    pub elapsed_ms: f64,
+    /// What workers reported, by size.
+    pub usage: Vec<ConfigUsage>,
+    /// Why the run failed or was cancelled.
+    pub failure: Option<Failure>,
+}
+
+/// Result of one operation and what must be stored before it is told.
+type Decision = (OperationResult, Vec<Change>);
+
+fn read(result: OperationResult) -> Decision {
+    (result, Vec::new())
+}
+
+fn refused(detail: impl Into<String>) -> Decision {
+    read(OperationResult::Refused { detail: detail.into() })
+}
+
+impl Ledger {
+    /// The ledger of a new run; [`Ledger::begin`] makes its sources ready.
+    #[must_use]
+    pub fn new(workflow: &Workflow, options: RunOptions) -> Self {
+        let ids = workflow.tasks().iter().map(|t| (t.id.clone(), t.attempts_max)).collect();
+        let graph = Arc::clone(workflow.graph());
+        let state = State::new(graph.len());
+        Self { graph, ids, options, state }
+    }
+
+    /// Makes the tasks ready that wait for nothing.
+    pub fn begin(&mut self, now_ms: f64) -> Vec<RunEvent> {
+        let sources: Vec<u32> = self.graph.sources().collect();
+        self.record(sources.into_iter().map(|task| Change::TaskReady { task }).collect(), now_ms)
+    }
+
+    /// Decides an operation. The events are already part of the state; store them before you pass the result
+    /// on.
+    pub fn apply(&mut self, operation: &Operation, now_ms: f64) -> (OperationResult, Vec<RunEvent>) {
+        let now_ms = now_ms.max(self.state.last_ms);
+        let (result, changes) = self.decide(operation, now_ms);
+        let events = self.record(changes, now_ms);
+        (result, events)
+    }
+
+    /// Replaces the epoch of the plan if it is still `expected_epoch`.
+    ///
+    /// # Errors
+    /// The epoch in force, when it is another or the run is over.
+    pub fn replan(&mut self, expected_epoch: u64, now_ms: f64) -> Result<Vec<RunEvent>, u64> {
+        if self.state.plan_epoch != expected_epoch || self.is_over() {
+            return Err(self.state.plan_epoch);
+        }
+        let epoch = expected_epoch + 1;
+        Ok(self.record(vec![Change::PlanReplaced { epoch }], now_ms.max(self.state.last_ms)))
+    }
+
+    /// Takes an event of an earlier life of the host.
+    pub fn replay(&mut self, event: &RunEvent) {
+        self.state.evolve(&self.graph, event);
+    }
+
+    /// After a restart of the host: heartbeats of the meantime are not known, so that everybody alive gets a
+    /// new lease.
+    pub fn recovered(&mut self, now_ms: f64) {
+        let now_ms = now_ms.max(self.state.last_ms);
+        let expires_ms = now_ms + self.options.lease_ms;
+        for task in &mut self.state.tasks {
+            if let Some(lease) = &mut task.lease {
+                lease.expires_ms = lease.expires_ms.max(expires_ms);
+            }
+        }
+        for instance in self.state.instances.values_mut().filter(|i| !i.left) {
+            instance.seen_ms = now_ms;
+        }
+    }
+
+    /// Where the run stands.
+    #[must_use]
+    pub fn status(&self) -> RunStatus {
+        self.state.status
+    }
+
+    /// Epoch of the plan in force.
+    #[must_use]
+    pub fn plan_epoch(&self) -> u64 {
+        self.state.plan_epoch
+    }
+
+    /// Number of the last event.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        self.state.last_seq
+    }
+
+    /// Time of the last event in ms.
+    #[must_use]
+    pub fn last_ms(&self) -> f64 {
+        self.state.last_ms
+    }
+
+    /// The result of a task.
+    #[must_use]
+    pub fn commit(&self, task: u32) -> Option<&Commit> {
+        self.state.tasks.get(task as usize)?.commit.as_ref()
+    }
+
+    /// The run in numbers.
+    #[must_use]
+    pub fn summary(&self, now_ms: f64) -> LedgerSummary {
+        let now_ms = now_ms.max(self.state.last_ms);
+        let first_leases = self.state.tasks.iter().filter(|t| t.attempts > 0).count() as u64;
+        LedgerSummary {
+            committed: self.state.committed,
+            running: self
+                .state
+                .open
+                .iter()
+                .filter(|&&t| self.state.task(t).live_lease(now_ms).is_some())
+                .count() as u64,
+            retries: self.state.leases_granted - first_leases,
+            elapsed_ms: self.state.ended_ms.unwrap_or(now_ms),
+            usage: self.state.usage.values().cloned().collect(),
+            failure: self.state.failure.clone(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.state.status != RunStatus::Running
+    }
+
+    /// Numbers the changes and makes them part of the state.
+    fn record(&mut self, changes: Vec<Change>, now_ms: f64) -> Vec<RunEvent> {
+        changes
+            .into_iter()
+            .map(|change| {
+                let event = RunEvent { seq: self.state.last_seq + 1, at_ms: now_ms, change };
+                self.state.evolve(&self.graph, &event);
+                event
+            })
+            .collect()
+    }
+
+    fn decide(&mut self, operation: &Operation, now_ms: f64) -> Decision {
+        if let Some(task) = unknown_task(operation, self.graph.len()) {
+            return refused(format!(
+                "task {task} is not in the workflow, which has {} tasks",
+                self.graph.len()
+            ));
+        }
+        match operation {
+            Operation::Join { worker, instance, config, start } => {
+                self.join(worker.as_ref(), instance, *config, *start, now_ms)
+            }
+            Operation::Leave { instance, tasks, usage } => self.leave(instance, tasks, usage, now_ms),
+            Operation::Lease { task, instance, epoch } => self.lease(*task, instance, *epoch, now_ms),
+            Operation::Renew { instance, tasks } => self.renew(instance, tasks, now_ms),
+            Operation::Commit { task, commit } => self.commit_task(*task, commit),
+            Operation::Arrive { task, parent } => self.arrive(*task, *parent, now_ms),
+            Operation::Propagated { task } => self.propagated(*task),
+            Operation::Fail { task, attempt, instance, failure } => {
+                self.fail(*task, *attempt, instance, failure)
+            }
+            Operation::Cancel { reason } => self.cancel(reason),
+            Operation::Commits { tasks } => {
+                let commits = tasks.iter().map(|&t| self.state.task(t).commit.clone()).collect();
+                read(OperationResult::Commits { commits })
+            }
+            Operation::Open { tasks } => self.open(tasks, now_ms),
+            Operation::WhoIs { worker } => {
+                read(OperationResult::Instance { instance: self.holder(worker, now_ms) })
+            }
+            Operation::Frontier { idle_ms_min, limit } => self.frontier(now_ms - idle_ms_min, now_ms, *limit),
+        }
+    }
+
+    /// The live instance of a planned worker.
+    fn holder(&self, worker: &WorkerId, now_ms: f64) -> Option<InstanceId> {
+        let instance = self.state.holders.get(worker)?;
+        self.state.is_alive(instance, now_ms, self.options.lease_ms).then(|| instance.clone())
+    }
+
+    fn join(
+        &mut self,
+        worker: Option<&WorkerId>,
+        instance: &InstanceId,
+        config: ResourceConfig,
+        start: StartState,
+        now_ms: f64,
+    ) -> Decision {
+        if self.state.instances.contains_key(instance) {
+            self.state.seen(instance, now_ms);
+            return read(OperationResult::Joined);
+        }
+        if self.is_over() {
+            return read(OperationResult::RunOver);
+        }
+        if let Some(alive) = worker.and_then(|w| self.holder(w, now_ms)) {
+            return read(OperationResult::AlreadyAlive { instance: alive });
+        }
+        let (worker, instance) = (worker.cloned(), instance.clone());
+        (OperationResult::Joined, vec![Change::WorkerJoined { worker, instance, config, start }])
+    }
+
+    fn leave(&mut self, instance: &InstanceId, tasks: &[u32], usage: &WorkerUsage, now_ms: f64) -> Decision {
+        match self.state.instances.get(instance) {
+            None => return refused(format!("instance `{instance}` never joined")),
+            Some(state) if state.left => return read(OperationResult::Done),
+            Some(_) => {}
+        }
+        let ready: Vec<u32> =
+            tasks.iter().copied().filter(|&t| self.state.task(t).free_since(now_ms).is_some()).collect();
+        if !ready.is_empty() && !self.is_over() {
+            self.state.seen(instance, now_ms);
+            return read(OperationResult::Stay { tasks: ready });
+        }
+        (OperationResult::Done, vec![Change::WorkerLeft { instance: instance.clone(), usage: *usage }])
+    }
+
+    fn lease(&mut self, task: u32, instance: &InstanceId, epoch: u64, now_ms: f64) -> Decision {
+        if self.is_over() {
+            return read(OperationResult::RunOver);
+        }
+        let state = self.state.task(task);
+        if let Some(commit) = &state.commit {
+            return read(OperationResult::Committed { commit: commit.clone() });
+        }
+        if self.state.instances.get(instance).is_none_or(|i| i.left) {
+            return refused(format!("instance `{instance}` does not take part in the run"));
+        }
+        if state.idle_since_ms.is_none() {
+            return read(OperationResult::NotReady);
+        }
+        if let Some(lease) = state.live_lease(now_ms) {
+            if lease.instance == *instance {
+                let attempt = lease.attempt;
+                return read(OperationResult::Granted { attempt, parents: self.parent_commits(task) });
+            }
+            return read(OperationResult::Held { expires_in_ms: lease.expires_ms - now_ms });
+        }
+        if epoch != self.state.plan_epoch {
+            return read(OperationResult::StaleEpoch);
+        }
+        if state.attempts >= self.attempts_max(task) {
+            return (OperationResult::RunOver, vec![self.lost_too_often(task)]);
+        }
+        let attempt = state.attempts + 1;
+        let leased = Change::TaskLeased {
+            task,
+            attempt,
+            instance: instance.clone(),
+            epoch,
+            expires_ms: now_ms + self.options.lease_ms,
+        };
+        (OperationResult::Granted { attempt, parents: self.parent_commits(task) }, vec![leased])
+    }
+
+    fn attempts_max(&self, task: u32) -> u32 {
+        self.ids[task as usize].1.unwrap_or(self.options.attempts_max)
+    }
+
+    /// A ready task has the commits of all its parents: an edge is marked only after the parent's commit.
+    fn parent_commits(&self, task: u32) -> Vec<Commit> {
+        self.graph.parents(task).iter().filter_map(|&p| self.state.task(p).commit.clone()).collect()
+    }
+
+    fn lost_too_often(&self, task: u32) -> Change {
+        let attempts = self.state.task(task).attempts;
+        let failure = Failure {
+            task: Some(self.ids[task as usize].0.clone()),
+            attempt: attempts,
+            kind: FailureKind::WorkerLost,
+            message: format!(
+                "the worker disappeared in each of {attempts} attempts; the task may crash or exhaust it"
+            ),
+        };
+        Change::RunFinished { status: RunStatus::Failed, failure: Some(failure) }
+    }
+
+    /// Heartbeats are not stored: after a restart everybody gets a new lease anyway.
+    fn renew(&mut self, instance: &InstanceId, tasks: &[u32], now_ms: f64) -> Decision {
+        if self.is_over() {
+            return read(OperationResult::RunOver);
+        }
+        self.state.seen(instance, now_ms);
+        for &task in tasks {
+            if let Some(lease) = &mut self.state.tasks[task as usize].lease
+                && lease.instance == *instance
+            {
+                lease.expires_ms = now_ms + self.options.lease_ms;
+            }
+        }
+        read(OperationResult::Done)
+    }
+
+    fn commit_task(&mut self, task: u32, commit: &Commit) -> Decision {
+        let state = self.state.task(task);
+        if let Some(first) = &state.commit {
+            let same = first.attempt == commit.attempt && first.instance == commit.instance;
+            let result = if same {
+                OperationResult::Won
+            } else {
+                OperationResult::Committed { commit: first.clone() }
+            };
+            return read(result);
+        }
+        if self.is_over() {
+            return read(OperationResult::RunOver);
+        }
+        if state.attempts < commit.attempt || commit.attempt == 0 {
+            return refused(format!("attempt {} of task {task} was never granted", commit.attempt));
+        }
+        let outputs = self.graph.writes(task).len();
+        if commit.outputs.len() != outputs {
+            return refused(format!(
+                "task {task} has {outputs} outputs, the commit has {}",
+                commit.outputs.len()
+            ));
+        }
+        let mut changes = vec![Change::TaskCommitted { task, commit: commit.clone() }];
+        if self.state.committed + 1 == self.graph.len() as u64 {
+            changes.push(Change::RunFinished { status: RunStatus::Completed, failure: None });
+        }
+        (OperationResult::Won, changes)
+    }
+
+    fn arrive(&mut self, task: u32, parent: u32, now_ms: f64) -> Decision {
+        let Some(bit) = self.graph.edge_bit(parent, task) else {
+            return refused(format!("task {task} does not wait for task {parent}"));
+        };
+        if self.state.task(parent).commit.is_none() {
+            return refused(format!("task {parent} has no commit yet"));
+        }
+        let state = self.state.task(task);
+        let missing = self.graph.parents(task).len() as u32 - state.marked;
+        let mut changes = Vec::new();
+        let fills = !state.is_marked(bit) && missing == 1;
+        if !state.is_marked(bit) && !self.is_over() {
+            changes.push(Change::EdgeMarked { task, parent });
+            if fills {
+                changes.push(Change::TaskReady { task });
+            }
+        }
+        let child = if state.commit.is_some() {
+            ChildState::Committed
+        } else if state.live_lease(now_ms).is_some() {
+            ChildState::Leased
+        } else if missing == 0 || fills {
+            ChildState::Ready
+        } else {
+            ChildState::Waiting
+        };
+        (OperationResult::Marked { child }, changes)
+    }
+
+    fn propagated(&mut self, task: u32) -> Decision {
+        let state = self.state.task(task);
+        if state.commit.is_none() {
+            return refused(format!("task {task} has no commit yet"));
+        }
+        let unmarked = self.graph.children(task).iter().any(|&child| {
+            self.graph.edge_bit(task, child).is_some_and(|bit| !self.state.task(child).is_marked(bit))
+        });
+        if unmarked && !self.is_over() {
+            return refused(format!("not every out-edge of task {task} is marked"));
+        }
+        let changes = if state.propagated { Vec::new() } else { vec![Change::TaskPropagated { task }] };
+        (OperationResult::Done, changes)
+    }
+
+    fn fail(&mut self, task: u32, attempt: u32, instance: &InstanceId, failure: &Failure) -> Decision {
+        if self.is_over() {
+            return read(OperationResult::RunOver);
+        }
+        let state = self.state.task(task);
+        let held = state.lease.as_ref().is_some_and(|l| l.attempt == attempt && l.instance == *instance);
+        if !held {
+            return read(OperationResult::Done);
+        }
+        let failed =
+            Change::TaskFailed { task, attempt, instance: instance.clone(), failure: failure.clone() };
+        let mut changes = vec![failed];
+        if attempt >= self.attempts_max(task) || !failure.kind.is_retryable() {
+            let failure = Some(failure.clone());
+            changes.push(Change::RunFinished { status: RunStatus::Failed, failure });
+        }
+        (OperationResult::Done, changes)
+    }
+
+    fn cancel(&mut self, reason: &str) -> Decision {
+        if self.is_over() {
+            return read(OperationResult::RunOver);
+        }
+        let failure =
+            Failure { task: None, attempt: 0, kind: FailureKind::Cancelled, message: reason.to_owned() };
+        let failure = Some(failure);
+        (OperationResult::Done, vec![Change::RunFinished { status: RunStatus::Cancelled, failure }])
+    }
+
+    fn open(&self, tasks: &[u32], now_ms: f64) -> Decision {
+        let open = |t: &u32| self.state.task(*t).commit.is_none();
+        let ready = |t: &u32| self.state.task(*t).free_since(now_ms).is_some();
+        let tasks: Vec<u32> = tasks.iter().copied().filter(open).collect();
+        let ready = tasks.iter().copied().filter(ready).collect();
+        read(OperationResult::Open { tasks, ready })
+    }
+
+    fn frontier(&self, since_ms: f64, now_ms: f64, limit: u32) -> Decision {
+        if self.is_over() {
+            return read(OperationResult::RunOver);
+        }
+        let limit = limit as usize;
+        let stuck_ms = |t: u32| self.state.task(t).stuck_since(now_ms, self.options.lease_ms);
+        let stuck = |&&t: &&u32| stuck_ms(t).is_some_and(|stuck_ms| stuck_ms <= since_ms);
+        let old = |&&t: &&u32| self.state.task(t).committed_ms <= since_ms;
+        let ready = self.state.open.iter().filter(stuck).take(limit).copied().collect();
+        let unpropagated = self.state.unpropagated.iter().filter(old).take(limit).copied().collect();
+        read(OperationResult::Frontier { ready, unpropagated })
+    }
+}
+
+/// The first task index of an operation that the graph does not have.
+fn unknown_task(operation: &Operation, len: usize) -> Option<u32> {
+    let known = |task: &u32| (*task as usize) < len;
+    match operation {
+        Operation::Lease { task, .. }
+        | Operation::Commit { task, .. }
+        | Operation::Propagated { task }
+        | Operation::Fail { task, .. } => (!known(task)).then_some(*task),
+        Operation::Arrive { task, parent } => [*task, *parent].into_iter().find(|t| !known(t)),
+        Operation::Leave { tasks, .. }
+        | Operation::Renew { tasks, .. }
+        | Operation::Open { tasks }
+        | Operation::Commits { tasks } => tasks.iter().copied().find(|t| !known(t)),
+        Operation::Join { .. }
+        | Operation::Cancel { .. }
+        | Operation::WhoIs { .. }
+        | Operation::Frontier { .. } => None,
+    }
+}

@@ -1,0 +1,148 @@
+//! The vocabulary of the machines: what happens to them and what they ask of their host.
+
+use foresail_schemas::config::ResourceConfig;
+use foresail_schemas::id::{InstanceId, WorkerId};
+use foresail_schemas::metric::StartState;
+use foresail_schemas::plan::Plan;
+use foresail_schemas::run::{
+    Commit, Failure, Measured, Operation, OperationAnswer, RunOptions, RunStatus, StoredObject, WorkerUsage,
+};
+
+/// What an invocation is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerSettings {
+    /// Its id, unique in the run.
+    pub instance: InstanceId,
+    /// The planned worker it is; nothing for a flexible one.
+    pub worker: Option<WorkerId>,
+    /// Its size.
+    pub config: ResourceConfig,
+    /// How it was started.
+    pub start: StartState,
+    /// Limits and intervals of the run.
+    pub options: RunOptions,
+    /// Tasks it runs at the same time.
+    pub lanes: u32,
+    /// When the platform ends it, on the clock of `now_ms`.
+    pub life_ends_ms: f64,
+}
+
+/// What happens to a machine.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The store answered the request.
+    Answered {
+        /// Number of the request.
+        request: u64,
+        /// The answer.
+        answer: OperationAnswer,
+    },
+    /// The store did not answer; whether it did what was asked is not known.
+    Unanswered {
+        /// Number of the request.
+        request: u64,
+    },
+    /// An attempt ended.
+    Executed {
+        /// The task.
+        task: u32,
+        /// The attempt.
+        attempt: u32,
+        /// What it made, or why it failed.
+        outcome: Result<Executed, Failure>,
+    },
+    /// These tasks became ready; a hint, never the truth.
+    Hint {
+        /// The tasks.
+        ready: Vec<u32>,
+    },
+    /// The run ended.
+    RunEnded {
+        /// How.
+        status: RunStatus,
+    },
+    /// The plan in force, as asked for.
+    PlanRead {
+        /// Its epoch.
+        epoch: u64,
+        /// The plan.
+        plan: Plan,
+    },
+    /// What this invocation used so far, as asked for.
+    UsageRead {
+        /// The sum.
+        usage: WorkerUsage,
+    },
+    /// The time asked for has come.
+    Tick,
+}
+
+/// A successful attempt: its outputs are stored and wait for the commit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Executed {
+    /// The outputs, in the order of the task.
+    pub outputs: Vec<StoredObject>,
+    /// What it took.
+    pub measured: Measured,
+}
+
+/// What a machine asks of its host.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Send operations to the store; answer [`Event::Answered`] or [`Event::Unanswered`]. At most one is
+    /// outstanding.
+    Operate {
+        /// Number of the request; a repeated request has the same number.
+        request: u64,
+        /// The operations.
+        operations: Vec<Operation>,
+    },
+    /// Gather the inputs, run the task, store the outputs; answer [`Event::Executed`].
+    Execute {
+        /// The task.
+        task: u32,
+        /// The attempt.
+        attempt: u32,
+        /// Commits of the parents, in the order of the graph.
+        parents: Vec<Commit>,
+    },
+    /// Stop an attempt; no answer is expected.
+    Abort {
+        /// The task.
+        task: u32,
+    },
+    /// Delete what an attempt stored: another attempt won.
+    Discard {
+        /// The task.
+        task: u32,
+        /// The attempt.
+        attempt: u32,
+    },
+    /// Start a worker; no answer is expected, the watchdog repairs what is lost.
+    Invoke(Invoke),
+    /// From now on, pass on what becomes ready as [`Event::Hint`] and the end of the run as
+    /// [`Event::RunEnded`].
+    Listen,
+    /// Read the plan in force; answer [`Event::PlanRead`].
+    ReadPlan,
+    /// Say what this invocation used so far; answer [`Event::UsageRead`].
+    ReadUsage,
+    /// Answer [`Event::Tick`] at this time; replaces the time asked for before.
+    WakeAt {
+        /// The time, on the clock of `now_ms`.
+        at_ms: f64,
+    },
+    /// Nothing more will be asked; the invocation is over.
+    Finished,
+}
+
+/// Asks for a worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Invoke {
+    /// The planned worker; nothing for a flexible one.
+    pub worker: Option<WorkerId>,
+    /// Its size.
+    pub config: ResourceConfig,
+    /// The tasks to begin with.
+    pub tasks: Vec<u32>,
+}

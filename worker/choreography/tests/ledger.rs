@@ -1,0 +1,207 @@
+//! The ledger, operation by operation: what is granted, what is refused, what a repeated operation answers.
+
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
+use foresail_choreography::Ledger;
+use foresail_schemas::ResourceConfig;
+use foresail_schemas::metric::StartState;
+use foresail_schemas::run::{
+    Change, ChildState, Commit, Failure, FailureKind, Location, Measured, Operation, OperationResult,
+    RunOptions, RunStatus, StoredObject, WorkerUsage,
+};
+use foresail_schemas::workflow::{Input, Task, Work, WorkflowSpec};
+use foresail_schemas::{ObjectName, Workflow};
+
+fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().expect("a legal name")
+}
+
+/// a and b, then c of both.
+fn diamond_tip() -> Workflow {
+    let task = |id: &str| {
+        let work = Work::Function { function: name("f"), params: serde_json::Value::Null };
+        Task::new(name(id), name("f"), work)
+    };
+    let mut c = task("c");
+    c.inputs = ["a", "b"].map(|t| Input::Task { task: name(t), output: ObjectName::default() }).to_vec();
+    WorkflowSpec { name: name("w"), description: None, tasks: vec![task("a"), task("b"), c] }.check().unwrap()
+}
+
+fn ledger() -> Ledger {
+    let mut ledger = Ledger::new(&diamond_tip(), RunOptions { attempts_max: 2, ..RunOptions::default() });
+    assert_eq!(ledger.begin(0.0).len(), 2, "both sources are ready");
+    for instance in ["i1", "i2"] {
+        assert_eq!(ledger.apply(&join(None, instance), 0.0).0, OperationResult::Joined);
+    }
+    ledger
+}
+
+fn join(worker: Option<&str>, instance: &str) -> Operation {
+    let config = ResourceConfig::new(512, None).unwrap();
+    let worker = worker.map(name);
+    Operation::Join { worker, instance: name(instance), config, start: StartState::Cold }
+}
+
+fn lease(task: u32, instance: &str) -> Operation {
+    Operation::Lease { task, instance: name(instance), epoch: 1 }
+}
+
+fn commit(task: u32, attempt: u32, instance: &str) -> Operation {
+    let object = StoredObject { bytes: 0, hash: String::new(), location: Location::Inline(String::new()) };
+    let commit =
+        Commit { attempt, instance: name(instance), outputs: vec![object], measured: Measured::default() };
+    Operation::Commit { task, commit }
+}
+
+fn fail(task: u32, attempt: u32, instance: &str, kind: FailureKind) -> Operation {
+    let failure = Failure { task: None, attempt, kind, message: "boom".to_owned() };
+    Operation::Fail { task, attempt, instance: name(instance), failure }
+}
+
+fn granted(result: &OperationResult) -> Option<u32> {
+    match result {
+        OperationResult::Granted { attempt, .. } => Some(*attempt),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_lease_is_granted_once_and_again_to_its_holder() {
+    let mut l = ledger();
+    let (first, events) = l.apply(&lease(0, "i1"), 1.0);
+    assert_eq!((granted(&first), events.len()), (Some(1), 1));
+    let (again, events) = l.apply(&lease(0, "i1"), 2.0);
+    assert_eq!((granted(&again), events.len()), (Some(1), 0), "a repeated lease is the same attempt");
+    assert!(
+        matches!(l.apply(&lease(0, "i2"), 3.0).0, OperationResult::Held { expires_in_ms: ms } if ms < 1e4)
+    );
+    assert!(matches!(l.apply(&lease(0, "stranger"), 3.0).0, OperationResult::Refused { .. }));
+}
+
+#[test]
+fn an_expired_lease_goes_to_the_next_and_heartbeats_prevent_it() {
+    let mut l = ledger();
+    l.apply(&lease(0, "i1"), 0.0);
+    l.apply(&Operation::Renew { instance: name("i1"), tasks: vec![0] }, 9_000.0);
+    assert!(matches!(l.apply(&lease(0, "i2"), 18_000.0).0, OperationResult::Held { .. }));
+    assert_eq!(granted(&l.apply(&lease(0, "i2"), 19_001.0).0), Some(2));
+    assert!(matches!(l.apply(&lease(0, "i1"), 99_000.0).0, OperationResult::RunOver), "attempts are used up");
+    assert_eq!(l.status(), RunStatus::Failed);
+    assert_eq!(l.summary(99_000.0).failure.unwrap().kind, FailureKind::WorkerLost);
+}
+
+#[test]
+fn the_first_commit_stands_even_against_a_later_attempt() {
+    let mut l = ledger();
+    l.apply(&lease(0, "i1"), 0.0);
+    l.apply(&lease(0, "i2"), 20_000.0);
+    assert_eq!(l.apply(&commit(0, 1, "i1"), 20_001.0).0, OperationResult::Won, "a zombie may commit");
+    assert!(
+        matches!(l.apply(&commit(0, 2, "i2"), 2e4 + 2.0), (OperationResult::Committed { .. }, e) if e == [])
+    );
+    let (repeated, events) = l.apply(&commit(0, 1, "i1"), 20_003.0);
+    assert_eq!((repeated, events.len()), (OperationResult::Won, 0));
+    assert!(
+        matches!(l.apply(&commit(1, 1, "i1"), 20_004.0).0, OperationResult::Refused { .. }),
+        "never granted"
+    );
+}
+
+#[test]
+fn a_set_is_full_only_when_every_parent_has_arrived() {
+    let mut l = ledger();
+    let arrive = |parent| Operation::Arrive { task: 2, parent };
+    assert!(matches!(l.apply(&arrive(0), 0.0).0, OperationResult::Refused { .. }), "no commit yet");
+    for (task, instance, child) in [(0, "i1", ChildState::Waiting), (1, "i2", ChildState::Ready)] {
+        assert_eq!(l.apply(&lease(2, instance), 0.0).0, OperationResult::NotReady);
+        l.apply(&lease(task, instance), 0.0);
+        l.apply(&commit(task, 1, instance), 1.0);
+        assert!(matches!(l.apply(&Operation::Propagated { task }, 1.0).0, OperationResult::Refused { .. }));
+        assert_eq!(l.apply(&arrive(task), 1.0).0, OperationResult::Marked { child });
+        assert_eq!(
+            l.apply(&arrive(task), 1.0),
+            (OperationResult::Marked { child }, vec![]),
+            "a set, not a counter"
+        );
+        assert_eq!(l.apply(&Operation::Propagated { task }, 1.0).0, OperationResult::Done);
+    }
+    let (result, _) = l.apply(&lease(2, "i1"), 2.0);
+    assert!(matches!(result, OperationResult::Granted { attempt: 1, parents } if parents.len() == 2));
+    let (_, events) = l.apply(&commit(2, 1, "i1"), 3.0);
+    assert!(matches!(events[1].change, Change::RunFinished { status: RunStatus::Completed, .. }));
+    assert_eq!(l.apply(&lease(2, "i2"), 4.0).0, OperationResult::RunOver);
+}
+
+#[test]
+fn a_planned_worker_lives_once_and_may_not_leave_ready_tasks() {
+    let mut l = ledger();
+    assert_eq!(l.apply(&join(Some("w"), "p1"), 0.0).0, OperationResult::Joined);
+    assert!(matches!(l.apply(&join(Some("w"), "p2"), 1.0).0, OperationResult::AlreadyAlive { .. }));
+    let leave = Operation::Leave { instance: name("p1"), tasks: vec![0], usage: WorkerUsage::default() };
+    assert_eq!(l.apply(&leave, 2.0).0, OperationResult::Stay { tasks: vec![0] });
+    l.apply(&lease(0, "i1"), 3.0);
+    assert_eq!(l.apply(&leave, 4.0).0, OperationResult::Done, "somebody has it now");
+    assert_eq!(l.apply(&join(Some("w"), "p2"), 5.0).0, OperationResult::Joined);
+}
+
+#[test]
+fn attempts_end_a_run_and_so_does_a_failure_that_cannot_be_repeated() {
+    for (kind, status) in
+        [(FailureKind::TaskError, RunStatus::Running), (FailureKind::UnknownFunction, RunStatus::Failed)]
+    {
+        let mut l = ledger();
+        l.apply(&lease(0, "i1"), 0.0);
+        assert_eq!(l.apply(&fail(0, 1, "i2", kind), 1.0), (OperationResult::Done, vec![]), "not the holder");
+        l.apply(&fail(0, 1, "i1", kind), 1.0);
+        assert_eq!(l.status(), status);
+        if status == RunStatus::Running {
+            assert_eq!(granted(&l.apply(&lease(0, "i1"), 2.0).0), Some(2));
+            l.apply(&fail(0, 2, "i1", kind), 3.0);
+        }
+        assert_eq!(l.summary(4.0).failure.unwrap().message, "boom");
+    }
+}
+
+#[test]
+fn a_replaced_plan_makes_leases_of_the_old_one_stale() {
+    let mut l = ledger();
+    assert_eq!(l.replan(1, 1.0).unwrap().len(), 1);
+    assert_eq!(l.replan(1, 1.0), Err(2), "compare and set");
+    assert_eq!(l.apply(&lease(0, "i1"), 2.0).0, OperationResult::StaleEpoch);
+}
+
+#[test]
+fn the_frontier_shows_what_is_stuck_and_nothing_else() {
+    let mut l = ledger();
+    l.apply(&lease(0, "i1"), 0.0);
+    l.apply(&lease(1, "i2"), 0.0);
+    l.apply(&commit(1, 1, "i2"), 1.0);
+    let look =
+        |l: &mut Ledger, now_ms| l.apply(&Operation::Frontier { idle_ms_min: 100.0, limit: 9 }, now_ms).0;
+    let frontier = |ready: &[u32], unpropagated: &[u32]| OperationResult::Frontier {
+        ready: ready.to_vec(),
+        unpropagated: unpropagated.to_vec(),
+    };
+    assert_eq!(look(&mut l, 50.0), frontier(&[], &[]));
+    assert_eq!(look(&mut l, 500.0), frontier(&[], &[1]));
+    assert_eq!(look(&mut l, 10_101.0), frontier(&[0], &[1]), "the lease of task 0 has expired");
+    let open = l.apply(&Operation::Open { tasks: vec![0, 1, 2] }, 10_101.0).0;
+    assert_eq!(open, OperationResult::Open { tasks: vec![0, 2], ready: vec![0] });
+}
+
+#[test]
+fn a_ready_task_that_nobody_has_had_gets_the_time_of_a_lease() {
+    let mut l = ledger();
+    let mut look = |now_ms| l.apply(&Operation::Frontier { idle_ms_min: 100.0, limit: 9 }, now_ms).0;
+    let frontier = |ready: &[u32]| OperationResult::Frontier { ready: ready.to_vec(), unpropagated: vec![] };
+    assert_eq!(look(10_099.0), frontier(&[]));
+    assert_eq!(look(10_100.0), frontier(&[0, 1]));
+}
+
+#[test]
+fn a_task_that_does_not_exist_is_refused() {
+    let mut l = ledger();
+    for operation in [lease(3, "i1"), commit(9, 1, "i1"), Operation::Arrive { task: 0, parent: 7 }] {
+        assert!(matches!(l.apply(&operation, 0.0).0, OperationResult::Refused { .. }));
+    }
+}

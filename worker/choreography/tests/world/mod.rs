@@ -1,0 +1,405 @@
+//! A world in virtual time: a store, a platform that starts workers, a network that loses things.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::fmt::Write;
+
+use foresail_choreography::{Action, Event, Executed, Invoke, Ledger, Watchdog, Worker, WorkerSettings};
+use foresail_schemas::id::InstanceId;
+use foresail_schemas::metric::StartState;
+use foresail_schemas::run::{
+    Change, Failure, FailureKind, Location, Measured, Operation, OperationAnswer, RunEvent, RunOptions,
+    RunStatus, StoredObject, WorkerUsage,
+};
+use foresail_schemas::{Plan, Workflow};
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64;
+
+mod problems;
+
+/// Longest virtual time of a run.
+const RUN_MS_MAX: f64 = 4.0 * 3_600_000.0;
+/// Most happenings in one run: a machine that spins is a mistake too.
+const HAPPENINGS_MAX: u64 = 1_000_000;
+/// How often something may go wrong in one run: attempts are limited, so faults must be.
+const FAULTS_PER_RUN_MAX: u32 = 40;
+
+/// Probability of each fault at each occasion.
+#[derive(Clone, Copy)]
+pub struct Faults {
+    crash: f64,
+    lose: f64,
+    double: f64,
+    fail: f64,
+    restart: f64,
+    replan: f64,
+}
+
+impl Faults {
+    pub fn all() -> Self {
+        Self { crash: 0.02, lose: 0.05, double: 0.05, fail: 0.02, restart: 0.005, replan: 0.01 }
+    }
+
+    pub fn none() -> Self {
+        Self { crash: 0.0, lose: 0.0, double: 0.0, fail: 0.0, restart: 0.0, replan: 0.0 }
+    }
+}
+
+/// Who an event is for.
+#[derive(Debug, Clone, PartialEq)]
+enum Happening {
+    Machine { machine: u64, event: Box<Event> },
+    Tick { machine: u64, timer: u64 },
+    Request { machine: u64, request: u64, operations: Vec<Operation>, answer_lost: bool },
+    Start { invoke: Invoke },
+}
+
+fn tell(machine: u64, event: Event) -> Happening {
+    Happening::Machine { machine, event: Box::new(event) }
+}
+
+enum Machine {
+    Worker(Box<Worker>),
+    Watchdog(Box<Watchdog>),
+}
+
+struct Running {
+    machine: Machine,
+    listens: bool,
+    timer: u64,
+}
+
+/// The client's watchdog is machine 0.
+const WATCHDOG: u64 = 0;
+
+pub struct World {
+    rng: Pcg64,
+    faults: Faults,
+    faults_left: u32,
+    now_ms: f64,
+    workflow: Workflow,
+    plan: Plan,
+    epoch: u64,
+    options: RunOptions,
+    ledger: Ledger,
+    events: Vec<RunEvent>,
+    machines: BTreeMap<u64, Running>,
+    machines_started: u64,
+    agenda: BinaryHeap<Reverse<(u64, u64)>>,
+    happenings: BTreeMap<u64, Happening>,
+    happened: u64,
+    executed: u64,
+    trace: Vec<String>,
+    broken: Option<String>,
+}
+
+impl World {
+    pub fn new(seed: u64, faults: Faults) -> Self {
+        let mut rng = Pcg64::seed_from_u64(seed);
+        let workflow = problems::workflow(&mut rng);
+        let plan = problems::plan(&mut rng, &workflow);
+        let options = RunOptions { attempts_max: 2 * FAULTS_PER_RUN_MAX, ..RunOptions::default() };
+        let ledger = Ledger::new(&workflow, options);
+        Self {
+            rng,
+            faults,
+            faults_left: FAULTS_PER_RUN_MAX,
+            now_ms: 0.0,
+            workflow,
+            plan,
+            epoch: 1,
+            options,
+            ledger,
+            events: Vec::new(),
+            machines: BTreeMap::new(),
+            machines_started: 0,
+            agenda: BinaryHeap::new(),
+            happenings: BTreeMap::new(),
+            happened: 0,
+            executed: 0,
+            trace: Vec::new(),
+            broken: None,
+        }
+    }
+
+    pub fn tasks(&self) -> usize {
+        self.workflow.tasks().len()
+    }
+
+    pub fn executions(&self) -> u64 {
+        self.executed
+    }
+
+    pub fn trace_tail(&self, lines: usize) -> String {
+        self.trace[self.trace.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// Plays the run to its end.
+    pub fn run(&mut self) -> Result<(), String> {
+        let begun = self.ledger.begin(0.0);
+        self.store(begun);
+        let graph = self.workflow.graph().clone();
+        let mut watchdog = Watchdog::new(graph.clone(), 1, &self.plan, self.options);
+        let mut out = Vec::new();
+        watchdog.start(0.0, &mut out);
+        let machine = Machine::Watchdog(Box::new(watchdog));
+        self.machines.insert(WATCHDOG, Running { machine, listens: false, timer: 0 });
+        self.act(WATCHDOG, out);
+        for invoke in foresail_choreography::first_invocations(&graph, &self.plan) {
+            self.act(WATCHDOG, vec![Action::Invoke(invoke)]);
+        }
+        while let Some(Reverse((at_us, number))) = self.agenda.pop() {
+            self.now_ms = at_us as f64 / 1000.0;
+            let happening =
+                self.happenings.remove(&number).expect("every entry of the agenda has its happening");
+            self.happen(happening);
+            if let Some(broken) = self.broken.take() {
+                return Err(broken);
+            }
+            if self.now_ms > RUN_MS_MAX || self.happened > HAPPENINGS_MAX {
+                return Err(format!(
+                    "not ended after {RUN_MS_MAX} ms, {} machines live",
+                    self.machines.len()
+                ));
+            }
+        }
+        self.check_end()
+    }
+
+    fn check_end(&self) -> Result<(), String> {
+        if self.ledger.status() != RunStatus::Completed {
+            return Err(format!("the run stands at {:?} and nothing happens any more", self.ledger.status()));
+        }
+        if !self.machines.is_empty() {
+            return Err(format!("machines {:?} never left", self.machines.keys()));
+        }
+        for task in 0..self.tasks() as u32 {
+            let committed =
+                |e: &&RunEvent| matches!(&e.change, Change::TaskCommitted { task: t, .. } if *t == task);
+            let commits = self.events.iter().filter(committed).count();
+            if commits != 1 {
+                return Err(format!("task {task} was committed {commits} times"));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn check_replay(&self) {
+        let mut replayed = Ledger::new(&self.workflow, self.options);
+        self.events.iter().for_each(|event| replayed.replay(event));
+        assert_eq!(replayed.last_seq(), self.ledger.last_seq());
+        assert_eq!(replayed.status(), self.ledger.status());
+        assert_eq!(replayed.summary(self.now_ms), self.ledger.summary(self.now_ms));
+        for task in 0..self.tasks() as u32 {
+            assert_eq!(replayed.commit(task), self.ledger.commit(task));
+        }
+    }
+
+    fn chance(&mut self, probability: f64) -> bool {
+        let hit = probability > 0.0 && self.faults_left > 0 && self.rng.random_bool(probability);
+        self.faults_left -= u32::from(hit);
+        hit
+    }
+
+    fn later(&mut self, delay_ms: f64, happening: Happening) {
+        self.happened += 1;
+        let at_us = ((self.now_ms + delay_ms.max(0.0)) * 1000.0).ceil() as u64 + 1;
+        self.agenda.push(Reverse((at_us, self.happened)));
+        self.happenings.insert(self.happened, happening);
+    }
+
+    fn note(&mut self, text: &str) {
+        let mut line = String::new();
+        let _ = write!(line, "{:12.3} {text}", self.now_ms);
+        self.trace.push(line);
+    }
+
+    fn store(&mut self, events: Vec<RunEvent>) {
+        for event in events {
+            self.note(&format!("event {} {:?}", event.seq, event.change));
+            if let Change::TaskReady { task } = event.change {
+                let listeners: Vec<u64> =
+                    self.machines.iter().filter(|(_, m)| m.listens).map(|(id, _)| *id).collect();
+                for machine in listeners {
+                    if !self.chance(self.faults.lose) {
+                        let delay_ms = self.rng.random_range(0.1..5.0);
+                        self.later(delay_ms, tell(machine, Event::Hint { ready: vec![task] }));
+                    }
+                }
+            }
+            self.events.push(event);
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Start { invoke } => self.start_worker(invoke),
+            Happening::Request { machine, request, operations, answer_lost } => {
+                self.request(machine, request, &operations, answer_lost);
+            }
+            Happening::Machine { machine, event } => self.deliver(machine, *event),
+            Happening::Tick { machine, timer } => {
+                if self.machines.get(&machine).is_some_and(|m| m.timer == timer) {
+                    self.deliver(machine, Event::Tick);
+                }
+            }
+        }
+    }
+
+    fn start_worker(&mut self, invoke: Invoke) {
+        self.machines_started += 1;
+        let id = self.machines_started;
+        let settings = WorkerSettings {
+            instance: InstanceId::new(format!("i{id}")).expect("a legal name"),
+            worker: invoke.worker,
+            config: invoke.config,
+            start: StartState::Cold,
+            options: self.options,
+            lanes: 1 + (id % 2) as u32,
+            life_ends_ms: self.now_ms + 60_000.0,
+        };
+        self.note(&format!("start {id} as {:?} with {:?}", settings.worker, invoke.tasks));
+        let graph = self.workflow.graph().clone();
+        let mut worker = Worker::new(settings, graph, self.epoch, &self.plan, &invoke.tasks);
+        let mut out = Vec::new();
+        worker.start(self.now_ms, &mut out);
+        let machine = Machine::Worker(Box::new(worker));
+        self.machines.insert(id, Running { machine, listens: false, timer: 0 });
+        self.act(id, out);
+    }
+
+    fn request(&mut self, machine: u64, request: u64, operations: &[Operation], answer_lost: bool) {
+        let mut results = Vec::new();
+        for operation in operations {
+            let (result, events) = self.ledger.apply(operation, self.now_ms);
+            self.note(&format!("{machine} {operation:?} -> {result:?}"));
+            self.store(events);
+            results.push(result);
+        }
+        if self.chance(self.faults.restart) {
+            self.restart_store();
+        }
+        if self.chance(self.faults.replan) {
+            self.replan();
+        }
+        let answer =
+            OperationAnswer { status: self.ledger.status(), plan_epoch: self.ledger.plan_epoch(), results };
+        if !answer_lost {
+            let delay_ms = self.rng.random_range(0.1..1.0);
+            self.later(delay_ms, tell(machine, Event::Answered { request, answer }));
+        }
+    }
+
+    fn restart_store(&mut self) {
+        self.note("the store restarts");
+        let mut ledger = Ledger::new(&self.workflow, self.options);
+        self.events.iter().for_each(|event| ledger.replay(event));
+        ledger.recovered(self.now_ms);
+        self.ledger = ledger;
+    }
+
+    fn replan(&mut self) {
+        self.plan = problems::plan(&mut self.rng, &self.workflow);
+        if let Ok(events) = self.ledger.replan(self.epoch, self.now_ms) {
+            self.epoch += 1;
+            self.store(events);
+        }
+    }
+
+    fn deliver(&mut self, id: u64, event: Event) {
+        if id != WATCHDOG && self.chance(self.faults.crash) {
+            self.note(&format!("{id} crashes"));
+            self.machines.remove(&id);
+        }
+        let Some(running) = self.machines.get_mut(&id) else { return };
+        let mut out = Vec::new();
+        match &mut running.machine {
+            Machine::Worker(worker) => worker.handle(event, self.now_ms, &mut out),
+            Machine::Watchdog(watchdog) => watchdog.handle(event, self.now_ms, &mut out),
+        }
+        self.act(id, out);
+    }
+
+    fn act(&mut self, id: u64, actions: Vec<Action>) {
+        for action in actions {
+            if !matches!(action, Action::WakeAt { .. }) {
+                self.note(&format!("{id} {action:?}"));
+            }
+            match action {
+                Action::Operate { request, operations } => self.send(id, request, operations),
+                Action::Execute { task, attempt, parents } => self.execute(id, task, attempt, parents.len()),
+                Action::Invoke(invoke) => self.invoke(invoke),
+                Action::Listen => self.change(id, |m| m.listens = true),
+                Action::ReadPlan => {
+                    let event = Event::PlanRead { epoch: self.epoch, plan: self.plan.clone() };
+                    self.later(1.0, tell(id, event));
+                }
+                Action::ReadUsage => {
+                    let event =
+                        Event::UsageRead { usage: WorkerUsage { billed_ms: 1.0, ..WorkerUsage::default() } };
+                    self.later(0.0, tell(id, event));
+                }
+                Action::WakeAt { at_ms } => {
+                    assert!(at_ms.is_finite(), "a timer must end");
+                    self.change(id, |m| m.timer += 1);
+                    let timer = self.machines.get(&id).map_or(0, |m| m.timer);
+                    self.later(at_ms - self.now_ms, Happening::Tick { machine: id, timer });
+                }
+                Action::Finished => {
+                    self.machines.remove(&id);
+                }
+                Action::Abort { .. } | Action::Discard { .. } => {}
+            }
+        }
+    }
+
+    fn change(&mut self, id: u64, change: impl FnOnce(&mut Running)) {
+        if let Some(running) = self.machines.get_mut(&id) {
+            change(running);
+        }
+    }
+
+    fn send(&mut self, id: u64, request: u64, operations: Vec<Operation>) {
+        let lost = self.chance(self.faults.lose);
+        let answer_lost = self.chance(self.faults.lose);
+        let copies = 1 + u32::from(self.chance(self.faults.double));
+        for _ in 0..copies {
+            let delay_ms = self.rng.random_range(0.1..1.0);
+            if !lost {
+                let operations = operations.clone();
+                self.later(delay_ms, Happening::Request { machine: id, request, operations, answer_lost });
+            }
+        }
+        if lost || answer_lost {
+            self.later(5_000.0, tell(id, Event::Unanswered { request }));
+        }
+    }
+
+    fn execute(&mut self, id: u64, task: u32, attempt: u32, parents: usize) {
+        self.executed += 1;
+        if parents != self.workflow.graph().parents(task).len() {
+            self.broken = Some(format!("task {task} runs with {parents} of its parents"));
+        }
+        let object =
+            StoredObject { bytes: 1, hash: String::new(), location: Location::Inline(String::new()) };
+        let outputs = vec![object; self.workflow.graph().writes(task).len()];
+        let mut outcome = Ok(Executed { outputs, measured: Measured::default() });
+        if self.chance(self.faults.fail) {
+            let (task, message) = (None, "drawn".to_owned());
+            outcome = Err(Failure { task, attempt, kind: FailureKind::TaskError, message });
+        }
+        let delay_ms = self.rng.random_range(1.0..8_000.0);
+        self.later(delay_ms, tell(id, Event::Executed { task, attempt, outcome }));
+    }
+
+    fn invoke(&mut self, invoke: Invoke) {
+        if self.chance(self.faults.lose) {
+            return;
+        }
+        let copies = 1 + u32::from(self.chance(self.faults.double));
+        for _ in 0..copies {
+            let delay_ms = self.rng.random_range(1.0..600.0);
+            self.later(delay_ms, Happening::Start { invoke: invoke.clone() });
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Random workflows and random valid plans.
+
+use foresail_schemas::plan::{Bounds, Objective, PlanSummary, PlannedTask, PlannedWorker};
+use foresail_schemas::workflow::{Input, Task, Work, WorkflowSpec};
+use foresail_schemas::{ObjectName, Plan, ResourceConfig, Sla, TaskId, WorkerId, Workflow};
+use rand::RngExt;
+use rand_pcg::Pcg64;
+
+fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().expect("a legal name")
+}
+
+pub fn workflow(rng: &mut Pcg64) -> Workflow {
+    let len = rng.random_range(1..25);
+    let density = rng.random_range(0.05..0.4);
+    let mut tasks = Vec::new();
+    for t in 0..len {
+        let work = Work::Function { function: name("f"), params: serde_json::Value::Null };
+        let mut task = Task::new(name(&format!("t{t}")), name("f"), work);
+        for parent in 0..t {
+            if rng.random_bool(density) {
+                let parent: TaskId = name(&format!("t{parent}"));
+                task.inputs.push(Input::Task { task: parent, output: ObjectName::default() });
+            }
+        }
+        tasks.push(task);
+    }
+    WorkflowSpec { name: name("w"), description: None, tasks }.check().expect("edges go forward")
+}
+
+pub fn plan(rng: &mut Pcg64, workflow: &Workflow) -> Plan {
+    let sizes = [ResourceConfig::new(512, None), ResourceConfig::new(1769, None)].map(|c| c.expect("legal"));
+    let flexible = [0.0, 0.3, 1.0][rng.random_range(0..3)];
+    let workers = rng.random_range(1..6);
+    let planned: Vec<PlannedWorker> = (0..workers)
+        .map(|w| PlannedWorker {
+            id: name(&format!("w{w}")),
+            config: sizes[w % 2],
+            start_ms: 0.0,
+            end_ms: 0.0,
+            cost_usd: 0.0,
+        })
+        .collect();
+    let tasks = workflow.tasks().iter().enumerate().map(|(t, task)| {
+        let worker = &planned[rng.random_range(0..workers)];
+        let id: Option<WorkerId> = (!rng.random_bool(flexible)).then(|| worker.id.clone());
+        PlannedTask {
+            task: task.id.clone(),
+            worker: id,
+            config: worker.config,
+            rank: t as u32,
+            start_ms: 0.0,
+            end_ms: 0.0,
+            exec_ms: 4_000.0,
+            why: String::new(),
+        }
+    });
+    Plan {
+        workflow: workflow.name().clone(),
+        planner: name("drawn"),
+        seed: 0,
+        objective: Objective::Fastest,
+        sla: Sla::MEDIAN,
+        platform: name("local"),
+        model_epoch: 0,
+        tasks: tasks.collect(),
+        workers: planned,
+        predicted: PlanSummary::default(),
+        bounds: Bounds::default(),
+        critical_path: Vec::new(),
+        explanation: Vec::new(),
+    }
+}
