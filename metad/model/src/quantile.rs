@@ -1,0 +1,200 @@
+//! Tables of residual quantiles: how far measurements lie from the middle of the model, as log ratios.
+//!
+//! A table is monotone. Inside the samples it holds order statistics with the (n+1) rank, beyond them Student
+//! quantiles.
+
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
+
+use crate::stats::{Weighted, effective_count, median, normal_quantile, robust_deviation, student_quantile};
+
+/// Quantiles that a table holds; between them it is interpolated on the normal scale.
+const LEVELS: [f64; 27] = [
+    0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85,
+    0.9, 0.925, 0.95, 0.975, 0.98, 0.99, 0.995, 0.999, 0.9999,
+];
+/// Place of the median among the levels.
+const MIDDLE: usize = 12;
+/// Weight of the prior on the spread, in samples.
+const PRIOR_SAMPLES: f64 = 2.0;
+/// Half width of a 90 % interval in standard deviations.
+const Z_90: f64 = 1.644854;
+
+static NORMAL: LazyLock<[f64; 27]> = LazyLock::new(|| LEVELS.map(normal_quantile));
+
+/// Quantiles of log residuals.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    logs: [f64; 27],
+    mean_ratio: f64,
+    count: f64,
+}
+
+impl Table {
+    /// A table of `residuals`; `spread` is the standard deviation expected of log residuals before any is
+    /// seen, `tail` the quantiles of a longer history, used beyond the samples.
+    pub fn new(residuals: &mut [Weighted], spread: f64, tail: Option<&dyn Fn(f64) -> f64>) -> Self {
+        let middle = median(residuals);
+        let total: f64 = residuals.iter().map(|r| r.1).sum();
+        let count = effective_count(residuals.iter().map(|r| r.1));
+        let mean_ratio =
+            residuals.iter().map(|(r, w)| w * r.exp()).sum::<f64>() / total.max(f64::MIN_POSITIVE);
+        let places = places(residuals, total, count);
+        let beyond = Student::new(residuals, middle, total, count, spread);
+        let mut logs = LEVELS.map(|q| match inside(residuals, &places, q) {
+            Inside::At(value) => value,
+            Inside::Below(least) => tail.map_or_else(|| beyond.at(q), |t| t(q)).min(least),
+            Inside::Above(most) => tail.map_or_else(|| beyond.at(q), |t| t(q)).max(most),
+        });
+        for place in 1..logs.len() {
+            logs[place] = logs[place].max(logs[place - 1]);
+        }
+        Self { logs, mean_ratio, count }
+    }
+
+    /// Log residual at `q`, widened by a further independent error of standard deviation `sigma`.
+    ///
+    /// Spreads add as variances do: the distance from the median becomes sqrt(d^2 + (sigma z)^2). It stays
+    /// monotone, because both parts grow with the distance from the median.
+    pub fn at(&self, q: f64, sigma: f64) -> f64 {
+        let (log, z) = self.interpolate(q);
+        if sigma <= 0.0 {
+            return log;
+        }
+        let middle = self.logs[MIDDLE];
+        let distance = (log - middle).hypot(sigma * z);
+        if q < LEVELS[MIDDLE] { middle - distance } else { middle + distance }
+    }
+
+    /// Mean of the residual ratios, so that mean = middle times this.
+    ///
+    /// Source: N. Duan, "Smearing estimate", JASA 78, 1983.
+    pub fn mean_ratio(&self) -> f64 {
+        self.mean_ratio
+    }
+
+    /// Quantiles between whose values the true quantile `q` lies with 90 % confidence, where the samples say
+    /// it.
+    ///
+    /// Source: order statistics with binomial ranks, W. J. Conover, Practical Nonparametric Statistics, 3.2.
+    pub fn interval(&self, q: f64) -> Option<(f64, f64)> {
+        let n = self.count;
+        let half = Z_90 * (n * q * (1.0 - q)).sqrt();
+        let (low, high) = ((n * q - half).floor(), (n * q + half).ceil());
+        (low >= 1.0 && high <= n.round()).then(|| (low / (n + 1.0), (high / (n + 1.0)).min(0.9999)))
+    }
+
+    fn interpolate(&self, q: f64) -> (f64, f64) {
+        let normal = &*NORMAL;
+        let q = q.clamp(LEVELS[0], LEVELS[LEVELS.len() - 1]);
+        let above = LEVELS.partition_point(|level| *level < q - 1e-12).min(LEVELS.len() - 1);
+        if above == 0 || (LEVELS[above] - q).abs() < 1e-12 {
+            return (self.logs[above], normal[above]);
+        }
+        let z = normal_quantile(q);
+        let part = ((z - normal[above - 1]) / (normal[above] - normal[above - 1])).clamp(0.0, 1.0);
+        (self.logs[above - 1] + part * (self.logs[above] - self.logs[above - 1]), z)
+    }
+}
+
+enum Inside {
+    At(f64),
+    Below(f64),
+    Above(f64),
+}
+
+/// Which quantile each of the sorted residuals is.
+///
+/// Without weights i / (n + 1). Source: R. J. Hyndman and Y. Fan, "Sample quantiles in statistical packages",
+/// type 6; weighted with Kish's effective count.
+fn places(sorted: &[Weighted], total: f64, count: f64) -> Vec<f64> {
+    let mut below = 0.0;
+    let place = |(_, weight): &Weighted| {
+        below += weight;
+        ((below - weight / 2.0) / total * count + 0.5) / (count + 1.0)
+    };
+    sorted.iter().map(place).collect()
+}
+
+fn inside(sorted: &[Weighted], places: &[f64], q: f64) -> Inside {
+    let Some(last) = places.len().checked_sub(1) else { return Inside::At(0.0) };
+    if q < places[0] - 1e-9 {
+        return Inside::Below(sorted[0].0);
+    }
+    if q > places[last] + 1e-9 {
+        return Inside::Above(sorted[last].0);
+    }
+    let above = places.partition_point(|place| *place < q).min(last);
+    if above == 0 {
+        return Inside::At(sorted[0].0);
+    }
+    let part = ((q - places[above - 1]) / (places[above] - places[above - 1])).clamp(0.0, 1.0);
+    Inside::At(sorted[above - 1].0 + part * (sorted[above].0 - sorted[above - 1].0))
+}
+
+/// Predictive distribution of one more residual: Student's with the spread drawn towards a prior.
+///
+/// Source: Gelman et al., Bayesian Data Analysis, 3rd ed., 3.3 (normal data with a conjugate prior).
+/// Residuals beyond four robust deviations count as four, so that one outlier does not widen everything.
+struct Student {
+    middle: f64,
+    scale: f64,
+    freedom: f64,
+}
+
+impl Student {
+    fn new(residuals: &[Weighted], middle: f64, total: f64, count: f64, spread: f64) -> Self {
+        let bound = 4.0 * robust_deviation(residuals, middle).max(spread);
+        let squares =
+            residuals.iter().map(|(r, w)| w * (r - middle).clamp(-bound, bound).powi(2)).sum::<f64>() / total
+                * count;
+        let freedom = (PRIOR_SAMPLES + count - 1.0).max(1.0);
+        let variance = (PRIOR_SAMPLES * spread * spread + squares) / freedom;
+        Self { middle, scale: (variance * (1.0 + 1.0 / count.max(1.0))).sqrt(), freedom }
+    }
+
+    fn at(&self, q: f64) -> f64 {
+        self.middle + self.scale * student_quantile(q, self.freedom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(values: &[f64]) -> Table {
+        Table::new(&mut values.iter().map(|v| (*v, 1.0)).collect::<Vec<_>>(), 0.1, None)
+    }
+
+    #[test]
+    fn order_statistics_have_the_rank_of_n_plus_one() {
+        let values: Vec<f64> = (1..=19).map(f64::from).collect();
+        let table = table(&values);
+        for (q, value) in [(0.05, 1.0), (0.5, 10.0), (0.9, 18.0), (0.95, 19.0)] {
+            assert!((table.at(q, 0.0) - value).abs() < 1e-9, "{q}: {}", table.at(q, 0.0));
+        }
+        assert!(table.at(0.99, 0.0) > 19.0 && table.at(0.01, 0.0) < 1.0);
+    }
+
+    #[test]
+    fn widening_keeps_the_median_and_the_order() {
+        let table = table(&[-0.2, -0.1, 0.0, 0.1, 0.5]);
+        assert_eq!(table.at(0.5, 0.3), table.at(0.5, 0.0));
+        let mut last = f64::MIN;
+        for hundredths in 1..10_000_u16 {
+            let value = table.at(f64::from(hundredths) / 10_000.0, 0.3);
+            assert!(value >= last, "{hundredths}");
+            last = value;
+        }
+    }
+
+    #[test]
+    fn an_interval_is_given_where_the_samples_reach() {
+        let values: Vec<f64> = (0..128).map(f64::from).collect();
+        let (low, high) = table(&values).interval(0.5).unwrap();
+        assert!(low < 0.45 && high > 0.55, "{low} {high}");
+        assert!(table(&values).interval(0.95).is_some());
+        assert_eq!(table(&values[..10]).interval(0.95), None);
+    }
+}

@@ -1,0 +1,353 @@
+//! How a task's time follows its CPU share: f(share) = s + (1 - s) / min(share, cap), fitted, never a fixed
+//! exponent.
+//!
+//! The serial part s does not get faster with a larger share, the rest does up to cap vCPUs. Source of the
+//! form: G. M. Amdahl, "Validity of the single processor approach", AFIPS 1967, with a cap for the threads
+//! that a task has.
+//!
+//! (s, cap) is not one value but a distribution on a grid: a prior times the likelihood of the task's own
+//! measurements at different shares. Predictions average over it, so that little evidence gives a cautious
+//! answer with an honest error.
+
+use serde::{Deserialize, Serialize};
+
+use crate::size::Point;
+use crate::stats::{Weighted, median, robust_deviation};
+
+const SERIALS: [f64; 16] =
+    [0.0, 0.02, 0.05, 0.08, 0.12, 0.17, 0.23, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96, 1.0];
+/// Caps with the prior belief in each: most functions have one or two busy threads. The last stands for no
+/// cap.
+const CAPS: [(f64, f64); 15] = [
+    (0.3, 0.01),
+    (0.45, 0.02),
+    (0.6, 0.03),
+    (0.8, 0.06),
+    (1.0, 0.26),
+    (1.15, 0.1),
+    (1.35, 0.08),
+    (1.6, 0.08),
+    (2.0, 0.14),
+    (2.5, 0.05),
+    (3.0, 0.04),
+    (4.0, 0.04),
+    (6.0, 0.03),
+    (10.0, 0.02),
+    (1e6, 0.04),
+];
+/// Points of the grid.
+pub const GRID: usize = SERIALS.len() * CAPS.len();
+/// Mean of the exponential prior of the serial part, and the even belief mixed into it.
+const SERIAL_MEAN: f64 = 0.08;
+const SERIAL_EVEN: f64 = 0.06;
+/// Log error of the form itself at one share.
+const MISFIT: f64 = 0.03;
+/// Weight of the prior on the misfit, in shares.
+const MISFIT_SHARES: f64 = 1.0;
+/// Log error within one cell where no cell has two samples.
+const NOISE_DEFAULT: f64 = 0.05;
+/// Pseudo-tasks that the default prior stands for when other tasks are pooled with it.
+const DEFAULT_TASKS: f64 = 2.0;
+/// Grid points that a prediction averages over.
+const COMPONENTS_MAX: usize = 12;
+/// Two shares are one within this (logarithmic).
+const SAME_SHARE: f64 = 0.02;
+/// Width of the size cells (logarithmic).
+const SIZE_CELL: f64 = 0.1;
+/// Resolution of pooled beliefs.
+const BELIEF_UNITS: f64 = 1024.0;
+
+/// f at `share`; larger is slower, 1 at share 1 where cap is at least 1.
+pub fn slowdown(serial: f64, cap: f64, share: f64) -> f64 {
+    serial + (1.0 - serial) / share.min(cap)
+}
+
+fn grid() -> impl Iterator<Item = (f64, f64)> {
+    SERIALS.iter().flat_map(|serial| CAPS.iter().map(move |(cap, _)| (*serial, *cap)))
+}
+
+fn default_prior() -> Vec<f64> {
+    let serials = SERIALS.map(|s| (-s / SERIAL_MEAN).exp() + SERIAL_EVEN);
+    let total: f64 = serials.iter().sum::<f64>() * CAPS.iter().map(|c| c.1).sum::<f64>();
+    serials.iter().flat_map(|s| CAPS.iter().map(move |(_, c)| s * c / total)).collect()
+}
+
+/// Beliefs about (s, cap) summed over tasks, in whole units so that the order of the tasks does not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pool {
+    units: Vec<u64>,
+}
+
+/// The belief of one task under the default prior, in units.
+pub type Belief = Vec<u16>;
+
+impl Pool {
+    /// Adds the belief of a task.
+    pub fn add(&mut self, belief: &Belief) {
+        self.units.resize(GRID, 0);
+        self.units.iter_mut().zip(belief).for_each(|(unit, more)| *unit += u64::from(*more));
+    }
+
+    /// Takes the belief of a task away again.
+    pub fn remove(&mut self, belief: &Belief) {
+        self.units.iter_mut().zip(belief).for_each(|(unit, less)| *unit -= u64::from(*less));
+    }
+
+    /// The pool in coarse steps of its own size: it changes seldom, and only then must other tasks be fitted
+    /// again.
+    pub fn coarse(&self) -> Self {
+        let total: u64 = self.units.iter().sum();
+        let step = (total / 32).next_power_of_two().max(64);
+        Self { units: self.units.iter().map(|unit| (unit + step / 2) / step * step).collect() }
+    }
+
+    /// Default prior plus the beliefs of the tasks other than the one of `own`.
+    fn prior(&self, own: Option<&Belief>) -> Vec<f64> {
+        let mut prior: Vec<f64> = default_prior().iter().map(|p| p * DEFAULT_TASKS).collect();
+        for (place, unit) in self.units.iter().enumerate() {
+            let own = own.map_or(0, |belief| u64::from(belief[place]));
+            prior[place] += unit.saturating_sub(own) as f64 / BELIEF_UNITS;
+        }
+        prior
+    }
+}
+
+/// What the measurements of one task say about its shape.
+#[derive(Debug, Clone)]
+pub struct Evidence {
+    /// Distinct shares, ascending, with the weight of the measurements at each; the weights sum to 1.
+    pub shares: Vec<Weighted>,
+    ln_likelihood: Vec<f64>,
+}
+
+/// Median log time of the measurements at one share and about one size.
+struct Cell {
+    group: usize,
+    ln_size: f64,
+    ln_value: f64,
+    weight: f64,
+}
+
+impl Evidence {
+    /// Looks at measurements, given with their shares.
+    pub fn new(points: &[(f64, Point)]) -> Self {
+        let (shares, mut cells) = cells(points);
+        // A share weighs as much as its misfit allows, however many cells it has.
+        let mut weights = vec![0.0; shares.len()];
+        cells.iter().for_each(|cell| weights[cell.group] += cell.weight);
+        cells.iter_mut().for_each(|cell| cell.weight /= weights[cell.group].max(1.0));
+        weights.iter_mut().for_each(|weight| *weight = weight.min(1.0));
+        let total: f64 = weights.iter().sum();
+        let ln_likelihood = if shares.len() < 2 { vec![0.0; GRID] } else { ln_likelihood(&cells, &shares) };
+        let shares = shares.into_iter().zip(weights.iter().map(|w| w / total)).collect();
+        Self { shares, ln_likelihood }
+    }
+
+    /// The belief under the default prior, for the pool; nothing from a single share.
+    pub fn belief(&self) -> Option<Belief> {
+        (self.shares.len() >= 2).then(|| {
+            let posterior = self.posterior(&default_prior());
+            posterior.iter().map(|p| (p * BELIEF_UNITS).round() as u16).collect()
+        })
+    }
+
+    fn posterior(&self, prior: &[f64]) -> Vec<f64> {
+        let most = self.ln_likelihood.iter().fold(f64::MIN, |most, l| most.max(*l));
+        let raw: Vec<f64> = self.ln_likelihood.iter().zip(prior).map(|(l, p)| (l - most).exp() * p).collect();
+        let total: f64 = raw.iter().sum();
+        raw.iter().map(|p| p / total).collect()
+    }
+}
+
+/// ln likelihood of every grid point, the size effect and the noise level integrated out.
+///
+/// With y = ln time and F = ln f per share the residual sum of squares is y'My - 2 F'Z'My + F'Z'MZF, where M
+/// projects out a polynomial of ln size and Z assigns shares (A. Frisch and F. Waugh, Econometrica 1, 1933);
+/// a conjugate prior on the noise gives -(nu + n) / 2 ln(nu m^2 + RSS) (Gelman et al., Bayesian Data
+/// Analysis, 3.2).
+fn ln_likelihood(cells: &[Cell], shares: &[f64]) -> Vec<f64> {
+    let weights: Vec<f64> = cells.iter().map(|c| c.weight).collect();
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).zip(&weights).map(|((a, b), w)| a * b * w).sum::<f64>();
+    let basis = size_basis(cells, &weights);
+    let project = |mut column: Vec<f64>| {
+        for direction in &basis {
+            let part = dot(&column, direction);
+            column.iter_mut().zip(direction).for_each(|(c, d)| *c -= part * d);
+        }
+        column
+    };
+    let y = project(cells.iter().map(|c| c.ln_value).collect());
+    let columns: Vec<Vec<f64>> = (0..shares.len())
+        .map(|group| project(cells.iter().map(|c| if c.group == group { 1.0 } else { 0.0 }).collect()))
+        .collect();
+    let linear: Vec<f64> = columns.iter().map(|z| dot(z, &y)).collect();
+    let square: Vec<Vec<f64>> = columns.iter().map(|a| columns.iter().map(|b| dot(a, b)).collect()).collect();
+    let constant = dot(&y, &y);
+    let known = weights.iter().sum::<f64>().min(shares.len() as f64) - 1.0;
+    grid()
+        .map(|(serial, cap)| {
+            let f: Vec<f64> = shares.iter().map(|share| slowdown(serial, cap, *share).ln()).collect();
+            let mut rss = constant;
+            for (i, fi) in f.iter().enumerate() {
+                rss -= 2.0 * fi * linear[i];
+                rss += fi * square[i].iter().zip(&f).map(|(z, fj)| z * fj).sum::<f64>();
+            }
+            -(MISFIT_SHARES + known.max(0.0)) / 2.0 * (MISFIT_SHARES * MISFIT * MISFIT + rss.max(0.0)).ln()
+        })
+        .collect()
+}
+
+/// Orthonormal directions of 1, ln size and its square, as far as the sizes vary.
+fn size_basis(cells: &[Cell], weights: &[f64]) -> Vec<Vec<f64>> {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).zip(weights).map(|((a, b), w)| a * b * w).sum::<f64>();
+    let mut sizes: Vec<f64> = cells.iter().map(|c| c.ln_size).collect();
+    sizes.sort_by(f64::total_cmp);
+    sizes.dedup_by(|a, b| (*a - *b).abs() < SIZE_CELL / 2.0);
+    let degree = match sizes.len() {
+        1 => 0,
+        2..=4 => 1,
+        _ => 2,
+    };
+    let mut basis: Vec<Vec<f64>> = Vec::with_capacity(3);
+    for power in 0..=degree {
+        let mut column: Vec<f64> = cells.iter().map(|c| (c.ln_size - sizes[0]).powi(power)).collect();
+        let before = dot(&column, &column);
+        for direction in &basis {
+            let part = dot(&column, direction);
+            column.iter_mut().zip(direction).for_each(|(c, d)| *c -= part * d);
+        }
+        let norm = dot(&column, &column);
+        if norm > before * 1e-9 {
+            column.iter_mut().for_each(|c| *c /= norm.sqrt());
+            basis.push(column);
+        }
+    }
+    basis
+}
+
+fn cells(points: &[(f64, Point)]) -> (Vec<f64>, Vec<Cell>) {
+    let mut sorted: Vec<&(f64, Point)> = points.iter().collect();
+    let cell_of = |p: &Point| (p.size.ln_1p() / SIZE_CELL).round();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(cell_of(&a.1).total_cmp(&cell_of(&b.1))));
+    let mut shares: Vec<f64> = Vec::new();
+    let mut raw: Vec<(usize, f64, f64, f64, f64)> = Vec::new();
+    for group in sorted.chunk_by(|a, b| a.0 == b.0 && cell_of(&a.1) == cell_of(&b.1)) {
+        let share = group[0].0;
+        if shares.last().is_none_or(|last| (share / last).ln() > SAME_SHARE) {
+            shares.push(share);
+        }
+        let mut values: Vec<Weighted> = group.iter().map(|(_, p)| (p.value.ln(), p.weight)).collect();
+        let middle = median(&mut values);
+        let size = group.iter().map(|(_, p)| p.size.ln_1p()).sum::<f64>() / group.len() as f64;
+        raw.push((shares.len() - 1, size, middle, robust_deviation(&values, middle), group.len() as f64));
+    }
+    let mut noise: Vec<Weighted> = raw.iter().filter(|c| c.4 >= 2.0).map(|c| (c.3, c.4)).collect();
+    let noise = if noise.is_empty() { NOISE_DEFAULT } else { median(&mut noise) };
+    let cell = |&(group, ln_size, ln_value, _, count): &(usize, f64, f64, f64, f64)| {
+        let weight = MISFIT * MISFIT / (MISFIT * MISFIT + noise * noise / count);
+        Cell { group, ln_size, ln_value, weight }
+    };
+    (shares, raw.iter().map(cell).collect())
+}
+
+/// The fitted shape of one task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Shape {
+    components: Vec<Component>,
+    /// Serial part of the most likely grid point.
+    pub serial: f64,
+    /// Cap of the most likely grid point, in vCPUs.
+    pub cap: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Component {
+    belief: f64,
+    gain: f64,
+    serial: f64,
+    cap: f64,
+}
+
+impl Shape {
+    /// The shape that `evidence` and the other tasks of the `pool` suggest.
+    pub fn new(evidence: &Evidence, pool: &Pool) -> Self {
+        let posterior = evidence.posterior(&pool.prior(evidence.belief().as_ref()));
+        let mut ranked: Vec<(f64, (f64, f64))> = posterior.into_iter().zip(grid()).collect();
+        ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let (serial, cap) = ranked[0].1;
+        // One share says nothing about the form: then every grid point speaks, however faintly.
+        ranked.truncate(if evidence.shares.len() < 2 { COMPONENTS_MAX * 2 } else { COMPONENTS_MAX });
+        let total: f64 = ranked.iter().map(|r| r.0).sum();
+        let component = |&(belief, (serial, cap)): &(f64, (f64, f64))| {
+            let level: f64 =
+                evidence.shares.iter().map(|(share, w)| w * slowdown(serial, cap, *share).ln()).sum();
+            Component { belief: belief / total, gain: (-level).exp(), serial, cap }
+        };
+        Self { components: ranked.iter().map(component).collect(), serial, cap }
+    }
+
+    /// The factor on the time at `share` and its relative standard deviation.
+    pub fn factor(&self, share: f64) -> (f64, f64) {
+        let (mut mean, mut square) = (0.0, 0.0);
+        for c in &self.components {
+            let f = c.gain * slowdown(c.serial, c.cap, share);
+            mean += c.belief * f;
+            square += c.belief * f * f;
+        }
+        let mean = mean.max(f64::MIN_POSITIVE);
+        (mean, ((square / (mean * mean)) - 1.0).max(0.0).sqrt())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(serial: f64, cap: f64, shares: &[f64]) -> Vec<(f64, Point)> {
+        let point = |share: f64, n: i32| Point {
+            at_us: 0,
+            size: 0.0,
+            value: 1000.0 * slowdown(serial, cap, share) * (1.0 + 0.01 * f64::from(n - 2)),
+            weight: 1.0,
+        };
+        shares.iter().flat_map(|share| (0..5).map(move |n| (*share, point(*share, n)))).collect()
+    }
+
+    #[test]
+    fn an_unseen_share_is_predicted_from_the_others() {
+        for (serial, cap) in [(0.0, 1.0), (0.2, 2.0), (1.0, 1.0), (0.05, 1e6), (0.5, 1.0)] {
+            let points = measured(serial, cap, &[0.25, 0.5, 1.0, 4.0]);
+            let shape = Shape::new(&Evidence::new(&points), &Pool::default());
+            let expected = slowdown(serial, cap, 2.0) / slowdown(serial, cap, 1.0);
+            let found = shape.factor(2.0).0 / shape.factor(1.0).0;
+            assert!((found / expected - 1.0).abs() < 0.12, "s {serial} cap {cap}: {found} of {expected}");
+        }
+    }
+
+    #[test]
+    fn other_tasks_of_the_workflow_inform_a_task_with_one_share() {
+        let alone = Evidence::new(&measured(0.0, 1.0, &[1.0]));
+        let mut pool = Pool::default();
+        for _ in 0..20 {
+            let flat = Evidence::new(&measured(1.0, 1.0, &[0.25, 0.5, 1.0, 2.0]));
+            pool.add(&flat.belief().unwrap());
+        }
+        let ratio = |pool: &Pool| {
+            let shape = Shape::new(&alone, pool);
+            shape.factor(0.5).0 / shape.factor(1.0).0
+        };
+        assert!(ratio(&Pool::default()) > 1.7, "{}", ratio(&Pool::default()));
+        assert!(ratio(&pool) < 1.3, "{}", ratio(&pool));
+    }
+
+    #[test]
+    fn a_belief_taken_away_leaves_the_pool_as_it_was() {
+        let belief = Evidence::new(&measured(0.2, 2.0, &[0.5, 1.0])).belief().unwrap();
+        let mut pool = Pool::default();
+        pool.add(&belief);
+        let before = pool.clone();
+        pool.add(&belief);
+        pool.remove(&belief);
+        assert_eq!(pool, before);
+    }
+}
