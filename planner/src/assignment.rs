@@ -1,0 +1,65 @@
+//! An assignment: per task a worker (or none: flexible), a size and a rank. Planners make it, the timing
+//! pass times it.
+
+use crate::dense::{Dense, NONE};
+
+/// Where and in which order tasks run.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Assignment {
+    /// Worker per task; [`NONE`] for a flexible one.
+    pub worker: Vec<u32>,
+    /// Size per task; all tasks of a worker have the same.
+    pub size: Vec<u32>,
+    /// Order among tasks that are ready on the same worker; a permutation.
+    pub rank: Vec<u32>,
+    /// Number of workers.
+    pub workers: u32,
+}
+
+impl Assignment {
+    /// Every task flexible, on `size` where that allows it.
+    pub fn flexible(dense: &Dense, size: u32, rank: Vec<u32>) -> Self {
+        let size = (0..dense.len()).map(|t| dense.size_for(size, t)).collect();
+        Self { worker: vec![NONE; dense.len() as usize], size, rank, workers: 0 }
+    }
+
+    /// Tasks on given workers, all of `size`. A task that this size does not allow moves to a worker of the
+    /// smallest size that does, which it shares with the others that had to leave the same worker for the
+    /// same size.
+    pub fn placed(dense: &Dense, worker: Vec<u32>, size: u32, rank: Vec<u32>) -> Self {
+        let workers = worker.iter().filter(|&&w| w != NONE).max().map_or(0, |w| w + 1);
+        let sizes = vec![size; workers as usize];
+        Self::placed_on(dense, worker, &sizes, rank)
+    }
+
+    /// As [`Assignment::placed`], with a size per worker.
+    pub fn placed_on(dense: &Dense, mut worker: Vec<u32>, sizes: &[u32], rank: Vec<u32>) -> Self {
+        let mut workers = sizes.len() as u32;
+        let mut moved = std::collections::BTreeMap::new();
+        let mut size = Vec::with_capacity(worker.len());
+        for t in 0..dense.len() {
+            let w = &mut worker[t as usize];
+            let wanted = if *w == NONE { dense.default_size() } else { sizes[*w as usize] };
+            let given = dense.size_for(wanted, t);
+            if given != wanted && *w != NONE {
+                *w = *moved.entry((*w, given)).or_insert_with(|| {
+                    workers += 1;
+                    workers - 1
+                });
+            }
+            size.push(given);
+        }
+        Self { worker, size, rank, workers }
+    }
+
+    /// The tasks of every worker.
+    pub fn tasks_by_worker(&self) -> Vec<Vec<u32>> {
+        let mut tasks = vec![Vec::new(); self.workers as usize];
+        for (t, &w) in self.worker.iter().enumerate() {
+            if w != NONE {
+                tasks[w as usize].push(t as u32);
+            }
+        }
+        tasks
+    }
+}

@@ -1,0 +1,229 @@
+//! The problem in dense form: everything by index, so that the passes read columns of numbers and nothing
+//! else.
+//!
+//! Tasks, objects and sizes keep the indices of the graph and of the prediction table. Times in ms, money
+//! in USD.
+
+use foresail_schemas::config::ResourceConfig;
+use foresail_schemas::graph::Graph;
+use foresail_schemas::plan::{PredictionTable, Problem, StartupTimes, TransferTimes};
+use foresail_schemas::prediction::Basis;
+
+use crate::error::PlanFailure;
+
+/// No worker, no task, no size.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// One size of a worker with its prices and times.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size {
+    pub config: ResourceConfig,
+    pub usd_per_ms: f64,
+    pub transfer: TransferTimes,
+    pub startup: StartupTimes,
+}
+
+/// What one task stores: objects that do not fit into its commit.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Stored {
+    pub objects: u32,
+    pub bytes: u64,
+}
+
+/// The dense problem.
+#[derive(Debug)]
+pub(crate) struct Dense<'p> {
+    pub problem: &'p Problem,
+    pub graph: &'p Graph,
+    pub sizes: Vec<Size>,
+    /// Least memory per task; 0 where it states none.
+    pub memory_mb_min: Vec<u32>,
+    /// What each task uploads.
+    pub uploads: Vec<Stored>,
+    /// Per object: whether it moves through the store (and not inside a commit).
+    pub stored: Vec<bool>,
+    /// Round trip to the run's state: from a task's end to the start of the next on the same worker.
+    pub dispatch_ms: f64,
+    pub lanes: u32,
+    pub concurrency_max: u32,
+    pub life_ms_max: f64,
+}
+
+impl<'p> Dense<'p> {
+    /// Checks the problem and brings it into dense form.
+    pub fn new(problem: &'p Problem) -> Result<Self, PlanFailure> {
+        problem.platform.check()?;
+        let graph: &Graph = problem.workflow.graph();
+        let table = &problem.predictions;
+        check_dimensions(graph, table)?;
+        check_numbers(table)?;
+        check_menu(problem)?;
+        let platform = &problem.platform;
+        let sizes = (0..table.configs.len()).map(|c| Size {
+            config: table.configs[c],
+            usd_per_ms: table.configs[c].gb() * platform.prices.gb_second_usd / 1000.0,
+            transfer: table.transfer[c],
+            startup: table.startup[c],
+        });
+        let inline = |o: usize| {
+            graph.objects()[o].producer.is_some() && table.object_bytes[o] <= platform.inline_bytes_max
+        };
+        let stored: Vec<bool> = (0..graph.objects().len()).map(|o| !inline(o)).collect();
+        let uploads = (0..graph.len() as u32).map(|t| {
+            let large = graph.writes(t).iter().filter(|&&o| stored[o as usize]);
+            large.fold(Stored::default(), |sum, &o| Stored {
+                objects: sum.objects + 1,
+                bytes: sum.bytes + table.object_bytes[o as usize],
+            })
+        });
+        let uploads = uploads.collect();
+        let tasks = problem.workflow.tasks();
+        let dense = Self {
+            problem,
+            graph,
+            sizes: sizes.collect(),
+            memory_mb_min: tasks.iter().map(|t| t.memory_mb_min.unwrap_or(0)).collect(),
+            uploads,
+            stored,
+            dispatch_ms: platform.assumed.dispatch_ms,
+            lanes: platform.lanes,
+            concurrency_max: platform.concurrency_max,
+            life_ms_max: platform.life_ms_max,
+        };
+        (0..dense.len()).try_for_each(|t| dense.check_fits(t))?;
+        Ok(dense)
+    }
+
+    fn check_fits(&self, task: u32) -> Result<(), PlanFailure> {
+        if self.smallest_allowed(task).is_some() {
+            return Ok(());
+        }
+        let id = self.problem.workflow.task(task).id.clone();
+        let needed_mb = self.memory_mb_min[task as usize];
+        let largest_mb = self.sizes.iter().map(|s| s.config.memory_mb).max().unwrap_or(0);
+        if needed_mb > largest_mb {
+            return Err(PlanFailure::Memory { task: id, needed_mb, largest_mb });
+        }
+        let times = (0..self.size_count()).map(|c| self.exec_ms(c, task));
+        let exec_ms = times.fold(f64::INFINITY, f64::min);
+        Err(PlanFailure::TooLong { task: id, exec_ms, life_ms_max: self.life_ms_max })
+    }
+
+    /// Number of tasks.
+    pub fn len(&self) -> u32 {
+        self.graph.len() as u32
+    }
+
+    /// Number of sizes.
+    pub fn size_count(&self) -> u32 {
+        self.sizes.len() as u32
+    }
+
+    pub fn size(&self, size: u32) -> &Size {
+        &self.sizes[size as usize]
+    }
+
+    pub fn exec_ms(&self, size: u32, task: u32) -> f64 {
+        self.problem.predictions.exec_ms[size as usize][task as usize]
+    }
+
+    pub fn object_bytes(&self, object: u32) -> u64 {
+        self.problem.predictions.object_bytes[object as usize]
+    }
+
+    /// Time to download one object.
+    pub fn download_ms(&self, size: u32, object: u32) -> f64 {
+        let transfer = &self.size(size).transfer;
+        transfer.download_latency_ms + self.object_bytes(object) as f64 * transfer.download_ms_per_byte
+    }
+
+    /// Time to upload all that a task stores.
+    pub fn upload_ms(&self, size: u32, task: u32) -> f64 {
+        let (transfer, stored) = (&self.size(size).transfer, self.uploads[task as usize]);
+        f64::from(stored.objects) * transfer.upload_latency_ms
+            + stored.bytes as f64 * transfer.upload_ms_per_byte
+    }
+
+    /// Objects that `task` reads and that move through the store.
+    pub fn stored_reads(&self, task: u32) -> impl Iterator<Item = u32> + '_ {
+        self.graph.reads(task).iter().copied().filter(|&o| self.stored[o as usize])
+    }
+
+    /// Whether a worker of this size has the memory and lives long enough for the task.
+    pub fn allows(&self, size: u32, task: u32) -> bool {
+        self.size(size).config.memory_mb >= self.memory_mb_min[task as usize]
+            && self.exec_ms(size, task) <= self.life_ms_max
+    }
+
+    /// The smallest size that allows the task.
+    pub fn smallest_allowed(&self, task: u32) -> Option<u32> {
+        (0..self.size_count()).find(|&c| self.allows(c, task))
+    }
+
+    /// The wanted size if it allows the task, else the smallest that does.
+    pub fn size_for(&self, wanted: u32, task: u32) -> u32 {
+        if self.allows(wanted, task) {
+            return wanted;
+        }
+        self.smallest_allowed(task).unwrap_or(wanted)
+    }
+
+    /// The size of the platform's default, or the largest below it.
+    pub fn default_size(&self) -> u32 {
+        let default = self.problem.platform.default_config.key();
+        let at_most = self.sizes.iter().rposition(|s| s.config.key() <= default);
+        at_most.unwrap_or(0) as u32
+    }
+
+    /// Whether no task was ever measured.
+    pub fn is_blind(&self) -> bool {
+        self.problem.predictions.basis.iter().all(|b| *b == Basis::None)
+    }
+}
+
+fn check_dimensions(graph: &Graph, table: &PredictionTable) -> Result<(), PlanFailure> {
+    let check = |field, expected: usize, found: usize| match expected == found {
+        true => Ok(()),
+        false => Err(PlanFailure::Dimensions { field, expected, found }),
+    };
+    let sizes = table.configs.len();
+    check("exec_ms", sizes, table.exec_ms.len())?;
+    table.exec_ms.iter().try_for_each(|row| check("exec_ms[..]", graph.len(), row.len()))?;
+    check("object_bytes", graph.objects().len(), table.object_bytes.len())?;
+    check("transfer", sizes, table.transfer.len())?;
+    check("startup", sizes, table.startup.len())?;
+    check("basis", graph.len(), table.basis.len())
+}
+
+fn check_numbers(table: &PredictionTable) -> Result<(), PlanFailure> {
+    let bad = |x: &f64| !(x.is_finite() && *x >= 0.0);
+    let check = |field, mut values: Box<dyn Iterator<Item = f64> + '_>| match values.find(bad) {
+        None => Ok(()),
+        Some(value) => Err(PlanFailure::Number { field, value }),
+    };
+    check("exec_ms", Box::new(table.exec_ms.iter().flatten().copied()))?;
+    let rates = |t: &TransferTimes| {
+        [t.download_latency_ms, t.download_ms_per_byte, t.upload_latency_ms, t.upload_ms_per_byte]
+    };
+    check("transfer", Box::new(table.transfer.iter().flat_map(rates)))?;
+    check("startup", Box::new(table.startup.iter().flat_map(|s| [s.cold_ms, s.warm_ms])))
+}
+
+fn check_menu(problem: &Problem) -> Result<(), PlanFailure> {
+    let (configs, platform) = (&problem.predictions.configs, &problem.platform);
+    if configs.is_empty() {
+        return Err(PlanFailure::NoConfigs);
+    }
+    if let Some(pair) = configs.windows(2).find(|w| w[0].key() >= w[1].key()) {
+        return Err(PlanFailure::Order(pair[1].to_string()));
+    }
+    let offered = |c: &ResourceConfig| {
+        platform.default_config.key() == c.key() || platform.menu.iter().any(|m| m.key() == c.key())
+    };
+    match configs.iter().find(|c| !offered(c)) {
+        None => Ok(()),
+        Some(config) => {
+            Err(PlanFailure::NotOnMenu { config: config.to_string(), platform: platform.name.to_string() })
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Why there is no plan, no planner or no simulation.
+
+use foresail_schemas::TaskId;
+use foresail_schemas::plan::PlanError;
+use foresail_schemas::platform::PlatformError;
+
+/// Why a problem has no plan.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum PlanFailure {
+    /// A table of the problem has another length than the workflow and its sizes need.
+    #[error(
+        "`predictions.{field}` has {found} entries, {expected} are needed; hint: predict for this workflow"
+    )]
+    Dimensions {
+        /// The field.
+        field: &'static str,
+        /// Entries needed.
+        expected: usize,
+        /// Entries found.
+        found: usize,
+    },
+    /// A prediction is not a number >= 0.
+    #[error("`predictions.{field}` has the value `{value}`, it must be finite and at least 0")]
+    Number {
+        /// The field.
+        field: &'static str,
+        /// The value.
+        value: f64,
+    },
+    /// No size was predicted for.
+    #[error("`predictions.configs` is empty; hint: predict for at least one size of the platform's menu")]
+    NoConfigs,
+    /// The sizes predicted for are not in ascending order.
+    #[error("`predictions.configs` must be ascending and distinct, `{0}` is not")]
+    Order(String),
+    /// A size is not offered by the platform.
+    #[error("`predictions.configs` has `{config}`, which platform `{platform}` does not offer")]
+    NotOnMenu {
+        /// The size.
+        config: String,
+        /// The platform.
+        platform: String,
+    },
+    /// The platform's table breaks a rule.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// No size has the memory that a task needs.
+    #[error("task `{task}` needs {needed_mb} MB, the largest size of the platform has {largest_mb} MB")]
+    Memory {
+        /// The task.
+        task: TaskId,
+        /// MB needed.
+        needed_mb: u32,
+        /// MB of the largest size.
+        largest_mb: u32,
+    },
+    /// A task is predicted to outlive a worker on every size.
+    #[error(
+        "task `{task}` is predicted to take {exec_ms:.0} ms at best, a worker lives {life_ms_max:.0} ms; \
+         hint: split the task or use a platform with a longer limit"
+    )]
+    TooLong {
+        /// The task.
+        task: TaskId,
+        /// Its shortest time.
+        exec_ms: f64,
+        /// The longest life of a worker.
+        life_ms_max: f64,
+    },
+}
+
+/// No planner has this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no planner `{name}`; hint: use one of {}", .known.join(", "))]
+pub struct UnknownPlanner {
+    /// The name asked for.
+    pub name: String,
+    /// The names that exist.
+    pub known: Vec<&'static str>,
+}
+
+/// Why a plan could not be simulated to its end.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SimulationFailure {
+    /// The problem is not one.
+    #[error(transparent)]
+    Problem(#[from] PlanFailure),
+    /// The plan is not one of this workflow.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The plan uses a size that nothing is predicted for.
+    #[error("task `{task}` is planned on {config}, for which `predictions.configs` has no entry")]
+    UnpredictedConfig {
+        /// The task.
+        task: TaskId,
+        /// The size.
+        config: String,
+    },
+    /// The run did not come to its end.
+    #[error(
+        "the simulated run stands still at {at_ms:.0} ms: {committed} of {tasks} tasks done, {steps} steps"
+    )]
+    Stuck {
+        /// Virtual time in ms.
+        at_ms: f64,
+        /// Tasks with a result.
+        committed: u64,
+        /// Tasks in all.
+        tasks: u64,
+        /// Events handled.
+        steps: u64,
+    },
+}

@@ -1,0 +1,218 @@
+//! From an assignment and its times to the plan: workers by name, critical path, and the reasons in words.
+
+use foresail_schemas::id::WorkerId;
+use foresail_schemas::plan::{Plan, PlannedTask, PlannedWorker};
+use foresail_schemas::prediction::Basis;
+use foresail_schemas::{TaskId, TaskName};
+
+use crate::assignment::Assignment;
+use crate::bounds;
+use crate::dense::{Dense, NONE};
+use crate::objective::{in_words, missed};
+use crate::timing::Timed;
+
+/// Most tasks of the critical path spelt out in the explanation.
+const PATH_SHOWN_MAX: usize = 8;
+
+/// A candidate that was timed.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    /// What it is, in words: `uniform: 4 workers of 885 MB`.
+    pub label: String,
+    pub assignment: Assignment,
+    pub timed: Timed,
+}
+
+/// Writes the plan of the candidate that won. `reasons` say how it was found.
+pub(crate) fn write(
+    dense: &Dense,
+    planner: &str,
+    candidate: &Candidate,
+    bounds_found: (f64, f64),
+    reasons: Vec<String>,
+) -> Plan {
+    let Candidate { label, assignment, timed } = candidate;
+    let ids = worker_ids(assignment, timed);
+    let path = critical_path(timed);
+    let tasks = dense.problem.workflow.tasks();
+    let ids_of = |w: u32| (w != NONE).then(|| ids[w as usize].clone()).flatten();
+    let by_worker = assignment.tasks_by_worker();
+    let planned = (0..dense.len()).map(|t| {
+        let at = t as usize;
+        PlannedTask {
+            task: tasks[at].id.clone(),
+            worker: ids_of(assignment.worker[at]),
+            config: dense.size(assignment.size[at]).config,
+            rank: assignment.rank[at],
+            start_ms: timed.start_ms[at],
+            end_ms: timed.end_ms[at],
+            exec_ms: dense.exec_ms(assignment.size[at], t),
+            why: why(dense, assignment, &by_worker, t),
+        }
+    });
+    let problem = dense.problem;
+    let bounds = bounds::gap(bounds_found, &timed.summary);
+    let mut explanation = vec![format!(
+        "`{planner}` looked for {} and took `{label}`: {:.0} ms, {:.8} USD.",
+        in_words(&problem.objective),
+        timed.summary.makespan_ms,
+        timed.summary.cost_usd
+    )];
+    explanation.extend(missed(&problem.objective, &timed.summary, bounds_found));
+    explanation.extend(reasons);
+    explanation.push(format!(
+        "No plan takes less than {:.0} ms or costs less than {:.8} USD: this is {:.2} and {:.2} times that.",
+        bounds.makespan_ms, bounds.cost_usd, bounds.makespan_ratio, bounds.cost_ratio
+    ));
+    explanation.push(path_in_words(dense, &path));
+    explanation.push(basis_in_words(dense));
+    let task_id = |t: &u32| -> TaskId { tasks[*t as usize].id.clone() };
+    Plan {
+        workflow: problem.workflow.name().clone(),
+        planner: TaskName::new(planner).expect("a planner's name is a legal name, which a test checks"),
+        seed: problem.seed,
+        objective: problem.objective,
+        sla: problem.predictions.sla,
+        platform: problem.platform.name.clone(),
+        model_epoch: problem.predictions.epoch,
+        workers: workers(dense, assignment, timed, &ids, &by_worker),
+        tasks: planned.collect(),
+        predicted: timed.summary,
+        bounds,
+        critical_path: path.iter().map(task_id).collect(),
+        explanation,
+    }
+}
+
+/// Names in order of the first start; a worker without tasks gets none. Digits are padded, so that names
+/// sort.
+fn worker_ids(assignment: &Assignment, timed: &Timed) -> Vec<Option<WorkerId>> {
+    let mut order = Vec::new();
+    let mut seen = vec![false; assignment.workers as usize];
+    for life in timed.lives.iter().filter(|l| l.worker != NONE) {
+        if !std::mem::replace(&mut seen[life.worker as usize], true) {
+            order.push(life.worker);
+        }
+    }
+    let digits = order.len().to_string().len();
+    let mut ids = vec![None; assignment.workers as usize];
+    for (at, &w) in order.iter().enumerate() {
+        let id =
+            WorkerId::new(format!("w{:0digits$}", at + 1)).expect("a letter and digits are a legal name");
+        ids[w as usize] = Some(id);
+    }
+    ids
+}
+
+fn workers(
+    dense: &Dense,
+    assignment: &Assignment,
+    timed: &Timed,
+    ids: &[Option<WorkerId>],
+    by_worker: &[Vec<u32>],
+) -> Vec<PlannedWorker> {
+    let mut sums: Vec<Option<PlannedWorker>> = vec![None; ids.len()];
+    for life in timed.lives.iter().filter(|l| l.worker != NONE) {
+        let w = life.worker as usize;
+        let (Some(id), Some(&first)) = (&ids[w], by_worker[w].first()) else { continue };
+        let config = dense.size(assignment.size[first as usize]).config;
+        let sum = sums[w].get_or_insert_with(|| PlannedWorker {
+            id: id.clone(),
+            config,
+            start_ms: life.start_ms,
+            end_ms: life.end_ms,
+            cost_usd: 0.0,
+        });
+        sum.end_ms = sum.end_ms.max(life.end_ms);
+        sum.cost_usd += life.cost_usd;
+    }
+    let mut listed: Vec<PlannedWorker> = sums.into_iter().flatten().collect();
+    listed.sort_by(|a, b| a.id.cmp(&b.id));
+    listed
+}
+
+/// The chain of tasks that decides the makespan, first to last: each began when the one before it was done.
+pub(crate) fn critical_path(timed: &Timed) -> Vec<u32> {
+    let ends = timed.end_ms.iter().enumerate();
+    let last = ends.max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0))).map(|(t, _)| t as u32);
+    let mut path: Vec<u32> = Vec::new();
+    let mut at = last.unwrap_or(NONE);
+    while at != NONE && path.len() < timed.end_ms.len() {
+        path.push(at);
+        at = timed.cause[at as usize];
+    }
+    path.reverse();
+    path
+}
+
+fn path_in_words(dense: &Dense, path: &[u32]) -> String {
+    let id = |t: &u32| format!("`{}`", dense.problem.workflow.task(*t).id);
+    let names: Vec<String> = match path.len() {
+        len if len <= PATH_SHOWN_MAX => path.iter().map(id).collect(),
+        len => {
+            let half = PATH_SHOWN_MAX / 2;
+            let left_out = vec![format!("({} more)", len - 2 * half)];
+            let (head, tail) = (path[..half].iter().map(id), path[len - half..].iter().map(id));
+            head.chain(left_out).chain(tail).collect()
+        }
+    };
+    format!("The makespan is decided by {}.", names.join(", "))
+}
+
+fn basis_in_words(dense: &Dense) -> String {
+    let basis = &dense.problem.predictions.basis;
+    let count = |b: Basis| basis.iter().filter(|x| **x == b).count();
+    let sla = dense.problem.predictions.sla;
+    if dense.is_blind() {
+        return format!(
+            "Nothing of this workflow was measured yet: all times ({sla}) are hints or assumptions."
+        );
+    }
+    let named = [
+        (Basis::Exact, "measured at this size"),
+        (Basis::MemoryNormalised, "brought over from other sizes"),
+        (Basis::Pooled, "pooled over sizes"),
+        (Basis::Prior, "borrowed from other workflows"),
+        (Basis::None, "assumed"),
+    ];
+    let parts: Vec<String> = named
+        .iter()
+        .filter(|(b, _)| count(*b) > 0)
+        .map(|(b, text)| format!("{} {text}", count(*b)))
+        .collect();
+    format!(
+        "Times are predictions ({sla}) of model epoch {}: tasks {}.",
+        dense.problem.predictions.epoch,
+        parts.join(", ")
+    )
+}
+
+/// Why a task is where it is, in one sentence.
+fn why(dense: &Dense, assignment: &Assignment, by_worker: &[Vec<u32>], task: u32) -> String {
+    let t = task as usize;
+    let size = dense.size(assignment.size[t]).config;
+    let worker = assignment.worker[t];
+    let needed_mb = dense.memory_mb_min[t];
+    let memory = match needed_mb {
+        0 => String::new(),
+        mb => format!("; it needs {mb} MB"),
+    };
+    if worker == NONE {
+        return format!("any worker of {size} may take it when it is ready{memory}");
+    }
+    let largest = dense
+        .stored_reads(task)
+        .filter_map(|o| dense.graph.objects()[o as usize].producer.map(|p| (dense.object_bytes(o), p)))
+        .filter(|&(_, p)| assignment.worker[p as usize] == worker)
+        .max();
+    let others = by_worker[worker as usize].len() - 1;
+    let place = match largest {
+        Some((bytes, parent)) => {
+            let parent = &dense.problem.workflow.task(parent).id;
+            format!("its worker holds {bytes} bytes of its input, made by `{parent}`")
+        }
+        None if others == 0 => "alone on its worker, beside whatever else is ready".to_owned(),
+        None => format!("shares its worker with {others} others instead of starting one"),
+    };
+    format!("{place}; {size}{memory}")
+}

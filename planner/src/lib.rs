@@ -1,0 +1,41 @@
+//! Plans whole workflows: which worker of which size runs each task, what that will take and cost, and why.
+//!
+//! Pure: a plan is a function of the [`Problem`](foresail_schemas::plan::Problem), the same problem and
+//! seed give the same bytes. No I/O, no clock, no randomness but the seed. Times in ms, sizes in bytes,
+//! memory in MB, money in USD.
+//!
+//! - [`plan`], [`planners`], [`find`], [`Planner`]: the planners.
+//! - [`simulate`]: a plan carried out in virtual time by the state machines that will carry it out in fact.
+//! - [`bounds`]: what no plan can beat. [`validate`]: what every plan keeps.
+//! - [`blind_table`]: what is assumed before anything was measured. [`gantt`]: a plan as a picture.
+
+mod assignment;
+mod auto;
+mod blind;
+mod bounds;
+mod dense;
+mod error;
+mod explain;
+mod gantt;
+mod grouping;
+mod host;
+mod link;
+mod nonuniform;
+mod objective;
+mod packing;
+mod planner;
+mod random;
+mod rank;
+mod search;
+mod simple;
+mod simulate;
+mod timing;
+mod uniform;
+mod validate;
+
+pub use blind::blind_table;
+pub use error::{PlanFailure, SimulationFailure, UnknownPlanner};
+pub use gantt::gantt;
+pub use planner::{Planner, bounds, find, plan, planners};
+pub use simulate::{Simulated, simulate};
+pub use validate::{Violation, validate};

@@ -1,0 +1,230 @@
+//! `nonuniform`: the best size everywhere first; then every worker off the critical path goes down to the
+//! cheapest size that its slack allows, as long as the plan gets better under the objective.
+//!
+//! Slack is read from the timed schedule, so contention on workers and links is in it. Downgrades are tried
+//! together; a batch that makes the plan worse is halved. What is left of the work is spent on single
+//! workers, dearest first, in both directions. Source: the non-uniform planner of the source paper, with
+//! contention-aware timing.
+
+use foresail_schemas::plan::{Objective, Plan, Problem};
+
+use crate::assignment::Assignment;
+use crate::dense::{Dense, NONE};
+use crate::error::PlanFailure;
+use crate::explain::Candidate;
+use crate::planner::Planner;
+use crate::search::Search;
+use crate::timing::{self, Timed};
+use crate::uniform;
+
+/// Rounds of batched downgrades.
+const ROUNDS_MAX: u32 = 4;
+
+/// The planner.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NonUniform;
+
+impl Planner for NonUniform {
+    fn name(&self) -> &'static str {
+        "nonuniform"
+    }
+
+    fn plan(&self, problem: &Problem) -> Result<Plan, PlanFailure> {
+        let dense = Dense::new(problem)?;
+        let mut search = Search::new(&dense);
+        offer(&mut search);
+        Ok(search.plan(self.name()))
+    }
+}
+
+/// Offers the refined form of the best uniform plan under the objective, and of the fastest where that is
+/// another.
+pub(crate) fn offer(search: &mut Search) {
+    let mut found = Search::under(search.dense, search.objective, search.bounds);
+    uniform::offer(&mut found);
+    offer_from(search, &found);
+}
+
+/// As [`offer`], with the uniform plans that were found already.
+pub(crate) fn offer_from(search: &mut Search, found: &Search) {
+    offer_refined(search, found.best().clone());
+    if search.objective != Objective::Fastest {
+        let mut fastest = Search::under(search.dense, Objective::Fastest, search.bounds);
+        uniform::offer(&mut fastest);
+        offer_refined(search, fastest.best().clone());
+    }
+}
+
+fn offer_refined(search: &mut Search, start: Candidate) {
+    let mut refinement = Refinement { search, passes: 0, current: start };
+    let from = refinement.current.label.clone();
+    let before = refinement.sizes();
+    refinement.downgrade_in_batches();
+    refinement.change_one_by_one();
+    let after = refinement.sizes();
+    let changed = before.iter().zip(&after).filter(|(a, b)| a != b).count();
+    let mut candidate = refinement.current;
+    candidate.label = format!("nonuniform: {changed} of {} workers resized in `{from}`", after.len());
+    search.take(candidate);
+}
+
+struct Refinement<'s, 'a> {
+    search: &'s Search<'a>,
+    passes: u32,
+    current: Candidate,
+}
+
+impl Refinement<'_, '_> {
+    fn sizes(&self) -> Vec<u32> {
+        let assignment = &self.current.assignment;
+        let mut sizes = vec![0; assignment.workers as usize];
+        for (&w, &size) in assignment.worker.iter().zip(&assignment.size) {
+            if w != NONE {
+                sizes[w as usize] = size;
+            }
+        }
+        sizes
+    }
+
+    fn has_passes(&self) -> bool {
+        self.passes < self.search.passes()
+    }
+
+    /// Times the current placement with other sizes; keeps it if it is better.
+    fn try_sizes(&mut self, sizes: &[u32]) -> bool {
+        if !self.has_passes() {
+            return false;
+        }
+        self.passes += 1;
+        let Assignment { worker, rank, workers, .. } = &self.current.assignment;
+        let size = worker.iter().map(|&w| sizes[w as usize]).collect();
+        let assignment = Assignment { worker: worker.clone(), size, rank: rank.clone(), workers: *workers };
+        let timed = timing::time(self.search.dense, &assignment);
+        let (new, old) = (self.search.score(&timed.summary), self.search.score(&self.current.timed.summary));
+        let is_better = new.is_better_than(&old);
+        if is_better {
+            self.current.assignment = assignment;
+            self.current.timed = timed;
+        }
+        is_better
+    }
+
+    fn downgrade_in_batches(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            let batch = self.downgrades();
+            if batch.is_empty() || !self.try_batch(&batch) {
+                return;
+            }
+        }
+    }
+
+    /// Tries a batch; where it makes the plan worse, its halves. True if anything was kept.
+    fn try_batch(&mut self, batch: &[(u32, u32)]) -> bool {
+        let mut sizes = self.sizes();
+        batch.iter().for_each(|&(worker, size)| sizes[worker as usize] = size);
+        if self.try_sizes(&sizes) {
+            return true;
+        }
+        if batch.len() < 2 || !self.has_passes() {
+            return false;
+        }
+        let (first, second) = batch.split_at(batch.len() / 2);
+        let kept = self.try_batch(first);
+        self.try_batch(second) || kept
+    }
+
+    /// Workers whose slack allows a cheaper size, the largest saving first, each with its cheapest such size.
+    fn downgrades(&self) -> Vec<(u32, u32)> {
+        let (dense, assignment) = (self.search.dense, &self.current.assignment);
+        let slack_ms = slack_ms(dense, assignment, &self.current.timed, self.limit_ms());
+        let mut found = Vec::new();
+        for (worker, tasks) in assignment.tasks_by_worker().iter().enumerate() {
+            let Some(&first) = tasks.first() else { continue };
+            let now = assignment.size[first as usize];
+            let room_ms = tasks.iter().map(|&t| slack_ms[t as usize]).fold(f64::INFINITY, f64::min);
+            let exec_ms = |c: u32| tasks.iter().map(|&t| dense.exec_ms(c, t)).sum::<f64>();
+            let usd = |c: u32| exec_ms(c) * dense.size(c).usd_per_ms;
+            let fits = |&c: &u32| {
+                c != now && tasks.iter().all(|&t| dense.allows(c, t)) && exec_ms(c) - exec_ms(now) <= room_ms
+            };
+            let cheapest = (0..dense.size_count()).filter(fits).min_by(|&a, &b| usd(a).total_cmp(&usd(b)));
+            if let Some(size) = cheapest
+                && usd(size) < usd(now)
+            {
+                found.push((usd(now) - usd(size), worker as u32, size));
+            }
+        }
+        found.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        found.into_iter().map(|(_, worker, size)| (worker, size)).collect()
+    }
+
+    /// How long the plan may take.
+    fn limit_ms(&self) -> f64 {
+        let makespan_ms = self.current.timed.summary.makespan_ms;
+        match self.search.objective {
+            Objective::Cheapest => f64::INFINITY,
+            Objective::Deadline { makespan_ms: deadline_ms } => makespan_ms.max(deadline_ms),
+            Objective::Fastest | Objective::Budget { .. } | Objective::Balance { .. } => makespan_ms,
+        }
+    }
+
+    /// Every size for one worker after the other, the dearest worker first.
+    fn change_one_by_one(&mut self) {
+        let dense = self.search.dense;
+        let mut usd = vec![0.0; self.current.assignment.workers as usize];
+        for life in self.current.timed.lives.iter().filter(|l| l.worker != NONE) {
+            usd[life.worker as usize] += life.cost_usd;
+        }
+        let mut order: Vec<u32> = (0..usd.len() as u32).collect();
+        order.sort_by(|&a, &b| usd[b as usize].total_cmp(&usd[a as usize]).then(a.cmp(&b)));
+        let tasks = self.current.assignment.tasks_by_worker();
+        for worker in order {
+            let own = &tasks[worker as usize];
+            for size in 0..dense.size_count() {
+                let mut sizes = self.sizes();
+                if sizes[worker as usize] == size
+                    || !own.iter().all(|&t| dense.allows(size, t))
+                    || own.is_empty()
+                {
+                    continue;
+                }
+                if !self.has_passes() {
+                    return;
+                }
+                sizes[worker as usize] = size;
+                self.try_sizes(&sizes);
+            }
+        }
+    }
+}
+
+/// Per task: how much later it may end without the whole ending after `limit_ms`, with the order on workers
+/// as timed.
+fn slack_ms(dense: &Dense, assignment: &Assignment, timed: &Timed, limit_ms: f64) -> Vec<f64> {
+    let tasks = dense.len() as usize;
+    let mut next = vec![NONE; tasks];
+    let mut by_end: Vec<u32> = (0..dense.len()).collect();
+    by_end.sort_by(|&a, &b| timed.end_ms[a as usize].total_cmp(&timed.end_ms[b as usize]).then(a.cmp(&b)));
+    let mut last = vec![NONE; assignment.workers as usize];
+    for &t in &by_end {
+        let w = assignment.worker[t as usize];
+        if w != NONE {
+            let before = std::mem::replace(&mut last[w as usize], t);
+            if before != NONE {
+                next[before as usize] = t;
+            }
+        }
+    }
+    let mut slack_ms = vec![0.0_f64; tasks];
+    for &t in by_end.iter().rev() {
+        let at = t as usize;
+        let end_ms = timed.end_ms[at];
+        let following = dense.graph.children(t).iter().copied().chain((next[at] != NONE).then_some(next[at]));
+        let gaps = following.map(|s| {
+            let gap_ms = timed.start_ms[s as usize] - end_ms - dense.dispatch_ms;
+            slack_ms[s as usize] + gap_ms.max(0.0)
+        });
+        slack_ms[at] = gaps.fold((limit_ms - end_ms).max(0.0), f64::min);
+    }
+    slack_ms
+}

@@ -1,0 +1,117 @@
+//! Which of two plans is better under an objective.
+//!
+//! A score is three numbers, compared in order; less is better, and what differs by less than a billionth
+//! counts as equal, so that the order of additions decides nothing.
+
+use std::cmp::Ordering;
+
+use foresail_schemas::plan::{Objective, PlanSummary};
+
+/// Relative difference below which two numbers count as equal.
+pub(crate) const RELATIVE_EPSILON: f64 = 1e-9;
+
+/// How good a plan is: less is better.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Score([f64; 3]);
+
+impl Score {
+    /// Compares; numbers that are equal but for rounding count as equal.
+    pub fn compare(&self, other: &Self) -> Ordering {
+        for (a, b) in self.0.iter().zip(&other.0) {
+            let equal = (a - b).abs() <= RELATIVE_EPSILON * a.abs().max(b.abs());
+            if !equal {
+                return a.total_cmp(b);
+            }
+        }
+        Ordering::Equal
+    }
+
+    pub fn is_better_than(&self, other: &Self) -> bool {
+        self.compare(other) == Ordering::Less
+    }
+}
+
+/// Scores a plan. `bounds` are LB_T in ms and LB_C in USD; only [`Objective::Balance`] looks at them.
+pub(crate) fn score(objective: &Objective, summary: &PlanSummary, bounds: (f64, f64)) -> Score {
+    let (time, cost) = (summary.makespan_ms, summary.cost_usd);
+    Score(match *objective {
+        Objective::Fastest => [time, cost, 0.0],
+        Objective::Cheapest => [cost, time, 0.0],
+        Objective::Deadline { makespan_ms } => [(time - makespan_ms).max(0.0), cost, time],
+        Objective::Budget { cost_usd } => [(cost - cost_usd).max(0.0), time, cost],
+        Objective::Balance { time_weight } => {
+            let weight = time_weight.clamp(0.0, 1.0);
+            let over = |value: f64, bound: f64| if bound > 0.0 { value / bound } else { value };
+            [weight * over(time, bounds.0) + (1.0 - weight) * over(cost, bounds.1), time, cost]
+        }
+    })
+}
+
+/// The objective in words.
+pub(crate) fn in_words(objective: &Objective) -> String {
+    match objective {
+        Objective::Fastest => "the shortest makespan".to_owned(),
+        Objective::Cheapest => "the least cost".to_owned(),
+        Objective::Deadline { makespan_ms } => format!("the least cost within {makespan_ms:.0} ms"),
+        Objective::Budget { cost_usd } => format!("the shortest makespan for at most {cost_usd:.8} USD"),
+        Objective::Balance { time_weight } => {
+            format!("{:.0} % weight on time, the rest on cost", 100.0 * time_weight.clamp(0.0, 1.0))
+        }
+    }
+}
+
+/// What to say where the plan misses its limit; nothing where it does not.
+pub(crate) fn missed(objective: &Objective, summary: &PlanSummary, bounds: (f64, f64)) -> Option<String> {
+    match *objective {
+        Objective::Deadline { makespan_ms } if summary.makespan_ms > makespan_ms => Some(format!(
+            "The deadline of {makespan_ms:.0} ms is not met: this is the fastest plan found. {:.0} ms is \
+             feasible; below {:.0} ms none is.",
+            summary.makespan_ms.ceil(),
+            bounds.0
+        )),
+        Objective::Budget { cost_usd } if summary.cost_usd > cost_usd => Some(format!(
+            "The budget of {cost_usd:.8} USD is not kept: this is the cheapest plan found. {:.8} USD is \
+             feasible; below {:.8} USD none is.",
+            summary.cost_usd, bounds.1
+        )),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(makespan_ms: f64, cost_usd: f64) -> PlanSummary {
+        PlanSummary { makespan_ms, cost_usd, ..PlanSummary::default() }
+    }
+
+    #[test]
+    fn every_objective_prefers_what_it_says() {
+        let (fast, cheap) = (summary(10.0, 8.0), summary(20.0, 2.0));
+        for (objective, prefers_fast) in [
+            (Objective::Fastest, true),
+            (Objective::Cheapest, false),
+            (Objective::Deadline { makespan_ms: 15.0 }, true),
+            (Objective::Deadline { makespan_ms: 25.0 }, false),
+            (Objective::Deadline { makespan_ms: 5.0 }, true),
+            (Objective::Budget { cost_usd: 9.0 }, true),
+            (Objective::Budget { cost_usd: 3.0 }, false),
+            (Objective::Budget { cost_usd: 1.0 }, false),
+            (Objective::Balance { time_weight: 1.0 }, true),
+            (Objective::Balance { time_weight: 0.0 }, false),
+        ] {
+            let [fast, cheap] = [fast, cheap].map(|s| score(&objective, &s, (1.0, 1.0)));
+            assert_eq!(fast.is_better_than(&cheap), prefers_fast, "{objective:?}");
+            assert!(!fast.is_better_than(&fast));
+        }
+    }
+
+    #[test]
+    fn a_missed_limit_is_said_with_what_would_be_feasible() {
+        let text = missed(&Objective::Deadline { makespan_ms: 5.0 }, &summary(9.5, 1.0), (4.0, 0.5));
+        let text = text.expect("9.5 ms miss a deadline of 5 ms");
+        assert!(text.contains("10 ms is feasible") && text.contains("below 4 ms"), "{text}");
+        assert_eq!(missed(&Objective::Fastest, &summary(9.5, 1.0), (4.0, 0.5)), None);
+    }
+}

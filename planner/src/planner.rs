@@ -1,0 +1,86 @@
+//! The planners by name, and the one way to call them.
+
+use foresail_schemas::plan::{Plan, Problem};
+
+use crate::auto::Auto;
+use crate::dense::Dense;
+use crate::error::{PlanFailure, UnknownPlanner};
+use crate::nonuniform::NonUniform;
+use crate::random::Random;
+use crate::simple::Simple;
+use crate::uniform::Uniform;
+use crate::validate::validate;
+
+/// A planner: a pure function from a problem to a plan. The same problem gives the same bytes.
+pub trait Planner {
+    /// Its name, a legal task name, unique among planners.
+    fn name(&self) -> &'static str;
+
+    /// Plans.
+    ///
+    /// # Errors
+    /// [`PlanFailure`] when the problem is not one, or when no size of the platform suits a task.
+    fn plan(&self, problem: &Problem) -> Result<Plan, PlanFailure>;
+}
+
+/// All planners.
+#[must_use]
+pub fn planners() -> Vec<Box<dyn Planner>> {
+    vec![Box::new(Simple), Box::new(Uniform), Box::new(NonUniform), Box::new(Random), Box::new(Auto)]
+}
+
+/// The planner of this name.
+///
+/// # Errors
+/// [`UnknownPlanner`], which lists the names that exist.
+pub fn find(name: &str) -> Result<Box<dyn Planner>, UnknownPlanner> {
+    let unknown =
+        || UnknownPlanner { name: name.to_owned(), known: planners().iter().map(|p| p.name()).collect() };
+    planners().into_iter().find(|p| p.name() == name).ok_or_else(unknown)
+}
+
+/// Checks the problem, plans, and in debug builds validates the plan.
+///
+/// # Errors
+/// [`PlanFailure`] when the problem is not one, or when no size of the platform suits a task.
+pub fn plan(problem: &Problem, planner: &dyn Planner) -> Result<Plan, PlanFailure> {
+    Dense::new(problem)?;
+    let plan = planner.plan(problem)?;
+    debug_assert!(
+        validate(problem, &plan).is_ok(),
+        "planner `{}` broke a rule: {:?}",
+        planner.name(),
+        validate(problem, &plan).err()
+    );
+    Ok(plan)
+}
+
+/// What no plan of this problem can beat: LB_T in ms and LB_C in USD.
+///
+/// # Errors
+/// [`PlanFailure`] when the problem is not one.
+pub fn bounds(problem: &Problem) -> Result<(f64, f64), PlanFailure> {
+    Ok(crate::bounds::of(&Dense::new(problem)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_planner_is_found_by_its_name_and_names_are_legal() {
+        for planner in planners() {
+            assert_eq!(find(planner.name()).unwrap().name(), planner.name());
+            assert!(foresail_schemas::TaskName::new(planner.name()).is_ok());
+        }
+    }
+
+    #[test]
+    fn an_unknown_planner_is_refused_with_the_names_that_exist() {
+        let error = find("best").err().expect("there is no such planner").to_string();
+        assert_eq!(
+            error,
+            "there is no planner `best`; hint: use one of simple, uniform, nonuniform, random, auto"
+        );
+    }
+}

@@ -1,0 +1,47 @@
+//! Upward ranks: the longest way from the start of a task to the end of the workflow.
+//!
+//! Source: HEFT (Topcuoglu, Hariri, Wu, TPDS 2002), with the times of one size and the transfers of that
+//! size.
+
+use crate::dense::Dense;
+
+/// Per task: time from its start to the end of the workflow, every task on its own worker of `size`.
+pub(crate) fn upward_ms(dense: &Dense, size: u32) -> Vec<f64> {
+    let mut upward_ms = vec![0.0; dense.len() as usize];
+    for &t in dense.graph.order().iter().rev() {
+        let own_ms = dense.exec_ms(dense.size_for(size, t), t) + dense.upload_ms(size, t) + dense.dispatch_ms;
+        let below = dense.graph.children(t).iter().map(|&c| upward_ms[c as usize]);
+        let below_ms = below.fold(0.0, f64::max);
+        let stored = dense.uploads[t as usize];
+        let transfer = &dense.size(size).transfer;
+        let moved_ms = match below_ms > 0.0 && stored.objects > 0 {
+            true => transfer.download_latency_ms + stored.bytes as f64 * transfer.download_ms_per_byte,
+            false => 0.0,
+        };
+        upward_ms[t as usize] = own_ms + moved_ms + below_ms;
+    }
+    upward_ms
+}
+
+/// The tasks, the longest way to the end first; a parent always stands before its children.
+pub(crate) fn by_urgency(dense: &Dense, upward_ms: &[f64]) -> Vec<u32> {
+    let mut place = vec![0_u32; upward_ms.len()];
+    for (at, &t) in dense.graph.order().iter().enumerate() {
+        place[t as usize] = at as u32;
+    }
+    let mut tasks: Vec<u32> = dense.graph.order().to_vec();
+    tasks.sort_by(|&a, &b| {
+        let (a, b) = (a as usize, b as usize);
+        upward_ms[b].total_cmp(&upward_ms[a]).then(place[a].cmp(&place[b]))
+    });
+    tasks
+}
+
+/// The place of every task in `order`.
+pub(crate) fn places(order: &[u32]) -> Vec<u32> {
+    let mut rank = vec![0; order.len()];
+    for (at, &t) in order.iter().enumerate() {
+        rank[t as usize] = at as u32;
+    }
+    rank
+}

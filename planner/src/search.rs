@@ -1,0 +1,124 @@
+//! Trying candidates: each is timed once, the best under the objective is kept, all are remembered in a line.
+//!
+//! The work is bounded: the more tasks, the fewer candidates. Nothing here looks at a clock, so the same
+//! problem tries the same candidates everywhere.
+
+use foresail_schemas::plan::{Objective, Plan, PlanSummary};
+
+use crate::assignment::Assignment;
+use crate::bounds;
+use crate::dense::Dense;
+use crate::explain::{self, Candidate};
+use crate::objective::{Score, score};
+use crate::{simple, timing};
+
+/// Tasks timed in all candidates together.
+const TASKS_TIMED_MAX: u32 = 1_000_000;
+/// Fewest candidates, however large the workflow.
+const PASSES_MIN: u32 = 16;
+/// Most candidates, however small the workflow.
+const PASSES_MAX: u32 = 400;
+
+/// A candidate that was timed, in short.
+#[derive(Debug, Clone)]
+pub(crate) struct Tried {
+    pub label: String,
+    pub summary: PlanSummary,
+}
+
+/// A search for the best candidate under an objective.
+#[derive(Debug)]
+pub(crate) struct Search<'a> {
+    pub dense: &'a Dense<'a>,
+    pub objective: Objective,
+    pub bounds: (f64, f64),
+    pub tried: Vec<Tried>,
+    best: Option<(Score, Candidate)>,
+}
+
+impl<'a> Search<'a> {
+    pub fn new(dense: &'a Dense<'a>) -> Self {
+        Self::under(dense, dense.problem.objective, bounds::of(dense))
+    }
+
+    /// A search under another objective than the problem's, with bounds that are known.
+    pub fn under(dense: &'a Dense<'a>, objective: Objective, bounds: (f64, f64)) -> Self {
+        Self { dense, objective, bounds, tried: Vec::new(), best: None }
+    }
+
+    /// How many candidates a search may time.
+    pub fn passes(&self) -> u32 {
+        (TASKS_TIMED_MAX / self.dense.len().max(1)).clamp(PASSES_MIN, PASSES_MAX)
+    }
+
+    pub fn score(&self, summary: &PlanSummary) -> Score {
+        score(&self.objective, summary, self.bounds)
+    }
+
+    /// Times a candidate and keeps it if it is the best so far.
+    pub fn offer(&mut self, label: String, assignment: Assignment) {
+        let timed = timing::time(self.dense, &assignment);
+        self.take(Candidate { label, assignment, timed });
+    }
+
+    /// Keeps a candidate that is timed already if it is the best so far.
+    pub fn take(&mut self, candidate: Candidate) {
+        let summary = candidate.timed.summary;
+        self.tried.push(Tried { label: candidate.label.clone(), summary });
+        let score = self.score(&summary);
+        if self.best.as_ref().is_none_or(|(best, _)| score.is_better_than(best)) {
+            self.best = Some((score, candidate));
+        }
+    }
+
+    /// Takes over what another search of the same problem and objective has found.
+    pub fn absorb(&mut self, found: Self) {
+        self.tried.extend(found.tried);
+        if let Some((score, candidate)) = found.best
+            && self.best.as_ref().is_none_or(|(best, _)| score.is_better_than(best))
+        {
+            self.best = Some((score, candidate));
+        }
+    }
+
+    /// The best so far.
+    pub fn best(&self) -> &Candidate {
+        let (_, candidate) =
+            self.best.as_ref().expect("every planner offers a candidate before it asks for the best");
+        candidate
+    }
+
+    /// The plan of the best, with what else was tried, the best first.
+    pub fn plan(&self, planner: &str) -> Plan {
+        let best = self.best();
+        let mut reasons: Vec<String> = self.against_simple().into_iter().collect();
+        if self.tried.len() > 1 {
+            reasons.push(format!("{} candidates were timed, from best to worst:", self.tried.len()));
+            let mut tried: Vec<&Tried> = self.tried.iter().collect();
+            tried.sort_by(|a, b| self.score(&a.summary).compare(&self.score(&b.summary)));
+            let line = |t: &&Tried| in_line(&t.label, &t.summary);
+            reasons.extend(tried.iter().map(line));
+        }
+        explain::write(self.dense, planner, best, self.bounds, reasons)
+    }
+
+    /// What the best gains over the best flexible plan, where that is another and was tried.
+    fn against_simple(&self) -> Option<String> {
+        let flexible = self.tried.iter().filter(|t| t.label.starts_with(simple::LABEL));
+        let simple = flexible.min_by(|a, b| self.score(&a.summary).compare(&self.score(&b.summary)))?;
+        let best = self.best();
+        if best.label == simple.label {
+            return None;
+        }
+        let ratio = |a: f64, b: f64| if b > 0.0 { a / b } else { 1.0 };
+        Some(format!(
+            "It takes {:.2} times the time and {:.2} times the money of the best flexible plan.",
+            ratio(best.timed.summary.makespan_ms, simple.summary.makespan_ms),
+            ratio(best.timed.summary.cost_usd, simple.summary.cost_usd)
+        ))
+    }
+}
+
+fn in_line(label: &str, summary: &PlanSummary) -> String {
+    format!("{label}: {:.0} ms, {:.8} USD", summary.makespan_ms, summary.cost_usd)
+}

@@ -1,0 +1,47 @@
+//! `simple`: one size, every worker flexible. The baseline of the source paper, and what runs while nothing
+//! is known.
+
+use foresail_schemas::plan::{Plan, Problem};
+
+use crate::assignment::Assignment;
+use crate::dense::Dense;
+use crate::error::PlanFailure;
+use crate::planner::Planner;
+use crate::rank;
+use crate::search::Search;
+
+/// What the labels of flexible candidates begin with.
+pub(crate) const LABEL: &str = "simple:";
+
+/// The planner.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Simple;
+
+impl Planner for Simple {
+    fn name(&self) -> &'static str {
+        "simple"
+    }
+
+    fn plan(&self, problem: &Problem) -> Result<Plan, PlanFailure> {
+        let dense = Dense::new(problem)?;
+        let mut search = Search::new(&dense);
+        offer(&mut search);
+        Ok(search.plan(self.name()))
+    }
+}
+
+/// Offers the default size where nothing was measured, every size otherwise.
+pub(crate) fn offer(search: &mut Search) {
+    let dense = search.dense;
+    let blind = dense.default_size()..dense.default_size() + 1;
+    let sizes = if dense.is_blind() { blind } else { 0..dense.size_count() };
+    sizes.for_each(|size| offer_size(search, size));
+}
+
+/// Offers one size.
+pub(crate) fn offer_size(search: &mut Search, size: u32) {
+    let dense = search.dense;
+    let rank = rank::places(&rank::by_urgency(dense, &rank::upward_ms(dense, size)));
+    let label = format!("{LABEL} flexible workers of {}", dense.size(size).config);
+    search.offer(label, Assignment::flexible(dense, size, rank));
+}

@@ -1,0 +1,201 @@
+//! The independent validator: does a plan keep what every plan must keep?
+//!
+//! It knows nothing of how plans are made; it reads the plan and the problem alone. Used by `debug_assert!`
+//! in [`crate::plan`], by the tests, and by anyone who gets a plan from elsewhere.
+
+use std::collections::HashMap;
+
+use foresail_schemas::plan::{Plan, PlanError, Problem};
+use foresail_schemas::{TaskId, WorkerId};
+
+/// Differences of this size, relative to the larger number, are rounding.
+const ROUNDING: f64 = 1e-6;
+
+/// What a plan breaks.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Violation {
+    /// It is not a plan of this workflow.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A task has a size that nothing is predicted for.
+    #[error("task `{task}` runs on {config}, which the problem has no predictions for")]
+    Config {
+        /// The task.
+        task: TaskId,
+        /// The size.
+        config: String,
+    },
+    /// A time is not a number, or does not leave room for what it covers.
+    #[error("`{field}` of `{owner}` is {value}, expected at least {least}")]
+    Time {
+        /// Task or worker, or `plan`.
+        owner: String,
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: f64,
+        /// The least it may be.
+        least: f64,
+    },
+    /// A task starts before one that it waits for has ended.
+    #[error("task `{task}` starts at {start_ms} ms, before `{parent}` ends at {end_ms} ms")]
+    Dependency {
+        /// The task.
+        task: TaskId,
+        /// The one it waits for.
+        parent: TaskId,
+        /// Its start.
+        start_ms: f64,
+        /// End of the other.
+        end_ms: f64,
+    },
+    /// More tasks run at the same time than there is room for.
+    #[error("`{owner}` runs {running} tasks at {at_ms} ms, it has room for {room}")]
+    Overlap {
+        /// A worker, or `platform`.
+        owner: String,
+        /// Tasks that run.
+        running: u64,
+        /// When.
+        at_ms: f64,
+        /// Tasks that may run.
+        room: u64,
+    },
+    /// The critical path is empty or names a task that is not there or out of order.
+    #[error("the critical path is broken at `{0}`")]
+    CriticalPath(String),
+}
+
+/// Checks a plan against its problem.
+///
+/// # Errors
+/// The first [`Violation`] found.
+pub fn validate(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
+    plan.check(&problem.workflow)?;
+    check_tasks(problem, plan)?;
+    check_dependencies(problem, plan)?;
+    check_room(problem, plan)?;
+    check_workers(plan)?;
+    check_sums(plan)?;
+    check_path(problem, plan)
+}
+
+fn at_least(owner: &str, field: &'static str, value: f64, least: f64) -> Result<(), Violation> {
+    // Not a number is not at least anything.
+    if value.is_finite() && value >= least - ROUNDING * least.abs().max(1e-9) {
+        return Ok(());
+    }
+    Err(Violation::Time { owner: owner.to_owned(), field, value, least })
+}
+
+fn check_tasks(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
+    let table = &problem.predictions;
+    for (t, task) in plan.tasks.iter().enumerate() {
+        let Some(size) = table.configs.iter().position(|c| c.key() == task.config.key()) else {
+            return Err(Violation::Config { task: task.task.clone(), config: task.config.to_string() });
+        };
+        let owner = task.task.as_str();
+        at_least(owner, "start_ms", task.start_ms, 0.0)?;
+        at_least(owner, "exec_ms", task.exec_ms, table.exec_ms[size][t])?;
+        at_least(owner, "end_ms", task.end_ms, task.start_ms + task.exec_ms)?;
+    }
+    Ok(())
+}
+
+fn check_dependencies(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
+    let graph = problem.workflow.graph();
+    for t in 0..graph.len() as u32 {
+        let task = &plan.tasks[t as usize];
+        for &p in graph.parents(t) {
+            let parent = &plan.tasks[p as usize];
+            if task.start_ms < parent.end_ms * (1.0 - ROUNDING) {
+                return Err(Violation::Dependency {
+                    task: task.task.clone(),
+                    parent: parent.task.clone(),
+                    start_ms: task.start_ms,
+                    end_ms: parent.end_ms,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_room(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
+    let lanes = u64::from(problem.platform.lanes);
+    let mut by_worker: HashMap<&WorkerId, Vec<(f64, f64)>> = HashMap::new();
+    let mut all = Vec::with_capacity(plan.tasks.len());
+    for task in &plan.tasks {
+        all.push((task.start_ms, task.end_ms));
+        if let Some(worker) = &task.worker {
+            by_worker.entry(worker).or_default().push((task.start_ms, task.end_ms));
+        }
+    }
+    check_overlap("platform", &all, lanes * u64::from(problem.platform.concurrency_max))?;
+    plan.workers
+        .iter()
+        .filter_map(|w| by_worker.get(&w.id).map(|spans| (w, spans)))
+        .try_for_each(|(w, spans)| check_overlap(w.id.as_str(), spans, lanes))
+}
+
+/// Sweeps over starts and ends; ends come first where both fall together.
+fn check_overlap(owner: &str, spans: &[(f64, f64)], room: u64) -> Result<(), Violation> {
+    let mut turns: Vec<(f64, i64)> = Vec::with_capacity(2 * spans.len());
+    for &(start, end) in spans.iter().filter(|(start, end)| end > start) {
+        turns.extend([(start, 1), (end * (1.0 - ROUNDING * 1e-3), -1)]);
+    }
+    turns.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let mut running = 0_i64;
+    for (at_ms, change) in turns {
+        running += change;
+        if running > 0 && running.unsigned_abs() > room {
+            let running = running.unsigned_abs();
+            return Err(Violation::Overlap { owner: owner.to_owned(), running, at_ms, room });
+        }
+    }
+    Ok(())
+}
+
+fn check_workers(plan: &Plan) -> Result<(), Violation> {
+    let spans: HashMap<&WorkerId, (f64, f64)> =
+        plan.workers.iter().map(|w| (&w.id, (w.start_ms, w.end_ms))).collect();
+    for worker in &plan.workers {
+        at_least(worker.id.as_str(), "end_ms", worker.end_ms, worker.start_ms)?;
+        at_least(worker.id.as_str(), "cost_usd", worker.cost_usd, 0.0)?;
+    }
+    for task in &plan.tasks {
+        let Some((start_ms, end_ms)) = task.worker.as_ref().and_then(|w| spans.get(w)) else { continue };
+        at_least(task.task.as_str(), "start_ms", task.start_ms, *start_ms)?;
+        at_least("worker", "end_ms", *end_ms, task.end_ms)?;
+    }
+    Ok(())
+}
+
+fn check_sums(plan: &Plan) -> Result<(), Violation> {
+    let (predicted, bounds) = (&plan.predicted, &plan.bounds);
+    let last_ms = plan.tasks.iter().map(|t| t.end_ms).fold(0.0, f64::max);
+    at_least("plan", "makespan_ms", predicted.makespan_ms, last_ms)?;
+    at_least("plan", "bounds.makespan_ms", bounds.makespan_ms, 0.0)?;
+    at_least("plan", "bounds.cost_usd", bounds.cost_usd, 0.0)?;
+    at_least("plan", "makespan_ms", predicted.makespan_ms, bounds.makespan_ms)?;
+    at_least("plan", "cost_usd", predicted.cost_usd, bounds.cost_usd)?;
+    let workers_usd: f64 = plan.workers.iter().map(|w| w.cost_usd).sum();
+    at_least("plan", "cost_usd", predicted.cost_usd, workers_usd)?;
+    at_least("plan", "invocations", predicted.invocations as f64, predicted.cold_starts as f64)
+}
+
+fn check_path(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
+    let graph = problem.workflow.graph();
+    let broken = |at: &str| Err(Violation::CriticalPath(at.to_owned()));
+    let mut before_ms = 0.0;
+    for id in &plan.critical_path {
+        let Some(t) = graph.find(id) else { return broken(id.as_str()) };
+        let task = &plan.tasks[t as usize];
+        if task.start_ms < before_ms * (1.0 - ROUNDING) {
+            return broken(id.as_str());
+        }
+        before_ms = task.end_ms;
+    }
+    let last_ms = plan.tasks.iter().map(|t| t.end_ms).fold(0.0, f64::max);
+    if before_ms < last_ms * (1.0 - ROUNDING) { broken("its end") } else { Ok(()) }
+}

@@ -1,0 +1,6 @@
+//! The planners, the bounds and both simulations, over drawn problems and over real workflows.
+
+mod drawn;
+mod properties;
+mod recorded;
+mod shapes;

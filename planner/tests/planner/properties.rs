@@ -1,0 +1,123 @@
+//! What holds for every planner on every drawn problem. `FORESAIL_PROOF=1` draws a hundred times as many.
+
+use std::cmp::Ordering;
+
+use foresail_planner::{Planner, bounds, plan, planners, simulate, validate};
+use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
+use foresail_schemas::run::RunOptions;
+
+use crate::drawn;
+
+/// Problems drawn in the normal test.
+const PROBLEMS: u64 = 300;
+/// Two numbers closer than this, relative to the larger, count as equal.
+const ROUNDING: f64 = 1e-9;
+
+pub fn problems() -> std::ops::Range<u64> {
+    let factor = if std::env::var("FORESAIL_PROOF").is_ok_and(|v| v == "1") { 100 } else { 1 };
+    0..PROBLEMS * factor
+}
+
+fn planned(seed: u64, problem: &Problem, planner: &dyn Planner) -> Plan {
+    plan(problem, planner).unwrap_or_else(|e| panic!("seed {seed}, {}: {e}", planner.name()))
+}
+
+#[test]
+fn every_plan_is_valid_and_keeps_the_bounds() {
+    for seed in problems() {
+        let problem = drawn::problem(seed);
+        for planner in planners() {
+            let plan = planned(seed, &problem, planner.as_ref());
+            plan.check(&problem.workflow).unwrap_or_else(|e| panic!("seed {seed}, {}: {e}", planner.name()));
+            validate(&problem, &plan).unwrap_or_else(|e| panic!("seed {seed}, {}: {e}", planner.name()));
+        }
+    }
+}
+
+#[test]
+fn the_same_problem_gives_the_same_bytes() {
+    for seed in 0..60 {
+        let problem = drawn::problem(seed);
+        for planner in planners() {
+            let bytes =
+                || serde_json::to_string(&planned(seed, &problem, planner.as_ref())).expect("a plan is JSON");
+            assert_eq!(bytes(), bytes(), "seed {seed}, {}", planner.name());
+        }
+    }
+}
+
+#[test]
+fn a_plan_survives_json() {
+    let problem = drawn::problem(3);
+    for planner in planners() {
+        let plan = planned(3, &problem, planner.as_ref());
+        let text = serde_json::to_string(&plan).expect("a plan is JSON");
+        assert_eq!(serde_json::from_str::<Plan>(&text).expect("what was written can be read"), plan);
+    }
+}
+
+/// The objective as the reader of a plan understands it; written apart from the planner's own.
+fn better(objective: &Objective, a: &PlanSummary, b: &PlanSummary, bounds: (f64, f64)) -> Ordering {
+    let keys = |s: &PlanSummary| match *objective {
+        Objective::Fastest => [s.makespan_ms, s.cost_usd],
+        Objective::Cheapest => [s.cost_usd, s.makespan_ms],
+        Objective::Deadline { makespan_ms } => [f64::max(0.0, s.makespan_ms - makespan_ms), s.cost_usd],
+        Objective::Budget { cost_usd } => [f64::max(0.0, s.cost_usd - cost_usd), s.makespan_ms],
+        Objective::Balance { time_weight: w } => {
+            [w * s.makespan_ms / bounds.0 + (1.0 - w) * s.cost_usd / bounds.1, s.makespan_ms]
+        }
+    };
+    for (x, y) in keys(a).into_iter().zip(keys(b)) {
+        if (x - y).abs() > ROUNDING * x.abs().max(y.abs()) {
+            return x.total_cmp(&y);
+        }
+    }
+    Ordering::Equal
+}
+
+#[test]
+fn auto_is_never_worse_than_any_other_planner_but_the_drawn() {
+    for seed in problems() {
+        let problem = drawn::problem(seed);
+        let bounds = bounds(&problem).expect("a drawn problem is valid");
+        let auto = planned(seed, &problem, foresail_planner::find("auto").expect("it exists").as_ref());
+        for name in ["simple", "uniform", "nonuniform"] {
+            let other = planned(seed, &problem, foresail_planner::find(name).expect("it exists").as_ref());
+            let order = better(&problem.objective, &auto.predicted, &other.predicted, bounds);
+            assert_ne!(order, Ordering::Greater, "seed {seed}: {name} beats auto at {:?}", problem.objective);
+        }
+    }
+}
+
+#[test]
+fn the_timing_pass_says_what_the_event_simulator_does() {
+    let (mut makespan, mut cost, mut count) = (0.0, 0.0, 0.0);
+    let mut worst = (0.0, String::new());
+    for seed in problems() {
+        let problem = drawn::problem(seed);
+        let (least_ms, least_usd) = bounds(&problem).expect("a drawn problem is valid");
+        for planner in planners() {
+            let plan = planned(seed, &problem, planner.as_ref());
+            let simulated = simulate(&problem, &plan, &RunOptions::default())
+                .unwrap_or_else(|e| panic!("seed {seed}, {}: {e}", planner.name()));
+            let (said, done) = (&plan.predicted, &simulated.summary);
+            assert!(done.makespan_ms >= least_ms * (1.0 - ROUNDING), "seed {seed}, {}", planner.name());
+            assert!(done.cost_usd >= least_usd * (1.0 - ROUNDING), "seed {seed}, {}", planner.name());
+            assert_eq!(simulated.retries, 0, "seed {seed}: nothing fails, so nothing is tried twice");
+            let error = (said.makespan_ms / done.makespan_ms - 1.0).abs();
+            let cost_error = (said.cost_usd / done.cost_usd - 1.0).abs();
+            if error + cost_error > worst.0 {
+                worst = (error + cost_error, format!("seed {seed}, {}: {said:?}\n{done:?}", planner.name()));
+            }
+            makespan += error;
+            cost += cost_error;
+            count += 1.0;
+        }
+    }
+    let (makespan, cost) = (100.0 * makespan / count, 100.0 * cost / count);
+    println!(
+        "timing pass against event simulator over {count} plans: makespan {makespan:.3} %, cost {cost:.3} %"
+    );
+    println!("worst: {}", worst.1);
+    assert!(makespan < 1.0 && cost < 1.0, "makespan {makespan:.3} %, cost {cost:.3} %; worst: {}", worst.1);
+}
