@@ -1,0 +1,282 @@
+//! The data of one run, as its worker sees it: inputs gathered before a task, outputs stored after it.
+//!
+//! An output of at most `inline_bytes_max` bytes rides inside the commit record, a larger one goes to the
+//! object store before the commit. What was made or fetched stays in the memory of the worker, so a consumer
+//! here reads nothing. What is read from the store is compared with its BLAKE3 hash. Every transfer is
+//! measured. All calls block; times in ms, sizes in bytes.
+
+pub mod cache;
+pub mod store;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use foresail_schemas::Workflow;
+use foresail_schemas::id::{InstanceId, ObjectName, RunId, TaskId};
+use foresail_schemas::metric::Direction;
+use foresail_schemas::run::{Commit, FailureKind, Location, StoredObject, WorkerUsage};
+use foresail_schemas::workflow::Input;
+
+use crate::data::cache::ObjectCache;
+use crate::data::store::{ObjectStore, object_key};
+use crate::registry::TaskError;
+
+/// Largest file outside the workflow that is read as an input, in bytes.
+pub const EXTERNAL_BYTES_MAX: u64 = 8 << 30;
+/// Store name under which the reading of files outside the workflow is measured.
+const EXTERNAL_STORE: &str = "file";
+
+/// One object moved between this worker and a store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transfer {
+    /// Which way.
+    pub direction: Direction,
+    /// Size.
+    pub bytes: u64,
+    /// Time it took.
+    pub time_ms: f64,
+    /// The store.
+    pub store: &'static str,
+}
+
+/// What the data of an invocation cost so far.
+#[derive(Debug, Default)]
+struct Account {
+    usage: WorkerUsage,
+    transfers: Vec<Transfer>,
+}
+
+/// The data of one invocation.
+#[derive(Clone)]
+pub struct Data {
+    run: RunId,
+    instance: InstanceId,
+    store: Arc<dyn ObjectStore>,
+    cache: Arc<Mutex<ObjectCache>>,
+    inline_bytes_max: u64,
+    account: Arc<Mutex<Account>>,
+}
+
+impl std::fmt::Debug for Data {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Data")
+            .field("run", &self.run)
+            .field("store", &self.store.name())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Data {
+    /// The data of the invocation `instance` of `run`; `cache` lives as long as the process.
+    #[must_use]
+    pub fn new(
+        run: RunId,
+        instance: InstanceId,
+        store: Arc<dyn ObjectStore>,
+        cache: Arc<Mutex<ObjectCache>>,
+        inline_bytes_max: u64,
+    ) -> Self {
+        Self { run, instance, store, cache, inline_bytes_max, account: Arc::default() }
+    }
+
+    /// Puts, gets and bytes so far; `billed_ms` is 0 here.
+    #[must_use]
+    pub fn usage(&self) -> WorkerUsage {
+        lock(&self.account).usage
+    }
+
+    /// The transfers since the last call.
+    #[must_use]
+    pub fn take_transfers(&self) -> Vec<Transfer> {
+        std::mem::take(&mut lock(&self.account).transfers)
+    }
+
+    /// The inputs of `task` in its order, given the commits of its parents in the order of the graph.
+    ///
+    /// # Errors
+    /// [`FailureKind::InputUnavailable`] when an object cannot be read or is not what was committed.
+    pub fn gather(
+        &self,
+        workflow: &Workflow,
+        task: u32,
+        parents: &[Commit],
+    ) -> Result<Vec<Bytes>, TaskError> {
+        let spec = workflow.task(task);
+        let read = |input: &Input| match input {
+            Input::Task { task: parent, output } => {
+                let object = committed(workflow, task, parents, parent, output)
+                    .ok_or_else(|| unavailable(format!("`{parent}/{output}` is not in the commits given")))?;
+                self.read(object).map_err(|cause| unavailable(format!("input `{parent}/{output}`: {cause}")))
+            }
+            Input::External { uri, .. } => {
+                self.read_external(uri).map_err(|cause| unavailable(format!("input file `{uri}`: {cause}")))
+            }
+            Input::Value { value } => Ok(value.to_string().into()),
+        };
+        spec.inputs.iter().map(read).collect()
+    }
+
+    /// Stores the outputs of an attempt, in order.
+    ///
+    /// # Errors
+    /// [`FailureKind::OutputNotStored`] when the store does not take one.
+    pub fn store(
+        &self,
+        workflow: &Workflow,
+        task: u32,
+        attempt: u32,
+        outputs: Vec<Bytes>,
+    ) -> Result<Vec<StoredObject>, TaskError> {
+        let spec = workflow.task(task);
+        let names = spec.output_names();
+        let keep = |(name, object): (&ObjectName, Bytes)| {
+            let bytes = object.len() as u64;
+            let hash = blake3::hash(&object).to_hex().to_string();
+            if bytes <= self.inline_bytes_max {
+                return Ok(StoredObject { bytes, hash, location: Location::Inline(BASE64.encode(&object)) });
+            }
+            let key = object_key(&self.run, &spec.id, attempt, &self.instance, name);
+            let started = Instant::now();
+            self.store.put(&key, &object).map_err(|e| {
+                TaskError::of(FailureKind::OutputNotStored, format!("output `{}/{name}`: {e}", spec.id))
+            })?;
+            self.moved(Direction::Upload, bytes, started, self.store.name());
+            lock(&self.cache).put(key.clone(), object);
+            Ok(StoredObject { bytes, hash, location: Location::Stored(key) })
+        };
+        names.iter().zip(outputs).map(keep).collect()
+    }
+
+    /// Deletes what an attempt of this invocation stored: another attempt won.
+    pub fn discard(&self, workflow: &Workflow, task: u32, attempt: u32) {
+        let spec = workflow.task(task);
+        for name in spec.output_names() {
+            let key = object_key(&self.run, &spec.id, attempt, &self.instance, &name);
+            lock(&self.cache).remove(&key);
+            if let Err(error) = self.store.delete(&key) {
+                tracing::warn!(%error, "the object of a losing attempt stays where it is");
+            }
+        }
+    }
+
+    fn read(&self, object: &StoredObject) -> Result<Bytes, String> {
+        let key = match &object.location {
+            Location::Inline(text) => {
+                let content = BASE64.decode(text).map_err(|e| format!("is not base64: {e}"))?;
+                return verified(content.into(), object);
+            }
+            Location::Stored(key) => key,
+        };
+        if let Some(content) = lock(&self.cache).get(key) {
+            lock(&self.account).usage.saved_bytes += object.bytes;
+            return Ok(content);
+        }
+        let started = Instant::now();
+        let content = self.store.get(key).map_err(|e| e.to_string())?;
+        self.moved(Direction::Download, content.len() as u64, started, self.store.name());
+        let content = verified(content, object)?;
+        lock(&self.cache).put(key.clone(), content.clone());
+        Ok(content)
+    }
+
+    /// Reads a file outside the workflow; within one run it is taken not to change.
+    fn read_external(&self, uri: &str) -> Result<Bytes, String> {
+        let key = format!("{}\n{uri}", self.run);
+        if let Some(content) = lock(&self.cache).get(&key) {
+            lock(&self.account).usage.saved_bytes += content.len() as u64;
+            return Ok(content);
+        }
+        let path = external_path(uri)?;
+        let started = Instant::now();
+        let len = std::fs::metadata(&path).map_err(|e| e.to_string())?.len();
+        if len > EXTERNAL_BYTES_MAX {
+            return Err(format!("has `{len}` bytes, at most {EXTERNAL_BYTES_MAX} are read"));
+        }
+        let content = Bytes::from(std::fs::read(&path).map_err(|e| e.to_string())?);
+        self.moved(Direction::Download, content.len() as u64, started, EXTERNAL_STORE);
+        lock(&self.cache).put(key, content.clone());
+        Ok(content)
+    }
+
+    fn moved(&self, direction: Direction, bytes: u64, started: Instant, store: &'static str) {
+        let time_ms = started.elapsed().as_secs_f64() * 1000.0;
+        let mut account = lock(&self.account);
+        match direction {
+            Direction::Download => {
+                account.usage.gets += 1;
+                account.usage.download_bytes += bytes;
+            }
+            Direction::Upload => {
+                account.usage.puts += 1;
+                account.usage.upload_bytes += bytes;
+            }
+        }
+        account.transfers.push(Transfer { direction, bytes, time_ms, store });
+    }
+}
+
+/// A panic elsewhere leaves sums and a cache, both valid at every moment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn unavailable(cause: String) -> TaskError {
+    TaskError::of(FailureKind::InputUnavailable, cause)
+}
+
+/// The object `parent/output` in the commits of the parents of `task`.
+fn committed<'a>(
+    workflow: &Workflow,
+    task: u32,
+    parents: &'a [Commit],
+    parent: &TaskId,
+    output: &ObjectName,
+) -> Option<&'a StoredObject> {
+    let graph = workflow.graph();
+    let index = graph.find(parent)?;
+    let place = graph.parents(task).iter().position(|&p| p == index)?;
+    let at = workflow.task(index).output_names().iter().position(|name| name == output)?;
+    parents.get(place)?.outputs.get(at)
+}
+
+fn verified(content: Bytes, object: &StoredObject) -> Result<Bytes, String> {
+    let hash = blake3::hash(&content).to_hex();
+    if content.len() as u64 == object.bytes && *hash == object.hash {
+        return Ok(content);
+    }
+    let (found, expected) = (content.len(), object.bytes);
+    Err(format!(
+        "{found} bytes with hash `{hash}` are not what was committed: {expected} bytes with hash `{}`",
+        object.hash
+    ))
+}
+
+fn external_path(uri: &str) -> Result<PathBuf, String> {
+    if let Some(rest) = uri.strip_prefix("file://") {
+        let path = rest.strip_prefix("localhost").unwrap_or(rest);
+        return percent_decoded(path).map(PathBuf::from);
+    }
+    match uri.split_once("://") {
+        Some((scheme, _)) => Err(format!("a worker reads paths and `file://` addresses, not `{scheme}://`")),
+        None => Ok(PathBuf::from(uri)),
+    }
+}
+
+fn percent_decoded(text: &str) -> Result<String, String> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let hex = (byte == b'%').then(|| tail.get(..2)).flatten();
+        let escaped = hex.and_then(|h| u8::from_str_radix(std::str::from_utf8(h).ok()?, 16).ok());
+        decoded.push(escaped.unwrap_or(byte));
+        rest = if escaped.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8(decoded).map_err(|_| "the address is not UTF-8".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! Where objects too large for a commit record lie between tasks: files of a directory, or blobs of metad.
+//!
+//! A put is atomic: a key holds the whole object or nothing. Keys are
+//! `{run}/{task}/{attempt}-{instance}/{output}`, so no two attempts ever write the same key and an object
+//! never changes. All calls block. Sizes in bytes.
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use foresail_schemas::id::{InstanceId, ObjectName, RunId, TaskId};
+use tokio::runtime::Handle;
+
+use crate::api::ApiError;
+use crate::metad::Metad;
+
+/// Longest encoded part of a key; a longer one is replaced by its beginning and its hash.
+const PART_LEN_MAX: usize = 200;
+/// Tries of one request to a remote store.
+const TRIES_MAX: u32 = 5;
+/// Pause after the first failed try; it doubles with each.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+
+/// Why an object could not be written, read or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Nothing lies under this key.
+    #[error("object `{key}` is not in the store `{store}`")]
+    Missing {
+        /// The key.
+        key: String,
+        /// The store.
+        store: &'static str,
+    },
+    /// The store did not do what was asked.
+    #[error("object `{key}` in the store `{store}`: {cause}")]
+    Failed {
+        /// The key.
+        key: String,
+        /// The store.
+        store: &'static str,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// A store of objects that never change.
+pub trait ObjectStore: Send + Sync {
+    /// Its name in measurements.
+    fn name(&self) -> &'static str;
+
+    /// Writes a whole object.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`]; nothing is there then, or the whole object.
+    fn put(&self, key: &str, object: &Bytes) -> Result<(), StoreError>;
+
+    /// Reads a whole object.
+    ///
+    /// # Errors
+    /// [`StoreError`] when nothing is there or the store does not answer.
+    fn get(&self, key: &str) -> Result<Bytes, StoreError>;
+
+    /// Deletes an object; one that is not there is no error.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] when the store does not answer.
+    fn delete(&self, key: &str) -> Result<(), StoreError>;
+}
+
+/// The key of an output; every part is safe in a path and in an address.
+#[must_use]
+pub fn object_key(
+    run: &RunId,
+    task: &TaskId,
+    attempt: u32,
+    instance: &InstanceId,
+    output: &ObjectName,
+) -> String {
+    let attempt = format!("{attempt}-{instance}");
+    [run.as_str(), task.as_str(), &attempt, output.as_str()].map(safe_part).join("/")
+}
+
+/// Letters, digits, `_`, `-` and inner `.` stay, every other byte becomes `=XX`.
+fn safe_part(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => safe.push(byte as char),
+            b'.' if at > 0 => safe.push('.'),
+            _ => safe.push_str(&format!("={byte:02X}")),
+        }
+    }
+    if safe.len() > PART_LEN_MAX {
+        safe.truncate(PART_LEN_MAX - 65);
+        safe = format!("{safe}={}", blake3::hash(text.as_bytes()).to_hex());
+    }
+    safe
+}
+
+/// Objects as files below a directory that all workers see.
+#[derive(Debug, Clone)]
+pub struct FileStore {
+    root: PathBuf,
+}
+
+impl FileStore {
+    /// A store below `root`, which is made when the first object is written.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    fn write(&self, path: &Path, object: &Bytes) -> std::io::Result<()> {
+        let dir = path.parent().unwrap_or(&self.root);
+        fs::create_dir_all(dir)?;
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
+        file.write_all(object)?;
+        // No sync: after a crash of the machine the hash tells a torn object, and the task that made it runs
+        // again.
+        file.persist(path).map(drop).map_err(|e| e.error)
+    }
+}
+
+impl ObjectStore for FileStore {
+    fn name(&self) -> &'static str {
+        "file"
+    }
+
+    fn put(&self, key: &str, object: &Bytes) -> Result<(), StoreError> {
+        self.write(&self.root.join(key), object).map_err(|e| self.failed(key, e))
+    }
+
+    fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        match fs::read(self.root.join(key)) {
+            Ok(content) => Ok(content.into()),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                Err(StoreError::Missing { key: key.to_owned(), store: self.name() })
+            }
+            Err(e) => Err(self.failed(key, e)),
+        }
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StoreError> {
+        match fs::remove_file(self.root.join(key)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(self.failed(key, e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl FileStore {
+    fn failed(&self, key: &str, error: std::io::Error) -> StoreError {
+        let cause = format!("{error} (below `{}`)", self.root.display());
+        StoreError::Failed { key: key.to_owned(), store: self.name(), cause }
+    }
+}
+
+/// Objects as blobs of a run in metad.
+#[derive(Debug, Clone)]
+pub struct BlobStore {
+    metad: Metad,
+    run: RunId,
+    handle: Handle,
+}
+
+impl BlobStore {
+    /// The blobs of `run`; requests run on the runtime of `handle`, which must not be the calling thread's.
+    #[must_use]
+    pub fn new(metad: Metad, run: RunId, handle: Handle) -> Self {
+        Self { metad, run, handle }
+    }
+
+    fn with_retries<T>(
+        &self,
+        key: &str,
+        mut ask: impl FnMut() -> Result<T, ApiError>,
+    ) -> Result<T, StoreError> {
+        let mut tries = 1;
+        loop {
+            match ask() {
+                Ok(done) => return Ok(done),
+                Err(e) if e.is_missing() => {
+                    return Err(StoreError::Missing { key: key.to_owned(), store: self.name() });
+                }
+                Err(e) if tries >= TRIES_MAX || !e.is_retryable() => {
+                    return Err(StoreError::Failed {
+                        key: key.to_owned(),
+                        store: self.name(),
+                        cause: e.to_string(),
+                    });
+                }
+                Err(_) => std::thread::sleep(PAUSE_FIRST * (1 << (tries - 1))),
+            }
+            tries += 1;
+        }
+    }
+}
+
+impl ObjectStore for BlobStore {
+    fn name(&self) -> &'static str {
+        "metad"
+    }
+
+    fn put(&self, key: &str, object: &Bytes) -> Result<(), StoreError> {
+        self.with_retries(key, || self.handle.block_on(self.metad.put_blob(&self.run, key, object.clone())))
+    }
+
+    fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        self.with_retries(key, || self.handle.block_on(self.metad.get_blob(&self.run, key)))
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StoreError> {
+        match self.with_retries(key, || self.handle.block_on(self.metad.delete_blob(&self.run, key))) {
+            Err(StoreError::Missing { .. }) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_safe_and_tell_attempts_apart() {
+        let (run, instance) = (RunId::new("r:1").unwrap(), InstanceId::new("w-1.a").unwrap());
+        let task = TaskId::new("t@x").unwrap();
+        let key = |attempt, output: &str| {
+            object_key(&run, &task, attempt, &instance, &ObjectName::new(output).unwrap())
+        };
+        assert_eq!(key(1, "out"), "r=3A1/t=40x/1-w-1.a/out");
+        assert_eq!(key(1, "../a b"), "r=3A1/t=40x/1-w-1.a/=2E.=2Fa=20b");
+        assert_ne!(key(1, "out"), key(2, "out"));
+        let (long, other) = ("x".repeat(1000), format!("{}y", "x".repeat(999)));
+        assert!(key(1, &long).rsplit('/').next().unwrap().len() <= PART_LEN_MAX);
+        assert_ne!(key(1, &long), key(1, &other));
+    }
+
+    #[test]
+    fn a_file_store_gives_back_what_was_put() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileStore::new(dir.path().join("objects"));
+        let object = Bytes::from_static(b"content");
+        assert!(matches!(store.get("r/t/1-w/out"), Err(StoreError::Missing { .. })));
+        store.put("r/t/1-w/out", &object).unwrap();
+        store.put("r/t/1-w/out", &object).unwrap();
+        assert_eq!(store.get("r/t/1-w/out").unwrap(), object);
+        store.delete("r/t/1-w/out").unwrap();
+        store.delete("r/t/1-w/out").unwrap();
+        assert!(matches!(store.get("r/t/1-w/out"), Err(StoreError::Missing { .. })));
+    }
+
+    #[test]
+    fn a_put_leaves_no_temporary_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileStore::new(dir.path());
+        store.put("a", &Bytes::from_static(b"1")).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_written_says_where() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = FileStore::new(&file).put("a", &Bytes::new()).unwrap_err();
+        assert!(error.to_string().contains(&file.display().to_string()), "{error}");
+    }
+}

@@ -1,0 +1,113 @@
+//! Tests of gathering and storing, with a store of files in a temporary directory.
+
+use super::*;
+use crate::data::store::FileStore;
+use foresail_schemas::run::Measured;
+use serde_json::json;
+
+const INLINE_BYTES_MAX: u64 = 16;
+
+fn workflow() -> Workflow {
+    serde_json::from_value(json!({"name": "w", "tasks": [
+        {"id": "make", "name": "make", "run": "x", "outputs": [{"name": "small"}, {"name": "large"}]},
+        {"id": "use", "name": "use", "run": "x", "inputs": [
+            {"task": "make", "output": "large"}, {"value": {"a": [1, "x"]}},
+            {"task": "make", "output": "small"}]},
+    ]}))
+    .unwrap()
+}
+
+fn data(dir: &std::path::Path, instance: &str) -> Data {
+    let cache = Arc::new(Mutex::new(ObjectCache::new(1 << 20)));
+    let (run, instance) = (RunId::new("r").unwrap(), InstanceId::new(instance).unwrap());
+    Data::new(run, instance, Arc::new(FileStore::new(dir)), cache, INLINE_BYTES_MAX)
+}
+
+fn commit(data: &Data, workflow: &Workflow) -> Commit {
+    let outputs = vec![Bytes::from_static(b"small"), Bytes::from(vec![7; 1000])];
+    let outputs = data.store(workflow, 0, 1, outputs).unwrap();
+    Commit { attempt: 1, instance: InstanceId::new("a").unwrap(), outputs, measured: Measured::default() }
+}
+
+#[test]
+fn a_worker_that_made_an_object_downloads_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (workflow, here) = (workflow(), data(dir.path(), "a"));
+    let commit = commit(&here, &workflow);
+    let inputs = here.gather(&workflow, 1, &[commit]).unwrap();
+    assert_eq!(inputs, [Bytes::from(vec![7; 1000]), r#"{"a":[1,"x"]}"#.into(), "small".into()]);
+    let usage = here.usage();
+    assert_eq!((usage.puts, usage.gets, usage.upload_bytes, usage.saved_bytes), (1, 0, 1000, 1000));
+}
+
+#[test]
+fn another_worker_downloads_once_and_keeps_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let workflow = workflow();
+    let commit = commit(&data(dir.path(), "a"), &workflow);
+    let there = data(dir.path(), "b");
+    for _ in 0..2 {
+        there.gather(&workflow, 1, std::slice::from_ref(&commit)).unwrap();
+    }
+    let usage = there.usage();
+    assert_eq!((usage.puts, usage.gets, usage.download_bytes, usage.saved_bytes), (0, 1, 1000, 1000));
+    let transfers = there.take_transfers();
+    assert_eq!(transfers.len(), 1);
+    assert_eq!(
+        (transfers[0].direction, transfers[0].bytes, transfers[0].store),
+        (Direction::Download, 1000, "file")
+    );
+    assert!(there.take_transfers().is_empty());
+}
+
+#[test]
+fn a_small_output_rides_in_the_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let commit = commit(&data(dir.path(), "a"), &workflow());
+    assert_eq!(commit.outputs[0].location, Location::Inline("c21hbGw=".to_owned()));
+    assert_eq!(commit.outputs[1].location, Location::Stored("r/make/1-a/large".to_owned()));
+}
+
+#[test]
+fn content_that_changed_is_an_unavailable_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let workflow = workflow();
+    let commit = commit(&data(dir.path(), "a"), &workflow);
+    std::fs::write(dir.path().join("r/make/1-a/large"), vec![8; 1000]).unwrap();
+    let error = data(dir.path(), "b").gather(&workflow, 1, &[commit]).unwrap_err();
+    assert_eq!(error.kind, FailureKind::InputUnavailable);
+    assert!(error.message.contains("`make/large`") && error.message.contains("hash"), "{error:?}");
+}
+
+#[test]
+fn a_discarded_attempt_leaves_nothing_in_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let (workflow, here) = (workflow(), data(dir.path(), "a"));
+    let commit = commit(&here, &workflow);
+    here.discard(&workflow, 0, 1);
+    let error = here.gather(&workflow, 1, &[commit]).unwrap_err();
+    assert!(error.message.contains("not in the store"), "{error:?}");
+}
+
+#[test]
+fn files_outside_the_workflow_are_read_by_path_and_by_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a b.txt");
+    std::fs::write(&file, "outside").unwrap();
+    let address = format!("file://{}", file.display()).replace(' ', "%20");
+    for (uri, expect) in [
+        (file.display().to_string(), Ok("outside")),
+        (address, Ok("outside")),
+        ("/no/such/file".to_owned(), Err("No such file")),
+        ("s3://bucket/key".to_owned(), Err("`s3://`")),
+    ] {
+        let workflow = serde_json::from_value(json!({"name": "w", "tasks": [
+            {"id": "t", "name": "t", "run": "x", "inputs": [{"uri": uri}]}]}));
+        let found = data(dir.path(), "a").gather(&workflow.unwrap(), 0, &[]);
+        match (found, expect) {
+            (Ok(inputs), Ok(content)) => assert_eq!(inputs[0], content),
+            (Err(error), Err(words)) => assert!(error.message.contains(words), "{error:?}"),
+            (found, expect) => panic!("`{uri}`: {found:?} instead of {expect:?}"),
+        }
+    }
+}

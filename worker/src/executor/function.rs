@@ -1,0 +1,216 @@
+//! Functions of the registry, each call on a thread of its own.
+//!
+//! A panic is caught and told as a crash. A thread cannot be killed: when a function outlives its time-out or
+//! is given up, the call returns, the thread goes on until the function looks at its cancel flag or ends, and
+//! it counts as stray; a worker with strays takes no further invocation (see [`FunctionExecutor::strays`]).
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use foresail_schemas::run::FailureKind;
+use foresail_schemas::workflow::Work;
+
+use super::{Call, Executor, Ran, memory};
+use crate::registry::{Registry, TaskError, TaskFunction, TaskInput, TaskOutput};
+
+/// Stack of a function's thread: that of a main thread.
+const STACK_BYTES: usize = 8 << 20;
+/// Time between two looks at the cancel flag.
+const CANCEL_LOOK: Duration = Duration::from_millis(25);
+
+/// Runs registered functions.
+#[derive(Debug)]
+pub struct FunctionExecutor {
+    registry: Registry,
+    strays: Arc<AtomicUsize>,
+}
+
+type Outcome = Result<(TaskOutput, f64), TaskError>;
+
+impl FunctionExecutor {
+    /// An executor for the functions of `registry`.
+    #[must_use]
+    pub fn new(registry: Registry) -> Self {
+        Self { registry, strays: Arc::default() }
+    }
+
+    /// Counts threads whose call has returned although they still run.
+    #[must_use]
+    pub fn strays(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.strays)
+    }
+
+    fn unknown(&self, name: &str) -> TaskError {
+        let known = self.registry.names().join("`, `");
+        let detail = format!("the worker has no function `{name}`; it has `{known}`");
+        TaskError::of(FailureKind::UnknownFunction, detail)
+    }
+
+    fn wait(&self, call: &Call, results: &Receiver<Outcome>) -> Outcome {
+        let ends = call.timeout().map(|limit| Instant::now() + limit);
+        loop {
+            let left = ends.map_or(CANCEL_LOOK, |at| at.saturating_duration_since(Instant::now()));
+            match results.recv_timeout(left.min(CANCEL_LOOK)) {
+                Ok(outcome) => return outcome,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(TaskError::of(
+                        FailureKind::TaskCrash,
+                        "the thread of the function disappeared",
+                    ));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if call.cancel.is_set() {
+                return Err(call.given_up());
+            }
+            if ends.is_some_and(|at| at <= Instant::now()) {
+                call.cancel.set();
+                return Err(call.timed_out());
+            }
+        }
+    }
+}
+
+impl Executor for FunctionExecutor {
+    fn takes(&self, work: &Work) -> bool {
+        matches!(work, Work::Function { .. })
+    }
+
+    fn execute(&self, call: &Call) -> Result<Ran, TaskError> {
+        let Work::Function { function: name, params } = &call.spec().run else {
+            return Err(TaskError::of(FailureKind::UnknownFunction, "not a function"));
+        };
+        let function = self.registry.get(name.as_str()).ok_or_else(|| self.unknown(name.as_str()))?;
+        let input = TaskInput {
+            run: call.run.clone(),
+            task: call.spec().id.clone(),
+            attempt: call.attempt,
+            params: params.clone(),
+            inputs: call.inputs.clone(),
+            input_names: call.input_names(),
+            outputs: call.outputs(),
+            cancel: call.cancel.clone(),
+        };
+        let expected = input.outputs.len();
+        memory::reset_peak();
+        let (to_caller, results) = sync_channel(1);
+        self.strays.fetch_add(1, Ordering::SeqCst);
+        let strays = Arc::clone(&self.strays);
+        let body = move || {
+            let outcome = guarded(&function, input);
+            // Before the result is sent: a caller that has its result must not see its own thread as a stray.
+            strays.fetch_sub(1, Ordering::SeqCst);
+            let _ = to_caller.send(outcome);
+        };
+        let thread = std::thread::Builder::new().name("task".to_owned()).stack_size(STACK_BYTES);
+        if let Err(error) = thread.spawn(body) {
+            self.strays.fetch_sub(1, Ordering::SeqCst);
+            let detail =
+                format!("no thread for the function: {error}; the worker is out of memory or threads");
+            return Err(TaskError::of(FailureKind::OutOfMemory, detail));
+        }
+        let (TaskOutput(outputs), exec_ms) = self.wait(call, &results)?;
+        if outputs.len() != expected {
+            let given = outputs.len();
+            let detail = format!("function `{name}` gave {given} outputs, the task declares {expected}");
+            return Err(TaskError::new(detail));
+        }
+        Ok(Ran { outputs, exec_ms, peak_memory_mb: memory::peak_memory_mb() })
+    }
+}
+
+fn guarded(function: &Arc<TaskFunction>, input: TaskInput) -> Outcome {
+    let started = Instant::now();
+    // The function's state dies with the call or is the user's own concern; nothing of ours is left half
+    // changed.
+    match catch_unwind(AssertUnwindSafe(|| function(input))) {
+        Ok(result) => result.map(|output| (output, started.elapsed().as_secs_f64() * 1000.0)),
+        Err(payload) => Err(TaskError::of(FailureKind::TaskCrash, format!("panicked: {}", words(&*payload)))),
+    }
+}
+
+fn words(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("the panic carried no text")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::testing::call;
+    use serde_json::json;
+
+    fn run(registry: Registry, task: serde_json::Value) -> Result<Ran, TaskError> {
+        FunctionExecutor::new(registry).execute(&call(task, vec!["in".into()]))
+    }
+
+    #[test]
+    fn a_function_gets_inputs_and_gives_outputs() {
+        let registry = Registry::new().register("f", |input: TaskInput| {
+            assert_eq!(input.input_names, ["value"]);
+            Ok(format!("{}+{}", String::from_utf8_lossy(&input.inputs[0]), input.params["x"]).into())
+        });
+        let task = json!({"id": "t", "name": "f", "run": {"function": "f", "params": {"x": 7}},
+            "inputs": [{"value": 1}]});
+        let ran = run(registry, task).unwrap();
+        assert_eq!(ran.outputs[0], "in+7");
+        assert!(ran.peak_memory_mb > 0.0);
+    }
+
+    #[test]
+    fn a_panic_is_a_crash_with_its_message() {
+        let registry = Registry::new().register("f", |_| panic!("lost {}", 3));
+        let error = run(registry, json!({"id": "t", "name": "f", "run": {"function": "f"}})).unwrap_err();
+        assert_eq!(error.kind, FailureKind::TaskCrash);
+        assert_eq!(error.message, "panicked: lost 3");
+    }
+
+    #[test]
+    fn an_unknown_function_is_told_with_those_that_exist() {
+        let error =
+            run(Registry::new(), json!({"id": "t", "name": "f", "run": {"function": "g"}})).unwrap_err();
+        assert_eq!(error.kind, FailureKind::UnknownFunction);
+        assert!(error.message.contains("`g`") && error.message.contains("foresail.burn"), "{error:?}");
+    }
+
+    #[test]
+    fn the_wrong_number_of_outputs_is_an_error_of_the_task() {
+        let registry = Registry::new().register("f", |_| Ok(TaskOutput::default()));
+        let error = run(registry, json!({"id": "t", "name": "f", "run": {"function": "f"}})).unwrap_err();
+        assert!(error.message.contains("gave 0 outputs"), "{error:?}");
+    }
+
+    #[test]
+    fn a_function_past_its_limit_is_a_timeout_and_is_told_to_stop() {
+        let executor = FunctionExecutor::new(Registry::new());
+        let task = json!({"id": "t", "name": "f", "timeout_ms": 50,
+            "run": {"function": "foresail.burn", "params": {"sleep_ms": 60_000}}});
+        let error = executor.execute(&call(task, vec![])).unwrap_err();
+        assert_eq!(error.kind, FailureKind::Timeout);
+        let strays = executor.strays();
+        let ends = Instant::now() + Duration::from_secs(10);
+        while strays.load(Ordering::SeqCst) > 0 {
+            assert!(Instant::now() < ends, "the cancelled burn did not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_cancelled_call_returns_although_the_function_does_not() {
+        let executor = FunctionExecutor::new(Registry::new().register("deaf", |_| {
+            std::thread::sleep(Duration::from_millis(400));
+            Ok(TaskOutput::default())
+        }));
+        let call = call(json!({"id": "t", "name": "f", "run": {"function": "deaf"}}), vec![]);
+        call.cancel.set();
+        assert_eq!(executor.execute(&call).unwrap_err().kind, FailureKind::Cancelled);
+        assert_eq!(executor.strays().load(Ordering::SeqCst), 1);
+    }
+}

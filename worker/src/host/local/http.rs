@@ -1,0 +1,79 @@
+//! The HTTP side of the local host: read the request, ask the host, write the answer. No decisions here.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use foresail_schemas::error::{ErrorCode, Problem};
+use foresail_schemas::invocation::Invocation;
+use serde::Serialize;
+
+use super::Requests;
+use crate::host::HostError;
+
+/// Largest body of an invocation in bytes.
+const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// The routes of a host.
+pub(super) fn router(requests: Requests) -> Router {
+    Router::new()
+        .route("/v1/invocations", post(invoke))
+        .route("/v1/status", get(status))
+        .route("/v1/drain", post(drain))
+        .fallback(nowhere)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(Arc::new(requests))
+}
+
+async fn invoke(State(requests): State<Arc<Requests>>, body: Bytes) -> Response {
+    match serde_json::from_slice::<Invocation>(&body) {
+        Ok(invocation) => answer(StatusCode::ACCEPTED, requests.invoke(invocation).await),
+        Err(error) => problem(Problem::new(ErrorCode::InvalidBody, error.to_string())),
+    }
+}
+
+async fn status(State(requests): State<Arc<Requests>>) -> Response {
+    answer(StatusCode::OK, requests.status().await)
+}
+
+async fn drain(State(requests): State<Arc<Requests>>) -> Response {
+    answer(StatusCode::OK, requests.drain().await)
+}
+
+async fn nowhere() -> Response {
+    problem(Problem::new(ErrorCode::NotFound, "a host has /v1/invocations, /v1/status and /v1/drain"))
+}
+
+async fn not_allowed() -> Response {
+    let detail = "POST /v1/invocations, GET /v1/status, POST /v1/drain";
+    problem(Problem::new(ErrorCode::MethodNotAllowed, detail))
+}
+
+fn answer<T: Serialize>(status: StatusCode, result: Result<T, HostError>) -> Response {
+    match result {
+        Ok(value) => (status, axum::Json(value)).into_response(),
+        Err(error) => {
+            let told = Problem::new(error.code(), error.to_string());
+            problem(match error {
+                HostError::CapacityExceeded { queue_max, .. } => told.with_limit(queue_max),
+                _ => told,
+            })
+        }
+    }
+}
+
+fn problem(problem: Problem) -> Response {
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (status, axum::Json(&problem)).into_response();
+    let kind = header::HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    if problem.retryable {
+        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    }
+    response
+}

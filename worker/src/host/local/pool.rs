@@ -1,0 +1,220 @@
+//! Which worker process takes which invocation: the decisions of the local host, without processes or clocks.
+//!
+//! At most `concurrency_max` processes are busy and `processes_max` exist. Invocations wait in order; one
+//! that already waits is not added twice (a planned worker by its id, a flexible one by its tasks). An idle
+//! process of the same size is used again, the one used last first, so that the others get old; one idle for
+//! `keep_alive_ms` ends. Times are ms on the host's own clock.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use foresail_schemas::id::InstanceId;
+use foresail_schemas::invocation::{HostStatus, Invocation};
+
+/// Names a process for the life of the host.
+pub(super) type ProcessId = u64;
+
+/// Limits of a pool.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub concurrency_max: usize,
+    pub processes_max: usize,
+    pub queue_max: usize,
+    pub keep_alive_ms: f64,
+}
+
+/// What a pool asks of its host.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Step {
+    /// Start a process for this invocation.
+    Spawn { process: ProcessId, instance: InstanceId, invocation: Invocation },
+    /// Give this invocation to an idle process.
+    Give { process: ProcessId, instance: InstanceId, invocation: Invocation },
+    /// End an idle process.
+    End { process: ProcessId },
+}
+
+/// An invocation that waits.
+#[derive(Debug, Clone)]
+struct Waiting {
+    instance: InstanceId,
+    invocation: Invocation,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum State {
+    /// Starts for an invocation, or carries one out.
+    Busy,
+    Idle {
+        since_ms: f64,
+    },
+    /// Told to end.
+    Ending,
+}
+
+#[derive(Debug)]
+struct Process {
+    config: (u32, u32),
+    state: State,
+}
+
+/// The processes and the queue of a host.
+#[derive(Debug)]
+pub(super) struct Pool {
+    limits: Limits,
+    processes: BTreeMap<ProcessId, Process>,
+    queue: VecDeque<Waiting>,
+    last_process: ProcessId,
+    cold_starts: u64,
+    warm_starts: u64,
+}
+
+impl Pool {
+    pub(super) fn new(limits: Limits) -> Self {
+        let (processes, queue) = (BTreeMap::new(), VecDeque::new());
+        Self { limits, processes, queue, last_process: 0, cold_starts: 0, warm_starts: 0 }
+    }
+
+    /// Queues an invocation; gives its id, or that of the same invocation that waits already.
+    ///
+    /// # Errors
+    /// The number of those that wait, when the queue is full.
+    pub(super) fn invoke(
+        &mut self,
+        invocation: Invocation,
+        name: impl FnOnce() -> InstanceId,
+    ) -> Result<InstanceId, u64> {
+        if let Some(same) = self.queue.iter_mut().find(|w| is_same(&w.invocation, &invocation)) {
+            let news = invocation.tasks.iter().filter(|task| !same.invocation.tasks.contains(task));
+            let news: Vec<u32> = news.copied().collect();
+            same.invocation.tasks.extend(news);
+            return Ok(same.instance.clone());
+        }
+        // An invocation for which there is a place does not wait: it only passes through the queue.
+        if self.queue.len() >= self.limits.queue_max.max(1) || (self.limits.queue_max == 0 && self.is_full())
+        {
+            return Err(self.queue.len() as u64);
+        }
+        let instance = name();
+        self.queue.push_back(Waiting { instance: instance.clone(), invocation });
+        Ok(instance)
+    }
+
+    /// What can be begun now.
+    pub(super) fn dispatch(&mut self, now_ms: f64) -> Vec<Step> {
+        let mut steps = Vec::new();
+        while !self.is_full()
+            && let Some(Waiting { instance, invocation }) = self.queue.pop_front()
+        {
+            let config = invocation.config.key();
+            if let Some(process) = self.warmest(config) {
+                self.set(process, State::Busy);
+                self.warm_starts += 1;
+                steps.push(Step::Give { process, instance, invocation });
+                continue;
+            }
+            if self.processes.len() >= self.limits.processes_max {
+                steps.extend(self.longest_idle().map(|process| self.end(process)));
+            }
+            self.last_process += 1;
+            let process = self.last_process;
+            self.processes.insert(process, Process { config, state: State::Busy });
+            self.cold_starts += 1;
+            steps.push(Step::Spawn { process, instance, invocation });
+        }
+        steps.extend(self.expire(now_ms));
+        steps
+    }
+
+    /// The process has carried out its invocation.
+    pub(super) fn done(&mut self, process: ProcessId, now_ms: f64) {
+        if self.state(process) == Some(&State::Busy) {
+            self.set(process, State::Idle { since_ms: now_ms });
+        }
+    }
+
+    /// The process does not exist any more.
+    pub(super) fn gone(&mut self, process: ProcessId) {
+        self.processes.remove(&process);
+    }
+
+    /// Ends all idle processes.
+    pub(super) fn drain(&mut self) -> Vec<Step> {
+        let idle: Vec<_> = self.idle().map(|(process, _)| process).collect();
+        idle.into_iter().map(|process| self.end(process)).collect()
+    }
+
+    /// Forgets what waits.
+    pub(super) fn clear_queue(&mut self) -> usize {
+        std::mem::take(&mut self.queue).len()
+    }
+
+    /// When the next idle process has been idle for long enough.
+    pub(super) fn next_expiry_ms(&self) -> Option<f64> {
+        let ends = self.idle().map(|(_, since_ms)| since_ms + self.limits.keep_alive_ms);
+        ends.min_by(f64::total_cmp)
+    }
+
+    pub(super) fn status(&self) -> HostStatus {
+        HostStatus {
+            busy: self.busy() as u64,
+            idle: self.idle().count() as u64,
+            queued: self.queue.len() as u64,
+            concurrency_max: self.limits.concurrency_max as u64,
+            cold_starts: self.cold_starts,
+            warm_starts: self.warm_starts,
+        }
+    }
+
+    fn busy(&self) -> usize {
+        self.processes.values().filter(|p| p.state == State::Busy).count()
+    }
+
+    fn is_full(&self) -> bool {
+        self.busy() >= self.limits.concurrency_max
+    }
+
+    fn idle(&self) -> impl Iterator<Item = (ProcessId, f64)> + '_ {
+        self.processes.iter().filter_map(|(id, p)| match p.state {
+            State::Idle { since_ms } => Some((*id, since_ms)),
+            State::Busy | State::Ending => None,
+        })
+    }
+
+    fn warmest(&self, config: (u32, u32)) -> Option<ProcessId> {
+        let of_config = self.idle().filter(|(id, _)| self.processes[id].config == config);
+        of_config.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(id, _)| id)
+    }
+
+    fn longest_idle(&self) -> Option<ProcessId> {
+        self.idle().min_by(|a, b| a.1.total_cmp(&b.1)).map(|(id, _)| id)
+    }
+
+    fn expire(&mut self, now_ms: f64) -> Vec<Step> {
+        let keep_alive_ms = self.limits.keep_alive_ms;
+        let old: Vec<_> = self.idle().filter(|(_, since_ms)| now_ms >= since_ms + keep_alive_ms).collect();
+        old.into_iter().map(|(process, _)| self.end(process)).collect()
+    }
+
+    fn end(&mut self, process: ProcessId) -> Step {
+        self.set(process, State::Ending);
+        Step::End { process }
+    }
+
+    fn state(&self, process: ProcessId) -> Option<&State> {
+        self.processes.get(&process).map(|p| &p.state)
+    }
+
+    fn set(&mut self, process: ProcessId, state: State) {
+        if let Some(entry) = self.processes.get_mut(&process) {
+            entry.state = state;
+        }
+    }
+}
+
+/// Whether both ask for the same worker of the same run.
+fn is_same(a: &Invocation, b: &Invocation) -> bool {
+    a.run == b.run && a.worker == b.worker && (a.worker.is_some() || a.tasks == b.tasks)
+}
+
+#[cfg(test)]
+mod tests;

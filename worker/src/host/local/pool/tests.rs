@@ -1,0 +1,152 @@
+//! Tests of the pool's decisions: invocations in, steps out.
+
+use super::*;
+use foresail_schemas::config::ResourceConfig;
+use foresail_schemas::id::{RunId, WorkerId};
+
+const LIMITS: Limits = Limits { concurrency_max: 2, processes_max: 3, queue_max: 4, keep_alive_ms: 100.0 };
+
+fn invocation(worker: Option<&str>, tasks: &[u32], memory_mb: u32) -> Invocation {
+    Invocation {
+        run: RunId::new("r").unwrap(),
+        worker: worker.map(|w| WorkerId::new(w).unwrap()),
+        config: ResourceConfig::new(memory_mb, None).unwrap(),
+        tasks: tasks.to_vec(),
+        metad: "http://127.0.0.1:1".to_owned(),
+    }
+}
+
+/// A pool that names its invocations `i-1`, `i-2`, ….
+struct Bench {
+    pool: Pool,
+    named: u32,
+}
+
+impl Bench {
+    fn new(limits: Limits) -> Self {
+        Self { pool: Pool::new(limits), named: 0 }
+    }
+
+    fn invoke(&mut self, invocation: Invocation) -> Result<String, u64> {
+        let named = &mut self.named;
+        let name = || {
+            *named += 1;
+            InstanceId::new(format!("i-{named}")).unwrap()
+        };
+        self.pool.invoke(invocation, name).map(|i| i.to_string())
+    }
+
+    /// The steps, in short.
+    fn dispatch(&mut self, now_ms: f64) -> String {
+        self.pool.dispatch(now_ms).iter().map(short).collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn short(step: &Step) -> String {
+    match step {
+        Step::Spawn { process, instance, .. } => format!("spawn {process} {instance}"),
+        Step::Give { process, instance, .. } => format!("give {process} {instance}"),
+        Step::End { process } => format!("end {process}"),
+    }
+}
+
+#[test]
+fn no_more_are_busy_than_allowed_and_the_rest_waits_in_order() {
+    let mut bench = Bench::new(LIMITS);
+    for task in 0..4 {
+        bench.invoke(invocation(None, &[task], 512)).unwrap();
+    }
+    assert_eq!(bench.dispatch(0.0), "spawn 1 i-1 spawn 2 i-2");
+    assert_eq!(bench.dispatch(0.0), "");
+    bench.pool.done(2, 1.0);
+    assert_eq!(bench.dispatch(1.0), "give 2 i-3");
+    bench.pool.gone(1);
+    assert_eq!(bench.dispatch(1.0), "spawn 3 i-4");
+    let status = bench.pool.status();
+    assert_eq!((status.busy, status.queued, status.cold_starts, status.warm_starts), (2, 0, 3, 1));
+}
+
+#[test]
+fn a_full_queue_refuses() {
+    let mut bench = Bench::new(LIMITS);
+    for task in 0..4 {
+        bench.invoke(invocation(None, &[task], 512)).unwrap();
+    }
+    assert_eq!(bench.invoke(invocation(None, &[9], 512)), Err(4));
+}
+
+#[test]
+fn without_a_queue_an_invocation_is_taken_while_there_is_a_place() {
+    let mut bench = Bench::new(Limits { queue_max: 0, concurrency_max: 1, ..LIMITS });
+    bench.invoke(invocation(None, &[0], 512)).unwrap();
+    assert_eq!(bench.dispatch(0.0), "spawn 1 i-1");
+    assert_eq!(bench.invoke(invocation(None, &[1], 512)), Err(0));
+}
+
+#[test]
+fn what_waits_already_is_not_added_twice() {
+    let mut bench = Bench::new(LIMITS);
+    let first = bench.invoke(invocation(Some("w"), &[1], 512)).unwrap();
+    assert_eq!(bench.invoke(invocation(Some("w"), &[2], 512)).unwrap(), first);
+    let flexible = bench.invoke(invocation(None, &[5], 512)).unwrap();
+    assert_eq!(bench.invoke(invocation(None, &[5], 512)).unwrap(), flexible);
+    assert_ne!(bench.invoke(invocation(None, &[6], 512)).unwrap(), flexible);
+    let steps = bench.pool.dispatch(0.0);
+    let Step::Spawn { invocation: merged, .. } = &steps[0] else { panic!("{steps:?}") };
+    assert_eq!(merged.tasks, [1, 2]);
+    // It runs now; a second instance of the same planned worker is the run's concern, not the queue's.
+    assert_ne!(bench.invoke(invocation(Some("w"), &[3], 512)).unwrap(), first);
+}
+
+#[test]
+fn only_a_process_of_the_same_size_is_used_again_and_the_last_used_first() {
+    let mut bench = Bench::new(LIMITS);
+    for task in 0..2 {
+        bench.invoke(invocation(None, &[task], 512)).unwrap();
+    }
+    bench.dispatch(0.0);
+    bench.pool.done(2, 1.0);
+    bench.pool.done(1, 2.0);
+    bench.invoke(invocation(None, &[2], 1024)).unwrap();
+    bench.invoke(invocation(None, &[3], 512)).unwrap();
+    assert_eq!(bench.dispatch(3.0), "spawn 3 i-3 give 1 i-4");
+}
+
+#[test]
+fn at_the_limit_of_processes_the_one_idle_longest_makes_room() {
+    let mut bench = Bench::new(LIMITS);
+    for (task, process) in [(0, 1), (1, 2), (2, 3)] {
+        bench.invoke(invocation(None, &[task], 512 + task)).unwrap();
+        bench.dispatch(0.0);
+        bench.pool.done(process, f64::from(task));
+    }
+    bench.invoke(invocation(None, &[3], 2048)).unwrap();
+    assert_eq!(bench.dispatch(5.0), "end 1 spawn 4 i-4");
+}
+
+#[test]
+fn an_idle_process_ends_when_its_keep_alive_is_over() {
+    let mut bench = Bench::new(LIMITS);
+    bench.invoke(invocation(None, &[0], 512)).unwrap();
+    bench.dispatch(0.0);
+    assert_eq!(bench.pool.next_expiry_ms(), None);
+    bench.pool.done(1, 10.0);
+    assert_eq!(bench.pool.next_expiry_ms(), Some(110.0));
+    assert_eq!(bench.dispatch(109.0), "");
+    assert_eq!(bench.dispatch(110.0), "end 1");
+    assert_eq!(bench.dispatch(111.0), "");
+}
+
+#[test]
+fn drain_ends_the_idle_and_leaves_the_busy() {
+    let mut bench = Bench::new(LIMITS);
+    for task in 0..2 {
+        bench.invoke(invocation(None, &[task], 512)).unwrap();
+    }
+    bench.dispatch(0.0);
+    bench.pool.done(1, 1.0);
+    assert_eq!(bench.pool.drain().iter().map(short).collect::<Vec<_>>(), ["end 1"]);
+    assert_eq!(bench.pool.status().busy, 1);
+    bench.invoke(invocation(None, &[2], 512)).unwrap();
+    assert_eq!(bench.dispatch(2.0), "spawn 3 i-3");
+}

@@ -1,0 +1,162 @@
+//! Settings of the local host. Times in ms, sizes in bytes, memory in MB.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use foresail_schemas::config::ResourceConfig;
+use foresail_schemas::platform::Platform;
+
+use crate::runtime::settings::StoreSettings;
+
+/// Most invocations that wait, by default.
+pub const QUEUE_MAX: u32 = 10_000;
+/// How long an idle worker stays, by default.
+pub const KEEP_ALIVE_MS: f64 = 60_000.0;
+/// Longest life of one invocation, by default: that of AWS Lambda.
+pub const LIFE_MS_MAX: f64 = 900_000.0;
+/// Largest output inside a commit record, by default.
+pub const INLINE_BYTES_MAX: u64 = 8192;
+/// Most bytes of objects that a worker keeps in memory, by default.
+pub const CACHE_BYTES_MAX: u64 = 256 << 20;
+/// How long a worker may take to end when it is told to, by default.
+pub const STOP_MS_MAX: f64 = 2_000.0;
+
+/// The program that a worker process runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerCommand {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+}
+
+/// Whether a worker gets the CPU share of its size.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CpuShare {
+    /// As much CPU time as its size says, where the system allows to hold it to that.
+    #[default]
+    Enforced,
+    /// As much as it takes.
+    Free,
+}
+
+/// Where workers put objects too large for a commit record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ObjectPlace {
+    /// Files below the data directory.
+    #[default]
+    Files,
+    /// Blobs of metad.
+    Metad,
+}
+
+/// Settings of the local host.
+#[derive(Debug, Clone)]
+pub struct LocalSettings {
+    /// Address to listen on; port 0 chooses a free one.
+    pub listen: SocketAddr,
+    /// Address of metad.
+    pub metad: String,
+    /// Token for metad, where it wants one.
+    pub token: Option<String>,
+    /// Directory for objects, measurements that wait, and the scratch files of workers.
+    pub data: PathBuf,
+    /// What a worker process runs; this very program where absent.
+    pub worker: Option<WorkerCommand>,
+    /// Where large objects lie.
+    pub objects: ObjectPlace,
+    /// Sizes offered; any where empty.
+    pub menu: Vec<ResourceConfig>,
+    /// Most workers that carry out an invocation at the same time.
+    pub concurrency_max: u32,
+    /// Most worker processes, idle ones included; past it the one idle longest is ended.
+    pub processes_max: u32,
+    /// Most invocations that wait for a place.
+    pub queue_max: u32,
+    /// How long an idle worker stays.
+    pub keep_alive_ms: f64,
+    /// A delay added to every cold start. It simulates the part that a remote platform has and a process does
+    /// not (image, sandbox); 0 is the truth of this machine.
+    pub cold_start_ms: f64,
+    /// Longest life of one invocation; its worker is killed then.
+    pub life_ms_max: f64,
+    /// Tasks that a worker runs at the same time.
+    pub lanes: u32,
+    /// Largest output that rides inside the commit record.
+    pub inline_bytes_max: u64,
+    /// Most bytes of objects that a worker keeps in memory.
+    pub cache_bytes_max: u64,
+    /// Whether a worker gets the CPU share of its size.
+    pub cpu_share: CpuShare,
+    /// How long a worker may take to end when it is told to; then it is killed.
+    pub stop_ms_max: f64,
+}
+
+impl LocalSettings {
+    /// The defaults: a free port, any size, as many workers at a time as there are cores.
+    #[must_use]
+    pub fn new(metad: impl Into<String>, data: impl Into<PathBuf>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            metad: metad.into(),
+            token: None,
+            data: data.into(),
+            worker: None,
+            objects: ObjectPlace::default(),
+            menu: Vec::new(),
+            concurrency_max: cores,
+            processes_max: processes_for(cores),
+            queue_max: QUEUE_MAX,
+            keep_alive_ms: KEEP_ALIVE_MS,
+            cold_start_ms: 0.0,
+            life_ms_max: LIFE_MS_MAX,
+            lanes: 1,
+            inline_bytes_max: INLINE_BYTES_MAX,
+            cache_bytes_max: CACHE_BYTES_MAX,
+            cpu_share: CpuShare::default(),
+            stop_ms_max: STOP_MS_MAX,
+        }
+    }
+
+    /// The same with the menu and the limits of a platform table, so that plans for it hold here.
+    #[must_use]
+    pub fn for_platform(self, platform: &Platform) -> Self {
+        Self {
+            menu: platform.menu.clone(),
+            concurrency_max: platform.concurrency_max,
+            processes_max: processes_for(platform.concurrency_max),
+            keep_alive_ms: platform.keep_alive_ms,
+            life_ms_max: platform.life_ms_max,
+            lanes: platform.lanes,
+            inline_bytes_max: platform.inline_bytes_max,
+            ..self
+        }
+    }
+
+    /// Where the objects of [`ObjectPlace::Files`] lie.
+    #[must_use]
+    pub fn objects_dir(&self) -> PathBuf {
+        self.data.join("objects")
+    }
+
+    pub(super) fn spool_dir(&self) -> PathBuf {
+        self.data.join("spool")
+    }
+
+    pub(super) fn scratch_dir(&self) -> PathBuf {
+        self.data.join("scratch")
+    }
+
+    pub(super) fn store(&self) -> StoreSettings {
+        match self.objects {
+            ObjectPlace::Files => StoreSettings::Files(self.objects_dir()),
+            ObjectPlace::Metad => StoreSettings::Metad,
+        }
+    }
+}
+
+/// Room for idle workers of several sizes beside the busy ones.
+fn processes_for(concurrency_max: u32) -> u32 {
+    concurrency_max.saturating_mul(4).max(16)
+}

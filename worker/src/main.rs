@@ -1,0 +1,147 @@
+//! `foresail-worker`: a worker with the built-in functions and commands, and the local host on its own.
+//!
+//! Started by a host it is a worker; `foresail-worker host` runs a host and prints its address on stdout.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use foresail_schemas::Platform;
+use foresail_worker::host::local::{CpuShare, LocalFaas, LocalSettings, ObjectPlace, WorkerCommand};
+use foresail_worker::{Registry, run_worker_if_asked};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Debug, Parser)]
+#[command(version, about = "Workers of Foresail, and the local host that starts them")]
+struct Arguments {
+    #[command(subcommand)]
+    command: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Run the local host until SIGINT or SIGTERM.
+    Host(Box<HostArguments>),
+}
+
+#[derive(Debug, clap::Args)]
+struct HostArguments {
+    /// Address to listen on; port 0 chooses a free one.
+    #[arg(long, env = "FORESAIL_HOST_LISTEN", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Address of metad.
+    #[arg(long, env = "FORESAIL_METAD", default_value = "http://127.0.0.1:7070")]
+    metad: String,
+    /// Token for metad, where it wants one.
+    #[arg(long, env = "FORESAIL_METAD_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Directory for objects, measurements that wait and scratch files.
+    #[arg(long, env = "FORESAIL_HOST_DATA", default_value = "foresail-data/host")]
+    data: PathBuf,
+    /// Platform whose menu and limits hold here.
+    #[arg(long, default_value = "local")]
+    platform: String,
+    /// Most workers that carry out an invocation at the same time [default: that of the platform].
+    #[arg(long)]
+    concurrency_max: Option<u32>,
+    /// Most invocations that wait for a place.
+    #[arg(long)]
+    queue_max: Option<u32>,
+    /// How long an idle worker stays, in ms [default: that of the platform].
+    #[arg(long)]
+    keep_alive_ms: Option<f64>,
+    /// Longest life of one invocation in ms [default: that of the platform].
+    #[arg(long)]
+    life_ms_max: Option<f64>,
+    /// A simulated delay added to every cold start, in ms.
+    #[arg(long, default_value_t = 0.0)]
+    cold_start_ms: f64,
+    /// Whether workers get the CPU share of their size.
+    #[arg(long, value_enum, default_value_t = Cpu::Enforced)]
+    cpu_share: Cpu,
+    /// Where objects too large for a commit record lie.
+    #[arg(long, value_enum, default_value_t = Objects::Files)]
+    objects: Objects,
+    /// The program of a worker [default: this one].
+    #[arg(long)]
+    worker: Option<PathBuf>,
+    /// Arguments of the program of a worker.
+    #[arg(last = true)]
+    worker_args: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Cpu {
+    Enforced,
+    Free,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Objects {
+    Files,
+    Metad,
+}
+
+fn main() -> ExitCode {
+    run_worker_if_asked(&Registry::new());
+    let Arguments { command: What::Host(arguments) } = Arguments::parse();
+    foresail_worker::runtime::log_to_stderr();
+    match host(*arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn host(arguments: HostArguments) -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut host = LocalFaas::start(settings(arguments)?)?;
+    // Handlers stand before the address is told: whoever reads it may stop the host at once.
+    let (mut terminate, mut interrupt) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "host listening on {}", host.url())?;
+    stdout.flush()?;
+    runtime.block_on(async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    });
+    host.stop();
+    Ok(())
+}
+
+fn settings(arguments: HostArguments) -> Result<LocalSettings, String> {
+    let platforms = Platform::built_in();
+    let platform = platforms.iter().find(|p| p.name.as_str() == arguments.platform).ok_or_else(|| {
+        let names: Vec<_> = platforms.iter().map(|p| format!("`{}`", p.name)).collect();
+        format!("--platform `{}` is not known; hint: use {}", arguments.platform, names.join(" or "))
+    })?;
+    let defaults = LocalSettings::new(arguments.metad, arguments.data).for_platform(platform);
+    Ok(LocalSettings {
+        listen: arguments.listen,
+        token: arguments.token,
+        worker: arguments.worker.map(|program| WorkerCommand { program, args: arguments.worker_args }),
+        objects: match arguments.objects {
+            Objects::Files => ObjectPlace::Files,
+            Objects::Metad => ObjectPlace::Metad,
+        },
+        concurrency_max: arguments.concurrency_max.unwrap_or(defaults.concurrency_max),
+        queue_max: arguments.queue_max.unwrap_or(defaults.queue_max),
+        keep_alive_ms: arguments.keep_alive_ms.unwrap_or(defaults.keep_alive_ms),
+        life_ms_max: arguments.life_ms_max.unwrap_or(defaults.life_ms_max),
+        cold_start_ms: arguments.cold_start_ms,
+        cpu_share: match arguments.cpu_share {
+            Cpu::Enforced => CpuShare::Enforced,
+            Cpu::Free => CpuShare::Free,
+        },
+        ..defaults
+    })
+}

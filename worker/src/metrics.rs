@@ -1,0 +1,324 @@
+//! Measurements of an invocation, on disk before they are sent, so that nothing is lost when metad or worker
+//! is.
+//!
+//! A spool file holds one batch: a header line and one line per record, appended as they are measured. The
+//! worker sends it when its invocation ends and deletes it when metad has acknowledged it. While a worker
+//! writes a file it holds its lock; the host sends again whatever lies there unlocked. A batch keeps its id,
+//! so a double delivery changes nothing.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use foresail_schemas::id::{BatchId, InstanceId, NAME_LEN_MAX, RunId, WorkflowName};
+use foresail_schemas::metric::{Batch, Record};
+use serde::{Deserialize, Serialize};
+
+use crate::metad::Metad;
+
+/// Most records in one batch of a worker.
+const RECORDS_PER_FILE_MAX: usize = 10_000;
+/// Most files that a spool keeps; past it the oldest are dropped.
+pub const SPOOL_FILES_MAX: usize = 10_000;
+/// Tries of a worker to send a batch before it leaves that to its host.
+const SEND_TRIES_MAX: u32 = 4;
+/// How long a worker tries to send before it leaves the rest to its host: meanwhile it takes a place.
+const SEND_LIMIT: Duration = Duration::from_secs(5);
+/// Pause after the first failed try; it doubles with each.
+const SEND_PAUSE_FIRST: Duration = Duration::from_millis(50);
+/// Ending of a file that waits to be sent.
+const WAITING: &str = "spool";
+/// Ending of a file that metad refused for good; kept for the user to look at.
+const REFUSED: &str = "refused";
+
+/// First line of a spool file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Header {
+    workflow: WorkflowName,
+    batch_id: BatchId,
+    run: RunId,
+    instance: InstanceId,
+}
+
+/// Collects the measurements of one invocation.
+#[derive(Debug)]
+pub struct Recorder {
+    dir: PathBuf,
+    workflow: WorkflowName,
+    run: RunId,
+    instance: InstanceId,
+    files: Vec<SpoolFile>,
+}
+
+#[derive(Debug)]
+struct SpoolFile {
+    path: PathBuf,
+    /// Holds the lock as long as it is open; nothing where the spool cannot be written.
+    file: Option<File>,
+    batch: Batch,
+}
+
+impl Recorder {
+    /// A recorder for `instance` that spools into `dir`.
+    #[must_use]
+    pub fn new(dir: &Path, workflow: WorkflowName, run: RunId, instance: InstanceId) -> Self {
+        Self { dir: dir.to_owned(), workflow, run, instance, files: Vec::new() }
+    }
+
+    /// Keeps a measurement, on disk where possible.
+    pub fn record(&mut self, record: Record) {
+        if self.files.last().is_none_or(|f| f.batch.records.len() >= RECORDS_PER_FILE_MAX) {
+            let next = self.open();
+            self.files.push(next);
+        }
+        let Some(spool) = self.files.last_mut() else { return };
+        if let Some(file) = &mut spool.file
+            && let Err(error) = write_line(file, &record)
+        {
+            tracing::warn!(%error, path = %spool.path.display(), "a measurement is kept in memory only");
+        }
+        spool.batch.records.push(record);
+    }
+
+    /// Sends everything; what metad does not take now stays in the spool for the host.
+    pub async fn send(self, metad: &Metad) {
+        if tokio::time::timeout(SEND_LIMIT, self.send_all(metad)).await.is_err() {
+            tracing::info!("metad is slow: measurements stay in the spool for the host");
+        }
+    }
+
+    async fn send_all(self, metad: &Metad) {
+        for spool in self.files {
+            let mut tries = 1;
+            while let Sent::Later = send(metad, &self.workflow, &spool.batch, &spool.path).await {
+                if tries >= SEND_TRIES_MAX {
+                    tracing::info!(path = %spool.path.display(), "measurements are left to the host");
+                    break;
+                }
+                tokio::time::sleep(SEND_PAUSE_FIRST * (1 << (tries - 1))).await;
+                tries += 1;
+            }
+        }
+    }
+
+    fn open(&self) -> SpoolFile {
+        let number = self.files.len() + 1;
+        let batch_id = batch_id(&self.run, &self.instance, number);
+        let path = self.dir.join(format!("{}.{number}.{WAITING}", self.instance));
+        let header = Header {
+            workflow: self.workflow.clone(),
+            batch_id: batch_id.clone(),
+            run: self.run.clone(),
+            instance: self.instance.clone(),
+        };
+        let file = create_locked(&path, &header)
+            .inspect_err(
+                |error| tracing::warn!(%error, path = %path.display(), "the spool cannot be written"),
+            )
+            .ok();
+        let (run, worker) = (Some(self.run.clone()), Some(self.instance.clone()));
+        SpoolFile { path, file, batch: Batch { batch_id, run, worker, records: Vec::new() } }
+    }
+}
+
+/// `{run}.{instance}.{number}`, shortened where the names are long.
+fn batch_id(run: &RunId, instance: &InstanceId, number: usize) -> BatchId {
+    let full = format!("{run}.{instance}.{number}");
+    if full.len() <= NAME_LEN_MAX {
+        return BatchId::new(full).expect("parts of legal names joined by dots are a legal name");
+    }
+    let hash = blake3::hash(full.as_bytes()).to_hex();
+    BatchId::new(hash.as_str()).expect("hexadecimal digits are a legal name")
+}
+
+fn write_line(file: &mut File, value: &impl Serialize) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    file.write_all(&line)
+}
+
+/// Creates the file under another name first: nobody must see it without its lock.
+fn create_locked(path: &Path, header: &Header) -> std::io::Result<File> {
+    let hidden = path.with_extension("new");
+    let mut file = File::create(&hidden)?;
+    file.lock()?;
+    write_line(&mut file, header)?;
+    fs::rename(&hidden, path)?;
+    Ok(file)
+}
+
+enum Sent {
+    Done,
+    Later,
+}
+
+/// Sends one batch and clears its file away: deleted when acknowledged, set aside when refused for good.
+async fn send(metad: &Metad, workflow: &WorkflowName, batch: &Batch, path: &Path) -> Sent {
+    match metad.send_batch(workflow, batch).await {
+        Ok(answer) => {
+            if !answer.rejected.is_empty() {
+                let rejected = &answer.rejected;
+                tracing::warn!(batch = %batch.batch_id, ?rejected, "metad set measurements aside");
+            }
+            let _ = fs::remove_file(path);
+            Sent::Done
+        }
+        Err(error) if error.is_retryable() => {
+            tracing::debug!(%error, batch = %batch.batch_id, "measurements were not taken yet");
+            Sent::Later
+        }
+        Err(error) => {
+            tracing::error!(%error, batch = %batch.batch_id, "measurements were refused and are set aside");
+            let _ = fs::rename(path, path.with_extension(REFUSED));
+            Sent::Done
+        }
+    }
+}
+
+/// What one pass over a spool did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpoolPass {
+    /// Files cleared away.
+    pub cleared: u64,
+    /// Files that wait for metad.
+    pub waiting: u64,
+    /// Files that a living worker writes.
+    pub in_use: u64,
+    /// Files dropped because the spool was full.
+    pub dropped: u64,
+}
+
+/// Sends what workers left in the spool `dir`; stops at the first file that metad does not take now.
+pub async fn send_left_over(dir: &Path, metad: &Metad) -> SpoolPass {
+    let mut pass = SpoolPass::default();
+    let mut files = off_thread(dir.to_owned(), |dir| waiting_files(&dir)).await.unwrap_or_default();
+    let surplus = files.len().saturating_sub(SPOOL_FILES_MAX);
+    for path in files.drain(..surplus) {
+        tracing::error!(path = %path.display(), "the spool is full: the oldest measurements are dropped");
+        let _ = fs::remove_file(path);
+        pass.dropped += 1;
+    }
+    for path in files {
+        let Ok(file) = File::open(&path) else { continue };
+        if file.try_lock().is_err() {
+            pass.in_use += 1;
+            continue;
+        }
+        let read = off_thread(path.clone(), |path| read(&path)).await.flatten();
+        let Some((workflow, batch)) = read else {
+            // Its worker died before the first complete line: there is nothing to send.
+            let _ = fs::remove_file(&path);
+            pass.cleared += 1;
+            continue;
+        };
+        match send(metad, &workflow, &batch, &path).await {
+            Sent::Done => pass.cleared += 1,
+            Sent::Later => {
+                pass.waiting += 1;
+                break;
+            }
+        }
+    }
+    pass
+}
+
+/// Reads files where that blocks nobody.
+async fn off_thread<T: Send + 'static>(path: PathBuf, read: fn(PathBuf) -> T) -> Option<T> {
+    tokio::task::spawn_blocking(move || read(path)).await.ok()
+}
+
+/// The files that wait, oldest first.
+fn waiting_files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries
+        .filter(|entry| entry.path().extension().is_some_and(|e| e == WAITING))
+        .map(|entry| (entry.metadata().and_then(|m| m.modified()).ok(), entry.path()))
+        .collect();
+    files.sort();
+    files.into_iter().map(|(_, path)| path).collect()
+}
+
+/// The batch of a file; its last line may be torn and is left out then.
+fn read(path: &Path) -> Option<(WorkflowName, Batch)> {
+    let text = fs::read_to_string(path).ok()?;
+    let mut lines = text.lines();
+    let header: Header = serde_json::from_str(lines.next()?).ok()?;
+    let records: Vec<Record> = lines.map_while(|line| serde_json::from_str(line).ok()).collect();
+    let (run, worker) = (Some(header.run), Some(header.instance));
+    let batch = Batch { batch_id: header.batch_id, run, worker, records };
+    (!batch.records.is_empty()).then_some((header.workflow, batch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use foresail_schemas::metric::{StartState, StartupRecord};
+
+    fn recorder(dir: &Path) -> Recorder {
+        let (run, instance) = (RunId::new("r-1").unwrap(), InstanceId::new("f-x-1").unwrap());
+        Recorder::new(dir, WorkflowName::new("w").unwrap(), run, instance)
+    }
+
+    fn startup(time_ms: f64) -> Record {
+        let (memory_mb, vcpu, at) = (512, None, None);
+        Record::Startup(StartupRecord { state: StartState::Warm, time_ms, memory_mb, vcpu, at })
+    }
+
+    #[test]
+    fn a_spool_file_gives_back_its_batch() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut recorder = recorder(dir.path());
+        recorder.record(startup(1.0));
+        recorder.record(startup(2.5));
+        let files = waiting_files(dir.path());
+        assert_eq!(files.len(), 1);
+        let (workflow, batch) = read(&files[0]).unwrap();
+        assert_eq!(workflow.as_str(), "w");
+        assert_eq!(batch, recorder.files[0].batch);
+        assert_eq!(batch.batch_id.as_str(), "r-1.f-x-1.1");
+    }
+
+    #[test]
+    fn a_torn_last_line_costs_that_record_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut recorder = recorder(dir.path());
+        recorder.record(startup(1.0));
+        recorder.files[0].file.as_mut().unwrap().write_all(b"{\"kind\":\"star").unwrap();
+        assert_eq!(read(&waiting_files(dir.path())[0]).unwrap().1.records, [startup(1.0)]);
+    }
+
+    #[test]
+    fn a_full_file_is_followed_by_another_with_its_own_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut recorder = recorder(dir.path());
+        (0..=RECORDS_PER_FILE_MAX).for_each(|_| recorder.record(startup(1.0)));
+        let ids: Vec<_> = recorder.files.iter().map(|f| f.batch.batch_id.to_string()).collect();
+        assert_eq!(ids, ["r-1.f-x-1.1", "r-1.f-x-1.2"]);
+    }
+
+    #[test]
+    fn long_names_still_give_a_legal_batch_id() {
+        let long = "x".repeat(NAME_LEN_MAX);
+        let (run, instance) = (RunId::new(&long).unwrap(), InstanceId::new(&long).unwrap());
+        assert_ne!(batch_id(&run, &instance, 1), batch_id(&run, &instance, 2));
+    }
+
+    #[tokio::test]
+    async fn without_metad_the_file_stays_and_a_file_in_use_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let nobody = Metad::new("http://127.0.0.1:9", None).unwrap();
+        let mut recorder = recorder(dir.path());
+        recorder.record(startup(1.0));
+        assert_eq!(
+            send_left_over(dir.path(), &nobody).await,
+            SpoolPass { in_use: 1, ..SpoolPass::default() }
+        );
+        recorder.send(&nobody).await;
+        assert_eq!(
+            send_left_over(dir.path(), &nobody).await,
+            SpoolPass { waiting: 1, ..SpoolPass::default() }
+        );
+        assert_eq!(waiting_files(dir.path()).len(), 1);
+    }
+}

@@ -1,0 +1,192 @@
+//! One invocation from its message to its end: what it needs from metad, its measurements, its run.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use foresail_choreography::{Worker, WorkerSettings};
+use foresail_schemas::id::InstanceId;
+use foresail_schemas::invocation::Invocation;
+use foresail_schemas::metric::{Record, StartState, StartupRecord};
+use foresail_schemas::run::{CurrentPlan, RunStatus, WorkerUsage};
+use jiff::Timestamp;
+use tokio::runtime::Handle;
+
+use super::invocation::Driver;
+use super::{KnownRun, Process};
+use crate::api::ApiError;
+use crate::data::Data;
+use crate::data::store::{BlobStore, FileStore, ObjectStore};
+use crate::metad::Metad;
+use crate::metrics::Recorder;
+use crate::runtime::settings::StoreSettings;
+
+/// How long an invocation tries to learn what it is to do.
+const BEGIN_LIMIT: Duration = Duration::from_secs(20);
+/// First pause after a failed try; it doubles up to [`PAUSE_MAX`].
+const PAUSE_FIRST: Duration = Duration::from_millis(25);
+/// Longest pause after a failed try.
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What the host said.
+pub(super) struct Started {
+    pub instance: InstanceId,
+    pub invocation: Invocation,
+    pub start: StartState,
+    pub invoked_at: Timestamp,
+}
+
+/// Carries out an invocation and says what it used.
+pub(super) async fn carry_out(process: &mut Process, started: Started) -> WorkerUsage {
+    let clock = Clock::start(started.invoked_at);
+    let instance = started.instance.clone();
+    match carry_out_checked(process, started, clock).await {
+        Ok(usage) => usage,
+        Err(error) => {
+            tracing::error!(%instance, "the invocation could not begin: {error}");
+            WorkerUsage { billed_ms: clock.billed_ms(), ..WorkerUsage::default() }
+        }
+    }
+}
+
+async fn carry_out_checked(
+    process: &mut Process,
+    started: Started,
+    clock: Clock,
+) -> Result<WorkerUsage, ApiError> {
+    let Started { instance, invocation, start, .. } = started;
+    let metad = process.metad(&invocation.metad)?;
+    let Some((known, last_event)) = begin(process, &metad, &invocation).await? else {
+        tracing::debug!(%instance, run = %invocation.run, "the run is over already");
+        return Ok(WorkerUsage { billed_ms: clock.billed_ms(), ..WorkerUsage::default() });
+    };
+    let settings = &process.settings;
+    let workflow = known.workflow.name().clone();
+    let mut recorder = Recorder::new(&settings.spool_dir, workflow, invocation.run.clone(), instance.clone());
+    recorder.record(Record::Startup(StartupRecord {
+        state: start,
+        time_ms: clock.startup_ms,
+        memory_mb: invocation.config.memory_mb,
+        vcpu: invocation.config.vcpu,
+        at: Some(Timestamp::now()),
+    }));
+    let machine = Worker::new(
+        WorkerSettings {
+            instance: instance.clone(),
+            worker: invocation.worker.clone(),
+            config: invocation.config,
+            start,
+            options: known.plan.options,
+            lanes: settings.lanes,
+            life_ends_ms: settings.life_ms_max - clock.startup_ms,
+        },
+        Arc::clone(known.workflow.graph()),
+        known.plan.epoch,
+        &known.plan.plan,
+        &invocation.tasks,
+    );
+    let (cache, inline_bytes_max) = (Arc::clone(&process.cache), settings.inline_bytes_max);
+    let store: Arc<dyn ObjectStore> = match &settings.store {
+        StoreSettings::Files(root) => Arc::new(FileStore::new(root)),
+        StoreSettings::Metad => {
+            Arc::new(BlobStore::new(metad.clone(), invocation.run.clone(), Handle::current()))
+        }
+    };
+    let data = Data::new(invocation.run.clone(), instance.clone(), store, cache, inline_bytes_max);
+    let driver = Driver {
+        instance,
+        invocation,
+        clock,
+        workflow: Arc::clone(&known.workflow),
+        last_event,
+        metad: metad.clone(),
+        host: process.host.clone(),
+        executors: process.executors.clone(),
+        scratch_dir: settings.scratch_dir.clone(),
+        data,
+    };
+    let (usage, newer_plan) = driver.drive(machine, &mut recorder).await;
+    if let Some((epoch, plan)) = newer_plan {
+        let (run, workflow) = (known.run.clone(), Arc::clone(&known.workflow));
+        let plan = CurrentPlan { epoch, plan, options: known.plan.options };
+        process.keep(Arc::new(KnownRun { run, workflow, plan }));
+    }
+    recorder.send(&metad).await;
+    Ok(usage)
+}
+
+/// Workflow and plan of the run and the number of its last event; nothing when the run is over.
+///
+/// Events are followed from here on, and the machine asks for what is ready only later: so none falls
+/// between.
+async fn begin(
+    process: &mut Process,
+    metad: &Metad,
+    invocation: &Invocation,
+) -> Result<Option<(Arc<KnownRun>, u64)>, ApiError> {
+    let run = &invocation.run;
+    let ends = Instant::now() + BEGIN_LIMIT;
+    let summary = patiently(ends, || metad.summary(run)).await?;
+    if summary.status != RunStatus::Running {
+        return Ok(None);
+    }
+    if let Some(known) = process.known(run).filter(|known| known.plan.epoch == summary.plan_epoch) {
+        return Ok(Some((known, summary.last_event)));
+    }
+    let workflow = match process.known(run) {
+        Some(known) => Arc::clone(&known.workflow),
+        None => Arc::new(patiently(ends, || metad.workflow(run)).await?),
+    };
+    let plan = patiently(ends, || metad.plan(run)).await?;
+    let known = Arc::new(KnownRun { run: run.clone(), workflow, plan });
+    process.keep(Arc::clone(&known));
+    Ok(Some((known, summary.last_event)))
+}
+
+/// Asks again while it can help and time is left.
+async fn patiently<T, F>(ends: Instant, mut ask: impl FnMut() -> F) -> Result<T, ApiError>
+where
+    F: Future<Output = Result<T, ApiError>>,
+{
+    let mut pause = PAUSE_FIRST;
+    loop {
+        match ask().await {
+            Err(error) if error.is_retryable() && Instant::now() + pause < ends => {
+                tracing::debug!(%error, "asking again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// The time of an invocation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    started: Instant,
+    /// From the invocation to the first instruction.
+    pub startup_ms: f64,
+}
+
+impl Clock {
+    fn start(invoked_at: Timestamp) -> Self {
+        let startup_ms = Timestamp::now().duration_since(invoked_at).as_secs_f64() * 1000.0;
+        // The wall clock of a machine may be set back; a start never takes less than nothing.
+        Self { started: Instant::now(), startup_ms: startup_ms.max(0.0) }
+    }
+
+    /// Time since the first instruction, in ms: the clock of the machine.
+    pub(super) fn now_ms(&self) -> f64 {
+        self.started.elapsed().as_secs_f64() * 1000.0
+    }
+
+    /// The moment at which [`Clock::now_ms`] is `at_ms`.
+    pub(super) fn instant(&self, at_ms: f64) -> Option<Instant> {
+        self.started.checked_add(Duration::try_from_secs_f64(at_ms.max(0.0) / 1000.0).ok()?)
+    }
+
+    /// Time since the invocation, its start included, in ms.
+    pub(super) fn billed_ms(&self) -> f64 {
+        self.startup_ms + self.now_ms()
+    }
+}

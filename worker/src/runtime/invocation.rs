@@ -1,0 +1,381 @@
+//! The driver of one invocation: carries out what the choreography machine asks for and tells it what came of
+//! it.
+//!
+//! The machine decides everything; here are only the hands: requests to metad and host, the blocking threads
+//! that run tasks, the timer. At most one request and `lanes` tasks are under way at a time, so the queue of
+//! events is bounded by the machine itself.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use foresail_choreography::{Action, Event, Executed, Invoke, Worker};
+use foresail_schemas::TaskName;
+use foresail_schemas::id::InstanceId;
+use foresail_schemas::invocation::Invocation;
+use foresail_schemas::metric::{Record, TaskRecord, TransferRecord};
+use foresail_schemas::plan::Plan;
+use foresail_schemas::run::{
+    Commit, CurrentPlan, Failure, FailureKind, Measured, Operation, OperationAnswer, OperationRequest,
+    OperationResult, RunStatus, WorkerUsage,
+};
+use foresail_schemas::workflow::{Input, Workflow};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::carry::{Clock, PAUSE_MAX};
+use super::listen::listen;
+use crate::data::{Data, Transfer};
+use crate::executor::{Call, Executors};
+use crate::host::{Host, HttpHost};
+use crate::metad::Metad;
+use crate::metrics::Recorder;
+use crate::note::Note;
+use crate::registry::{Cancel, TaskError};
+
+/// Events that wait for the machine.
+const EVENTS_MAX: usize = 1024;
+/// Tries to invoke another worker; what fails for good is repaired by the run's watchdog.
+const INVOKE_TRIES_MAX: u32 = 8;
+/// First pause after a failed invocation; it doubles up to [`PAUSE_MAX`].
+const INVOKE_PAUSE_FIRST: Duration = Duration::from_millis(20);
+/// How long the end of an invocation waits for invocations and deletions under way.
+const CHORES_LIMIT: Duration = Duration::from_secs(15);
+
+/// The hands of one invocation.
+pub(super) struct Driver {
+    pub instance: InstanceId,
+    pub invocation: Invocation,
+    pub clock: Clock,
+    pub workflow: Arc<Workflow>,
+    /// Number of the last event of the run when the invocation began.
+    pub last_event: u64,
+    pub metad: Metad,
+    pub host: HttpHost,
+    pub executors: Executors,
+    pub scratch_dir: PathBuf,
+    pub data: Data,
+}
+
+/// What is under way.
+struct UnderWay {
+    events: mpsc::Sender<Event>,
+    /// Answers that need no waiting.
+    ready: VecDeque<Event>,
+    running: HashMap<u32, Cancel>,
+    /// Requests, tasks, the listener: of no interest any more when the invocation is over.
+    work: JoinSet<()>,
+    /// Invocations and deletions: finished before the invocation ends.
+    chores: JoinSet<()>,
+    wake: Option<Instant>,
+    newer_plan: Option<(u64, Plan)>,
+}
+
+impl Driver {
+    /// Runs the machine to its end; gives what the invocation used and the plan, where it was replaced
+    /// meanwhile.
+    pub(super) async fn drive(
+        self,
+        mut machine: Worker,
+        recorder: &mut Recorder,
+    ) -> (WorkerUsage, Option<(u64, Plan)>) {
+        let (events, mut happened) = mpsc::channel(EVENTS_MAX);
+        let mut under_way = UnderWay {
+            events,
+            ready: VecDeque::new(),
+            running: HashMap::new(),
+            work: JoinSet::new(),
+            chores: JoinSet::new(),
+            wake: None,
+            newer_plan: None,
+        };
+        let mut actions = Vec::new();
+        machine.start(self.clock.now_ms(), &mut actions);
+        while self.perform(&mut actions, &mut under_way) {
+            let event = next_event(&mut under_way, &mut happened).await;
+            self.note_event(&event, &mut under_way, recorder);
+            machine.handle(event, self.clock.now_ms(), &mut actions);
+        }
+        let usage = self.usage();
+        self.end(&mut under_way, recorder).await;
+        (usage, under_way.newer_plan)
+    }
+
+    /// Carries out the actions; false when the invocation is over.
+    fn perform(&self, actions: &mut Vec<Action>, under_way: &mut UnderWay) -> bool {
+        let mut goes_on = true;
+        for action in actions.drain(..) {
+            match action {
+                Action::Operate { request, operations } => self.operate(request, operations, under_way),
+                Action::Execute { task, attempt, parents } => self.execute(task, attempt, parents, under_way),
+                Action::Abort { task } => under_way.running.remove(&task).into_iter().for_each(|c| c.set()),
+                Action::Discard { task, attempt } => self.discard(task, attempt, under_way),
+                Action::Invoke(invoke) => self.invoke(invoke, under_way),
+                Action::Listen => {
+                    let (metad, run) = (self.metad.clone(), self.invocation.run.clone());
+                    under_way.work.spawn(listen(metad, run, self.last_event, under_way.events.clone()));
+                }
+                Action::ReadPlan => self.read_plan(under_way),
+                Action::ReadUsage => {
+                    under_way.ready.push_back(Event::UsageRead { usage: self.usage() });
+                }
+                Action::WakeAt { at_ms } => under_way.wake = self.clock.instant(at_ms),
+                Action::Finished => goes_on = false,
+            }
+        }
+        goes_on
+    }
+
+    fn usage(&self) -> WorkerUsage {
+        WorkerUsage { billed_ms: self.clock.billed_ms(), ..self.data.usage() }
+    }
+
+    fn operate(&self, request: u64, operations: Vec<Operation>, under_way: &mut UnderWay) {
+        let (metad, run, events) =
+            (self.metad.clone(), self.invocation.run.clone(), under_way.events.clone());
+        under_way.work.spawn(async move {
+            let body = OperationRequest { operations };
+            let event = match metad.operate(&run, &body).await {
+                Ok(answer) => Event::Answered { request, answer },
+                Err(error) if error.is_missing() => {
+                    tracing::warn!(%error, "the run is gone");
+                    Event::Answered { request, answer: run_over(body.operations.len()) }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "operations are sent again");
+                    Event::Unanswered { request }
+                }
+            };
+            let _ = events.send(event).await;
+        });
+    }
+
+    fn execute(&self, task: u32, attempt: u32, parents: Vec<Commit>, under_way: &mut UnderWay) {
+        let cancel = Cancel::default();
+        under_way.running.insert(task, cancel.clone());
+        let attempt_of = Attempt {
+            workflow: Arc::clone(&self.workflow),
+            data: self.data.clone(),
+            executors: self.executors.clone(),
+            scratch_dir: self.scratch_dir.clone(),
+            invocation: self.invocation.clone(),
+            instance: self.instance.clone(),
+            task,
+            attempt,
+            cancel,
+        };
+        let (id, events) = (self.workflow.task(task).id.clone(), under_way.events.clone());
+        under_way.work.spawn(async move {
+            let outcome = tokio::task::spawn_blocking(move || attempt_of.run(&parents)).await;
+            let outcome = outcome.unwrap_or_else(|crash| {
+                Err(TaskError::of(FailureKind::TaskCrash, format!("the executor crashed: {crash}")))
+            });
+            let outcome = outcome.map_err(|TaskError { kind, message }| {
+                tracing::info!(task = %id, attempt, %message, "the attempt failed");
+                Failure { task: Some(id), attempt, kind, message }
+            });
+            let _ = events.send(Event::Executed { task, attempt, outcome }).await;
+        });
+    }
+
+    fn discard(&self, task: u32, attempt: u32, under_way: &mut UnderWay) {
+        let (data, workflow) = (self.data.clone(), Arc::clone(&self.workflow));
+        under_way.chores.spawn_blocking(move || data.discard(&workflow, task, attempt));
+    }
+
+    fn invoke(&self, invoke: Invoke, under_way: &mut UnderWay) {
+        let Invoke { worker, config, tasks } = invoke;
+        let (run, metad) = (self.invocation.run.clone(), self.invocation.metad.clone());
+        let invocation = Invocation { run, worker, config, tasks, metad };
+        under_way.chores.spawn(invoke_patiently(self.host.clone(), invocation));
+    }
+
+    fn read_plan(&self, under_way: &mut UnderWay) {
+        let (metad, run, events) =
+            (self.metad.clone(), self.invocation.run.clone(), under_way.events.clone());
+        under_way.work.spawn(async move {
+            let mut pause = INVOKE_PAUSE_FIRST;
+            // Ends with the invocation at the latest, whose life is limited.
+            loop {
+                match metad.plan(&run).await {
+                    Ok(CurrentPlan { epoch, plan, .. }) => {
+                        let _ = events.send(Event::PlanRead { epoch, plan }).await;
+                        return;
+                    }
+                    Err(error) => tracing::warn!(%error, "the new plan is asked for again"),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        });
+    }
+
+    /// Keeps what an event says besides what the machine makes of it.
+    fn note_event(&self, event: &Event, under_way: &mut UnderWay, recorder: &mut Recorder) {
+        match event {
+            Event::Executed { task, attempt, outcome } => {
+                under_way.running.remove(task);
+                if let Ok(executed) = outcome {
+                    recorder.record(self.task_record(*task, *attempt, &executed.measured));
+                }
+                self.record_transfers(recorder);
+            }
+            Event::PlanRead { epoch, plan } => {
+                under_way.newer_plan = Some((*epoch, plan.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    fn task_record(&self, task: u32, attempt: u32, measured: &Measured) -> Record {
+        let config = self.invocation.config;
+        Record::Task(TaskRecord {
+            task: self.workflow.task(task).name.clone(),
+            memory_mb: config.memory_mb,
+            vcpu: config.vcpu,
+            input_bytes: measured.input_bytes,
+            output_bytes: Some(measured.output_bytes),
+            exec_ms: measured.exec_ms,
+            peak_memory_mb: Some(measured.peak_memory_mb).filter(|mb| *mb > 0.0),
+            attempt,
+            at: Some(Timestamp::now()),
+        })
+    }
+
+    fn record_transfers(&self, recorder: &mut Recorder) {
+        let config = self.invocation.config;
+        for Transfer { direction, bytes, time_ms, store } in self.data.take_transfers() {
+            recorder.record(Record::Transfer(TransferRecord {
+                direction,
+                bytes,
+                time_ms,
+                memory_mb: config.memory_mb,
+                vcpu: config.vcpu,
+                store: TaskName::new(store).ok(),
+                at: Some(Timestamp::now()),
+            }));
+        }
+    }
+
+    /// Stops what is of no interest any more and waits, within a limit, for what others count on.
+    async fn end(&self, under_way: &mut UnderWay, recorder: &mut Recorder) {
+        under_way.running.drain().for_each(|(_, cancel)| cancel.set());
+        under_way.work.abort_all();
+        let chores = async { while under_way.chores.join_next().await.is_some() {} };
+        if tokio::time::timeout(CHORES_LIMIT, chores).await.is_err() {
+            tracing::warn!("invocations of other workers are left to the watchdog of the run");
+            under_way.chores.abort_all();
+        }
+        self.record_transfers(recorder);
+    }
+}
+
+/// What a store that does not know the run any more means: nothing can be changed, nothing is left to do.
+fn run_over(operations: usize) -> OperationAnswer {
+    let results = vec![OperationResult::RunOver; operations];
+    OperationAnswer { status: RunStatus::Cancelled, plan_epoch: 0, results }
+}
+
+async fn next_event(under_way: &mut UnderWay, happened: &mut mpsc::Receiver<Event>) -> Event {
+    if let Some(event) = under_way.ready.pop_front() {
+        return event;
+    }
+    while under_way.work.try_join_next().is_some() {}
+    let wake = async {
+        match under_way.wake {
+            Some(at) => tokio::time::sleep_until(at.into()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        event = happened.recv() => event.unwrap_or(Event::Tick),
+        () = wake => {
+            under_way.wake = None;
+            Event::Tick
+        }
+    }
+}
+
+async fn invoke_patiently(host: HttpHost, invocation: Invocation) {
+    let mut pause = INVOKE_PAUSE_FIRST;
+    for tries in 1.. {
+        match host.invoke(invocation.clone()).await {
+            Ok(invoked) => {
+                tracing::debug!(instance = %invoked.instance, "invoked");
+                return;
+            }
+            Err(error) if tries >= INVOKE_TRIES_MAX || !error.is_retryable() => {
+                tracing::warn!(%error, "an invocation is left to the watchdog of the run");
+                return;
+            }
+            Err(_) => tokio::time::sleep(pause).await,
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// One attempt, as a blocking thread runs it.
+struct Attempt {
+    workflow: Arc<Workflow>,
+    data: Data,
+    executors: Executors,
+    scratch_dir: PathBuf,
+    invocation: Invocation,
+    instance: InstanceId,
+    task: u32,
+    attempt: u32,
+    cancel: Cancel,
+}
+
+impl Attempt {
+    fn run(self, parents: &[Commit]) -> Result<Executed, TaskError> {
+        let (task, attempt) = (self.task, self.attempt);
+        let _pinned = self.note().pin(&self.scratch_dir);
+        let began = Instant::now();
+        let inputs = self.data.gather(&self.workflow, task, parents)?;
+        let download_ms = ms_since(began);
+        let input_bytes = self.input_bytes(&inputs);
+        let call = Call {
+            run: self.invocation.run.clone(),
+            workflow: Arc::clone(&self.workflow),
+            task,
+            attempt,
+            inputs,
+            cancel: self.cancel,
+        };
+        let ran = self.executors.execute(&call)?;
+        drop(call);
+        let began = Instant::now();
+        let output_bytes = ran.outputs.iter().map(|o| o.len() as u64).sum();
+        let outputs = self.data.store(&self.workflow, task, attempt, ran.outputs)?;
+        let measured = Measured {
+            download_ms,
+            exec_ms: ran.exec_ms,
+            upload_ms: ms_since(began),
+            input_bytes,
+            output_bytes,
+            peak_memory_mb: ran.peak_memory_mb,
+        };
+        Ok(Executed { outputs, measured })
+    }
+
+    fn note(&self) -> Note {
+        let (run, instance) = (self.invocation.run.clone(), self.instance.clone());
+        let task_id = self.workflow.task(self.task).id.clone();
+        Note { run, instance, task: self.task, task_id, attempt: self.attempt }
+    }
+
+    /// Objects only, as planners count them: values stand in the workflow and are not moved.
+    fn input_bytes(&self, inputs: &[bytes::Bytes]) -> u64 {
+        let specs = &self.workflow.task(self.task).inputs;
+        let objects = specs.iter().zip(inputs).filter(|(spec, _)| !matches!(spec, Input::Value { .. }));
+        objects.map(|(_, bytes)| bytes.len() as u64).sum()
+    }
+}
+
+fn ms_since(began: Instant) -> f64 {
+    began.elapsed().as_secs_f64() * 1000.0
+}

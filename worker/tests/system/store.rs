@@ -1,0 +1,222 @@
+//! A store of runs in memory behind HTTP: the real ledger, without disk.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use foresail_choreography::Ledger;
+use foresail_schemas::error::{ErrorCode, Problem};
+use foresail_schemas::metric::{Batch, BatchAnswer, Record};
+use foresail_schemas::plan::Plan;
+use foresail_schemas::run::{
+    CurrentPlan, EventPage, OperationAnswer, OperationRequest, RunEvent, RunOptions, RunStatus, RunSummary,
+};
+use foresail_schemas::{RunId, Workflow};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+/// One run.
+pub struct Run {
+    pub workflow: Workflow,
+    plan: Plan,
+    options: RunOptions,
+    pub ledger: Ledger,
+    pub events: Vec<RunEvent>,
+    began: Instant,
+}
+
+/// What the store holds.
+#[derive(Default)]
+pub struct Held {
+    pub runs: HashMap<RunId, Run>,
+    pub batches: Vec<Batch>,
+    pub blobs: HashMap<String, Bytes>,
+    pub takes_batches: Option<StatusCode>,
+}
+
+/// A running store.
+#[derive(Clone)]
+pub struct Store {
+    pub url: String,
+    held: Arc<Mutex<Held>>,
+}
+
+impl Store {
+    pub fn start() -> Self {
+        let held = Arc::new(Mutex::new(Held::default()));
+        let (say, address) = std::sync::mpsc::channel();
+        let routes = routes(Arc::clone(&held));
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                say.send(listener.local_addr().unwrap()).unwrap();
+                axum::serve(listener, routes).await.unwrap();
+            });
+        });
+        Self { url: format!("http://{}", address.recv().unwrap()), held }
+    }
+
+    pub fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap()
+    }
+
+    pub fn create(&self, run: &RunId, workflow: &Workflow, plan: &Plan, options: RunOptions) {
+        plan.check(workflow).unwrap();
+        let mut ledger = Ledger::new(workflow, options);
+        let events = ledger.begin(0.0);
+        let (workflow, plan, began) = (workflow.clone(), plan.clone(), Instant::now());
+        self.held().runs.insert(run.clone(), Run { workflow, plan, options, ledger, events, began });
+    }
+
+    pub fn status(&self, run: &RunId) -> RunStatus {
+        self.held().runs[run].ledger.status()
+    }
+
+    pub fn records(&self) -> Vec<Record> {
+        self.held().batches.iter().flat_map(|b| b.records.clone()).collect()
+    }
+}
+
+type Shared = State<Arc<Mutex<Held>>>;
+
+fn routes(held: Arc<Mutex<Held>>) -> Router {
+    Router::new()
+        .route("/v1/runs/{run}", get(summary))
+        .route("/v1/runs/{run}/workflow", get(workflow))
+        .route("/v1/runs/{run}/plan", get(plan))
+        .route("/v1/runs/{run}/operations", post(operations))
+        .route("/v1/runs/{run}/events", get(events))
+        .route("/v1/runs/{run}/blobs/{*key}", put(put_blob).get(get_blob).delete(delete_blob))
+        .route("/v1/workflows/{workflow}/batches", post(batches))
+        .with_state(held)
+}
+
+fn missing() -> Response {
+    let problem = Problem::new(ErrorCode::RunNotFound, "no such run");
+    (StatusCode::NOT_FOUND, Json(problem)).into_response()
+}
+
+fn with_run(held: &Mutex<Held>, run: &RunId, read: impl FnOnce(&mut Run) -> Response) -> Response {
+    held.lock().unwrap().runs.get_mut(run).map_or_else(missing, read)
+}
+
+fn summary_of(id: &RunId, run: &Run) -> RunSummary {
+    let now_ms = run.began.elapsed().as_secs_f64() * 1000.0;
+    let sums = run.ledger.summary(now_ms);
+    RunSummary {
+        run: id.clone(),
+        workflow: run.workflow.name().clone(),
+        status: run.ledger.status(),
+        failure: sums.failure,
+        created_at: Timestamp::now(),
+        planner: run.plan.planner.clone(),
+        plan_epoch: run.ledger.plan_epoch(),
+        tasks: run.workflow.tasks().len() as u64,
+        committed: sums.committed,
+        running: sums.running,
+        retries: sums.retries,
+        elapsed_ms: sums.elapsed_ms,
+        predicted: run.plan.predicted,
+        usage: sums.usage,
+        last_event: run.ledger.last_seq(),
+    }
+}
+
+impl Store {
+    pub fn summary(&self, run: &RunId) -> RunSummary {
+        summary_of(run, &self.held().runs[run])
+    }
+}
+
+async fn summary(State(held): Shared, Path(id): Path<RunId>) -> Response {
+    with_run(&held, &id, |run| Json(summary_of(&id, run)).into_response())
+}
+
+async fn workflow(State(held): Shared, Path(id): Path<RunId>) -> Response {
+    with_run(&held, &id, |run| Json(&run.workflow).into_response())
+}
+
+async fn plan(State(held): Shared, Path(id): Path<RunId>) -> Response {
+    with_run(&held, &id, |run| {
+        let (epoch, plan, options) = (run.ledger.plan_epoch(), run.plan.clone(), run.options);
+        Json(CurrentPlan { epoch, plan, options }).into_response()
+    })
+}
+
+async fn operations(State(held): Shared, Path(id): Path<RunId>, body: Json<OperationRequest>) -> Response {
+    with_run(&held, &id, |run| {
+        let now_ms = run.began.elapsed().as_secs_f64() * 1000.0;
+        let mut results = Vec::new();
+        for operation in &body.operations {
+            let (result, events) = run.ledger.apply(operation, now_ms);
+            results.push(result);
+            run.events.extend(events);
+        }
+        let (status, plan_epoch) = (run.ledger.status(), run.ledger.plan_epoch());
+        Json(OperationAnswer { status, plan_epoch, results }).into_response()
+    })
+}
+
+#[derive(Deserialize)]
+struct Following {
+    after: u64,
+    wait_ms: u64,
+    kinds: String,
+}
+
+async fn events(State(held): Shared, Path(id): Path<RunId>, Query(asked): Query<Following>) -> Response {
+    let ends = Instant::now() + Duration::from_millis(asked.wait_ms);
+    loop {
+        let page = held.lock().unwrap().runs.get(&id).map(|run| {
+            let wanted = |e: &&RunEvent| {
+                e.seq > asked.after && asked.kinds.split(',').any(|kind| kind == e.change.kind())
+            };
+            let events: Vec<RunEvent> = run.events.iter().filter(wanted).cloned().collect();
+            EventPage { status: run.ledger.status(), events, next_after: run.ledger.last_seq() }
+        });
+        let Some(page) = page else { return missing() };
+        let is_news = !page.events.is_empty() || page.status != RunStatus::Running;
+        if is_news || Instant::now() >= ends {
+            return Json(page).into_response();
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn put_blob(State(held): Shared, Path((run, key)): Path<(String, String)>, body: Bytes) -> StatusCode {
+    held.lock().unwrap().blobs.insert(format!("{run}/{key}"), body);
+    StatusCode::NO_CONTENT
+}
+
+async fn get_blob(State(held): Shared, Path((run, key)): Path<(String, String)>) -> Response {
+    match held.lock().unwrap().blobs.get(&format!("{run}/{key}")) {
+        Some(blob) => blob.clone().into_response(),
+        None => (StatusCode::NOT_FOUND, Json(Problem::new(ErrorCode::BlobNotFound, "no such blob")))
+            .into_response(),
+    }
+}
+
+async fn delete_blob(State(held): Shared, Path((run, key)): Path<(String, String)>) -> StatusCode {
+    held.lock().unwrap().blobs.remove(&format!("{run}/{key}"));
+    StatusCode::NO_CONTENT
+}
+
+async fn batches(State(held): Shared, Json(batch): Json<Batch>) -> Response {
+    let mut held = held.lock().unwrap();
+    if let Some(status) = held.takes_batches {
+        return (status, Json(Problem::new(ErrorCode::Unavailable, "not now"))).into_response();
+    }
+    let duplicate = held.batches.iter().any(|b| b.batch_id == batch.batch_id);
+    let accepted = batch.records.len() as u64;
+    if !duplicate {
+        held.batches.push(batch);
+    }
+    Json(BatchAnswer { accepted, duplicate, rejected: Vec::new(), epoch: 1 }).into_response()
+}
