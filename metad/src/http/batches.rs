@@ -1,0 +1,237 @@
+//! `POST /v1/workflows/{workflow}/batches`: parse, set bad records aside, hand over, answer.
+//!
+//! The typed form is tried first, because almost every batch is good. When it fails, the records are taken
+//! one by one from their raw text, so that a bad one costs nobody but itself.
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use foresail_schemas::metric::{Record, Rejected};
+use foresail_schemas::{BatchId, ErrorCode, InstanceId, RunId, WorkflowName};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::reply::{Answer, Failure, NDJSON, json};
+use super::take::{App, Content, PathOf, QueryOf, by_size, invalid_json, media_type};
+use crate::write::{Command, Ingest};
+
+/// Longest text of a bad record that is kept whole, in bytes.
+const QUARANTINED_BYTES_MAX: usize = 16 << 10;
+
+/// What may stand in the address instead of the body.
+#[derive(Debug, Default, Clone, Deserialize)]
+pub struct Origin {
+    batch_id: Option<BatchId>,
+    run: Option<RunId>,
+    worker: Option<InstanceId>,
+}
+
+/// The body, with records as records or as their raw text.
+#[derive(Deserialize)]
+struct Form<R> {
+    batch_id: Option<BatchId>,
+    run: Option<RunId>,
+    worker: Option<InstanceId>,
+    records: Vec<R>,
+}
+
+impl<R> Form<R> {
+    fn open(self) -> (Vec<R>, Parsed) {
+        let origin = Origin { batch_id: self.batch_id, run: self.run, worker: self.worker };
+        (self.records, Parsed { origin, ..Parsed::default() })
+    }
+}
+
+/// A batch as parsed.
+#[derive(Debug, Default)]
+struct Parsed {
+    origin: Origin,
+    records: Vec<Record>,
+    rejected: Vec<(Rejected, serde_json::Value)>,
+}
+
+/// Stores a batch.
+pub async fn post(
+    State(app): State<App>,
+    PathOf(workflow): PathOf<WorkflowName>,
+    QueryOf(query): QueryOf<Origin>,
+    headers: HeaderMap,
+    content: Content,
+) -> Answer {
+    let lines = match media_type(&headers).as_deref() {
+        None | Some("application/json") => false,
+        Some(NDJSON | "application/jsonl" | "application/ndjson") => true,
+        Some(other) => {
+            let detail = format!("`{other}` is not taken here, application/json and {NDJSON} are");
+            return Err(Failure::new(ErrorCode::UnsupportedMediaType, detail));
+        }
+    };
+    let limit = app.settings.batch_records_max;
+    let bytes = content.bytes.clone();
+    let parsed = by_size(bytes.len(), move || match lines {
+        true => parse_lines(&bytes, limit),
+        false => parse_json(&bytes, limit),
+    });
+    let batch = ingest(workflow, parsed.await??, query, &headers)?;
+    let answer = app.change(|reply| Command::Ingest(Box::new(batch), reply)).await?;
+    Ok(json(&answer))
+}
+
+fn ingest(
+    workflow: WorkflowName,
+    parsed: Parsed,
+    query: Origin,
+    headers: &HeaderMap,
+) -> Result<Ingest, Failure> {
+    let Parsed { origin, records, rejected } = parsed;
+    let batch_id = one_id([idempotency_key(headers)?, origin.batch_id, query.batch_id])?;
+    let (run, worker) = (origin.run.or(query.run), origin.worker.or(query.worker));
+    Ok(Ingest { workflow, batch_id, run, worker, arrival: Timestamp::now(), records, rejected })
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<BatchId>, Failure> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    // The draft of the header writes a quoted string; many clients leave the quotes out.
+    let text = value.to_str().unwrap_or_default().trim().trim_matches('"');
+    let id = BatchId::new(text);
+    id.map(Some).map_err(|e| Failure::new(ErrorCode::InvalidName, format!("header Idempotency-Key: {e}")))
+}
+
+fn one_id(places: [Option<BatchId>; 3]) -> Result<BatchId, Failure> {
+    let mut given = places.into_iter().flatten();
+    let Some(id) = given.next() else {
+        let detail = "the batch has no id: neither `batch_id` in the body nor the header Idempotency-Key";
+        return Err(Failure::new(ErrorCode::InvalidBody, detail));
+    };
+    match given.find(|other| *other != id) {
+        None => Ok(id),
+        Some(other) => {
+            let detail = format!("the batch has two ids, `{id}` and `{other}`");
+            Err(Failure::new(ErrorCode::InvalidBody, detail))
+        }
+    }
+}
+
+fn too_many(records: usize, limit: u64) -> Result<(), Failure> {
+    if records as u64 <= limit {
+        return Ok(());
+    }
+    let detail = format!("the batch has `{records}` records, at most {limit} are taken");
+    Err(Failure::limit(ErrorCode::TooMany, detail, limit))
+}
+
+fn parse_json(bytes: &[u8], limit: u64) -> Result<Parsed, Failure> {
+    if let Ok(form) = serde_json::from_slice::<Form<Record>>(bytes) {
+        let (records, mut parsed) = form.open();
+        too_many(records.len(), limit)?;
+        for (record, index) in records.into_iter().zip(0..) {
+            match record.check() {
+                Ok(()) => parsed.records.push(record),
+                Err(detail) => {
+                    let value = serde_json::to_value(&record).unwrap_or_default();
+                    parsed.reject(index, detail, value);
+                }
+            }
+        }
+        return Ok(parsed);
+    }
+    let form: Form<&RawValue> = serde_json::from_slice(bytes).map_err(|e| invalid_json(&e))?;
+    let (records, mut parsed) = form.open();
+    too_many(records.len(), limit)?;
+    for (raw, index) in records.into_iter().zip(0..) {
+        parsed.take(index, raw.get());
+    }
+    Ok(parsed)
+}
+
+fn parse_lines(bytes: &[u8], limit: u64) -> Result<Parsed, Failure> {
+    let mut parsed = Parsed::default();
+    let lines = bytes.split(|&b| b == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    for (line, index) in lines.zip(0u64..) {
+        too_many(index as usize + 1, limit)?;
+        parsed.take(index, &String::from_utf8_lossy(line));
+    }
+    Ok(parsed)
+}
+
+impl Parsed {
+    fn take(&mut self, index: u64, text: &str) {
+        let record = serde_json::from_str::<Record>(text).map_err(|e| e.to_string());
+        match record.and_then(|r| r.check().map(|()| r)) {
+            Ok(record) => self.records.push(record),
+            Err(detail) => self.reject(index, detail, as_it_came(text)),
+        }
+    }
+
+    fn reject(&mut self, index: u64, detail: String, record: serde_json::Value) {
+        self.rejected.push((Rejected { index, code: ErrorCode::InvalidRecord, detail }, record));
+    }
+}
+
+/// The record as a value, or as text where it is none or is too long.
+fn as_it_came(text: &str) -> serde_json::Value {
+    if text.len() <= QUARANTINED_BYTES_MAX
+        && let Ok(value) = serde_json::from_str(text)
+    {
+        return value;
+    }
+    text.chars().take(QUARANTINED_BYTES_MAX).collect::<String>().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{"kind":"startup","state":"cold","time_ms":640.2,"memory_mb":1769}"#;
+
+    fn indices(parsed: &Parsed) -> Vec<u64> {
+        parsed.rejected.iter().map(|(r, _)| r.index).collect()
+    }
+
+    #[test]
+    fn bad_records_are_set_aside_and_good_ones_are_kept() {
+        for bad in [
+            r#"{"kind":"startup","state":"tepid","time_ms":1,"memory_mb":1}"#,
+            r#"{"kind":"startup","state":"cold","time_ms":-1,"memory_mb":1}"#,
+            r#"{"kind":"startup","state":"cold","time_ms":1e999,"memory_mb":1}"#,
+            r#"{"kind":"startup","state":"cold","time_ms":1,"memory_mb":0}"#,
+            r#"{"kind":"task","task":"a b","memory_mb":1,"exec_ms":1}"#,
+            r#"{"kind":"task","task":"a","memory_mb":1,"exec_ms":1,"attempt":0}"#,
+            r#"{"kind":"unheard"}"#,
+            "17",
+            "null",
+        ] {
+            let body = format!(r#"{{"batch_id":"b","records":[{GOOD},{bad},{GOOD}]}}"#);
+            let parsed = parse_json(body.as_bytes(), 9).unwrap();
+            assert_eq!((parsed.records.len(), indices(&parsed)), (2, vec![1]), "{bad}");
+            let lines = format!("{GOOD}\n\n{bad}\r\n{GOOD}");
+            let parsed = parse_lines(lines.as_bytes(), 9).unwrap();
+            assert_eq!((parsed.records.len(), indices(&parsed)), (2, vec![1]), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_no_json_is_kept_as_text() {
+        let parsed = parse_lines(b"{oops\n", 9).unwrap();
+        assert_eq!(parsed.rejected[0].1, serde_json::json!("{oops"));
+    }
+
+    #[test]
+    fn more_records_than_the_limit_are_refused_with_it() {
+        let body = format!(r#"{{"batch_id":"b","records":[{GOOD},{GOOD},{GOOD}]}}"#);
+        let lines = format!("{GOOD}\n{GOOD}\n{GOOD}");
+        for refused in [parse_json(body.as_bytes(), 2), parse_lines(lines.as_bytes(), 2)] {
+            let problem = refused.unwrap_err().0;
+            assert_eq!((problem.code, problem.limit), (ErrorCode::TooMany, Some(2)));
+        }
+    }
+
+    #[test]
+    fn the_id_comes_from_anywhere_but_only_once() {
+        let id = |text: &str| Some(BatchId::new(text).unwrap());
+        assert_eq!(one_id([None, id("a"), None]).unwrap().as_str(), "a");
+        assert_eq!(one_id([id("a"), id("a"), None]).unwrap().as_str(), "a");
+        assert!(one_id([id("a"), id("b"), None]).is_err());
+        assert!(one_id([None, None, None]).is_err());
+    }
+}

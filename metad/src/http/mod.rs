@@ -1,0 +1,100 @@
+//! The REST API: parse, hand over to the domain, reply. No logic lives here, and no write happens here.
+//!
+//! What every request passes, outside in: counting, the token, a place among the requests under way and a
+//! time limit, the size and the encoding of its body. Whatever fails is answered as problem+json, unknown
+//! addresses included.
+
+mod batches;
+mod blobs;
+mod events;
+mod gate;
+mod predictions;
+mod reply;
+mod runs;
+mod service;
+mod take;
+mod workflows;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{Method, Uri};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post, put};
+use axum::{Router, routing::MethodRouter};
+use foresail_schemas::ErrorCode;
+use tower::ServiceBuilder;
+use tower_http::decompression::{DecompressionBody, RequestDecompressionLayer};
+
+use crate::shared::Shared;
+use reply::Failure;
+use take::App;
+
+/// Route of the events, whose requests may wait and have places of their own.
+const EVENTS: &str = "/v1/runs/{run}/events";
+
+/// The API over the shared state.
+pub fn router(app: Arc<Shared>) -> Router {
+    let decompression = ServiceBuilder::new()
+        .layer(RequestDecompressionLayer::new())
+        .map_request(|r: Request<DecompressionBody<Body>>| r.map(Body::new));
+    Router::new()
+        .merge(workflow_routes())
+        .merge(run_routes())
+        .merge(service_routes())
+        .fallback(nowhere)
+        .method_not_allowed_fallback(other_method)
+        .layer(decompression)
+        .layer(from_fn_with_state(Arc::clone(&app), gate::body))
+        .layer(from_fn_with_state(Arc::clone(&app), gate::place))
+        .layer(from_fn_with_state(Arc::clone(&app), gate::token))
+        .layer(from_fn_with_state(Arc::clone(&app), gate::count))
+        .with_state(app)
+}
+
+fn workflow_routes() -> Router<App> {
+    Router::new()
+        .route("/v1/workflows", get(workflows::list))
+        .route("/v1/workflows/{workflow}", get(workflows::get))
+        .route("/v1/workflows/{workflow}/batches", post(batches::post))
+        .route("/v1/workflows/{workflow}/predictions", post(predictions::post))
+        .route("/v1/workflows/{workflow}/predictions/{kind}", get(predictions::get))
+        .route("/v1/workflows/{workflow}/tasks", get(workflows::tasks))
+        .route("/v1/workflows/{workflow}/tasks/{task}", get(workflows::task))
+        .route("/v1/workflows/{workflow}/model", get(workflows::model))
+        .route("/v1/workflows/{workflow}/samples", get(workflows::samples))
+        .route("/v1/workflows/{workflow}/quarantine", get(workflows::quarantine))
+}
+
+fn run_routes() -> Router<App> {
+    let blob: MethodRouter<App> = put(blobs::put).get(blobs::get).delete(blobs::delete);
+    Router::new()
+        .route("/v1/runs", get(runs::list).post(runs::create))
+        .route("/v1/runs/{run}", get(runs::get))
+        .route("/v1/runs/{run}/workflow", get(runs::workflow))
+        .route("/v1/runs/{run}/plan", get(runs::plan).put(runs::replan))
+        .route("/v1/runs/{run}/plans/{epoch}", get(runs::plan_of))
+        .route("/v1/runs/{run}/operations", post(runs::operate))
+        .route("/v1/runs/{run}/cancel", post(runs::cancel))
+        .route(EVENTS, get(events::get))
+        .route("/v1/runs/{run}/blobs/{*key}", blob)
+}
+
+fn service_routes() -> Router<App> {
+    Router::new()
+        .route("/livez", get(service::livez))
+        .route("/readyz", get(service::readyz))
+        .route("/metrics", get(service::metrics))
+        .route("/openapi.json", get(service::openapi))
+        .route("/docs", get(service::docs))
+        .route("/", get(service::dashboard))
+}
+
+async fn nowhere(uri: Uri) -> Failure {
+    Failure::new(ErrorCode::NotFound, format!("nothing is at `{}`", uri.path()))
+}
+
+async fn other_method(method: Method, uri: Uri) -> Failure {
+    Failure::new(ErrorCode::MethodNotAllowed, format!("`{}` does not take {method}", uri.path()))
+}

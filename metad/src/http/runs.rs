@@ -1,0 +1,193 @@
+//! Runs: create, list, read, re-plan, operate, cancel.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use foresail_schemas::plan::Plan;
+use foresail_schemas::run::{Operation, OperationRequest, ReplanRequest, RunOptions, RunStatus, RunSummary};
+use foresail_schemas::workflow::WorkflowSpec;
+use foresail_schemas::{ErrorCode, RunId, WorkflowName};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::reply::{Answer, Failure, json, json_text};
+use super::take::{App, JsonOf, PathOf, QueryOf, blocking, by_size};
+use crate::board::Board;
+use crate::write::{Command, NewPlan, NewRun};
+
+/// Bytes of answer that one operation stands for when it is decided where to write it.
+const RESULT_BYTES: usize = 256;
+/// Longest reason for a cancellation that is kept, in bytes.
+const REASON_BYTES_MAX: usize = 4096;
+
+/// The run as others see it.
+pub fn find(app: &App, run: &RunId) -> Result<Arc<Board>, Failure> {
+    let board = app.boards.load().get(run).cloned();
+    board.ok_or_else(|| Failure::new(ErrorCode::RunNotFound, format!("there is no run `{run}`")))
+}
+
+/// A run request before the workflow was checked, so that its faults have a code of their own.
+#[derive(Deserialize)]
+pub struct Request {
+    run: Option<RunId>,
+    workflow: WorkflowSpec,
+    plan: Plan,
+    #[serde(default)]
+    options: RunOptions,
+}
+
+/// Starts keeping a run.
+pub async fn create(State(app): State<App>, JsonOf(request, content): JsonOf<Request>) -> Answer {
+    let new = by_size(content.bytes.len(), move || checked(request)).await??;
+    let created = app.change(|reply| Command::CreateRun(Box::new(new), reply)).await?;
+    let status = if created.duplicate { StatusCode::OK } else { StatusCode::CREATED };
+    let mut response = (status, json(&created)).into_response();
+    if let Ok(location) = HeaderValue::from_str(&format!("/v1/runs/{}", created.run)) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+fn checked(request: Request) -> Result<NewRun, Failure> {
+    let Request { run, workflow, plan, options } = request;
+    let workflow = workflow.check().map_err(|e| Failure::new(ErrorCode::InvalidWorkflow, e.to_string()))?;
+    plan.check(&workflow).map_err(|e| Failure::new(ErrorCode::InvalidPlan, e.to_string()))?;
+    let (workflow_json, plan_json) = (text(workflow.spec()), text(&plan));
+    Ok(NewRun { run, workflow, plan, options, workflow_json, plan_json })
+}
+
+fn text<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("wire types always have a JSON form")
+}
+
+/// Which runs to list.
+#[derive(Debug, Deserialize)]
+pub struct Selection {
+    workflow: Option<WorkflowName>,
+    status: Option<RunStatus>,
+    limit: Option<u64>,
+}
+
+/// Lists runs, youngest first.
+pub async fn list(State(app): State<App>, QueryOf(selection): QueryOf<Selection>) -> Answer {
+    let boards = app.boards.load_full();
+    let limit = selection.limit.unwrap_or(u64::MAX).min(app.settings.list_max) as usize;
+    let response = blocking(move || {
+        let mut boards: Vec<_> = boards.values().collect();
+        boards.sort_by_key(|b| std::cmp::Reverse(b.number));
+        let all = boards.into_iter().map(|b| b.summary());
+        let wanted = all.filter(|s| {
+            selection.workflow.as_ref().is_none_or(|w| *w == s.workflow)
+                && selection.status.is_none_or(|status| status == s.status)
+        });
+        json(&serde_json::json!({"runs": wanted.take(limit).collect::<Vec<RunSummary>>()}))
+    });
+    response.await
+}
+
+/// A run in short.
+pub async fn get(State(app): State<App>, PathOf(run): PathOf<RunId>) -> Answer {
+    Ok(json(&find(&app, &run)?.summary()))
+}
+
+/// The workflow of a run.
+pub async fn workflow(State(app): State<App>, PathOf(run): PathOf<RunId>) -> Answer {
+    let (store, number) = (app.store.clone(), find(&app, &run)?.number);
+    let document = blocking(move || store.view()?.workflow_document(number)).await??;
+    document.map(json_text).ok_or_else(|| gone(&run))
+}
+
+fn gone(run: &RunId) -> Failure {
+    Failure::new(ErrorCode::RunNotFound, format!("run `{run}` was dropped in this moment"))
+}
+
+/// The plan in force.
+pub async fn plan(State(app): State<App>, PathOf(run): PathOf<RunId>) -> Answer {
+    let board = find(&app, &run)?;
+    let epoch = board.plan_epoch();
+    stored_plan(&app, &board, epoch).await?.ok_or_else(|| gone(&run))
+}
+
+/// The plan of an epoch.
+pub async fn plan_of(State(app): State<App>, PathOf((run, epoch)): PathOf<(RunId, u64)>) -> Answer {
+    let board = find(&app, &run)?;
+    stored_plan(&app, &board, epoch).await?.ok_or_else(|| {
+        let last = board.plan_epoch();
+        Failure::new(ErrorCode::NotFound, format!("run `{run}` has no plan `{epoch}`, it has 1 to {last}"))
+    })
+}
+
+async fn stored_plan(app: &App, board: &Board, epoch: u64) -> Result<Option<Response>, Failure> {
+    let (store, number, options) = (app.store.clone(), board.number, board.options);
+    let document = blocking(move || store.view()?.plan_document(number, epoch)).await??;
+    document.map(|plan| plan_answer(epoch, plan, options)).transpose()
+}
+
+/// A `CurrentPlan` around the text of the plan.
+fn plan_answer(epoch: u64, plan: Vec<u8>, options: RunOptions) -> Result<Response, Failure> {
+    #[derive(Serialize)]
+    struct Current {
+        epoch: u64,
+        plan: Box<RawValue>,
+        options: RunOptions,
+    }
+    let damaged = |reason: String| Failure::new(ErrorCode::StoreFailed, format!("the stored plan: {reason}"));
+    let plan = String::from_utf8(plan).map_err(|e| damaged(e.to_string()))?;
+    let plan = RawValue::from_string(plan).map_err(|e| damaged(e.to_string()))?;
+    Ok(json(&Current { epoch, plan, options }))
+}
+
+/// Replaces the plan.
+pub async fn replan(
+    State(app): State<App>,
+    PathOf(run): PathOf<RunId>,
+    JsonOf(request, content): JsonOf<ReplanRequest>,
+) -> Answer {
+    let board = find(&app, &run)?;
+    let ReplanRequest { expected_epoch, plan } = request;
+    let (plan, plan_json) = by_size(content.bytes.len(), move || {
+        let json = text(&plan);
+        (plan, json)
+    })
+    .await?;
+    let new = NewPlan { run, expected_epoch, plan, plan_json: plan_json.clone() };
+    let epoch = app.change(|reply| Command::Replan(Box::new(new), reply)).await?;
+    plan_answer(epoch, plan_json, board.options)
+}
+
+/// Applies operations.
+pub async fn operate(
+    State(app): State<App>,
+    PathOf(run): PathOf<RunId>,
+    JsonOf(request, content): JsonOf<OperationRequest>,
+) -> Answer {
+    let (limit, count) = (app.settings.operations_max, request.operations.len());
+    if count as u64 > limit {
+        let detail = format!("the request has `{count}` operations, at most {limit} are taken");
+        return Err(Failure::limit(ErrorCode::TooMany, detail, limit));
+    }
+    find(&app, &run)?;
+    let answer = app.change(|reply| Command::Operate(run, request.operations, reply)).await?;
+    drop(content);
+    by_size(answer.results.len() * RESULT_BYTES, move || json(&answer)).await
+}
+
+/// Why a run is cancelled.
+#[derive(Debug, Deserialize)]
+pub struct Reason {
+    reason: String,
+}
+
+/// Cancels a run; one that has ended stays as it is.
+pub async fn cancel(
+    State(app): State<App>,
+    PathOf(run): PathOf<RunId>,
+    JsonOf(Reason { reason }, _content): JsonOf<Reason>,
+) -> Answer {
+    let board = find(&app, &run)?;
+    let reason = reason.chars().take(REASON_BYTES_MAX / 4).collect();
+    app.change(|reply| Command::Operate(run, vec![Operation::Cancel { reason }], reply)).await?;
+    Ok(json(&board.summary()))
+}

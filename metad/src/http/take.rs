@@ -1,0 +1,235 @@
+//! Requests: names from the path, parameters, headers, and bodies within their limits.
+//!
+//! A body is read into memory only as far as the limits go: its size as sent and as unpacked, and the sum of
+//! all bodies under way. Texts longer than [`INLINE_BYTES_MAX`] are parsed on the blocking pool, so that one
+//! large request does not hold up the others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream, Bytes};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use foresail_schemas::{ErrorCode, Problem};
+use futures_util::{StreamExt, stream};
+use serde::de::DeserializeOwned;
+use tokio::sync::{Mutex, OwnedSemaphorePermit};
+
+use super::reply::Failure;
+use crate::shared::{BUDGET_UNIT_BYTES, Shared, overloaded};
+
+/// Longest text that is parsed, and largest answer that is built, between two other requests (about 0.3 ms).
+pub const INLINE_BYTES_MAX: usize = 32 << 10;
+
+/// Bytes and time for which a body is read on after it was refused.
+const DRAINED_BYTES_MAX: usize = 1 << 20;
+const DRAIN_MAX: Duration = Duration::from_secs(1);
+
+/// The state of every handler.
+pub type App = Arc<Shared>;
+
+/// Names from the path.
+pub struct PathOf<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<App> for PathOf<T> {
+    type Rejection = Failure;
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        match Path::<T>::from_request_parts(parts, app).await {
+            Ok(Path(names)) => Ok(Self(names)),
+            Err(refused) => {
+                Err(Failure::new(ErrorCode::InvalidName, format!("in the address: {}", refused.body_text())))
+            }
+        }
+    }
+}
+
+/// Parameters behind the `?`.
+pub struct QueryOf<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<App> for QueryOf<T> {
+    type Rejection = Failure;
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        match Query::<T>::from_request_parts(parts, app).await {
+            Ok(Query(parameters)) => Ok(Self(parameters)),
+            Err(refused) => Err(Failure::new(ErrorCode::InvalidParameter, refused.body_text())),
+        }
+    }
+}
+
+/// The body, with its share of the memory for bodies: keep it until the request is answered.
+pub struct Content {
+    /// The bytes, unpacked.
+    pub bytes: Bytes,
+    _memory: Memory,
+}
+
+/// A share of the memory for bodies.
+#[derive(Default)]
+struct Memory {
+    permits: Option<OwnedSemaphorePermit>,
+    bytes: u64,
+}
+
+impl Memory {
+    /// Takes what is missing for `bytes`.
+    fn grow(&mut self, app: &Shared) -> Result<(), Failure> {
+        let held = self.permits.as_ref().map_or(0, |p| p.num_permits() as u64);
+        let wanted = self.bytes.div_ceil(BUDGET_UNIT_BYTES);
+        if wanted <= held {
+            return Ok(());
+        }
+        let more = u32::try_from(wanted - held).unwrap_or(u32::MAX);
+        let permits = Arc::clone(&app.body_budget).try_acquire_many_owned(more).map_err(|_| {
+            overloaded("too many bytes of bodies are under way", app.settings.body_bytes_waiting_max)
+        })?;
+        match &mut self.permits {
+            None => self.permits = Some(permits),
+            Some(held) => held.merge(permits),
+        }
+        Ok(())
+    }
+}
+
+/// Marks a body whose bytes as sent exceed the limit; found again in the chain of causes behind the
+/// decompression.
+#[derive(Debug, thiserror::Error)]
+#[error("the body as sent is larger than the limit")]
+pub struct SentTooMuch;
+
+fn too_large(what: &str, limit: u64) -> Failure {
+    Failure::limit(ErrorCode::TooLarge, format!("{what} is larger than {limit} bytes"), limit)
+}
+
+/// A body as the connection brings it, shared between who reads it and who reads on after a refusal.
+pub struct Sent(Arc<Mutex<BodyDataStream>>);
+
+impl Sent {
+    /// Takes over a body.
+    pub fn new(body: Body) -> Self {
+        Self(Arc::new(Mutex::new(body.into_data_stream())))
+    }
+
+    /// The same body, but it breaks off behind `limit` bytes. Stands before the decompression.
+    pub fn up_to(&self, limit: u64) -> Body {
+        Body::from_stream(stream::try_unfold((Arc::clone(&self.0), 0u64), move |(body, sent)| async move {
+            let Some(chunk) = body.lock().await.next().await.transpose()? else { return Ok(None) };
+            let sent = sent + chunk.len() as u64;
+            if sent > limit {
+                Err(Box::new(SentTooMuch) as axum::BoxError)
+            } else {
+                Ok(Some((chunk, (body, sent))))
+            }
+        }))
+    }
+
+    /// Reads on for a while: a client that is still sending would find the connection closed instead of the
+    /// answer.
+    pub async fn drain(&self) {
+        let reading = async {
+            let mut body = self.0.lock().await;
+            let mut drained = 0;
+            while drained < DRAINED_BYTES_MAX
+                && let Some(Ok(chunk)) = body.next().await
+            {
+                drained += chunk.len();
+            }
+        };
+        let _enough = tokio::time::timeout(DRAIN_MAX, reading).await;
+    }
+}
+
+fn broken(error: &(dyn std::error::Error + 'static), limit: u64) -> Failure {
+    let mut cause = Some(error);
+    while let Some(this) = cause {
+        if this.is::<SentTooMuch>() {
+            return too_large("the body as sent", limit);
+        }
+        cause = this.source();
+    }
+    Failure::new(ErrorCode::InvalidBody, format!("the body cannot be read to its end: {error}"))
+}
+
+/// Reads a body of at most `limit` bytes.
+///
+/// # Errors
+/// Too large, overloaded, or broken off.
+pub async fn content(app: &Shared, body: Body, limit: u64) -> Result<Content, Failure> {
+    let mut memory = Memory::default();
+    let mut chunks: Vec<Bytes> = Vec::new();
+    let mut stream = body.into_data_stream();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|e| broken(&e, app.settings.body_bytes_max))?;
+        memory.bytes += chunk.len() as u64;
+        if memory.bytes > limit {
+            return Err(too_large("the body", limit));
+        }
+        memory.grow(app)?;
+        chunks.push(chunk);
+    }
+    let bytes = match chunks.len() {
+        1 => chunks.swap_remove(0),
+        _ => chunks.concat().into(),
+    };
+    Ok(Content { bytes, _memory: memory })
+}
+
+impl FromRequest<App> for Content {
+    type Rejection = Failure;
+    async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
+        content(app, request.into_body(), app.settings.body_bytes_max).await
+    }
+}
+
+/// Runs `work` on the blocking pool when it is about more than [`INLINE_BYTES_MAX`] bytes, else here.
+///
+/// # Errors
+/// Internal, when `work` panics on the pool.
+pub async fn by_size<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    if bytes <= INLINE_BYTES_MAX {
+        return Ok(work());
+    }
+    blocking(work).await
+}
+
+/// Runs `work` on the blocking pool.
+///
+/// # Errors
+/// Internal, when `work` panics.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let failed = |e: tokio::task::JoinError| Failure::new(ErrorCode::Internal, e.to_string());
+    tokio::task::spawn_blocking(work).await.map_err(failed)
+}
+
+/// The media type of the body, lower case and without its parameters.
+pub fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next()?.trim().to_ascii_lowercase())
+}
+
+/// A body of one JSON type. Without a `Content-Type` it is taken for JSON.
+pub struct JsonOf<T>(pub T, pub Content);
+
+impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for JsonOf<T> {
+    type Rejection = Failure;
+    async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
+        if let Some(found) = media_type(request.headers())
+            && found != "application/json"
+        {
+            let detail = format!("`{found}` is not taken here, application/json is");
+            return Err(Failure::new(ErrorCode::UnsupportedMediaType, detail));
+        }
+        let content = Content::from_request(request, app).await?;
+        let bytes = content.bytes.clone();
+        let parsed = by_size(bytes.len(), move || serde_json::from_slice(&bytes)).await?;
+        Ok(Self(parsed.map_err(|e| invalid_json(&e))?, content))
+    }
+}
+
+/// The failure of a text that is not the JSON it should be.
+pub fn invalid_json(error: &serde_json::Error) -> Failure {
+    Failure(Problem::new(ErrorCode::InvalidBody, format!("the body: {error}")))
+}

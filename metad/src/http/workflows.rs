@@ -1,0 +1,217 @@
+//! What is known of workflows: lists, reports, the model as a download, raw samples, the quarantine.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use foresail_schemas::metric::{Quarantined, Record};
+use foresail_schemas::{ErrorCode, TaskName, WorkflowName};
+use futures_util::stream;
+use serde::{Deserialize, Serialize};
+
+use super::reply::{Answer, Failure, NDJSON, json, not_modified, tagged, typed};
+use super::take::{App, PathOf, QueryOf, blocking};
+use crate::store::{StoreError, StoreReader};
+use crate::world::View;
+
+/// Batches that are read at once while samples are sent.
+const SAMPLE_BATCHES: usize = 64;
+
+/// A workflow in short.
+#[derive(Debug, Serialize)]
+struct WorkflowEntry<'a> {
+    workflow: &'a str,
+    /// Epoch of its last batch.
+    epoch: u64,
+    /// Tasks with a model.
+    tasks: u64,
+    batches: u64,
+    records_accepted: u64,
+    records_rejected: u64,
+    /// Raw records that retention still keeps.
+    records_kept: u64,
+    quarantined_kept: u64,
+}
+
+/// A task in short: its time on the config it ran on most often, whatever the input.
+#[derive(Debug, Serialize)]
+struct TaskEntry<'a> {
+    task: &'a TaskName,
+    samples: u64,
+    configs: u64,
+    memory_mb: Option<u32>,
+    vcpu: Option<f64>,
+    median_ms: Option<f64>,
+    p95_ms: Option<f64>,
+}
+
+fn entry(view: &View) -> WorkflowEntry<'_> {
+    WorkflowEntry {
+        workflow: view.name.as_str(),
+        epoch: view.epoch(),
+        tasks: view.predictor.tasks().count() as u64,
+        batches: view.row.batches,
+        records_accepted: view.row.accepted,
+        records_rejected: view.row.rejected,
+        records_kept: view.row.records_kept,
+        quarantined_kept: view.row.quarantined_kept,
+    }
+}
+
+fn find(app: &App, workflow: &WorkflowName) -> Result<Arc<View>, Failure> {
+    app.world.load().get(workflow.as_str()).cloned().ok_or_else(|| {
+        Failure::new(ErrorCode::WorkflowNotFound, format!("nothing is known of a workflow `{workflow}`"))
+    })
+}
+
+/// Lists the workflows.
+pub async fn list(State(app): State<App>) -> Answer {
+    let world = app.world.load_full();
+    let workflows: Vec<_> = world.views().iter().map(|v| entry(v)).collect();
+    Ok(json(&serde_json::json!({"epoch": world.epoch, "workflows": workflows})))
+}
+
+/// One workflow.
+pub async fn get(State(app): State<App>, PathOf(workflow): PathOf<WorkflowName>) -> Answer {
+    Ok(json(&entry(&*find(&app, &workflow)?)))
+}
+
+/// The tasks of a workflow.
+pub async fn tasks(
+    State(app): State<App>,
+    PathOf(workflow): PathOf<WorkflowName>,
+    headers: HeaderMap,
+) -> Answer {
+    let view = find(&app, &workflow)?;
+    let epoch = view.epoch();
+    if let Some(known) = not_modified(epoch, &headers) {
+        return Ok(known);
+    }
+    let response = blocking(move || {
+        let tasks: Vec<_> = view.predictor.tasks().map(|task| task_entry(&view, task)).collect();
+        json(&serde_json::json!({"epoch": epoch, "tasks": tasks}))
+    });
+    Ok(tagged(epoch, response.await?))
+}
+
+fn task_entry<'a>(view: &'a View, task: &'a TaskName) -> TaskEntry<'a> {
+    let report = view.predictor.report(task);
+    let configs = report.as_ref().map_or(&[][..], |r| &r.configs);
+    let most = configs.iter().max_by_key(|c| c.samples);
+    TaskEntry {
+        task,
+        samples: report.as_ref().map_or(0, |r| r.samples),
+        configs: configs.len() as u64,
+        memory_mb: most.map(|c| c.config.memory_mb),
+        vcpu: most.and_then(|c| c.config.vcpu),
+        median_ms: most.map(|c| c.quantiles.median),
+        p95_ms: most.map(|c| c.quantiles.p95),
+    }
+}
+
+/// One task: configs, samples, fitted curve, histogram, memory tuning curve.
+pub async fn task(
+    State(app): State<App>,
+    PathOf((workflow, task)): PathOf<(WorkflowName, TaskName)>,
+    headers: HeaderMap,
+) -> Answer {
+    let view = find(&app, &workflow)?;
+    let report = view.predictor.report(&task).ok_or_else(|| {
+        Failure::new(ErrorCode::TaskNotFound, format!("workflow `{workflow}` has no measured task `{task}`"))
+    })?;
+    Ok(not_modified(view.epoch(), &headers).unwrap_or_else(|| tagged(view.epoch(), json(&report))))
+}
+
+/// The whole model as one snapshot: JSON where `Accept` asks for it, else postcard of
+/// `foresail_model::Predictor`.
+pub async fn model(
+    State(app): State<App>,
+    PathOf(workflow): PathOf<WorkflowName>,
+    headers: HeaderMap,
+) -> Answer {
+    let view = find(&app, &workflow)?;
+    let epoch = view.epoch();
+    if let Some(known) = not_modified(epoch, &headers) {
+        return Ok(known);
+    }
+    let wants_json = headers
+        .get(header::ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|accept| accept.contains("application/json"));
+    let predictor = Arc::clone(&view.predictor);
+    let response = blocking(move || match wants_json {
+        true => Ok(json(&*predictor)),
+        false => postcard::to_allocvec(&*predictor).map(|bytes| typed("application/octet-stream", bytes)),
+    });
+    let response = response.await?.map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))?;
+    Ok(tagged(epoch, response))
+}
+
+/// The parameter of the samples.
+#[derive(Debug, Deserialize)]
+pub struct SampleFormat {
+    format: Option<String>,
+}
+
+/// The raw records that retention keeps, one per line, in the form in which they came.
+pub async fn samples(
+    State(app): State<App>,
+    PathOf(workflow): PathOf<WorkflowName>,
+    QueryOf(SampleFormat { format }): QueryOf<SampleFormat>,
+) -> Answer {
+    let view = find(&app, &workflow)?;
+    if let Some(other) = format.as_deref().filter(|f| *f != "ndjson") {
+        let detail = format!("`format` is `{other}`, only ndjson is offered");
+        return Err(Failure::new(ErrorCode::InvalidParameter, detail));
+    }
+    // A chunk at a time, each from a state of its own: a slow reader holds neither memory nor old pages of
+    // the store.
+    let number = view.number;
+    let chunks = stream::try_unfold((app.store.clone(), 0u64), move |(store, after)| async move {
+        let read = blocking(move || sample_lines(&store, number, after).map(|chunk| (store, chunk)));
+        let (store, chunk) = read.await.map_err(|f| f.0)?.map_err(|e| Failure::from(e).0)?;
+        Ok::<_, foresail_schemas::Problem>(chunk.map(|(last, lines)| (lines, (store, last))))
+    });
+    Ok(typed(NDJSON, Body::from_stream(chunks)))
+}
+
+fn sample_lines(store: &StoreReader, workflow: u32, after: u64) -> Result<Option<(u64, Bytes)>, StoreError> {
+    let batches = store.view()?.batches_after(workflow, after, SAMPLE_BATCHES)?;
+    let Some((last, _)) = batches.last() else { return Ok(None) };
+    let (last, mut lines) = (*last, Vec::new());
+    for (_, batch) in batches {
+        let batch = batch?;
+        for mut record in batch.records {
+            let at = match &mut record {
+                Record::Task(r) => &mut r.at,
+                Record::Transfer(r) => &mut r.at,
+                Record::Startup(r) => &mut r.at,
+            };
+            at.get_or_insert(batch.arrival);
+            serde_json::to_writer(&mut lines, &record)
+                .expect("a record has a JSON form, and memory takes it");
+            lines.push(b'\n');
+        }
+    }
+    Ok(Some((last, lines.into())))
+}
+
+/// The records that were set aside, youngest first.
+#[derive(Debug, Serialize)]
+struct QuarantinePage {
+    /// Records ever set aside.
+    rejected: u64,
+    /// Those that retention still keeps.
+    kept: u64,
+    records: Vec<Quarantined>,
+}
+
+/// The quarantine of a workflow.
+pub async fn quarantine(State(app): State<App>, PathOf(workflow): PathOf<WorkflowName>) -> Answer {
+    let view = find(&app, &workflow)?;
+    let (store, number, limit) = (app.store.clone(), view.number, app.settings.list_max as usize);
+    let records = blocking(move || store.view()?.quarantined(number, limit)).await??;
+    let (rejected, kept) = (view.row.rejected, view.row.quarantined_kept);
+    Ok(json(&QuarantinePage { rejected, kept, records }))
+}

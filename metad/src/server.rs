@@ -1,0 +1,218 @@
+//! The daemon: recovers the store, starts the threads, listens, and stops without losing anything.
+//!
+//! It has threads of its own, so it runs the same way inside another process as in the binary. Stopping: no
+//! new connection is taken, long polls and streams end, requests under way are finished (within
+//! `stop_ms_max`), the writer carries out what waits, the models are written, the store is closed.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::serve::Listener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::http;
+use crate::recover::{Recovered, recover};
+use crate::settings::{Settings, SettingsError};
+use crate::shared::Shared;
+use crate::store::{self, StoreError};
+use crate::write::Writer;
+
+/// Threads that read the store and parse large bodies.
+const BLOCKING_THREADS_MAX: usize = 8;
+/// How long the end of the runtime waits for them.
+const BLOCKING_STOP_MAX: Duration = Duration::from_secs(5);
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting cannot be.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The address cannot be listened on.
+    #[error(
+        "metad cannot listen on `{listen}`: {reason}\n\
+         hint: another process may have the port; --listen 127.0.0.1:0 takes a free one"
+    )]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// Why.
+        reason: io::Error,
+    },
+    /// The system gives no thread.
+    #[error("metad cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// A daemon that runs. Dropping it stops it like [`Server::stop`].
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    stopping: tokio::sync::watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts the daemon; when this returns it answers requests.
+    ///
+    /// # Errors
+    /// [`StartError`], with what to do about it.
+    pub fn start(settings: Settings) -> Result<Self, StartError> {
+        settings.check()?;
+        let refused = |reason| StartError::Listen { listen: settings.listen, reason };
+        let listener = TcpListener::bind(settings.listen).map_err(refused)?;
+        listener.set_nonblocking(true).map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let (writer, reader) = store::open(&settings.data)?;
+        let Recovered { world, boards, catalog, models, runs } = recover(&reader)?;
+        let (shared, queue) = Shared::new(settings, reader, world, boards);
+        let stopping = shared.stopping.clone();
+        let writer = Writer::spawn(Arc::clone(&shared), writer, queue, catalog, models, runs)
+            .map_err(StartError::Thread)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .build()
+            .map_err(StartError::Thread)?;
+        let thread = std::thread::Builder::new()
+            .name("metad-http".to_owned())
+            .spawn(move || {
+                if let Err(error) = runtime.block_on(serve(listener, &shared)) {
+                    tracing::error!(%error, "the listener failed");
+                }
+                runtime.shutdown_timeout(BLOCKING_STOP_MAX);
+                shared.stop_writer();
+                if writer.join().is_err() {
+                    tracing::error!("the writer panicked");
+                }
+            })
+            .map_err(StartError::Thread)?;
+        tracing::info!(%address, "metad listens");
+        Ok(Self { address, stopping, thread: Some(thread) })
+    }
+
+    /// The address it listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops: finishes requests under way, stores everything, closes the store.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.stopping.send_replace(true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the HTTP thread panicked");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+async fn serve(listener: TcpListener, shared: &Arc<Shared>) -> io::Result<()> {
+    let places = Arc::new(Semaphore::new(shared.settings.connections_max as usize));
+    let listener = Counted { inner: tokio::net::TcpListener::from_std(listener)?, places };
+    let mut stop = shared.stopping.subscribe();
+    let mut late = stop.clone();
+    let serving =
+        axum::serve(listener, http::router(Arc::clone(shared))).with_graceful_shutdown(async move {
+            let _sender_gone = stop.wait_for(|&stopping| stopping).await;
+        });
+    let limit = Duration::from_millis(shared.settings.stop_ms_max);
+    let too_late = async {
+        let _sender_gone = late.wait_for(|&stopping| stopping).await;
+        tokio::time::sleep(limit).await;
+    };
+    tokio::select! {
+        ended = serving.into_future() => ended,
+        () = too_late => {
+            tracing::warn!(limit_ms = limit.as_millis(), "requests under way are broken off");
+            Ok(())
+        }
+    }
+}
+
+/// A listener that leaves connections waiting in the system's queue while there are too many.
+struct Counted {
+    inner: tokio::net::TcpListener,
+    places: Arc<Semaphore>,
+}
+
+/// A connection with its place.
+struct Connection {
+    stream: TcpStream,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Listener for Counted {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        // The semaphore is never closed, so there is always a place in the end.
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        let (stream, address) = Listener::accept(&mut self.inner).await;
+        // Answers are small and waited for: never hold one back to fill a packet.
+        let _slower_without = stream.set_nodelay(true);
+        (Connection { stream, _place: place }, address)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

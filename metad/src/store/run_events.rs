@@ -1,0 +1,169 @@
+//! The events of runs: the truth about them.
+//!
+//! Table `run_events`: (run number u64, number of the first event in the value u64) -> JSON array of
+//! `RunEvent`, one value per commit group and run. JSON, because the events' enum carries its tag inside and
+//! because the text is served as it is.
+
+use redb::{TableDefinition, WriteTransaction};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{ReadView, Result, WriteGroup, corrupt};
+
+const NAME: &str = "run_events";
+const TABLE: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new(NAME);
+
+/// An event as text, with what is needed to choose it.
+#[derive(Debug, Clone)]
+pub struct EventText {
+    /// Its number.
+    pub seq: u64,
+    /// Its kind.
+    pub kind: String,
+    /// All of it as JSON.
+    pub json: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Head {
+    seq: u64,
+    kind: String,
+}
+
+fn decode(value: &[u8]) -> serde_json::Result<Vec<EventText>> {
+    let events: Vec<Box<RawValue>> = serde_json::from_slice(value)?;
+    events
+        .into_iter()
+        .map(|json| {
+            let Head { seq, kind } = serde_json::from_str(json.get())?;
+            Ok(EventText { seq, kind, json })
+        })
+        .collect()
+}
+
+pub(super) fn prepare(group: &WriteTransaction) -> Result<()> {
+    group.open_table(TABLE)?;
+    Ok(())
+}
+
+impl ReadView {
+    /// The events of up to `groups_max` commit groups of a run, from the one that holds the event after
+    /// `after`.
+    ///
+    /// # Errors
+    /// [`super::StoreError`].
+    pub fn event_groups(&self, run: u64, after: u64, groups_max: usize) -> Result<Vec<EventText>> {
+        let table = self.0.open_table(TABLE)?;
+        let wanted = after.saturating_add(1);
+        let from = table
+            .range((run, 0)..=(run, wanted))?
+            .next_back()
+            .transpose()?
+            .map_or(0, |(key, _)| key.value().1);
+        let mut events = Vec::new();
+        for entry in table.range((run, from)..=(run, u64::MAX))?.take(groups_max) {
+            let (key, value) = entry?;
+            events.extend(decode(value.value()).map_err(|e| corrupt(NAME, key.value(), e))?);
+        }
+        events.retain(|e| e.seq > after);
+        Ok(events)
+    }
+}
+
+impl WriteGroup {
+    /// Writes the events of one commit group; `json` is an array of them and `first` the number of its first.
+    ///
+    /// # Errors
+    /// [`super::StoreError`].
+    pub fn put_events(&self, run: u64, first: u64, json: &str) -> Result<()> {
+        self.0.open_table(TABLE)?.insert((run, first), json.as_bytes())?;
+        Ok(())
+    }
+
+    pub(super) fn drop_events(&self, run: u64) -> Result<()> {
+        self.0.open_table(TABLE)?.retain_in((run, 0)..=(run, u64::MAX), |_, _| false)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use foresail_schemas::InstanceId;
+    use foresail_schemas::run::{
+        Change, Commit, Failure, FailureKind, Location, Measured, RunEvent, RunStatus, StoredObject,
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::testing;
+
+    fn any_change() -> impl Strategy<Value = Change> {
+        (0u8..5, any::<u32>(), ".{0,30}", 0.0f64..1e12).prop_map(|(kind, task, text, ms)| {
+            let instance = InstanceId::new("i-1").unwrap();
+            match kind {
+                0 => Change::TaskReady { task },
+                1 => Change::TaskLeased { task, attempt: 1, instance, epoch: 1, expires_ms: ms },
+                2 => {
+                    let location = Location::Inline(text.clone());
+                    let outputs = vec![StoredObject { bytes: 3, hash: text, location }];
+                    let measured = Measured { exec_ms: ms, ..Measured::default() };
+                    Change::TaskCommitted { task, commit: Commit { attempt: 2, instance, outputs, measured } }
+                }
+                3 => Change::EdgeMarked { task, parent: 7 },
+                _ => {
+                    let failure =
+                        Failure { task: None, attempt: 0, kind: FailureKind::Cancelled, message: text };
+                    Change::RunFinished { status: RunStatus::Cancelled, failure: Some(failure) }
+                }
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn events_come_back_as_they_were(
+            changes in proptest::collection::vec((any_change(), 0.0f64..1e12), 1..9),
+        ) {
+            let events: Vec<RunEvent> = changes.into_iter().zip(1..)
+                .map(|((change, at_ms), seq)| RunEvent { seq, at_ms, change }).collect();
+            let texts = decode(&serde_json::to_vec(&events).unwrap()).unwrap();
+            for (text, event) in texts.iter().zip(&events) {
+                prop_assert_eq!(text.seq, event.seq);
+                prop_assert_eq!(&text.kind, event.change.kind());
+                prop_assert_eq!(&serde_json::from_str::<RunEvent>(text.json.get()).unwrap(), event);
+            }
+        }
+    }
+
+    #[test]
+    fn reading_begins_in_the_middle_of_a_group() {
+        let (writer, reader) = testing::in_memory();
+        let group = writer.begin().unwrap();
+        let text = |seqs: std::ops::RangeInclusive<u64>| {
+            let events: Vec<_> = seqs
+                .map(|seq| format!(r#"{{"seq":{seq},"at_ms":0.0,"kind":"task_ready","task":1}}"#))
+                .collect();
+            format!("[{}]", events.join(","))
+        };
+        for (run, first, last) in [(6, 1, 9), (7, 1, 3), (7, 4, 4), (7, 5, 9), (8, 1, 2)] {
+            group.put_events(run, first, &text(first..=last)).unwrap();
+        }
+        group.commit().unwrap();
+        let view = reader.view().unwrap();
+        let seqs = |after, groups| -> Vec<u64> {
+            view.event_groups(7, after, groups).unwrap().into_iter().map(|e| e.seq).collect()
+        };
+        assert_eq!(seqs(0, 99), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(seqs(1, 2), [2, 3, 4]);
+        assert_eq!(seqs(3, 1), [4]);
+        assert_eq!(seqs(6, 99), [7, 8, 9]);
+        assert_eq!(seqs(9, 99), [0u64; 0]);
+    }
+
+    #[test]
+    fn what_is_no_event_is_refused() {
+        for bad in [&b"x"[..], b"[1]", b"{}", b"", b"[{\"seq\":1}]"] {
+            assert!(decode(bad).is_err());
+        }
+    }
+}

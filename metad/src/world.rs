@@ -1,0 +1,237 @@
+//! What predictions are answered from: one immutable state of all workflows, replaced as a whole.
+//!
+//! A [`World`] is never changed. The learner builds the next one and swaps it in, so that a reader holds a
+//! consistent state for as long as it likes and waits for nobody. Its epoch grows by one with every commit
+//! group that had batches; the epoch of a [`View`] is that of the last group with a batch of its workflow.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foresail_model::Predictor;
+use foresail_schemas::id::WorkflowName;
+use foresail_schemas::prediction::{Basis, Prediction, Query};
+use foresail_schemas::{Sla, TaskName};
+
+use crate::store::workflows::WorkflowRow;
+
+/// Most other workflows that are asked when a workflow knows nothing itself.
+pub const PRIOR_CANDIDATES_MAX: usize = 8;
+
+/// All workflows at one epoch.
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    /// The epoch.
+    pub epoch: u64,
+    numbers: Arc<HashMap<WorkflowName, u32>>,
+    views: Vec<Arc<View>>,
+    /// Numbers of the workflows with the most samples, most first.
+    largest: Vec<u32>,
+}
+
+/// One workflow at one epoch.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Its name.
+    pub name: WorkflowName,
+    /// Its number in the store.
+    pub number: u32,
+    /// What was counted of it.
+    pub row: WorkflowRow,
+    /// What it learnt.
+    pub predictor: Arc<Predictor>,
+}
+
+impl View {
+    /// Epoch of its last batch.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.row.epoch
+    }
+}
+
+/// A prediction and the epoch of the youngest model that it rests on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The epoch.
+    pub epoch: u64,
+    /// The prediction.
+    pub prediction: Prediction,
+}
+
+impl World {
+    /// The workflows of the store at the start, by number.
+    #[must_use]
+    pub fn new(views: Vec<Arc<View>>) -> Self {
+        let epoch = views.iter().map(|v| v.epoch()).max().unwrap_or(0);
+        Self { epoch, ..Self::default() }.with(views)
+    }
+
+    /// The same with some workflows replaced or added; a new one has the next number.
+    #[must_use]
+    pub fn with(&self, changed: Vec<Arc<View>>) -> Self {
+        let mut next = self.clone();
+        for view in changed {
+            next.epoch = next.epoch.max(view.epoch());
+            let place = view.number as usize;
+            if place < next.views.len() {
+                next.views[place] = view;
+            } else {
+                Arc::make_mut(&mut next.numbers).insert(view.name.clone(), view.number);
+                next.views.push(view);
+            }
+        }
+        next.largest = (0..next.views.len() as u32).collect();
+        let samples = |&n: &u32| std::cmp::Reverse(next.views[n as usize].row.accepted);
+        let head = PRIOR_CANDIDATES_MAX.min(next.largest.len());
+        if head < next.largest.len() {
+            next.largest.select_nth_unstable_by_key(head, |n| (samples(n), *n));
+        }
+        next.largest.truncate(head + 1);
+        next.largest.sort_unstable_by_key(|n| (samples(n), *n));
+        next
+    }
+
+    /// A workflow.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<View>> {
+        self.numbers.get(name).map(|&n| &self.views[n as usize])
+    }
+
+    /// All workflows, by number.
+    #[must_use]
+    pub fn views(&self) -> &[Arc<View>] {
+        &self.views
+    }
+
+    /// Somebody who answers questions about `workflow`, known or not.
+    #[must_use]
+    pub fn oracle(&self, workflow: &str) -> Oracle<'_> {
+        Oracle { world: self, own: self.get(workflow), blank: Arc::default(), priors: HashMap::new() }
+    }
+}
+
+/// Answers the questions of one request; remembers which workflows know a task that its own does not.
+pub struct Oracle<'a> {
+    world: &'a World,
+    own: Option<&'a Arc<View>>,
+    blank: Arc<Predictor>,
+    priors: HashMap<TaskName, Vec<&'a Arc<View>>>,
+}
+
+impl<'a> Oracle<'a> {
+    /// Epoch of the workflow asked for; 0 where it is not known.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.own.map_or(0, |v| v.epoch())
+    }
+
+    /// Answers one question: from the workflow itself, or, where it knows nothing, from the workflow with the
+    /// most samples that knows something.
+    pub fn answer(&mut self, query: &Query, slas: &[Sla]) -> Answer {
+        let own_epoch = self.epoch();
+        let own = self.own.map_or_else(|| Arc::clone(&self.blank), |v| Arc::clone(&v.predictor));
+        let prediction = own.predict(query, slas);
+        if prediction.basis != Basis::None {
+            return Answer { epoch: own_epoch, prediction };
+        }
+        for prior in self.candidates(query) {
+            let borrowed = own.predict_with_prior(query, slas, Some(&prior.predictor));
+            if borrowed.basis != Basis::None {
+                return Answer { epoch: own_epoch.max(prior.epoch()), prediction: borrowed };
+            }
+        }
+        Answer { epoch: own_epoch, prediction }
+    }
+
+    fn candidates(&mut self, query: &Query) -> Vec<&'a Arc<View>> {
+        match query {
+            Query::ExecutionTime { task, .. } | Query::OutputSize { task, .. } => {
+                if let Some(known) = self.priors.get(task) {
+                    return known.clone();
+                }
+                let found = self.knowing(task);
+                self.priors.insert(task.clone(), found.clone());
+                found
+            }
+            Query::TransferTime { .. } | Query::StartupTime { .. } => {
+                let own = self.own.map(|v| v.number);
+                let others = self.world.largest.iter().filter(|n| Some(**n) != own);
+                others.map(|&n| &self.world.views[n as usize]).take(PRIOR_CANDIDATES_MAX).collect()
+            }
+        }
+    }
+
+    /// Other workflows that know `task`, those with the most samples first.
+    fn knowing(&self, task: &TaskName) -> Vec<&'a Arc<View>> {
+        let own = self.own.map(|v| v.number);
+        let others = self.world.views.iter().filter(|v| Some(v.number) != own);
+        let mut found: Vec<_> = others.filter(|v| v.predictor.has_task(task)).collect();
+        found.sort_by_key(|v| (std::cmp::Reverse(v.row.accepted), v.number));
+        found.truncate(PRIOR_CANDIDATES_MAX);
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use foresail_model::WorkflowModel;
+    use foresail_schemas::metric::{Record, TaskRecord};
+
+    use super::*;
+
+    fn view(name: &str, number: u32, epoch: u64, task: &str, samples: u64, exec_ms: f64) -> Arc<View> {
+        let mut model = WorkflowModel::new();
+        let record = TaskRecord {
+            task: TaskName::new(task).unwrap(),
+            memory_mb: 1769,
+            vcpu: None,
+            input_bytes: 100,
+            output_bytes: None,
+            exec_ms,
+            peak_memory_mb: None,
+            attempt: 1,
+            at: None,
+        };
+        for second in 0..samples {
+            let arrival = jiff::Timestamp::from_second(second as i64).unwrap();
+            model.update(&Record::Task(record.clone()), arrival);
+        }
+        let row = WorkflowRow { epoch, accepted: samples, ..WorkflowRow::new(name) };
+        Arc::new(View { name: WorkflowName::new(name).unwrap(), number, row, predictor: model.snapshot() })
+    }
+
+    fn question(task: &str) -> Query {
+        let task = TaskName::new(task).unwrap();
+        Query::ExecutionTime { task, input_bytes: 100, memory_mb: 1769, vcpu: None }
+    }
+
+    #[test]
+    fn a_task_never_seen_borrows_from_the_workflow_with_the_most_samples() {
+        let world = World::new(vec![
+            view("few", 0, 1, "count", 12, 10.0),
+            view("many", 1, 2, "count", 40, 500.0),
+            view("own", 2, 3, "other", 5, 1.0),
+        ]);
+        let mut oracle = world.oracle("own");
+        let answer = oracle.answer(&question("count"), &[Sla::MEDIAN]);
+        assert_eq!(answer.prediction.basis, Basis::Prior);
+        assert!(answer.prediction.values[&Sla::MEDIAN].unwrap() > 100.0);
+        assert_eq!(answer.epoch, 3, "its own is the youngest");
+        let mut unknown = world.oracle("never-seen");
+        let answer = unknown.answer(&question("count"), &[Sla::MEDIAN]);
+        assert_eq!((answer.prediction.basis, answer.epoch), (Basis::Prior, 2));
+        let answer = unknown.answer(&question("nobody"), &[Sla::MEDIAN]);
+        assert_eq!((answer.prediction.basis, answer.epoch), (Basis::None, 0));
+        assert_eq!(answer.prediction.values[&Sla::MEDIAN], None);
+    }
+
+    #[test]
+    fn a_changed_workflow_replaces_its_former_state_and_the_old_world_stays() {
+        let old = World::new(vec![view("a", 0, 1, "count", 3, 10.0)]);
+        let new = old.with(vec![view("b", 1, 2, "count", 1, 1.0), view("a", 0, 2, "count", 4, 10.0)]);
+        assert_eq!((old.epoch, new.epoch), (1, 2));
+        assert_eq!(old.get("a").unwrap().row.accepted, 3);
+        assert_eq!(new.get("a").unwrap().row.accepted, 4);
+        assert!(old.get("b").is_none() && new.get("b").is_some());
+    }
+}

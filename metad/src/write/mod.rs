@@ -1,0 +1,324 @@
+//! The writer: the one thread that changes the store and the state of runs.
+//!
+//! It takes all changes that wait (up to `group_max`), applies them, stores them in one transaction with one
+//! fsync, and only then shows and answers them: what was answered survives a crash, and nobody has seen what
+//! does not. Batches go on to the learner, which answers them when the new model is published, so that a read
+//! after the answer sees it.
+//!
+//! When a commit fails, memory is ahead of the disk and it is not known what the disk has. All changes of the
+//! group are answered with `store_failed`, and so is every later one until the daemon is started again.
+
+mod ingest;
+mod learn;
+mod live_runs;
+mod run_changes;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use foresail_schemas::metric::{BatchAnswer, Quarantined, Record, Rejected};
+use foresail_schemas::run::{Operation, OperationAnswer, RunCreated, RunOptions};
+use foresail_schemas::{BatchId, InstanceId, Plan, Problem, RunId, Workflow, WorkflowName};
+use tokio::sync::{mpsc, oneshot};
+
+pub use ingest::Catalog;
+pub use learn::{Learner, Model};
+pub use live_runs::{Runs, recover as recover_run};
+
+use crate::shared::{Shared, store_failed};
+use crate::store::{StoreError, StoreWriter, WriteGroup};
+use learn::{Lesson, Mailbox};
+
+/// Where the answer to a change goes.
+pub type Reply<T> = oneshot::Sender<Result<T, Problem>>;
+
+/// A change.
+pub enum Command {
+    /// Store a batch.
+    Ingest(Box<Ingest>, Reply<BatchAnswer>),
+    /// Start keeping a run.
+    CreateRun(Box<NewRun>, Reply<RunCreated>),
+    /// Replace a plan; answers the new epoch.
+    Replan(Box<NewPlan>, Reply<u64>),
+    /// Apply operations to a run.
+    Operate(RunId, Vec<Operation>, Reply<OperationAnswer>),
+    /// Store a blob of a run.
+    PutBlob(RunId, String, bytes::Bytes, Reply<()>),
+    /// Remove a blob of a run.
+    DropBlob(RunId, String, Reply<()>),
+    /// Look into the mailbox.
+    Wake,
+    /// Finish what waits, then end.
+    Stop,
+}
+
+/// A batch whose records were checked.
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    /// The workflow.
+    pub workflow: WorkflowName,
+    /// Its id.
+    pub batch_id: BatchId,
+    /// The run it belongs to.
+    pub run: Option<RunId>,
+    /// Who measured.
+    pub worker: Option<InstanceId>,
+    /// When it arrived.
+    pub arrival: jiff::Timestamp,
+    /// The good records.
+    pub records: Vec<Record>,
+    /// The bad ones, as they came.
+    pub rejected: Vec<(Rejected, serde_json::Value)>,
+}
+
+impl Ingest {
+    fn quarantined(&self) -> impl Iterator<Item = Quarantined> {
+        self.rejected.iter().map(|(rejected, record)| Quarantined {
+            batch_id: self.batch_id.clone(),
+            at: self.arrival,
+            rejected: rejected.clone(),
+            record: record.clone(),
+        })
+    }
+}
+
+/// A run to be kept; the plan was checked against the workflow.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    /// Its id, where the client chose one.
+    pub run: Option<RunId>,
+    /// The workflow.
+    pub workflow: Workflow,
+    /// The plan.
+    pub plan: Plan,
+    /// Limits and intervals.
+    pub options: RunOptions,
+    /// The workflow as JSON.
+    pub workflow_json: Vec<u8>,
+    /// The plan as JSON.
+    pub plan_json: Vec<u8>,
+}
+
+/// A plan to replace the one in force.
+#[derive(Debug, Clone)]
+pub struct NewPlan {
+    /// The run.
+    pub run: RunId,
+    /// Epoch of the plan that it replaces.
+    pub expected_epoch: u64,
+    /// The plan.
+    pub plan: Plan,
+    /// The plan as JSON.
+    pub plan_json: Vec<u8>,
+}
+
+/// Sends one answer: the prepared one, or the problem that kept the group from the disk.
+type Answer = Box<dyn FnOnce(Option<Problem>) + Send>;
+
+/// The changes that share a commit.
+struct Group {
+    store: Arc<StoreWriter>,
+    writes: Option<WriteGroup>,
+    answers: Vec<Answer>,
+    lesson: Lesson,
+}
+
+impl Group {
+    /// The transaction; begun at the first write, so that a group of reads and heartbeats costs no fsync.
+    fn writes(&mut self) -> Result<&WriteGroup, StoreError> {
+        if self.writes.is_none() {
+            self.writes = Some(self.store.begin()?);
+        }
+        Ok(self.writes.as_ref().expect("it was begun in the line before"))
+    }
+
+    /// Answers once the group is durable.
+    fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, result: Result<T, Problem>) {
+        self.answers.push(Box::new(move |failed| {
+            // Nobody there any more: the request timed out, the change stands.
+            let _gone = reply.send(failed.map_or(result, Err));
+        }));
+    }
+}
+
+/// The writer.
+pub struct Writer {
+    shared: Arc<Shared>,
+    store: Arc<StoreWriter>,
+    queue: mpsc::Receiver<Command>,
+    catalog: Catalog,
+    runs: Runs,
+    mailbox: Arc<Mailbox>,
+    lessons: Option<SyncSender<Lesson>>,
+    learner: Option<JoinHandle<()>>,
+}
+
+/// Without the writer no change is taken, however it ended.
+struct ClosesOnExit(Arc<Shared>);
+
+impl Drop for ClosesOnExit {
+    fn drop(&mut self) {
+        self.0.health.store_failed();
+    }
+}
+
+/// Lessons that may wait for the learner; the writer waits when there are more.
+const LESSONS_MAX: usize = 4;
+
+impl Writer {
+    /// Starts the learner and the writer, each on a thread of its own.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn spawn(
+        shared: Arc<Shared>,
+        store: StoreWriter,
+        queue: mpsc::Receiver<Command>,
+        catalog: Catalog,
+        models: Vec<Model>,
+        runs: Runs,
+    ) -> std::io::Result<JoinHandle<()>> {
+        let mailbox = Arc::new(Mailbox::default());
+        let (lessons, received) = std::sync::mpsc::sync_channel(LESSONS_MAX);
+        let learner = Learner::new(Arc::clone(&shared), models, Arc::clone(&mailbox));
+        let learner = std::thread::Builder::new()
+            .name("metad-learner".to_owned())
+            .spawn(move || learner.run(&received))?;
+        let (store, lessons, learner) = (Arc::new(store), Some(lessons), Some(learner));
+        let mut writer = Self { shared, store, queue, catalog, runs, mailbox, lessons, learner };
+        std::thread::Builder::new().name("metad-writer".to_owned()).spawn(move || {
+            let _closes = ClosesOnExit(Arc::clone(&writer.shared));
+            writer.run();
+        })
+    }
+
+    fn run(&mut self) {
+        let mut waiting = Vec::new();
+        while let Some(first) = self.queue.blocking_recv() {
+            waiting.push(first);
+            while waiting.len() < self.shared.settings.group_max as usize
+                && let Ok(next) = self.queue.try_recv()
+            {
+                waiting.push(next);
+            }
+            let stop = waiting.iter().any(|c| matches!(c, Command::Stop));
+            self.group(std::mem::take(&mut waiting));
+            if stop {
+                break;
+            }
+        }
+        self.finish();
+    }
+
+    /// Carries out what still waits, lets the learner end, and stores the last checkpoints.
+    fn finish(&mut self) {
+        self.queue.close();
+        while let Ok(command) = self.queue.try_recv() {
+            self.group(vec![command]);
+        }
+        drop(self.lessons.take());
+        if let Some(learner) = self.learner.take()
+            && learner.join().is_err()
+        {
+            tracing::error!(
+                "the learner panicked; models are rebuilt from the raw batches at the next start"
+            );
+        }
+        self.group(vec![Command::Wake]);
+        tracing::info!("everything is stored");
+    }
+
+    fn group(&mut self, commands: Vec<Command>) {
+        if self.shared.health.problem().is_some() {
+            refuse_all(commands);
+            return;
+        }
+        let store = Arc::clone(&self.store);
+        let mut group = Group { store, writes: None, answers: Vec::new(), lesson: Lesson::default() };
+        let stored = self.apply_all(commands, &mut group).and_then(|()| self.commit(&mut group));
+        let Group { answers, lesson, .. } = group;
+        match stored {
+            Ok(()) => {
+                self.runs.publish(&self.shared);
+                answers.into_iter().for_each(|answer| answer(None));
+                self.teach(lesson);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store failed; no change is taken until a restart");
+                self.shared.health.store_failed();
+                answers.into_iter().for_each(|answer| answer(Some(store_failed())));
+                lesson.refuse(&store_failed());
+            }
+        }
+    }
+
+    fn apply_all(&mut self, commands: Vec<Command>, group: &mut Group) -> Result<(), StoreError> {
+        let mut commands = commands.into_iter();
+        while let Some(command) = commands.next() {
+            if let Err(error) = self.apply(command, group) {
+                refuse_all(commands.collect());
+                return Err(error);
+            }
+        }
+        self.catalog.write(group, &self.shared.settings)?;
+        self.catalog.write_checkpoints(self.mailbox.take(), group, &self.shared.meter)?;
+        self.runs.write(group, &self.shared)
+    }
+
+    fn apply(&mut self, command: Command, group: &mut Group) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        match command {
+            Command::Ingest(batch, reply) => self.catalog.ingest(*batch, reply, group, &shared),
+            Command::CreateRun(new, reply) => self.runs.create(*new, reply, group, &shared),
+            Command::Replan(new, reply) => self.runs.replan(*new, reply, group, &shared),
+            Command::Operate(run, operations, reply) => {
+                self.runs.operate(&run, &operations, reply, group, &shared)
+            }
+            Command::PutBlob(run, key, content, reply) => {
+                self.runs.put_blob(&run, &key, &content, reply, group, &shared)
+            }
+            Command::DropBlob(run, key, reply) => self.runs.drop_blob(&run, &key, reply, group, &shared),
+            Command::Wake | Command::Stop => Ok(()),
+        }
+    }
+
+    fn commit(&self, group: &mut Group) -> Result<(), StoreError> {
+        let Some(writes) = group.writes.take() else { return Ok(()) };
+        let began = Instant::now();
+        writes.commit()?;
+        self.shared.meter.commit(began.elapsed());
+        Ok(())
+    }
+
+    fn teach(&mut self, lesson: Lesson) {
+        if lesson.is_empty() {
+            return;
+        }
+        let sent = self.lessons.as_ref().map(|lessons| lessons.send(lesson));
+        if let Some(Err(unsent)) = sent {
+            tracing::error!("the learner is gone; no change is taken until a restart");
+            self.shared.health.store_failed();
+            unsent.0.refuse(&store_failed());
+        }
+    }
+}
+
+fn refuse_all(commands: Vec<Command>) {
+    let failed = store_failed;
+    for command in commands {
+        let _gone = match command {
+            Command::Ingest(_, reply) => reply.send(Err(failed())).is_ok(),
+            Command::CreateRun(_, reply) => reply.send(Err(failed())).is_ok(),
+            Command::Replan(_, reply) => reply.send(Err(failed())).is_ok(),
+            Command::Operate(_, _, reply) => reply.send(Err(failed())).is_ok(),
+            Command::PutBlob(_, _, _, reply) | Command::DropBlob(_, _, reply) => {
+                reply.send(Err(failed())).is_ok()
+            }
+            Command::Wake | Command::Stop => true,
+        };
+    }
+}

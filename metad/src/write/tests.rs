@@ -1,0 +1,182 @@
+//! The writer and the learner over stores in memory, one of which fails.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use foresail_schemas::metric::{BatchAnswer, Record, Rejected, StartState, StartupRecord, TaskRecord};
+use foresail_schemas::run::{Operation, OperationResult, RunStatus};
+use foresail_schemas::{ErrorCode, Problem, TaskName, examples};
+use jiff::Timestamp;
+
+use super::{Command, Ingest, NewRun, Writer};
+use crate::recover::{Recovered, recover};
+use crate::settings::Settings;
+use crate::shared::Shared;
+use crate::store::{self, StoreReader, StoreWriter, testing};
+
+struct Rig {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Rig {
+    fn new(writer: StoreWriter, reader: StoreReader, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        let Recovered { world, boards, catalog, models, runs } = recover(&reader).unwrap();
+        let (shared, queue) = Shared::new(settings, reader, world, boards);
+        let writer = Writer::spawn(Arc::clone(&shared), writer, queue, catalog, models, runs).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { shared, writer: Some(writer), runtime }
+    }
+
+    fn ingest(&self, batch: Ingest) -> Result<BatchAnswer, Problem> {
+        self.runtime.block_on(self.shared.change(|reply| Command::Ingest(Box::new(batch), reply)))
+    }
+
+    fn stop(&mut self) {
+        self.shared.stop_writer();
+        self.writer.take().unwrap().join().unwrap();
+    }
+}
+
+fn batch(workflow: &str, id: &str, exec_ms: f64) -> Ingest {
+    let task = TaskRecord {
+        task: TaskName::new("count").unwrap(),
+        memory_mb: 1769,
+        vcpu: None,
+        input_bytes: 1000,
+        output_bytes: Some(10),
+        exec_ms,
+        peak_memory_mb: None,
+        attempt: 1,
+        at: None,
+    };
+    let start =
+        StartupRecord { state: StartState::Cold, time_ms: exec_ms, memory_mb: 1769, vcpu: None, at: None };
+    let rejected = Rejected { index: 2, code: ErrorCode::InvalidRecord, detail: "bad".into() };
+    Ingest {
+        workflow: workflow.parse().unwrap(),
+        batch_id: id.parse().unwrap(),
+        run: None,
+        worker: None,
+        arrival: Timestamp::from_second(1_700_000_000 + exec_ms as i64).unwrap(),
+        records: vec![Record::Task(task), Record::Startup(start)],
+        rejected: vec![(rejected, serde_json::json!("x"))],
+    }
+}
+
+fn new_run() -> NewRun {
+    let request = examples::run_request();
+    NewRun {
+        run: request.run,
+        workflow_json: serde_json::to_vec(&request.workflow).unwrap(),
+        plan_json: serde_json::to_vec(&request.plan).unwrap(),
+        workflow: request.workflow,
+        plan: request.plan,
+        options: request.options,
+    }
+}
+
+#[test]
+fn after_a_failed_commit_nothing_is_taken_and_nothing_of_it_is_seen() {
+    let (writer, reader, fails) = testing::failing();
+    let mut rig = Rig::new(writer, reader, |_| {});
+    assert_eq!(rig.ingest(batch("w", "b-1", 5.0)).unwrap().accepted, 2);
+    fails.store(true, Ordering::SeqCst);
+    assert_eq!(rig.ingest(batch("w", "b-2", 6.0)).unwrap_err().code, ErrorCode::StoreFailed);
+    assert_eq!(rig.shared.health.problem().unwrap().code, ErrorCode::StoreFailed);
+    fails.store(false, Ordering::SeqCst);
+    let late = rig.ingest(batch("w", "b-3", 7.0)).unwrap_err();
+    assert_eq!(late.code, ErrorCode::StoreFailed, "memory may be ahead of the disk until a restart");
+    let run = rig.runtime.block_on(rig.shared.change(|reply| Command::CreateRun(Box::new(new_run()), reply)));
+    assert_eq!(run.unwrap_err().code, ErrorCode::StoreFailed);
+    let world = rig.shared.world.load();
+    assert_eq!((world.epoch, world.get("w").unwrap().row.batches), (1, 1));
+    rig.stop();
+}
+
+#[test]
+fn what_a_crash_leaves_gives_the_same_models_as_were_in_memory() {
+    let (writer, reader) = testing::in_memory();
+    let mut rig = Rig::new(writer, reader.clone(), |s| s.checkpoint_records = 7);
+    for n in 0..30 {
+        let workflow = ["a", "b"][n % 2];
+        rig.ingest(batch(workflow, &format!("b-{n}"), n as f64)).unwrap();
+        // As a crash would find it: checkpoints of some batches, raw values of the others, no orderly stop.
+        let found = recover(&reader).unwrap();
+        let world = rig.shared.world.load();
+        assert_eq!(found.world.epoch, world.epoch);
+        for view in world.views() {
+            let again = found.world.get(view.name.as_str()).unwrap();
+            assert_eq!((&again.row, &again.predictor), (&view.row, &view.predictor));
+        }
+    }
+    rig.stop();
+    assert!(reader.view().unwrap().checkpoint(0).unwrap().is_some_and(|c| c.sequence == 15));
+}
+
+#[test]
+fn changes_that_wait_share_a_commit_and_all_are_answered() {
+    let (writer, reader) = testing::in_memory();
+    let Recovered { world, boards, catalog, models, runs } = recover(&reader).unwrap();
+    let (shared, queue) = Shared::new(Settings::default(), reader, world, boards);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let waiting: Vec<_> = (0..20)
+        .map(|n| {
+            let shared = Arc::clone(&shared);
+            let batch = Box::new(batch("w", &format!("b-{}", n % 10), 1.0));
+            runtime.spawn(async move { shared.change(|reply| Command::Ingest(batch, reply)).await })
+        })
+        .collect();
+    // Lets every task put its change into the queue before the writer starts.
+    runtime.block_on(async { tokio::task::yield_now().await });
+    assert_eq!(shared.queue_depth(), 20);
+    let writer = Writer::spawn(Arc::clone(&shared), writer, queue, catalog, models, runs).unwrap();
+    let answers: Vec<_> = waiting.into_iter().map(|w| runtime.block_on(w).unwrap().unwrap()).collect();
+    assert_eq!(answers.iter().filter(|a| a.duplicate).count(), 10);
+    assert!(answers.iter().all(|a| a.epoch == 1 && a.accepted == 2), "one group is one epoch");
+    shared.stop_writer();
+    writer.join().unwrap();
+    assert!(shared.meter.text(&crate::meter::Gauges::default()).contains("commit_seconds_count 2\n"));
+}
+
+#[test]
+fn a_full_queue_is_overload_and_not_a_wait() {
+    let (_writer, reader) = testing::in_memory();
+    let Recovered { world, boards, .. } = recover(&reader).unwrap();
+    let settings = Settings { queue_max: 1, ..Settings::default() };
+    let (shared, _queue) = Shared::new(settings, reader, world, boards);
+    shared.wake_writer();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let refused =
+        runtime.block_on(shared.change(|reply| Command::Ingest(Box::new(batch("w", "b", 1.0)), reply)));
+    let refused = refused.unwrap_err();
+    assert_eq!((refused.code, refused.limit), (ErrorCode::Overloaded, Some(1)));
+}
+
+#[test]
+fn a_finished_run_needs_no_ledger_until_somebody_asks_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, reader) = store::open(directory.path()).unwrap();
+    let mut rig = Rig::new(writer, reader, |_| {});
+    let created =
+        rig.runtime.block_on(rig.shared.change(|reply| Command::CreateRun(Box::new(new_run()), reply)));
+    let run = created.unwrap().run;
+    let operate = |rig: &Rig, operation: Operation| {
+        let change = rig.shared.change(|reply| Command::Operate(run.clone(), vec![operation], reply));
+        rig.runtime.block_on(change).unwrap()
+    };
+    operate(&rig, Operation::Cancel { reason: "enough".into() });
+    rig.stop();
+    drop(rig.shared);
+    let (writer, reader) = store::open(directory.path()).unwrap();
+    let mut rig = Rig::new(writer, reader, |_| {});
+    let shown = rig.shared.boards.load().get(&run).unwrap().summary();
+    assert_eq!((shown.status, shown.failure.unwrap().message), (RunStatus::Cancelled, "enough".to_owned()));
+    let late = operate(&rig, Operation::Cancel { reason: "late".into() });
+    assert_eq!((late.status, &late.results[0]), (RunStatus::Cancelled, &OperationResult::RunOver));
+    rig.stop();
+}
