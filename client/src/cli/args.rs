@@ -1,0 +1,342 @@
+//! What can be typed: commands, flags and the types of their values. No command is carried out here.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use foresail_schemas::config::Sla;
+use foresail_schemas::id::RunId;
+use foresail_schemas::plan::Objective;
+
+use crate::units;
+
+const AFTER_HELP: &str = "\
+Start here:
+  foresail demo                       watch one real workflow get better from run to run
+  foresail run hello                  run the smallest example
+  foresail run text-analysis          run it again and again: every run plans with what the last ones measured
+  foresail plan montage -o table      see a plan without running it
+  foresail up                         keep a stack running; other commands find it
+
+Data goes to stdout, everything else to stderr.
+Exit codes: 0 done; 1 the run failed, was cancelled by somebody else, or results differ; 2 wrong arguments or
+input file; 3 the stack cannot be reached or started; 130 interrupted.";
+
+/// Workflows on serverless workers that get better with every run.
+#[derive(Debug, Parser)]
+#[command(name = "foresail", version, about, after_help = AFTER_HELP, propagate_version = true)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Form of the data on stdout.
+    #[arg(short = 'o', long, value_enum, default_value_t = Format::Table, global = true)]
+    pub format: Format,
+    /// Colour and redrawn lines on a terminal.
+    #[arg(long, value_enum, default_value_t = Color::Auto, global = true)]
+    pub color: Color,
+    /// Address of metad, for instance http://127.0.0.1:7070; without it a running stack is looked for.
+    #[arg(long, env = "FORESAIL_METAD", value_name = "URL", global = true)]
+    pub metad: Option<String>,
+    /// Address of the host of the workers.
+    #[arg(long, env = "FORESAIL_HOST", value_name = "URL", global = true)]
+    pub host: Option<String>,
+    /// Where measurements and runs are kept [default: ~/.local/share/foresail].
+    #[arg(long, env = "FORESAIL_DATA", value_name = "DIR", global = true)]
+    pub data: Option<PathBuf>,
+    /// Tells more on stderr; twice for details.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+/// Form of the data on stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One JSON document.
+    Json,
+    /// One JSON document per line.
+    Ndjson,
+}
+
+/// When colour is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Never.
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Keep a local stack running: metad and real worker processes on this machine.
+    Up(UpArgs),
+    /// Run a workflow: predict, plan, execute, compare.
+    Run(RunArgs),
+    /// Plan a workflow without running it.
+    Plan(PlanArgs),
+    /// Ask the model how long a task will take.
+    Predict(PredictArgs),
+    /// List runs, or show one with its events.
+    Runs(RunsArgs),
+    /// End a run.
+    Cancel(CancelArgs),
+    /// Write a run in an exchange format.
+    Export(ExportArgs),
+    /// Run one real workflow several times and watch it get better.
+    Demo(DemoArgs),
+    /// Write completions for a shell to stdout.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How workers of an embedded stack behave.
+#[derive(Debug, Clone, Args)]
+pub struct HostArgs {
+    /// Most workers at the same time [default: the processors of this machine].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub concurrency: Option<u32>,
+    /// Delay added to every cold start, as a platform far away would have it.
+    #[arg(long, value_name = "MS")]
+    pub cold_start_ms: Option<f64>,
+}
+
+/// `foresail up`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  foresail up --data ./foresail-data --concurrency 4\n\n\
+    The addresses are printed and written to DIR/stack.json, where other commands find them.\n\
+    Ctrl-C ends all.")]
+pub struct UpArgs {
+    /// Address for metad; port 0 lets the system choose.
+    #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDR")]
+    pub listen: std::net::SocketAddr,
+    /// Workers.
+    #[command(flatten)]
+    pub workers: HostArgs,
+}
+
+/// What is planned and how.
+#[derive(Debug, Clone, Args)]
+pub struct PlanningArgs {
+    /// A workflow as JSON, a WfFormat 1.5 instance, or an example: hello, text-analysis, tree-reduction,
+    /// montage.
+    #[arg(value_name = "FILE|EXAMPLE")]
+    pub workflow: String,
+    /// Who plans.
+    #[arg(long, default_value = "auto", value_name = "NAME")]
+    pub planner: String,
+    /// What the plan shall be best at: fastest, cheapest, deadline:20s, budget:0.01, balance:0.5.
+    #[arg(long, default_value = "fastest", value_parser = parse_objective)]
+    pub objective: Objective,
+    /// Statistic that is planned with: mean, median or pNN.
+    #[arg(long, default_value = "median")]
+    pub sla: Sla,
+    /// Seed of everything drawn; the same seed gives the same plan.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Size of an example; what it counts depends on the example.
+    #[arg(long, value_name = "N")]
+    pub size: Option<u64>,
+    /// Folder that text-analysis reads [default: the sources in the cargo registry].
+    #[arg(long, value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+    /// Factor on the recorded times of a WfFormat file [default: 0.01 to run, 1 to plan].
+    #[arg(long, value_name = "X")]
+    pub time_scale: Option<f64>,
+    /// Factor on the recorded sizes of a WfFormat file [default: 0.001 to run, 1 to plan].
+    #[arg(long, value_name = "X")]
+    pub size_scale: Option<f64>,
+}
+
+/// `foresail run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  foresail run text-analysis --objective deadline:20s --sla p95\n  \
+    foresail run my-workflow.json --output results\n  \
+    foresail run montage-chameleon.json --time-scale 0.01\n\n\
+    Ctrl-C cancels the run. Without a running stack one is started for the run;\n\
+    what it learns is kept in --data.")]
+pub struct RunArgs {
+    /// What is planned and how.
+    #[command(flatten)]
+    pub planning: PlanningArgs,
+    /// Saves the results in this folder, one file per output.
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Gives up after this time, for instance 10min.
+    #[arg(long, value_name = "TIME", value_parser = units::parse_ms)]
+    pub timeout: Option<f64>,
+    /// Keeps the embedded stack running after the run, until Ctrl-C.
+    #[arg(long)]
+    pub keep: bool,
+    /// Workers, where a stack is started for the run.
+    #[command(flatten)]
+    pub workers: HostArgs,
+}
+
+/// `foresail plan`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  foresail plan tree-reduction --planner simple\n  \
+    foresail plan montage-chameleon.json --platform aws-lambda-x86 --objective deadline:2min\n  \
+    foresail plan hello -o json > plan.json")]
+pub struct PlanArgs {
+    /// What is planned and how.
+    #[command(flatten)]
+    pub planning: PlanningArgs,
+    /// Prices and sizes: local, aws-lambda-x86 or a TOML file.
+    #[arg(long, default_value = "local", value_name = "NAME|FILE")]
+    pub platform: String,
+}
+
+/// `foresail predict`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    foresail predict text-analysis/count --input 2MB --memory 1769 --sla p50,p95,p99")]
+pub struct PredictArgs {
+    /// The task: WORKFLOW/TASK.
+    #[arg(value_name = "WORKFLOW/TASK")]
+    pub task: String,
+    /// Size of all its inputs, for instance 50MB or 1.5GiB.
+    #[arg(long, default_value = "0", value_parser = units::parse_bytes, value_name = "SIZE")]
+    pub input: u64,
+    /// Memory of the worker in MB.
+    #[arg(long, default_value_t = 1769, value_name = "MB")]
+    pub memory: u32,
+    /// vCPUs of the worker, where decoupled from memory.
+    #[arg(long)]
+    pub vcpu: Option<f64>,
+    /// Statistics, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "median,p95")]
+    pub sla: Vec<Sla>,
+}
+
+/// `foresail runs`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  foresail runs\n  foresail runs r-20260105-101530-4f2a1c\n  \
+    foresail runs RUN -o ndjson     every event, one per line")]
+pub struct RunsArgs {
+    /// The run to show in detail.
+    pub run: Option<RunId>,
+}
+
+/// `foresail cancel`.
+#[derive(Debug, Args)]
+pub struct CancelArgs {
+    /// The run.
+    pub run: RunId,
+    /// Why; kept with the run.
+    #[arg(long, default_value = "cancelled on the command line")]
+    pub reason: String,
+}
+
+/// `foresail export`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  foresail export r-20260105-101530-4f2a1c --wfformat > run.json")]
+pub struct ExportArgs {
+    /// The run.
+    pub run: RunId,
+    /// Writes WfFormat 1.5, the exchange format of WfCommons.
+    #[arg(long, required = true)]
+    pub wfformat: bool,
+}
+
+/// `foresail demo`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  foresail demo ~/src --size 40MB --runs 5\n\n\
+    Run 1 knows nothing; the others plan with what the runs before measured. Between runs all\n\
+    workers are stopped, so that nothing but knowledge carries over.")]
+pub struct DemoArgs {
+    /// Folder of text to analyse [default: the sources in the cargo registry, failing that this folder].
+    pub folder: Option<PathBuf>,
+    /// How often the workflow is run.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=100))]
+    pub runs: u32,
+    /// Most text that is read.
+    #[arg(long, default_value = "48MB", value_parser = units::parse_bytes, value_name = "SIZE")]
+    pub size: u64,
+    /// Parts the text is cut into.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub parts: u32,
+    /// What the plans shall be best at.
+    #[arg(long, default_value = "fastest", value_parser = parse_objective)]
+    pub objective: Objective,
+    /// Workers.
+    #[command(flatten)]
+    pub workers: HostArgs,
+}
+
+/// Reads `fastest`, `cheapest`, `deadline:20s`, `budget:0.01` or `balance:0.5`.
+///
+/// # Errors
+/// A sentence that names what was expected.
+pub fn parse_objective(text: &str) -> Result<Objective, String> {
+    let (kind, value) = text.split_once(':').unwrap_or((text, ""));
+    match (kind, value) {
+        ("fastest", "") => Ok(Objective::Fastest),
+        ("cheapest", "") => Ok(Objective::Cheapest),
+        ("deadline", time) => {
+            let makespan_ms = units::parse_ms(time).map_err(|e| e.to_string())?;
+            Ok(Objective::Deadline { makespan_ms })
+        }
+        ("budget", money) => {
+            let cost_usd = units::parse_usd(money).map_err(|e| e.to_string())?;
+            Ok(Objective::Budget { cost_usd })
+        }
+        ("balance", weight) => match f64::from_str(weight) {
+            Ok(time_weight) if (0.0..=1.0).contains(&time_weight) => Ok(Objective::Balance { time_weight }),
+            _ => Err(format!("`{weight}` is not a weight of time between 0 and 1, for instance balance:0.5")),
+        },
+        _ => Err(format!(
+            "`{text}` is not an objective: use fastest, cheapest, deadline:20s, budget:0.01 or balance:0.5"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn objectives_are_read_with_their_values() {
+        for (text, expect) in [
+            ("fastest", Objective::Fastest),
+            ("cheapest", Objective::Cheapest),
+            ("deadline:20s", Objective::Deadline { makespan_ms: 20_000.0 }),
+            ("budget:$0.01", Objective::Budget { cost_usd: 0.01 }),
+            ("balance:0.5", Objective::Balance { time_weight: 0.5 }),
+        ] {
+            assert_eq!(parse_objective(text), Ok(expect), "{text}");
+        }
+        for bad in ["", "fast", "deadline", "deadline:20", "budget:-1", "balance:2", "fastest:1"] {
+            assert!(parse_objective(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn options_of_every_command_may_stand_behind_it() {
+        let cli =
+            Cli::parse_from(["foresail", "plan", "hello", "-o", "json", "--sla", "p95", "--color", "never"]);
+        assert_eq!((cli.global.format, cli.global.color), (Format::Json, Color::Never));
+        let Command::Plan(args) = cli.command else { panic!("not a plan") };
+        assert_eq!(args.planning.sla, Sla::P95);
+    }
+}

@@ -1,0 +1,88 @@
+//! What a command ends with when it did not succeed: a text, a hint, an exit code.
+
+use std::io;
+use std::process::ExitCode;
+
+use super::interrupt;
+use crate::error::ClientError;
+use crate::examples::ExampleError;
+use crate::text::TextError;
+
+/// Why a command did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// Arguments or an input file are wrong.
+    #[error("{what}")]
+    Input {
+        /// What is wrong.
+        what: String,
+        /// What to do next.
+        hint: String,
+    },
+    /// The library said no.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Runs of the same workflow over the same input had different results.
+    #[error("the runs had different results: {0}")]
+    Differ(String),
+    /// The user interrupted.
+    #[error("interrupted; the run was cancelled")]
+    Interrupted,
+    /// stdout or a file cannot be written.
+    #[error("the output cannot be written: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl CliError {
+    /// Wrong arguments or a wrong input file.
+    pub fn input(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Input { what: what.into(), hint: hint.into() }
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Input { hint, .. } => hint.clone(),
+            Self::Client(error) => error.hint(),
+            Self::Differ(_) => "a task is not deterministic, or its input changed meanwhile".to_owned(),
+            Self::Interrupted => String::new(),
+            Self::Output(_) => "is the disk full, or was the reader of the pipe closed?".to_owned(),
+        }
+    }
+
+    /// The exit code of the process.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Differ(_) | Self::Output(_) => 1,
+            Self::Input { .. } => 2,
+            Self::Interrupted => interrupt::EXIT_CODE,
+            Self::Client(error) => match error {
+                ClientError::RunEnded { .. }
+                | ClientError::TimedOut { .. }
+                | ClientError::NoResult(_)
+                | ClientError::Lost { .. }
+                | ClientError::Damaged { .. } => 1,
+                ClientError::NoPlan { .. }
+                | ClientError::Address { .. }
+                | ClientError::NoSuchResult(_)
+                | ClientError::Refused { .. } => 2,
+                ClientError::Unreachable { .. }
+                | ClientError::Unreadable { .. }
+                | ClientError::Stack { .. } => 3,
+            },
+        })
+    }
+}
+
+impl From<ExampleError> for CliError {
+    fn from(error: ExampleError) -> Self {
+        let hint = match &error {
+            ExampleError::Text(TextError::Build(e)) | ExampleError::Build(e) => e.hint(),
+            ExampleError::Size { .. } => "give another --size",
+            ExampleError::Text(_) => "give a folder with source or text files",
+        };
+        Self::input(error.to_string(), hint)
+    }
+}

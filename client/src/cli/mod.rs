@@ -1,0 +1,101 @@
+//! The command line: arguments in, library calls, data on stdout, everything else on stderr.
+//!
+//! [`main`] is the whole binary. A command does no work of its own that the library could do; it decides what
+//! to show.
+
+pub mod args;
+mod demo;
+mod error;
+mod execute;
+mod interrupt;
+mod plan;
+mod predict;
+mod render;
+mod run;
+mod runs;
+mod session;
+mod source;
+mod terminal;
+mod up;
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use tracing_subscriber::EnvFilter;
+
+use args::{Cli, Command};
+use error::CliError;
+use interrupt::Interrupt;
+use terminal::Terminal;
+
+/// Parses the arguments, carries out the command and tells what went wrong.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(cli.global.verbose);
+    let terminal = Terminal::new(cli.global.color);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            terminal.error(&format!("no threads can be started: {error}"), "look at the limits of this user");
+            return ExitCode::from(3);
+        }
+    };
+    let done = runtime.block_on(until_interrupted(&cli, &terminal));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has seen enough, as with `foresail runs | head`.
+        Err(CliError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal.error(&error.to_string(), &error.hint());
+            error.exit_code()
+        }
+    }
+}
+
+/// Commands that run something end in good order when they are interrupted; the others just end.
+async fn until_interrupted(cli: &Cli, terminal: &Terminal) -> Result<(), CliError> {
+    let interrupt = Interrupt::listen();
+    let ends_itself = matches!(cli.command, Command::Up(_) | Command::Run(_) | Command::Demo(_));
+    let given_up = async {
+        match ends_itself {
+            true => interrupt.overdue().await,
+            false => interrupt.asked().await,
+        }
+    };
+    tokio::select! {
+        done = carry_out(cli, terminal, &interrupt) => done,
+        () = given_up => Err(CliError::Interrupted),
+    }
+}
+
+async fn carry_out(cli: &Cli, terminal: &Terminal, interrupt: &Interrupt) -> Result<(), CliError> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Up(args) => up::up(global, args, terminal, interrupt).await,
+        Command::Run(args) => run::run(global, args, terminal, interrupt).await,
+        Command::Plan(args) => plan::plan(global, args, terminal).await,
+        Command::Predict(args) => predict::predict(global, args, terminal).await,
+        Command::Runs(args) => runs::runs(global, args, terminal).await,
+        Command::Cancel(args) => runs::cancel(global, args, terminal).await,
+        Command::Export(args) => runs::export(global, args).await,
+        Command::Demo(args) => demo::demo(global, args, terminal, interrupt).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "foresail", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+/// Logs go to stderr: warnings, or more with `-v`; `FORESAIL_LOG` overrides both.
+fn log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_env("FORESAIL_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // Fails only where a logger is set already, as in tests.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}

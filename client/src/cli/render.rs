@@ -1,0 +1,116 @@
+//! How data is written: tables for people, JSON for programs.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::args::Format;
+
+/// Columns with a header; numbers stand to the right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// An empty table.
+    #[must_use]
+    pub fn new(header: &[&str]) -> Self {
+        Self { header: header.iter().map(|&h| h.to_owned()).collect(), rows: Vec::new() }
+    }
+
+    /// Adds a row; missing cells are empty.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        let mut cells: Vec<String> = cells.into_iter().collect();
+        cells.resize(self.header.len(), String::new());
+        self.rows.push(cells);
+    }
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let width = |column: usize| {
+            let cells = self.rows.iter().map(|row| &row[column]).chain([&self.header[column]]);
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.header.len()).map(width).collect();
+        let numeric: Vec<bool> = (0..self.header.len())
+            .map(|column| !self.rows.is_empty() && self.rows.iter().all(|row| is_number(&row[column])))
+            .collect();
+        let rule: Vec<String> = widths.iter().map(|&w| "-".repeat(w)).collect();
+        for row in [&self.header, &rule].into_iter().chain(&self.rows) {
+            let mut line = String::new();
+            for (column, cell) in row.iter().enumerate() {
+                let pad = " ".repeat(widths[column] - cell.chars().count());
+                let gap = if column == 0 { "" } else { "  " };
+                let (left, right) = if numeric[column] { (pad.as_str(), "") } else { ("", pad.as_str()) };
+                line.extend([gap, left, cell, right]);
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+fn is_number(cell: &str) -> bool {
+    cell == "-"
+        || cell.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '$'))
+        || (cell.starts_with('-') && cell[1..].starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// Writes one document; a table is made only where it is asked for.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn one(format: Format, data: &impl Serialize, table: impl FnOnce() -> String) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match format {
+        Format::Table => out.write_all(table().as_bytes()),
+        Format::Json => json(&mut out, data, serde_json::to_vec_pretty),
+        Format::Ndjson => json(&mut out, data, serde_json::to_vec),
+    }
+}
+
+/// Writes several documents: an array as JSON, a line each as NDJSON.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn many<T: Serialize>(format: Format, data: &[T], table: impl FnOnce() -> String) -> io::Result<()> {
+    if format != Format::Ndjson {
+        return one(format, &data, table);
+    }
+    let mut out = io::stdout().lock();
+    data.iter().try_for_each(|item| json(&mut out, item, serde_json::to_vec))
+}
+
+fn json<T: Serialize>(
+    out: &mut impl Write,
+    data: &T,
+    encode: impl FnOnce(&T) -> serde_json::Result<Vec<u8>>,
+) -> io::Result<()> {
+    let mut bytes = encode(data).map_err(io::Error::other)?;
+    bytes.push(b'\n');
+    out.write_all(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_of_numbers_stand_to_the_right() {
+        let mut table = Table::new(&["name", "time", "note"]);
+        table.row(["a".into(), "12 ms".into(), "x".into()]);
+        table.row(["long".into(), "-".into()]);
+        let text = table.to_string();
+        assert_eq!(text, "name   time  note\n----  -----  ----\na     12 ms  x\nlong      -\n");
+    }
+
+    #[test]
+    fn width_is_counted_in_characters() {
+        let mut table = Table::new(&["größe", "b"]);
+        table.row(["ä".into(), "c".into()]);
+        assert_eq!(table.to_string(), "größe  b\n-----  -\nä      c\n");
+    }
+}

@@ -1,0 +1,217 @@
+//! `foresail run`: predicts, plans, executes and compares.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use foresail_schemas::plan::PlanSummary;
+use foresail_schemas::run::RunStatus;
+use foresail_schemas::wfformat::Scale;
+use serde::Serialize;
+
+use super::args::{Global, RunArgs};
+use super::error::CliError;
+use super::execute::follow;
+use super::interrupt::Interrupt;
+use super::plan::{basis_line, make, sizes};
+use super::render::{self, Table};
+use super::session::Session;
+use super::source;
+use super::terminal::Terminal;
+use crate::client::SubmitOptions;
+use crate::run::{RunHandle, RunOutcome};
+use crate::settings::ClientSettings;
+use crate::units;
+
+/// Small enough that a recorded run of hours fits a minute.
+const SCALED: Scale = Scale { time: 0.01, size: 0.001 };
+/// Results up to this size are shown where no folder was given, in bytes.
+const SHOWN_BYTES_MAX: u64 = 2_000;
+
+/// What is told of a run at its end.
+#[derive(Debug, Serialize)]
+struct Told {
+    run: String,
+    workflow: String,
+    planner: String,
+    status: RunStatus,
+    predicted: PlanSummary,
+    actual: PlanSummary,
+    failed_attempts: u64,
+    results: Vec<TheResult>,
+}
+
+/// One result of a workflow.
+#[derive(Debug, Serialize)]
+struct TheResult {
+    task: String,
+    output: String,
+    bytes: u64,
+    hash: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<PathBuf>,
+    #[serde(skip)]
+    text: Option<String>,
+}
+
+/// Runs a workflow.
+///
+/// # Errors
+/// [`CliError`] when it cannot be planned, fails, or is interrupted.
+pub async fn run(
+    global: &Global,
+    args: &RunArgs,
+    terminal: &Terminal,
+    interrupt: &Interrupt,
+) -> Result<(), CliError> {
+    let workflow = source::workflow(&args.planning, SCALED)?;
+    let session = Session::open(global, &args.workers, ClientSettings::default()).await?;
+    let place = if session.is_embedded() { "a stack of this command" } else { "the stack at" };
+    terminal.say(&format!("{place} {}", session.addresses.metad));
+    let done = submit_and_follow(&session, args, &workflow, terminal, interrupt).await;
+    let shown = match &done {
+        Ok((_, told)) => render::one(global.format, told, || table(told)),
+        Err(_) => Ok(()),
+    };
+    if args.keep && session.is_embedded() && !matches!(done, Err(CliError::Interrupted)) {
+        terminal.say("the stack goes on until Ctrl-C");
+        interrupt.asked().await;
+    }
+    session.close().await;
+    shown?;
+    Ok(done?.0.completed().map(drop)?)
+}
+
+async fn submit_and_follow(
+    session: &Session,
+    args: &RunArgs,
+    workflow: &foresail_schemas::Workflow,
+    terminal: &Terminal,
+    interrupt: &Interrupt,
+) -> Result<(RunOutcome, Told), CliError> {
+    let (plan, predictions) = make(&session.client, workflow, &session.platform, &args.planning).await?;
+    terminal.say(&basis_line(&predictions));
+    let options = SubmitOptions { prices: Some(session.platform.prices), ..SubmitOptions::default() };
+    let handle = session.client.submit(workflow, plan, options).await?;
+    terminal.title(&format!(
+        "run {} of {}: {} tasks, planner {}, memory {}",
+        handle.id(),
+        workflow.name(),
+        workflow.tasks().len(),
+        handle.plan().planner,
+        sizes(handle.plan())
+    ));
+    let limit = args.timeout.map(|ms| Duration::try_from_secs_f64(ms / 1000.0).unwrap_or(Duration::MAX));
+    let outcome = follow(&handle, terminal, interrupt, limit).await?;
+    let results = match outcome.status {
+        RunStatus::Completed => results(&handle, args.output.as_deref()).await?,
+        _ => Vec::new(),
+    };
+    let told = tell(&handle, &outcome, results);
+    Ok((outcome, told))
+}
+
+/// Reads the results: small text is kept to be shown, everything is saved where a folder is given.
+async fn results(handle: &RunHandle, folder: Option<&Path>) -> Result<Vec<TheResult>, CliError> {
+    let mut list = Vec::new();
+    for (task, output, object) in handle.results().await? {
+        let mut result = TheResult {
+            task: task.to_string(),
+            output: output.to_string(),
+            bytes: object.bytes,
+            hash: object.hash.clone(),
+            file: None,
+            text: None,
+        };
+        if folder.is_some() || object.bytes <= SHOWN_BYTES_MAX {
+            let content = handle.object(task.as_str(), &object).await?;
+            result.text =
+                String::from_utf8(content.to_vec()).ok().filter(|_| object.bytes <= SHOWN_BYTES_MAX);
+            if let Some(folder) = folder {
+                let file = folder.join(file_name(task.as_str(), output.as_str()));
+                std::fs::create_dir_all(folder)?;
+                std::fs::write(&file, &content)?;
+                result.file = Some(file);
+            }
+        }
+        list.push(result);
+    }
+    Ok(list)
+}
+
+/// One flat name per output: names of outputs may be paths, and must not lead out of the folder.
+fn file_name(task: &str, output: &str) -> String {
+    let flat: String = output.chars().map(|c| if c == '/' || c == '\\' { '_' } else { c }).collect();
+    format!("{task}.{}", flat.trim_start_matches('.'))
+}
+
+fn tell(handle: &RunHandle, outcome: &RunOutcome, results: Vec<TheResult>) -> Told {
+    Told {
+        run: outcome.run.to_string(),
+        workflow: handle.workflow().name().to_string(),
+        planner: handle.plan().planner.to_string(),
+        status: outcome.status,
+        predicted: outcome.predicted,
+        actual: outcome.actual,
+        failed_attempts: outcome.progress.failed_attempts,
+        results,
+    }
+}
+
+fn table(told: &Told) -> String {
+    let mut text = comparison(&told.predicted, &told.actual).to_string();
+    if told.failed_attempts > 0 {
+        text += &format!("\n{} attempts failed and were repeated\n", told.failed_attempts);
+    }
+    for result in &told.results {
+        let TheResult { task, output, bytes, hash, file, text: content } = result;
+        let size = units::bytes(*bytes);
+        let saved = file.as_ref().map_or_else(String::new, |f| format!(", saved as {}", f.display()));
+        text += &format!("\n{task}/{output}: {size}, hash {}{saved}\n", &hash[..hash.len().min(16)]);
+        if let Some(content) = content.as_ref().filter(|_| file.is_none()) {
+            content.lines().for_each(|line| text += &format!("  {line}\n"));
+        }
+    }
+    text
+}
+
+/// What was predicted beside what happened.
+#[must_use]
+pub fn comparison(predicted: &PlanSummary, actual: &PlanSummary) -> Table {
+    let mut table = Table::new(&["", "predicted", "actual", "error"]);
+    let error = |predicted: f64, actual: f64| {
+        units::prediction_error(predicted, actual).map_or_else(|| "-".to_owned(), |e| format!("{e:+.1} %"))
+    };
+    let mut row = |what: &str, write: fn(f64) -> String, p: f64, a: f64| {
+        table.row([what.to_owned(), write(p), write(a), error(p, a)]);
+    };
+    let count = |n: f64| format!("{n:.0}");
+    let size = |n: f64| units::bytes(n.round() as u64);
+    row("makespan", units::ms, predicted.makespan_ms, actual.makespan_ms);
+    row("cost", units::usd, predicted.cost_usd, actual.cost_usd);
+    row("GB s", |n| format!("{n:.2}"), predicted.gb_seconds, actual.gb_seconds);
+    row("invocations", count, predicted.invocations as f64, actual.invocations as f64);
+    row("cold starts", count, predicted.cold_starts as f64, actual.cold_starts as f64);
+    row("downloaded", size, predicted.download_bytes as f64, actual.download_bytes as f64);
+    row("uploaded", size, predicted.upload_bytes as f64, actual.upload_bytes as f64);
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_results_stay_in_the_folder() {
+        assert_eq!(file_name("report", "report.json"), "report.report.json");
+        assert_eq!(file_name("t", "../../etc/passwd"), "t._.._etc_passwd");
+        assert_eq!(file_name("t", "/a/b"), "t._a_b");
+    }
+
+    #[test]
+    fn the_comparison_tells_the_error_of_the_prediction() {
+        let predicted = PlanSummary { makespan_ms: 900.0, ..PlanSummary::default() };
+        let actual = PlanSummary { makespan_ms: 1_000.0, ..PlanSummary::default() };
+        let text = comparison(&predicted, &actual).to_string();
+        assert!(text.contains("900 ms     1.00 s  -10.0 %"), "{text}");
+    }
+}

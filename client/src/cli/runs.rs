@@ -1,0 +1,198 @@
+//! `foresail runs`, `foresail cancel` and `foresail export`: what was run before.
+
+use std::time::Duration;
+
+use foresail_schemas::id::RunId;
+use foresail_schemas::run::{Change, RunEvent, RunStatus, RunSummary};
+use foresail_schemas::{Workflow, wfformat};
+
+use super::args::{CancelArgs, ExportArgs, Format, Global, HostArgs, RunsArgs};
+use super::error::CliError;
+use super::render::{self, Table};
+use super::run::comparison;
+use super::session::Session;
+use super::terminal::Terminal;
+use crate::progress::Progress;
+use crate::run::RunHandle;
+use crate::settings::ClientSettings;
+use crate::units;
+
+async fn open(global: &Global) -> Result<Session, CliError> {
+    let workers = HostArgs { concurrency: None, cold_start_ms: None };
+    Session::open(global, &workers, ClientSettings::default()).await
+}
+
+/// Lists runs, or shows one.
+///
+/// # Errors
+/// [`CliError`] when there is no stack or no such run.
+pub async fn runs(global: &Global, args: &RunsArgs, terminal: &Terminal) -> Result<(), CliError> {
+    let session = open(global).await?;
+    let done = match &args.run {
+        None => list(global, &session, terminal).await,
+        Some(run) => detail(global, &session, run).await,
+    };
+    session.close().await;
+    done
+}
+
+/// Ends a run.
+///
+/// # Errors
+/// [`CliError`] when there is no stack or no such run.
+pub async fn cancel(global: &Global, args: &CancelArgs, terminal: &Terminal) -> Result<(), CliError> {
+    let session = open(global).await?;
+    let done = async {
+        let handle = session.client.attach(&args.run).await?;
+        handle.cancel(&args.reason).await?;
+        handle.summary().await
+    };
+    let done = done.await;
+    session.close().await;
+    terminal.say(&format!("run {} is {}", args.run, status_name(done?.status)));
+    Ok(())
+}
+
+/// Writes a run as WfFormat.
+///
+/// # Errors
+/// [`CliError`] when there is no stack or no such run.
+pub async fn export(global: &Global, args: &ExportArgs) -> Result<(), CliError> {
+    let session = open(global).await?;
+    let read = async {
+        let handle = session.client.attach(&args.run).await?;
+        Ok::<_, CliError>((handle.workflow().clone(), handle.summary().await?, all_events(&handle).await?))
+    };
+    let read = read.await;
+    session.close().await;
+    let (workflow, summary, events) = read?;
+    let document = wfformat::write(&workflow, &summary, &events);
+    let format = if global.format == Format::Table { Format::Json } else { global.format };
+    Ok(render::one(format, &document, String::new)?)
+}
+
+async fn list(global: &Global, session: &Session, terminal: &Terminal) -> Result<(), CliError> {
+    let runs = session.client.runs().await?;
+    if runs.is_empty() {
+        terminal.say("nothing was run yet; `foresail run hello` does");
+    }
+    Ok(render::many(global.format, &runs, || list_table(&runs).to_string())?)
+}
+
+async fn detail(global: &Global, session: &Session, run: &RunId) -> Result<(), CliError> {
+    let handle = session.client.attach(run).await?;
+    let summary = handle.summary().await?;
+    let events = all_events(&handle).await?;
+    match global.format {
+        Format::Table => Ok(render::one(global.format, &(), || detail_table(&handle, &summary, &events))?),
+        Format::Json => {
+            let document = serde_json::json!({ "summary": summary, "plan": handle.plan(), "events": events });
+            Ok(render::one(global.format, &document, String::new)?)
+        }
+        Format::Ndjson => Ok(render::many(global.format, &events, String::new)?),
+    }
+}
+
+async fn all_events(handle: &RunHandle) -> Result<Vec<RunEvent>, CliError> {
+    let mut events = Vec::new();
+    let mut after = 0;
+    loop {
+        let page = handle.events_after(after, Duration::ZERO).await?;
+        if page.events.is_empty() {
+            return Ok(events);
+        }
+        after = page.next_after;
+        events.extend(page.events);
+    }
+}
+
+fn list_table(runs: &[RunSummary]) -> Table {
+    let mut table = Table::new(&["run", "workflow", "status", "tasks", "planner", "predicted", "took"]);
+    for run in runs {
+        table.row([
+            run.run.to_string(),
+            run.workflow.to_string(),
+            status_name(run.status).to_owned(),
+            format!("{}/{}", run.committed, run.tasks),
+            run.planner.to_string(),
+            units::ms(run.predicted.makespan_ms),
+            units::ms(run.elapsed_ms),
+        ]);
+    }
+    table
+}
+
+fn detail_table(handle: &RunHandle, summary: &RunSummary, events: &[RunEvent]) -> String {
+    let mut progress = handle.new_progress();
+    events.iter().for_each(|event| progress.apply(event));
+    let actual = progress.summary(handle.prices(), summary.elapsed_ms);
+    let mut text = format!(
+        "run {} of {}, created {}: {}, {}/{} tasks, {} attempts failed\n",
+        summary.run,
+        summary.workflow,
+        summary.created_at,
+        status_name(summary.status),
+        summary.committed,
+        summary.tasks,
+        progress.failed_attempts
+    );
+    if let Some(failure) = &summary.failure {
+        text += &format!("cause: {}\n", failure.message);
+    }
+    text += &format!("workers: {}\n\n", workers(&progress));
+    text += &format!("{}\n", comparison(&summary.predicted, &actual));
+    text += &timeline(handle.workflow(), events).to_string();
+    text
+}
+
+fn workers(progress: &Progress) -> String {
+    let sizes: Vec<String> = progress.sizes().iter().map(|(size, n)| format!("{n} of {size}")).collect();
+    sizes.join(", ")
+}
+
+/// What a person wants to see of the events; edges and marks are the engine's own business.
+fn timeline(workflow: &Workflow, events: &[RunEvent]) -> Table {
+    let mut table = Table::new(&["at", "event", "who", "what"]);
+    let id = |task: u32| {
+        workflow.tasks().get(task as usize).map_or_else(|| task.to_string(), |t| t.id.to_string())
+    };
+    for event in events {
+        let (who, what) = match &event.change {
+            Change::WorkerJoined { worker, instance, config, start } => {
+                let planned = worker.as_ref().map_or_else(|| "flexible".to_owned(), ToString::to_string);
+                let start = format!("{start:?}").to_lowercase();
+                (instance.to_string(), format!("{planned}, {config}, {start} start"))
+            }
+            Change::WorkerLeft { instance, usage } => {
+                (instance.to_string(), format!("billed {}", units::ms(usage.billed_ms)))
+            }
+            Change::TaskLeased { task, attempt, instance, .. } => {
+                (instance.to_string(), format!("{} attempt {attempt}", id(*task)))
+            }
+            Change::TaskFailed { task, instance, failure, .. } => {
+                let cause = failure.message.lines().next().unwrap_or_default();
+                (instance.to_string(), format!("{}: {cause}", id(*task)))
+            }
+            Change::TaskCommitted { task, commit } => {
+                let m = &commit.measured;
+                let moved = units::ms(m.download_ms + m.upload_ms);
+                let what = format!("{} ran {}, moved data {moved}", id(*task), units::ms(m.exec_ms));
+                (commit.instance.to_string(), what)
+            }
+            Change::PlanReplaced { epoch } => (String::new(), format!("plan {epoch} is in force")),
+            Change::RunFinished { status, .. } => (String::new(), status_name(*status).to_owned()),
+            Change::EdgeMarked { .. } | Change::TaskReady { .. } | Change::TaskPropagated { .. } => continue,
+        };
+        table.row([units::ms(event.at_ms), event.change.kind().replace('_', " "), who, what]);
+    }
+    table
+}
+
+fn status_name(status: RunStatus) -> &'static str {
+    match status {
+        RunStatus::Running => "running",
+        RunStatus::Completed => "completed",
+        RunStatus::Failed => "failed",
+        RunStatus::Cancelled => "cancelled",
+    }
+}

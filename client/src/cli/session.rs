@@ -1,0 +1,212 @@
+//! The stack a command works with: one that is running, or one that lives as long as the command.
+//!
+//! Looked for in this order: `--metad` and `--host` (or `FORESAIL_METAD` and `FORESAIL_HOST`); the file
+//! `stack.json` that `foresail up` writes into the data directory, if that stack still answers; otherwise a
+//! stack is started in this process on the data directory, so that what it measures is there the next time.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use foresail_schemas::platform::Platform;
+use serde::{Deserialize, Serialize};
+
+use super::args::{Global, HostArgs};
+use super::error::CliError;
+use crate::client::Client;
+use crate::error::ClientError;
+use crate::settings::ClientSettings;
+use crate::stack::{LocalStack, StackSettings};
+
+/// Name of the file that tells where a stack runs.
+pub const STACK_FILE: &str = "stack.json";
+/// How long a stack that was written down may take to answer.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
+
+/// Where a stack runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackFile {
+    /// Address of metad.
+    pub metad: String,
+    /// Address of the host of the workers.
+    pub host: String,
+    /// Where its workers keep large objects, where that is on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects: Option<PathBuf>,
+    /// Process that runs it.
+    pub pid: u32,
+}
+
+/// A stack to work with.
+#[derive(Debug)]
+pub struct Session {
+    /// The connection.
+    pub client: Client,
+    /// The platform its workers are.
+    pub platform: Platform,
+    /// Addresses of the stack.
+    pub addresses: StackFile,
+    embedded: Option<LocalStack>,
+}
+
+impl Session {
+    /// Finds or starts a stack.
+    ///
+    /// # Errors
+    /// [`CliError`] when one was named that does not answer, or none can be started.
+    pub async fn open(global: &Global, workers: &HostArgs, limits: ClientSettings) -> Result<Self, CliError> {
+        let data = data_dir(global);
+        if let Some(addresses) = named(global)? {
+            return Self::connect(addresses, limits).await;
+        }
+        if let Some(found) = running(&data).await {
+            return Self::connect(found, limits).await;
+        }
+        let settings = StackSettings { data: Some(data), ..stack_settings(workers) };
+        Self::embed(LocalStack::start(settings).await?, limits).await
+    }
+
+    /// A session on a stack of this process.
+    ///
+    /// # Errors
+    /// [`CliError`] when it does not answer.
+    pub async fn embed(stack: LocalStack, limits: ClientSettings) -> Result<Self, CliError> {
+        let addresses = stack_file(&stack);
+        let client = stack.client_with(limits).await?;
+        let platform = stack.platform().clone();
+        Ok(Self { client, platform, addresses, embedded: Some(stack) })
+    }
+
+    async fn connect(addresses: StackFile, limits: ClientSettings) -> Result<Self, CliError> {
+        let limits = ClientSettings { objects: addresses.objects.clone(), ..limits };
+        let client = Client::connect_with(&addresses.metad, &addresses.host, limits).await?;
+        let mut platform = local_platform();
+        // Commands that only look work without a host; those that run say themselves that it is missing.
+        if let Ok(status) = client.host_status().await {
+            platform.concurrency_max = u32::try_from(status.concurrency_max).unwrap_or(u32::MAX).max(1);
+        }
+        Ok(Self { client, platform, addresses, embedded: None })
+    }
+
+    /// Whether the stack ends with this command.
+    #[must_use]
+    pub fn is_embedded(&self) -> bool {
+        self.embedded.is_some()
+    }
+
+    /// Ends the stack if it is one of this process.
+    pub async fn close(self) {
+        if let Some(stack) = self.embedded {
+            stack.stop().await;
+        }
+    }
+}
+
+/// The platform of local workers.
+#[must_use]
+pub fn local_platform() -> Platform {
+    Platform::built_in().swap_remove(0)
+}
+
+/// Settings of a stack with these workers.
+#[must_use]
+pub fn stack_settings(workers: &HostArgs) -> StackSettings {
+    let mut settings = StackSettings::default();
+    if let Some(concurrency) = workers.concurrency {
+        settings.platform.concurrency_max = concurrency;
+    }
+    if let Some(ms) = workers.cold_start_ms {
+        settings.cold_start = Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default();
+    }
+    settings
+}
+
+/// What is written down about a stack of this process.
+#[must_use]
+pub fn stack_file(stack: &LocalStack) -> StackFile {
+    let (metad, host) = (stack.metad_address().to_owned(), stack.host_address().to_owned());
+    StackFile { metad, host, objects: Some(stack.objects_dir()), pid: std::process::id() }
+}
+
+/// Where measurements and runs are kept.
+#[must_use]
+pub fn data_dir(global: &Global) -> PathBuf {
+    let home = || std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from);
+    let share = || std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
+    let default = || share().unwrap_or_else(|| home().join(".local/share")).join("foresail");
+    global.data.clone().unwrap_or_else(default)
+}
+
+fn named(global: &Global) -> Result<Option<StackFile>, CliError> {
+    match (&global.metad, &global.host) {
+        (None, None) => Ok(None),
+        // A host is needed to run, not to look; the address of metad refuses invocations with a clear 404.
+        (Some(metad), host) => {
+            let host = host.clone().unwrap_or_else(|| metad.clone());
+            Ok(Some(StackFile { metad: metad.clone(), host, objects: None, pid: 0 }))
+        }
+        (None, Some(_)) => Err(CliError::input(
+            "--host was given without --metad",
+            "give both addresses, or none to use a running or an embedded stack",
+        )),
+    }
+}
+
+/// The stack that was written down in `data`, if it answers.
+async fn running(data: &Path) -> Option<StackFile> {
+    let text = std::fs::read_to_string(data.join(STACK_FILE)).ok()?;
+    let found: StackFile = serde_json::from_str(&text).ok()?;
+    let limits = ClientSettings {
+        connect_limit: LOOK_LIMIT,
+        request_limit: LOOK_LIMIT,
+        attempts_max: 1,
+        ..ClientSettings::default()
+    };
+    match Client::connect_with(&found.metad, &found.host, limits).await {
+        Ok(_) => Some(found),
+        Err(ClientError::Unreachable { .. }) => {
+            tracing::info!("the stack written down in {} has ended", data.display());
+            None
+        }
+        Err(error) => {
+            tracing::warn!("{error}");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Color, Format};
+
+    fn global(metad: Option<&str>, host: Option<&str>) -> Global {
+        Global {
+            format: Format::Table,
+            color: Color::Never,
+            metad: metad.map(str::to_owned),
+            host: host.map(str::to_owned),
+            data: None,
+            verbose: 0,
+        }
+    }
+
+    #[test]
+    fn a_host_without_metad_is_refused() {
+        assert!(named(&global(None, Some("http://127.0.0.1:1"))).is_err());
+        assert_eq!(named(&global(None, None)).unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_stack_that_has_ended_is_not_found() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(running(dir.path()).await, None);
+        let gone = StackFile {
+            metad: "http://127.0.0.1:9".to_owned(),
+            host: "http://127.0.0.1:9".to_owned(),
+            objects: None,
+            pid: 1,
+        };
+        std::fs::write(dir.path().join(STACK_FILE), serde_json::to_vec(&gone).unwrap()).unwrap();
+        assert_eq!(running(dir.path()).await, None);
+    }
+}

@@ -1,0 +1,142 @@
+//! Where a workflow comes from: an example, a workflow as JSON, or a WfFormat instance.
+
+use std::path::Path;
+
+use foresail_schemas::platform::Platform;
+use foresail_schemas::wfformat::{self, Scale};
+use foresail_schemas::{Workflow, WorkflowName};
+use serde_json::Value;
+
+use super::args::PlanningArgs;
+use super::error::CliError;
+use crate::examples::{self, Example};
+
+/// Largest workflow file read, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+
+/// The workflow that the arguments name. A WfFormat file is scaled by `default_scale` where the arguments say
+/// nothing.
+///
+/// # Errors
+/// [`CliError::Input`] with the place in the file where that can be told.
+pub fn workflow(args: &PlanningArgs, default_scale: Scale) -> Result<Workflow, CliError> {
+    let path = Path::new(&args.workflow);
+    if !path.exists() {
+        let example = Example::find(&args.workflow).ok_or_else(|| no_such(&args.workflow))?;
+        let folder = args.folder.clone().unwrap_or_else(examples::default_folder);
+        return Ok(example.workflow(args.size, &folder)?);
+    }
+    let scale = Scale {
+        time: args.time_scale.unwrap_or(default_scale.time),
+        size: args.size_scale.unwrap_or(default_scale.size),
+    };
+    parse(&read(path)?, &args.workflow, scale)
+}
+
+/// The workflow of a file's content.
+fn parse(text: &str, name: &str, scale: Scale) -> Result<Workflow, CliError> {
+    let wrong = |why: String, hint: &str| CliError::input(format!("`{name}` is no workflow: {why}"), hint);
+    let value: Value = serde_json::from_str(text)
+        .map_err(|e| wrong(format!("it is not JSON: {e}"), "a workflow file is one JSON document"))?;
+    if !is_wfformat(&value) {
+        let hint = "see docs/getting-started.md for the form of a workflow, or /openapi.json of metad";
+        return serde_json::from_str(text).map_err(|e| wrong(e.to_string(), hint));
+    }
+    let hint = "the file must be a WfFormat 1.5 instance, as WfCommons writes it";
+    let read = wfformat::read(text).map_err(|e| wrong(e.to_string(), hint))?;
+    let scaled = wfformat::scaled(&read, scale)
+        .map_err(|e| wrong(e.to_string(), "give another --time-scale or --size-scale"))?;
+    named_by_scale(&scaled, scale).map_err(|e| wrong(e, "give the workflow a shorter name"))
+}
+
+/// At another scale a task takes another time: its history must not be taken for that of the recorded scale.
+fn named_by_scale(workflow: &Workflow, scale: Scale) -> Result<Workflow, String> {
+    if scale == (Scale { time: 1.0, size: 1.0 }) {
+        return Ok(workflow.clone());
+    }
+    let mut spec = workflow.spec().clone();
+    let name = format!("{}@{}x{}", spec.name, scale.time, scale.size);
+    spec.name = WorkflowName::new(name).map_err(|e| e.to_string())?;
+    spec.check().map_err(|e| e.to_string())
+}
+
+fn is_wfformat(value: &Value) -> bool {
+    value.get("schemaVersion").is_some() || value.pointer("/workflow/specification").is_some()
+}
+
+fn read(path: &Path) -> Result<String, CliError> {
+    let name = path.display();
+    let wrong = |why: String| {
+        CliError::input(
+            format!("`{name}` cannot be read: {why}"),
+            "give a file of at most 1 GiB that you may read",
+        )
+    };
+    let bytes = std::fs::metadata(path).map_err(|e| wrong(e.to_string()))?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(wrong(format!("it has {bytes} bytes")));
+    }
+    std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))
+}
+
+fn no_such(name: &str) -> CliError {
+    let known: Vec<String> =
+        Example::ALL.iter().map(|e| format!("\n  {:<16}{}", e.name(), e.description())).collect();
+    CliError::input(
+        format!("there is no file and no example `{name}`"),
+        format!("the examples are:{}", known.concat()),
+    )
+}
+
+/// The platform of this name, or of this TOML file.
+///
+/// # Errors
+/// [`CliError::Input`] when there is none, or the file is no platform table.
+pub fn platform(name: &str) -> Result<Platform, CliError> {
+    let built_in = Platform::built_in();
+    if let Some(platform) = built_in.iter().find(|p| p.name.as_str() == name) {
+        return Ok(platform.clone());
+    }
+    let known: Vec<_> = built_in.iter().map(|p| p.name.to_string()).collect();
+    let hint = format!("use `{}` or the path of a table like those in platforms/", known.join("`, `"));
+    let wrong = |why: String| CliError::input(format!("there is no platform `{name}`: {why}"), hint.clone());
+    let text = std::fs::read_to_string(name).map_err(|e| wrong(e.to_string()))?;
+    Platform::from_toml(&text).map_err(|e| wrong(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        parse(text, "w.json", Scale { time: 1.0, size: 1.0 }).expect_err("wrong on purpose").to_string()
+    }
+
+    #[test]
+    fn a_wrong_file_is_named_with_the_place_or_the_task() {
+        assert!(error("{").contains("line 1"), "{}", error("{"));
+        let missing = r#"{"name":"w","tasks":[{"id":"a","name":"a","run":"true","after":["b"]}]}"#;
+        assert!(error(missing).contains("`b`"), "{}", error(missing));
+        let version = r#"{"name":"w","schemaVersion":"1.3","workflow":{"specification":{"tasks":[]}}}"#;
+        assert!(error(version).contains("1.3"), "{}", error(version));
+    }
+
+    #[test]
+    fn wfformat_is_told_from_a_workflow_of_our_own() {
+        let own = r#"{"name":"w","tasks":[{"id":"a","name":"a","run":"true"}]}"#;
+        assert_eq!(parse(own, "w", Scale { time: 1.0, size: 1.0 }).unwrap().tasks().len(), 1);
+        let foreign = r#"{"name":"w","schemaVersion":"1.5","workflow":{"specification":{"tasks":[
+            {"id":"t1","name":"t","parents":[],"children":[]}],"files":[]},
+            "execution":{"makespanInSeconds":2,"executedAt":"x","tasks":[{"id":"t1","runtimeInSeconds":2.0}],
+            "machines":[]}}}"#;
+        let workflow = parse(foreign, "w", Scale { time: 0.01, size: 1.0 }).unwrap();
+        assert_eq!(workflow.task(0).hint.exec_ms, Some(20.0));
+        assert_eq!(workflow.name().as_str(), "w@0.01x1", "another scale has a history of its own");
+    }
+
+    #[test]
+    fn platforms_are_found_by_name() {
+        assert_eq!(platform("aws-lambda-x86").unwrap().name.as_str(), "aws-lambda-x86");
+        assert!(platform("moon").unwrap_err().hint().contains("local"));
+    }
+}

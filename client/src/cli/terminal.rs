@@ -1,0 +1,132 @@
+//! What is told on stderr while something happens: a redrawn line on a terminal, plain lines elsewhere.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use foresail_schemas::plan::PlanSummary;
+
+use super::args::Color;
+use crate::progress::Progress;
+use crate::units;
+
+/// Characters of the bar.
+const BAR_LEN: usize = 20;
+/// Shortest time between two plain lines.
+const PLAIN_PAUSE: Duration = Duration::from_secs(2);
+
+/// How stderr is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terminal {
+    live: bool,
+}
+
+impl Terminal {
+    /// As the options and the environment have it.
+    #[must_use]
+    pub fn new(color: Color) -> Self {
+        let wanted = color == Color::Auto && std::env::var_os("NO_COLOR").is_none();
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { live: wanted && !dumb && std::io::stderr().is_terminal() }
+    }
+
+    /// A line of text.
+    pub fn say(&self, text: &str) {
+        eprintln!("{text}");
+    }
+
+    /// A line that is followed by details.
+    pub fn title(&self, text: &str) {
+        match self.live {
+            true => eprintln!("\x1b[1m{text}\x1b[0m"),
+            false => eprintln!("{text}"),
+        }
+    }
+
+    /// What went wrong, and what to do next.
+    pub fn error(&self, text: &str, hint: &str) {
+        let (red, cyan, off) = if self.live { ("\x1b[1;31m", "\x1b[36m", "\x1b[0m") } else { ("", "", "") };
+        eprintln!("{red}error:{off} {text}");
+        if !hint.is_empty() {
+            eprintln!("{cyan}hint:{off} {hint}");
+        }
+    }
+
+    /// Follows one run.
+    #[must_use]
+    pub fn progress(&self, predicted: PlanSummary) -> ProgressLine {
+        ProgressLine { live: self.live, predicted, last: None }
+    }
+}
+
+/// The line that follows one run.
+#[derive(Debug)]
+pub struct ProgressLine {
+    live: bool,
+    predicted: PlanSummary,
+    last: Option<(Instant, u64)>,
+}
+
+impl ProgressLine {
+    /// Shows how far the run is; on a terminal as often as it is called, elsewhere now and then.
+    pub fn show(&mut self, progress: &Progress, actual: &PlanSummary) {
+        let text = line(progress, actual, &self.predicted);
+        if self.live {
+            eprint!("\r\x1b[2K{text}");
+            let _ = std::io::stderr().flush();
+            return;
+        }
+        let due =
+            self.last.is_none_or(|(at, done)| at.elapsed() >= PLAIN_PAUSE && done != progress.committed);
+        if due {
+            eprintln!("{text}");
+            self.last = Some((Instant::now(), progress.committed));
+        }
+    }
+
+    /// Leaves the terminal as it was.
+    pub fn end(&mut self) {
+        if self.live {
+            eprint!("\r\x1b[2K");
+            let _ = std::io::stderr().flush();
+        }
+    }
+}
+
+fn line(progress: &Progress, actual: &PlanSummary, predicted: &PlanSummary) -> String {
+    let tasks = progress.tasks.max(1);
+    let filled = (progress.committed * BAR_LEN as u64 / tasks) as usize;
+    let bar = format!("{}{}", "#".repeat(filled), ".".repeat(BAR_LEN - filled.min(BAR_LEN)));
+    let failed = match progress.failed_attempts {
+        0 => String::new(),
+        n => format!(", {n} attempts failed"),
+    };
+    format!(
+        "[{bar}] {}/{} tasks, {} running on {} workers{failed}  {} of {} predicted  {} of {}",
+        progress.committed,
+        progress.tasks,
+        progress.running(),
+        progress.workers(),
+        units::ms(actual.makespan_ms),
+        units::ms(predicted.makespan_ms),
+        units::usd(actual.cost_usd),
+        units::usd(predicted.cost_usd),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_tells_tasks_workers_time_and_money_against_the_prediction() {
+        let mut progress = Progress::new(8);
+        progress.committed = 2;
+        let actual = PlanSummary { makespan_ms: 1_500.0, cost_usd: 0.000_01, ..PlanSummary::default() };
+        let predicted = PlanSummary { makespan_ms: 4_000.0, cost_usd: 0.000_05, ..PlanSummary::default() };
+        assert_eq!(
+            line(&progress, &actual, &predicted),
+            "[#####...............] 2/8 tasks, 0 running on 0 workers  1.50 s of 4.00 s predicted  \
+             $0.000010 of $0.000050"
+        );
+    }
+}

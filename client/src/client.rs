@@ -1,0 +1,226 @@
+//! The client: predicts, plans and submits workflows, and finds runs again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use foresail_model::Predictor;
+use foresail_planner as planner;
+use foresail_schemas::config::Sla;
+use foresail_schemas::id::RunId;
+use foresail_schemas::plan::{Objective, Plan, PredictionTable, Problem};
+use foresail_schemas::platform::{Platform, Prices};
+use foresail_schemas::run::{CurrentPlan, RunCreated, RunOptions, RunRequest, RunSummary};
+use foresail_schemas::{ErrorCode, Workflow, WorkflowName};
+
+use crate::error::ClientError;
+use crate::http::{Call, Service};
+use crate::predict;
+use crate::run::RunHandle;
+use crate::settings::ClientSettings;
+use crate::watch::{self, Services};
+
+/// Counts the runs of this process, so that two started in the same millisecond have different ids.
+static RUNS_STARTED: AtomicU32 = AtomicU32::new(0);
+
+/// A connection to metad and to the host of the workers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    services: Arc<Services>,
+}
+
+/// How a workflow is run.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SubmitOptions {
+    /// Id of the run; one is made of the time where absent.
+    pub run: Option<RunId>,
+    /// Limits and intervals of the run.
+    pub limits: RunOptions,
+    /// Prices by which the cost is told; those of the platform of the plan where absent.
+    pub prices: Option<Prices>,
+}
+
+impl Client {
+    /// Connects with the default settings.
+    ///
+    /// # Errors
+    /// [`ClientError`] when an address is none or metad does not answer.
+    pub async fn connect(metad_url: &str, host_url: &str) -> Result<Self, ClientError> {
+        Self::connect_with(metad_url, host_url, ClientSettings::default()).await
+    }
+
+    /// Connects with other limits.
+    ///
+    /// # Errors
+    /// [`ClientError`] when an address is none or metad does not answer.
+    pub async fn connect_with(
+        metad_url: &str,
+        host_url: &str,
+        settings: ClientSettings,
+    ) -> Result<Self, ClientError> {
+        let metad = Service::new("metad", metad_url, &settings)?;
+        let host = Service::new("the host of the workers", host_url, &settings)?;
+        metad.bytes(Call::get(&["readyz"])).await?;
+        Ok(Self { services: Arc::new(Services { metad, host }) })
+    }
+
+    /// What is known about `workflow` at `sla`: the model is downloaded once and asked in this process; where
+    /// it knows nothing the table has hints and assumptions and the basis is `none`.
+    ///
+    /// # Errors
+    /// [`ClientError`] when metad does not answer or its model cannot be read.
+    pub async fn predictions(
+        &self,
+        workflow: &Workflow,
+        platform: &Platform,
+        sla: Sla,
+    ) -> Result<PredictionTable, ClientError> {
+        let blind = planner::blind_table(workflow, platform, sla);
+        Ok(match self.model(workflow.name()).await? {
+            None => blind,
+            Some((model, epoch)) => {
+                let ask = |query: &_, sla| model.predict(query, &[sla]);
+                predict::table(workflow, blind, epoch, platform.inline_bytes_max, ask)
+            }
+        })
+    }
+
+    /// The model of a workflow and its epoch; nothing where nothing was measured.
+    ///
+    /// # Errors
+    /// [`ClientError`] when metad does not answer or its model cannot be read.
+    pub async fn model(&self, workflow: &WorkflowName) -> Result<Option<(Predictor, u64)>, ClientError> {
+        let call = Call::get(&["v1", "workflows", workflow.as_str(), "model"]);
+        match self.services.metad.json_and_epoch(call).await {
+            Ok(model) => Ok(Some(model)),
+            Err(error) if error.code() == Some(ErrorCode::WorkflowNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Plans `workflow`. The same arguments give the same plan.
+    ///
+    /// # Errors
+    /// [`ClientError::NoPlan`] when there is no such planner, or it finds no plan.
+    pub fn plan(&self, planner: &str, problem: &Problem) -> Result<Plan, ClientError> {
+        plan(planner, problem)
+    }
+
+    /// Starts a run: stores it, invokes its first workers and watches over it until the handle is dropped.
+    ///
+    /// # Errors
+    /// [`ClientError`] when metad refuses the run or no worker can be asked for; the run is then cancelled.
+    pub async fn submit(
+        &self,
+        workflow: &Workflow,
+        plan: Plan,
+        options: SubmitOptions,
+    ) -> Result<RunHandle, ClientError> {
+        let SubmitOptions { run, limits, prices } = options;
+        let request = RunRequest {
+            run: Some(run.unwrap_or_else(new_run_id)),
+            workflow: workflow.clone(),
+            plan,
+            options: limits,
+        };
+        let RunCreated { run, .. } = self.services.metad.json(Call::post(&["v1", "runs"], &request)).await?;
+        let plan = request.plan;
+        let prices = prices.unwrap_or_else(|| prices_of(&plan));
+        let mut handle = RunHandle::new(self.services.clone(), run, workflow.clone(), plan, prices);
+        if let Err(error) = watch::begin(&self.services, handle.id(), workflow, handle.plan()).await {
+            let _ = handle.cancel("its first workers could not be started").await;
+            return Err(error);
+        }
+        handle.watch(limits);
+        Ok(handle)
+    }
+
+    /// A run that was started before, to look at it or to cancel it; nobody watches over it from here.
+    ///
+    /// # Errors
+    /// [`ClientError`] when there is no such run.
+    pub async fn attach(&self, run: &RunId) -> Result<RunHandle, ClientError> {
+        let workflow: Workflow =
+            self.services.metad.json(Call::get(&["v1", "runs", run.as_str(), "workflow"])).await?;
+        let current: CurrentPlan =
+            self.services.metad.json(Call::get(&["v1", "runs", run.as_str(), "plan"])).await?;
+        let prices = prices_of(&current.plan);
+        Ok(RunHandle::new(self.services.clone(), run.clone(), workflow, current.plan, prices))
+    }
+
+    /// The runs that metad keeps, youngest first.
+    ///
+    /// # Errors
+    /// [`ClientError`] when metad does not answer.
+    pub async fn runs(&self) -> Result<Vec<RunSummary>, ClientError> {
+        #[derive(serde::Deserialize)]
+        struct Listed {
+            runs: Vec<RunSummary>,
+        }
+        self.services.metad.json::<Listed>(Call::get(&["v1", "runs"])).await.map(|listed| listed.runs)
+    }
+
+    /// Stops the idle workers of the host, so that the next run starts cold.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the host does not answer.
+    pub async fn drain(&self) -> Result<(), ClientError> {
+        self.services.host.bytes(Call::post(&["v1", "drain"], &())).await.map(drop)
+    }
+
+    /// What the host is doing.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the host does not answer.
+    pub async fn host_status(&self) -> Result<foresail_schemas::invocation::HostStatus, ClientError> {
+        self.services.host.json(Call::get(&["v1", "status"])).await
+    }
+}
+
+/// Plans a problem with the planner of this name: pure, needs no connection.
+///
+/// # Errors
+/// [`ClientError::NoPlan`] when there is no such planner, or it finds no plan.
+pub fn plan(planner: &str, problem: &Problem) -> Result<Plan, ClientError> {
+    let no_plan = |reason: String| ClientError::NoPlan { planner: planner.to_owned(), reason };
+    let found = planner::find(planner).map_err(|e| no_plan(e.to_string()))?;
+    planner::plan(problem, &*found).map_err(|e| no_plan(e.to_string()))
+}
+
+/// A problem for [`plan`] from its parts.
+#[must_use]
+pub fn problem(
+    workflow: &Workflow,
+    platform: &Platform,
+    predictions: PredictionTable,
+    objective: Objective,
+    seed: u64,
+) -> Problem {
+    Problem { workflow: workflow.clone(), platform: platform.clone(), predictions, objective, seed }
+}
+
+fn prices_of(plan: &Plan) -> Prices {
+    let mut platforms = Platform::built_in();
+    let at = platforms.iter().position(|p| p.name == plan.platform).unwrap_or(0);
+    platforms.swap_remove(at).prices
+}
+
+/// `r-20260105-101530-4f2a1c`: sorts by time, and does not repeat across processes.
+fn new_run_id() -> RunId {
+    let now = jiff::Timestamp::now();
+    let count = RUNS_STARTED.fetch_add(1, Ordering::Relaxed);
+    let salt = format!("{} {count} {}", std::process::id(), now.as_nanosecond());
+    let salt = blake3::hash(salt.as_bytes()).to_hex();
+    RunId::new(format!("r-{}-{}", now.strftime("%Y%m%d-%H%M%S"), &salt[..6]))
+        .expect("digits, letters and dashes are a legal id")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_ids_differ_although_they_are_made_at_the_same_time() {
+        let ids: std::collections::HashSet<_> = (0..100).map(|_| new_run_id()).collect();
+        assert_eq!(ids.len(), 100);
+    }
+}

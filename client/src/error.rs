@@ -1,0 +1,210 @@
+//! What can go wrong between this process, metad and the host of the workers; every error has a hint.
+
+use std::time::Duration;
+
+use foresail_schemas::id::RunId;
+use foresail_schemas::run::{Failure, RunStatus};
+use foresail_schemas::{ErrorCode, Problem};
+
+/// Why the client could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// An address is not one.
+    #[error("the address `{address}` of {service} cannot be used: {reason}")]
+    Address {
+        /// What it should lead to.
+        service: &'static str,
+        /// The address as given.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nobody answers.
+    #[error("{service} at `{url}` does not answer: {reason}")]
+    Unreachable {
+        /// Who.
+        service: &'static str,
+        /// Where.
+        url: String,
+        /// Why, as the network said it.
+        reason: String,
+    },
+    /// The answer is not of the expected form.
+    #[error("{service} answered `{url}` with something else than expected: {reason}")]
+    Unreadable {
+        /// Who.
+        service: &'static str,
+        /// Where.
+        url: String,
+        /// What did not fit.
+        reason: String,
+    },
+    /// The request was refused.
+    #[error("{service} refused `{url}`: {} ({})", problem.detail, problem.code)]
+    Refused {
+        /// Who.
+        service: &'static str,
+        /// Where.
+        url: String,
+        /// Why.
+        problem: Box<Problem>,
+    },
+    /// A wait was longer than its limit.
+    #[error("{what} took longer than {limit:?}")]
+    TimedOut {
+        /// What was waited for.
+        what: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The planner found no plan.
+    #[error("the planner `{planner}` gave no plan: {reason}")]
+    NoPlan {
+        /// The planner.
+        planner: String,
+        /// Why.
+        reason: String,
+    },
+    /// A run ended without all results.
+    #[error("run `{run}` {}", ending(*.status, .failure.as_ref()))]
+    RunEnded {
+        /// The run.
+        run: RunId,
+        /// How it ended.
+        status: RunStatus,
+        /// Why.
+        failure: Option<Failure>,
+    },
+    /// The workflow has no such task or output.
+    #[error("the workflow has no `{0}`")]
+    NoSuchResult(String),
+    /// The task has no result yet.
+    #[error("task `{0}` has no result")]
+    NoResult(String),
+    /// A result was changed after it was stored.
+    #[error("the result of task `{task}` is damaged: its hash is `{found}`, it was stored as `{expected}`")]
+    Damaged {
+        /// The task.
+        task: String,
+        /// The hash when it was stored.
+        expected: String,
+        /// The hash now.
+        found: String,
+    },
+    /// A stored result cannot be read.
+    #[error("the result of task `{task}` cannot be read from `{key}`: {reason}")]
+    Lost {
+        /// The task.
+        task: String,
+        /// Where it should be.
+        key: String,
+        /// Why.
+        reason: String,
+    },
+    /// A part of the local stack did not start.
+    #[error("{part} did not start: {reason}")]
+    Stack {
+        /// Which part.
+        part: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl ClientError {
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Address { .. } => "write it like http://127.0.0.1:7070".to_owned(),
+            Self::Unreachable { .. } => {
+                "start the stack with `foresail up`, or give its addresses with --metad and --host".to_owned()
+            }
+            Self::Unreadable { .. } => {
+                "look whether both sides are of the same version of Foresail".to_owned()
+            }
+            Self::Refused { problem, .. } => problem.hint.clone(),
+            Self::TimedOut { .. } => {
+                "the limits are in ClientSettings; --timeout on the command line".to_owned()
+            }
+            Self::NoPlan { .. } => {
+                "choose another objective or planner; `foresail plan --help` lists them".to_owned()
+            }
+            Self::RunEnded { run, status: RunStatus::Failed, failure } => match failure {
+                Some(Failure { task: Some(task), .. }) => {
+                    format!("`foresail runs {run}` shows every attempt of task `{task}`")
+                }
+                _ => format!("`foresail runs {run}` shows what happened"),
+            },
+            Self::RunEnded { run, .. } => format!("`foresail runs {run}` shows how far it came"),
+            Self::NoSuchResult(_) => "name a task of the workflow, and one of its outputs".to_owned(),
+            Self::NoResult(_) => "wait for the run to complete".to_owned(),
+            Self::Damaged { .. } => "run the workflow again, and check the disk of the store".to_owned(),
+            Self::Lost { .. } => {
+                "results are kept until the retention of the run ends; run it again".to_owned()
+            }
+            Self::Stack { .. } => {
+                "another stack may hold the data directory: `foresail up` in one place, or another --data"
+                    .to_owned()
+            }
+        }
+    }
+
+    /// Whether the same request may succeed later.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { problem, .. } => problem.code.is_retryable(),
+            _ => false,
+        }
+    }
+
+    /// The code of a refusal.
+    #[must_use]
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused { problem, .. } => Some(problem.code),
+            _ => None,
+        }
+    }
+}
+
+fn ending(status: RunStatus, failure: Option<&Failure>) -> String {
+    let how = match status {
+        RunStatus::Running => "has not ended",
+        RunStatus::Completed => "completed",
+        RunStatus::Failed => "failed",
+        RunStatus::Cancelled => "was cancelled",
+    };
+    match failure {
+        None => how.to_owned(),
+        Some(Failure { task: None, message, .. }) => format!("{how}: {message}"),
+        Some(Failure { task: Some(task), attempt, message, .. }) => {
+            format!("{how} at attempt {attempt} of task `{task}`: {message}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use foresail_schemas::run::FailureKind;
+
+    #[test]
+    fn a_failed_run_names_task_attempt_and_cause() {
+        let failure = Failure {
+            task: Some("count-3".parse().unwrap()),
+            attempt: 3,
+            kind: FailureKind::TaskError,
+            message: "no such word".to_owned(),
+        };
+        let error = ClientError::RunEnded {
+            run: "r-1".parse().unwrap(),
+            status: RunStatus::Failed,
+            failure: Some(failure),
+        };
+        assert_eq!(error.to_string(), "run `r-1` failed at attempt 3 of task `count-3`: no such word");
+        assert!(error.hint().contains("foresail runs r-1"));
+    }
+}

@@ -1,0 +1,196 @@
+//! How far a run is, as the fold of its events: pure, without I/O and without a clock.
+//!
+//! Times in ms since the run was created, money in USD. The cost of workers that still run is an estimate
+//! from their life so far; once all have left it is what they reported.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use foresail_schemas::config::ResourceConfig;
+use foresail_schemas::id::InstanceId;
+use foresail_schemas::metric::StartState;
+use foresail_schemas::plan::PlanSummary;
+use foresail_schemas::platform::Prices;
+use foresail_schemas::run::{Change, Failure, RunEvent, RunStatus, WorkerUsage};
+
+/// How far a run is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// Where the run stands.
+    pub status: RunStatus,
+    /// Why it failed or was cancelled.
+    pub failure: Option<Failure>,
+    /// Tasks in all.
+    pub tasks: u64,
+    /// Tasks with a result.
+    pub committed: u64,
+    /// Attempts that failed.
+    pub failed_attempts: u64,
+    /// Number of the last event seen.
+    pub last_event: u64,
+    /// When the run ended, or the last event happened.
+    pub at_ms: f64,
+    running: BTreeSet<u32>,
+    live: BTreeMap<InstanceId, (ResourceConfig, f64)>,
+    left: Vec<(ResourceConfig, WorkerUsage)>,
+    invocations: u64,
+    cold_starts: u64,
+}
+
+impl Progress {
+    /// A run of `tasks` tasks of which nothing is known yet.
+    #[must_use]
+    pub fn new(tasks: u64) -> Self {
+        Self {
+            status: RunStatus::Running,
+            failure: None,
+            tasks,
+            committed: 0,
+            failed_attempts: 0,
+            last_event: 0,
+            at_ms: 0.0,
+            running: BTreeSet::new(),
+            live: BTreeMap::new(),
+            left: Vec::new(),
+            invocations: 0,
+            cold_starts: 0,
+        }
+    }
+
+    /// Takes the next event; one that was seen before changes nothing.
+    pub fn apply(&mut self, event: &RunEvent) {
+        if event.seq <= self.last_event {
+            return;
+        }
+        self.last_event = event.seq;
+        if self.status == RunStatus::Running {
+            self.at_ms = event.at_ms;
+        }
+        match &event.change {
+            Change::WorkerJoined { instance, config, start, .. } => {
+                self.invocations += 1;
+                self.cold_starts += u64::from(*start == StartState::Cold);
+                self.live.insert(instance.clone(), (*config, event.at_ms));
+            }
+            Change::WorkerLeft { instance, usage } => {
+                self.left.extend(self.live.remove(instance).map(|(config, _)| (config, *usage)));
+            }
+            Change::TaskLeased { task, .. } => drop(self.running.insert(*task)),
+            Change::TaskFailed { task, .. } => {
+                self.running.remove(task);
+                self.failed_attempts += 1;
+            }
+            Change::TaskCommitted { task, .. } => {
+                self.running.remove(task);
+                self.committed += 1;
+            }
+            Change::RunFinished { status, failure } => {
+                self.status = *status;
+                self.failure.clone_from(failure);
+                self.running.clear();
+            }
+            Change::EdgeMarked { .. }
+            | Change::TaskReady { .. }
+            | Change::TaskPropagated { .. }
+            | Change::PlanReplaced { .. } => {}
+        }
+    }
+
+    /// Tasks that run now.
+    #[must_use]
+    pub fn running(&self) -> u64 {
+        self.running.len() as u64
+    }
+
+    /// Workers that have joined and not left.
+    #[must_use]
+    pub fn workers(&self) -> u64 {
+        self.live.len() as u64
+    }
+
+    /// Sizes of the workers that took part, ascending, each with its number of invocations.
+    #[must_use]
+    pub fn sizes(&self) -> Vec<(ResourceConfig, u64)> {
+        let mut sizes: BTreeMap<(u32, u32), (ResourceConfig, u64)> = BTreeMap::new();
+        for (config, _) in
+            self.left.iter().map(|(c, u)| (c, u.billed_ms)).chain(self.live.values().map(|(c, t)| (c, *t)))
+        {
+            sizes.entry(config.key()).or_insert((*config, 0)).1 += 1;
+        }
+        sizes.into_values().collect()
+    }
+
+    /// What the run took and cost by `now_ms`.
+    #[must_use]
+    pub fn summary(&self, prices: &Prices, now_ms: f64) -> PlanSummary {
+        let mut sum = PlanSummary {
+            makespan_ms: if self.status == RunStatus::Running { now_ms } else { self.at_ms },
+            invocations: self.invocations,
+            cold_starts: self.cold_starts,
+            ..PlanSummary::default()
+        };
+        let estimated = self.live.values().map(|(config, joined_ms)| {
+            let billed_ms = (now_ms - joined_ms).max(0.0);
+            (*config, WorkerUsage { billed_ms, ..WorkerUsage::default() })
+        });
+        for (config, usage) in self.left.iter().copied().chain(estimated) {
+            sum.cost_usd += prices.worker_usd(&config, usage.billed_ms, usage.puts, usage.gets);
+            sum.gb_seconds += config.gb() * usage.billed_ms / 1000.0;
+            sum.download_bytes += usage.download_bytes;
+            sum.upload_bytes += usage.upload_bytes;
+        }
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prices() -> Prices {
+        Prices { gb_second_usd: 1.0, request_usd: 0.5, put_usd: 0.25, get_usd: 0.125 }
+    }
+
+    fn progress(changes: Vec<(f64, Change)>) -> Progress {
+        let mut progress = Progress::new(2);
+        for (i, (at_ms, change)) in changes.into_iter().enumerate() {
+            let event = RunEvent { seq: i as u64 + 1, at_ms, change };
+            progress.apply(&event);
+            progress.apply(&event);
+        }
+        progress
+    }
+
+    fn joined(name: &str) -> Change {
+        Change::WorkerJoined {
+            worker: None,
+            instance: name.parse().unwrap(),
+            config: ResourceConfig::new(1024, None).unwrap(),
+            start: StartState::Cold,
+        }
+    }
+
+    fn left(name: &str, billed_ms: f64) -> Change {
+        let usage = WorkerUsage { billed_ms, puts: 2, gets: 4, download_bytes: 10, ..WorkerUsage::default() };
+        Change::WorkerLeft { instance: name.parse().unwrap(), usage }
+    }
+
+    #[test]
+    fn the_cost_of_live_workers_is_estimated_and_then_what_they_report() {
+        let alive = progress(vec![(0.0, joined("a"))]);
+        assert_eq!(alive.workers(), 1);
+        assert!((alive.summary(&prices(), 2_000.0).cost_usd - 2.5).abs() < 1e-9);
+        let gone = progress(vec![(0.0, joined("a")), (1_500.0, left("a", 3_000.0))]);
+        let sum = gone.summary(&prices(), 9_000.0);
+        assert!((sum.cost_usd - (3.0 + 0.5 + 0.5 + 0.5)).abs() < 1e-9);
+        assert_eq!((sum.invocations, sum.cold_starts, sum.download_bytes), (1, 1, 10));
+    }
+
+    #[test]
+    fn the_makespan_ends_with_the_run_and_not_with_its_workers() {
+        let finished = Change::RunFinished { status: RunStatus::Completed, failure: None };
+        let done = progress(vec![(0.0, joined("a")), (700.0, finished), (900.0, left("a", 900.0))]);
+        assert!((done.summary(&prices(), 5_000.0).makespan_ms - 700.0).abs() < 1e-9);
+        assert_eq!(done.workers(), 0);
+        assert_eq!(done.sizes()[0].1, 1);
+    }
+}

@@ -1,0 +1,200 @@
+//! The local stack: metad and a host of real worker processes, inside this program.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use foresail_metad as metad;
+use foresail_schemas::platform::Platform;
+use foresail_worker::host::local::WorkerCommand;
+use foresail_worker::{LocalFaas, LocalSettings};
+
+use crate::client::Client;
+use crate::error::ClientError;
+use crate::settings::ClientSettings;
+
+/// Runs whose objects are kept when a stack starts on their directory; results of older runs are gone.
+pub const OBJECT_RUNS_KEPT_MAX: usize = 50;
+/// Where the workers keep objects, below the data directory.
+const OBJECTS: &str = "workers/objects";
+
+/// Settings of a [`LocalStack`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct StackSettings {
+    /// Where measurements, runs and objects are kept; a temporary directory, deleted at the end, where
+    /// absent.
+    pub data: Option<PathBuf>,
+    /// Address of metad; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Sizes and limits of the workers; as many at a time as this machine has processors by default.
+    pub platform: Platform,
+    /// Delay added to every cold start, as a platform far away would have it.
+    pub cold_start: Duration,
+    /// What a worker process runs; this very program where absent.
+    pub worker: Option<WorkerCommand>,
+}
+
+impl Default for StackSettings {
+    fn default() -> Self {
+        let mut platform = Platform::built_in().swap_remove(0);
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        platform.concurrency_max = u32::try_from(processors).unwrap_or(u32::MAX);
+        Self {
+            data: None,
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            platform,
+            cold_start: Duration::ZERO,
+            worker: None,
+        }
+    }
+}
+
+/// metad and workers of this machine, running inside this process.
+///
+/// The program must call [`worker`](crate::worker) first thing in `main`: workers are this very program,
+/// unless [`StackSettings::worker`] names another.
+#[derive(Debug)]
+pub struct LocalStack {
+    // Dropped in this order: workers still have something to tell metad when they end, and both use the data.
+    host: LocalFaas,
+    _metad: metad::Server,
+    metad_address: String,
+    host_address: String,
+    platform: Platform,
+    data: PathBuf,
+    _scratch: Option<tempfile::TempDir>,
+}
+
+impl LocalStack {
+    /// Starts both.
+    ///
+    /// # Errors
+    /// [`ClientError::Stack`] with the part that did not start; what had started is stopped again.
+    pub async fn start(settings: StackSettings) -> Result<Self, ClientError> {
+        // Starting waits for threads and disks.
+        blocking("the local stack", move || Self::start_blocking(settings)).await?
+    }
+
+    fn start_blocking(settings: StackSettings) -> Result<Self, ClientError> {
+        let failed = |part: &'static str, reason: String| ClientError::Stack { part, reason };
+        let no_place = |reason: std::io::Error| failed("the data directory", reason.to_string());
+        let (data, scratch) = match settings.data {
+            Some(data) => (data, None),
+            None => {
+                let scratch = tempfile::Builder::new().prefix("foresail-").tempdir().map_err(no_place)?;
+                (scratch.path().to_owned(), Some(scratch))
+            }
+        };
+        std::fs::create_dir_all(&data).map_err(no_place)?;
+        forget_old_objects(&data.join(OBJECTS));
+        let mut metad_settings = metad::Settings::embedded(data.join("metad"));
+        metad_settings.listen = settings.listen;
+        let metad = metad::Server::start(metad_settings).map_err(|e| failed("metad", e.to_string()))?;
+        let metad_address = format!("http://{}", metad.address());
+        let host_settings = LocalSettings {
+            cold_start_ms: settings.cold_start.as_secs_f64() * 1000.0,
+            worker: settings.worker,
+            ..LocalSettings::new(&metad_address, data.join("workers")).for_platform(&settings.platform)
+        };
+        let host =
+            LocalFaas::start(host_settings).map_err(|e| failed("the host of the workers", e.to_string()))?;
+        let host_address = host.url().to_owned();
+        let platform = settings.platform;
+        Ok(Self { host, _metad: metad, metad_address, host_address, platform, data, _scratch: scratch })
+    }
+
+    /// A client of this stack.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the stack does not answer.
+    pub async fn client(&self) -> Result<Client, ClientError> {
+        self.client_with(ClientSettings::default()).await
+    }
+
+    /// A client of this stack with other limits.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the stack does not answer.
+    pub async fn client_with(&self, settings: ClientSettings) -> Result<Client, ClientError> {
+        let settings = ClientSettings { objects: Some(self.objects_dir()), ..settings };
+        Client::connect_with(&self.metad_address, &self.host_address, settings).await
+    }
+
+    /// Address of metad.
+    #[must_use]
+    pub fn metad_address(&self) -> &str {
+        &self.metad_address
+    }
+
+    /// Address of the host of the workers.
+    #[must_use]
+    pub fn host_address(&self) -> &str {
+        &self.host_address
+    }
+
+    /// Sizes, limits and prices of its workers.
+    #[must_use]
+    pub fn platform(&self) -> &Platform {
+        &self.platform
+    }
+
+    /// Whether a larger worker is really faster here: the system holds workers to the CPU share of their
+    /// size.
+    #[must_use]
+    pub fn holds_cpu_share(&self) -> bool {
+        self.host.holds_cpu_share()
+    }
+
+    /// Where it keeps everything.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Where its workers keep large objects.
+    #[must_use]
+    pub fn objects_dir(&self) -> PathBuf {
+        self.data.join(OBJECTS)
+    }
+
+    /// Stops the workers, then metad: what the workers still have to tell is stored.
+    pub async fn stop(self) {
+        // Dropping stops, in the order of the fields, and waits for threads and processes.
+        let _ = blocking("the local stack", move || drop(self)).await;
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    part: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ClientError> {
+    let failed = |e: tokio::task::JoinError| ClientError::Stack { part, reason: e.to_string() };
+    tokio::task::spawn_blocking(work).await.map_err(failed)
+}
+
+/// Deletes the objects of all but the newest runs; what cannot be deleted stays until the next time.
+fn forget_old_objects(objects: &Path) {
+    let Ok(entries) = std::fs::read_dir(objects) else { return };
+    let age = |entry: &std::fs::DirEntry| entry.metadata().and_then(|m| m.modified()).ok();
+    let mut runs: Vec<_> = entries.flatten().map(|entry| (age(&entry), entry.path())).collect();
+    runs.sort();
+    for (_, run) in runs.iter().rev().skip(OBJECT_RUNS_KEPT_MAX) {
+        let _ = std::fs::remove_dir_all(run);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_of_old_runs_are_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        for i in 0..OBJECT_RUNS_KEPT_MAX + 3 {
+            std::fs::create_dir(dir.path().join(format!("r-{i:04}"))).unwrap();
+        }
+        forget_old_objects(dir.path());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), OBJECT_RUNS_KEPT_MAX);
+        forget_old_objects(&dir.path().join("none"));
+    }
+}

@@ -1,0 +1,162 @@
+//! Starts a run's first workers and drives its watchdog: the part of choreography that the client carries
+//! out.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use foresail_choreography::{Action, Event, Invoke, Watchdog};
+use foresail_schemas::Workflow;
+use foresail_schemas::id::RunId;
+use foresail_schemas::invocation::{Invocation, Invoked};
+use foresail_schemas::plan::Plan;
+use foresail_schemas::run::{CurrentPlan, Operation, OperationAnswer, OperationRequest, RunOptions};
+use futures_util::stream::{self, StreamExt};
+
+use crate::error::ClientError;
+use crate::http::{Call, Service};
+
+/// Most first invocations under way at the same time.
+const INVOCATIONS_AT_ONCE: usize = 16;
+/// Longest sleep between two looks, should the machine name no time.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// The two services a run needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Services {
+    pub metad: Service,
+    pub host: Service,
+}
+
+impl Services {
+    pub async fn operate(
+        &self,
+        run: &RunId,
+        operations: Vec<Operation>,
+    ) -> Result<OperationAnswer, ClientError> {
+        let path = ["v1", "runs", run.as_str(), "operations"];
+        self.metad.json(Call::post(&path, &OperationRequest { operations })).await
+    }
+
+    /// Asks the host for a worker. A host that is full for the moment is no error: the watchdog asks again.
+    async fn invoke(&self, run: &RunId, invoke: Invoke) -> Result<(), ClientError> {
+        let Invoke { worker, config, tasks } = invoke;
+        let metad = self.metad.address().to_owned();
+        let invocation = Invocation { run: run.clone(), worker, config, tasks, metad };
+        match self.host.json::<Invoked>(Call::post(&["v1", "invocations"], &invocation)).await {
+            Err(ClientError::Refused { problem, .. }) if problem.code.is_retryable() => {
+                tracing::warn!(%run, "the host has no room yet: {}", problem.detail);
+                Ok(())
+            }
+            other => other.map(drop),
+        }
+    }
+}
+
+/// Invokes the workers that the run begins with.
+///
+/// # Errors
+/// [`ClientError`] when the host cannot be reached or refuses for good.
+pub(crate) async fn begin(
+    services: &Services,
+    run: &RunId,
+    workflow: &Workflow,
+    plan: &Plan,
+) -> Result<(), ClientError> {
+    let first = foresail_choreography::first_invocations(workflow.graph(), plan);
+    let mut under_way =
+        stream::iter(first).map(|invoke| services.invoke(run, invoke)).buffered(INVOCATIONS_AT_ONCE);
+    while let Some(done) = under_way.next().await {
+        done?;
+    }
+    Ok(())
+}
+
+/// Watches until the run has ended. Never gives up on errors: a metad that is restarted is found again.
+pub(crate) async fn watch(
+    services: Services,
+    run: RunId,
+    workflow: Workflow,
+    plan: Plan,
+    options: RunOptions,
+) {
+    let mut machine = Watchdog::new(workflow.graph().clone(), 1, &plan, options);
+    let mut shell = Shell { services, run, began: Instant::now(), wake: None, events: VecDeque::new() };
+    let mut actions = Vec::new();
+    machine.start(shell.now_ms(), &mut actions);
+    loop {
+        shell.wake = None;
+        for action in actions.drain(..) {
+            if action == Action::Finished {
+                return;
+            }
+            shell.perform(action).await;
+        }
+        let event = match shell.events.pop_front() {
+            Some(event) => event,
+            None => {
+                shell.sleep().await;
+                Event::Tick
+            }
+        };
+        machine.handle(event, shell.now_ms(), &mut actions);
+    }
+}
+
+/// The I/O of the machine.
+struct Shell {
+    services: Services,
+    run: RunId,
+    began: Instant,
+    wake: Option<f64>,
+    events: VecDeque<Event>,
+}
+
+impl Shell {
+    fn now_ms(&self) -> f64 {
+        self.began.elapsed().as_secs_f64() * 1000.0
+    }
+
+    async fn sleep(&self) {
+        let longest_ms = SLEEP_MAX.as_secs_f64() * 1000.0;
+        let left_ms = self.wake.map_or(longest_ms, |at_ms| (at_ms - self.now_ms()).clamp(0.0, longest_ms));
+        tokio::time::sleep(Duration::from_secs_f64(left_ms / 1000.0)).await;
+    }
+
+    async fn perform(&mut self, action: Action) {
+        let run = &self.run;
+        match action {
+            Action::Operate { request, operations } => {
+                self.events.push_back(match self.services.operate(run, operations).await {
+                    Ok(answer) => Event::Answered { request, answer },
+                    Err(error) => {
+                        tracing::warn!(%run, "the watchdog was not answered: {error}");
+                        Event::Unanswered { request }
+                    }
+                });
+            }
+            Action::ReadPlan => {
+                let call = Call::get(&["v1", "runs", run.as_str(), "plan"]);
+                match self.services.metad.json(call).await {
+                    Ok(CurrentPlan { epoch, plan, .. }) => {
+                        self.events.push_back(Event::PlanRead { epoch, plan });
+                    }
+                    Err(error) => tracing::warn!(%run, "the new plan could not be read: {error}"),
+                }
+            }
+            Action::Invoke(invoke) => {
+                tracing::info!(%run, tasks = ?invoke.tasks, "the watchdog starts tasks again");
+                if let Err(error) = self.services.invoke(run, invoke).await {
+                    tracing::warn!(%run, "{error}");
+                }
+            }
+            Action::WakeAt { at_ms } => self.wake = Some(at_ms),
+            // A watchdog runs no tasks and holds no subscription; its end is handled by the loop.
+            Action::Execute { .. }
+            | Action::Abort { .. }
+            | Action::Discard { .. }
+            | Action::Listen
+            | Action::ReadUsage
+            | Action::Finished => {}
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The library: build, predict, plan, submit, events, results.
+
+use std::time::Duration;
+
+use foresail::schemas::plan::{Objective, Plan};
+use foresail::schemas::prediction::Basis;
+use foresail::schemas::run::{Change, RunStatus};
+use foresail::schemas::{Sla, Workflow};
+use foresail::{
+    Client, ClientError, LocalStack, StackSettings, SubmitOptions, WorkerCommand, WorkflowBuilder, problem,
+};
+use futures_util::TryStreamExt;
+use serde_json::json;
+
+async fn stack() -> LocalStack {
+    let program = env!("CARGO_BIN_EXE_foresail").into();
+    let worker = Some(WorkerCommand { program, args: Vec::new() });
+    LocalStack::start(StackSettings { worker, ..StackSettings::default() }).await.unwrap()
+}
+
+async fn plan(stack: &LocalStack, client: &Client, workflow: &Workflow) -> Plan {
+    let predictions = client.predictions(workflow, stack.platform(), Sla::MEDIAN).await.unwrap();
+    let problem = problem(workflow, stack.platform(), predictions, Objective::Fastest, 1);
+    client.plan("auto", &problem).unwrap()
+}
+
+fn numbers() -> Workflow {
+    let mut flow = WorkflowBuilder::new("numbers");
+    let left = flow.task("left").command("echo 20").handle();
+    let right = flow.task("right").command("echo 22; head -c 20000 /dev/zero | tr '\\0' ' '").handle();
+    flow.task("sum").function("example.add", ()).reads(&left).reads(&right);
+    flow.build().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workflow_is_planned_run_and_its_results_are_read() {
+    let stack = stack().await;
+    let client = stack.client().await.unwrap();
+    let workflow = numbers();
+    let run = client
+        .submit(&workflow, plan(&stack, &client, &workflow).await, SubmitOptions::default())
+        .await
+        .unwrap();
+    let outcome = run.wait().await.unwrap().completed().unwrap();
+    assert_eq!(outcome.progress.committed, 3);
+    assert_eq!(outcome.progress.workers(), 0, "all workers have reported what they used");
+    assert!(outcome.actual.cost_usd > 0.0);
+    assert_eq!(run.result("sum").await.unwrap(), "42");
+    let large = run.result("right").await.unwrap();
+    assert_eq!(large.len(), 20_003, "an object outside the commit record");
+    assert!(matches!(run.result("product").await, Err(ClientError::NoSuchResult(_))));
+
+    let again = client.attach(run.id()).await.unwrap();
+    assert_eq!(again.result_output("sum", "out").await.unwrap(), "42");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_come_in_order_without_gaps_and_end_with_the_run() {
+    let stack = stack().await;
+    let client = stack.client().await.unwrap();
+    let workflow = numbers();
+    let run = client
+        .submit(&workflow, plan(&stack, &client, &workflow).await, SubmitOptions::default())
+        .await
+        .unwrap();
+    let events: Vec<_> = run.events().try_collect().await.unwrap();
+    assert!(events.iter().map(|e| e.seq).eq(1..=events.len() as u64));
+    let commits = events.iter().filter(|e| matches!(e.change, Change::TaskCommitted { .. })).count();
+    let ends = events.iter().filter(|e| matches!(e.change, Change::RunFinished { .. })).count();
+    assert_eq!((commits, ends), (3, 1));
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_plan_rests_on_the_first_run() {
+    let stack = stack().await;
+    let client = stack.client().await.unwrap();
+    let workflow = numbers();
+    let blind = client.predictions(&workflow, stack.platform(), Sla::MEDIAN).await.unwrap();
+    assert_eq!((blind.epoch, blind.basis.as_slice()), (0, [Basis::None; 3].as_slice()));
+    let run = client
+        .submit(&workflow, plan(&stack, &client, &workflow).await, SubmitOptions::default())
+        .await
+        .unwrap();
+    run.wait().await.unwrap().completed().unwrap();
+    // Measurements travel when a worker ends; how long that takes is the worker's affair.
+    for _ in 0..200 {
+        if client.model(workflow.name()).await.unwrap().is_some_and(|(model, _)| model.tasks().count() == 3) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let known = client.predictions(&workflow, stack.platform(), Sla::MEDIAN).await.unwrap();
+    assert!(known.epoch > 0);
+    assert!(known.basis.iter().all(|basis| *basis != Basis::None), "{:?}", known.basis);
+    let right = workflow.graph().writes(1)[0] as usize;
+    assert_eq!(known.object_bytes[right], 20_003);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_run_ends_as_cancelled() {
+    let stack = stack().await;
+    let client = stack.client().await.unwrap();
+    let mut flow = WorkflowBuilder::new("long");
+    flow.task("burn").function("foresail.burn", json!({ "sleep_ms": 600_000 }));
+    let workflow = flow.build().unwrap();
+    let run = client
+        .submit(&workflow, plan(&stack, &client, &workflow).await, SubmitOptions::default())
+        .await
+        .unwrap();
+    while run.progress().await.unwrap().running() == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    run.cancel("enough").await.unwrap();
+    run.cancel("enough").await.unwrap();
+    let outcome = run.wait().await.unwrap();
+    assert_eq!(outcome.status, RunStatus::Cancelled);
+    let error = outcome.completed().unwrap_err().to_string();
+    assert!(error.contains("enough"), "{error}");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_no_worker_has_fails_the_run_at_once() {
+    let stack = stack().await;
+    let client = stack.client().await.unwrap();
+    let mut flow = WorkflowBuilder::new("unknown");
+    flow.task("a").function("no.such.function", ());
+    let workflow = flow.build().unwrap();
+    let run = client
+        .submit(&workflow, plan(&stack, &client, &workflow).await, SubmitOptions::default())
+        .await
+        .unwrap();
+    let outcome = run.wait().await.unwrap();
+    assert_eq!((outcome.status, outcome.progress.failed_attempts), (RunStatus::Failed, 1));
+    let error = outcome.completed().unwrap_err();
+    assert!(error.to_string().contains("no.such.function"), "{error}");
+    assert!(error.hint().contains("foresail runs"), "{}", error.hint());
+    stack.stop().await;
+}

@@ -1,0 +1,9 @@
+//! The client against a real stack: metad, a host and worker processes, through the binary and through the
+//! library.
+
+#![allow(clippy::unwrap_used, reason = "a test ends with the panic that tells what was unexpected")]
+
+mod cli;
+mod interrupt;
+mod library;
+mod support;

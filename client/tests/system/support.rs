@@ -1,0 +1,104 @@
+//! What the tests share: the binary, its output, a limit on every wait.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest time that anything in these tests may take.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+/// The binary with a data directory of its own and without the environment of whoever runs the tests.
+pub fn foresail(data: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_foresail"));
+    command.args(args).arg("--data").arg(data).stdin(Stdio::null());
+    for name in ["FORESAIL_METAD", "FORESAIL_HOST", "FORESAIL_DATA", "FORESAIL_LOG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// What a command wrote and how it ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// The data as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub fn run(data: &Path, args: &[&str]) -> Ended {
+    let mut child = foresail(data, args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = child.id();
+    let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let watched = ended.clone();
+    // Without this a hanging command would hang the tests: reading its output has no limit.
+    let watch = std::thread::spawn(move || {
+        let until = Instant::now() + LIMIT;
+        while !watched.load(std::sync::atomic::Ordering::SeqCst) {
+            if Instant::now() > until {
+                signal(pid, "KILL");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let _ = child.stdin.take();
+    let output = child.wait_with_output().unwrap();
+    ended.store(true, std::sync::atomic::Ordering::SeqCst);
+    watch.join().unwrap();
+    output.into()
+}
+
+/// Sends a signal to one process.
+pub fn signal(pid: u32, name: &str) {
+    Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap();
+}
+
+/// Waits until `is_so`, [`LIMIT`] at most.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + LIMIT;
+    while !is_so() {
+        assert!(Instant::now() < until, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Ids of the processes whose command line contains `text`.
+pub fn processes(text: &str) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&line).contains(text) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// A child that is killed when the test ends, however it ends.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
