@@ -14,7 +14,7 @@ use crate::series::Series;
 /// all of them is only counted.
 pub const CONFIGS_PER_TASK_MAX: usize = 64;
 
-/// A config as [`ResourceConfig::key`] gives it: memory in MB and thousandths of a vCPU, 0 where not given.
+/// A config as [`ResourceConfig::key`] gives it: memory in MB and thousandths of a vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ConfigKey(u32, u32);
 
@@ -25,15 +25,18 @@ impl ConfigKey {
         Self(memory_mb, milli)
     }
 
-    /// The config.
+    /// The config; without vCPUs where they are what the memory brings anyway.
     pub fn config(self) -> ResourceConfig {
-        let vcpu = (self.1 > 0).then(|| f64::from(self.1) / 1000.0);
-        ResourceConfig { memory_mb: self.0, vcpu }
+        let bare = ResourceConfig { memory_mb: self.0, vcpu: None };
+        if bare.key() == (self.0, self.1) {
+            return bare;
+        }
+        ResourceConfig { vcpu: Some(f64::from(self.1) / 1000.0), ..bare }
     }
 
-    /// Its CPU share, always positive.
+    /// Its CPU share in whole thousandths, always positive.
     pub fn share(self) -> f64 {
-        self.config().cpu_share().max(1e-6)
+        (f64::from(self.1) / 1000.0).max(1e-6)
     }
 }
 
@@ -75,6 +78,13 @@ impl ByConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_config_without_vcpus_comes_back_without() {
+        for (memory_mb, vcpu) in [(512, None), (1769, None), (512, Some(2.0))] {
+            assert_eq!(ConfigKey::new(memory_mb, vcpu).config(), ResourceConfig { memory_mb, vcpu });
+        }
+    }
 
     #[test]
     fn one_config_too_many_displaces_the_one_unused_for_longest() {

@@ -10,7 +10,7 @@ use foresail_schemas::prediction::{Basis, Prediction, Unit};
 use serde::{Deserialize, Serialize};
 
 use crate::drift;
-use crate::local::{Local, Reach};
+use crate::local::{Local, Reach, SAME};
 use crate::quantile::Table;
 use crate::ring::{Ring, Sample};
 use crate::size::{Point, SizeModel, spread};
@@ -117,11 +117,12 @@ impl Curve {
             points.iter().fold((f64::MAX, 0.0_f64), |(lo, hi), p| (lo.min(p.size), hi.max(p.size)));
         let reach = if choice.interpolate { Reach::Between } else { Reach::Exact };
         let residuals = log_residuals(points, &choice.model);
-        let local = local(points, &residuals, reach);
+        let ln_sizes = ln_sizes(points);
+        let local = local(&ln_sizes, points, &residuals, reach);
         let steady = matches!(choice.model, SizeModel::Constant { .. }) && local.is_none();
         let middle = choice.model.at(0.0);
         let tail = setup.tail.filter(|_| steady).map(|t| move |q: f64| (t(q) / middle).ln());
-        let mut residuals = left_out(points, &residuals, choice, local.as_ref());
+        let mut residuals = left_out(points, &ln_sizes, &residuals, choice, local.as_ref());
         let table = Table::new(&mut residuals, setup.spread, tail.as_ref().map(|t| t as &dyn Fn(f64) -> f64));
         let mut sizes: Vec<f64> = points.iter().map(|p| p.size).collect();
         Self {
@@ -140,14 +141,21 @@ impl Curve {
     /// adds.
     pub fn middle(&self, size: f64) -> (f64, f64) {
         let nearest = size.clamp(self.size_min, self.size_max);
-        if nearest != size {
-            let distance = ((1.0 + size) / (1.0 + nearest)).ln().abs().min(BEYOND_MAX);
-            let middle = self.outside.map_or_else(|| self.inside.at(nearest), |model| model.at(size));
-            return (middle, BEYOND_SIGMA * distance);
+        let distance = if nearest == size { 0.0 } else { self.distance(size).min(BEYOND_MAX) };
+        let beyond = BEYOND_SIGMA * distance;
+        // At a size that is all but the last one observed the samples there say more than the line.
+        if let Some(line) = self.outside.filter(|_| distance > SAME) {
+            return (line.at(size), beyond);
         }
-        let correction = self.local.as_ref().map_or(0.0, |local| local.at(size.ln_1p()).0);
-        let middle = self.inside.at(size);
-        (if correction == 0.0 { middle } else { middle * correction.exp() }, 0.0)
+        let correction = self.local.as_ref().map_or(0.0, |local| local.at(nearest.ln_1p()).0);
+        let middle = self.inside.at(nearest);
+        (if correction == 0.0 { middle } else { middle * correction.exp() }, beyond)
+    }
+
+    /// Log distance of `size` from the observed sizes, 0 within them.
+    pub fn distance(&self, size: f64) -> f64 {
+        let nearest = size.clamp(self.size_min, self.size_max);
+        ((1.0 + size) / (1.0 + nearest)).ln().abs()
     }
 
     /// Answers a question.
@@ -257,22 +265,23 @@ fn errors(folds: &[Vec<Point>]) -> [f64; CANDIDATES] {
     let mut errors = [0.0; CANDIDATES];
     for (left_out, fold) in folds.iter().enumerate() {
         let others = folds.iter().enumerate().filter(|(n, _)| *n != left_out);
-        let rest: Vec<Point> = others.flat_map(|(_, f)| f.iter().copied()).collect();
+        let mut rest: Vec<Point> = others.flat_map(|(_, f)| f.iter().copied()).collect();
+        rest.sort_by(|a, b| a.size.total_cmp(&b.size));
         let Some(models) = candidates(&rest) else {
             errors[1..].fill(f64::INFINITY);
             return errors;
         };
+        let (rest_sizes, fold_sizes) = (ln_sizes(&rest), ln_sizes(fold));
         for (place, model) in models.iter().enumerate() {
-            let local = local(&rest, &log_residuals(&rest, model), Reach::Between);
-            for point in fold {
-                let residual = (point.value / model.at(point.size)).ln();
+            let local = local(&rest_sizes, &rest, &log_residuals(&rest, model), Reach::Between);
+            let interpolated = place + CANDIDATES / 2;
+            if local.is_none() {
+                errors[interpolated] = f64::INFINITY;
+            }
+            for ((point, residual), ln_size) in fold.iter().zip(log_residuals(fold, model)).zip(&fold_sizes) {
                 errors[place] += point.weight * residual.abs().min(1.0);
-                let interpolated = &mut errors[place + CANDIDATES / 2];
-                match &local {
-                    Some(l) => {
-                        *interpolated += point.weight * (residual - l.at(point.size.ln_1p()).0).abs().min(1.0)
-                    }
-                    None => *interpolated = f64::INFINITY,
+                if let Some(local) = &local {
+                    errors[interpolated] += point.weight * (residual - local.at(*ln_size).0).abs().min(1.0);
                 }
             }
         }
@@ -280,26 +289,36 @@ fn errors(folds: &[Vec<Point>]) -> [f64; CANDIDATES] {
     errors
 }
 
+fn ln_sizes(points: &[Point]) -> Vec<f64> {
+    points.iter().map(|p| p.size.ln_1p()).collect()
+}
+
 fn log_residuals(points: &[Point], model: &SizeModel) -> Vec<f64> {
     points.iter().map(|p| (p.value / model.at(p.size)).ln()).collect()
 }
 
 /// Corrections at sizes that were seen more than once.
-fn local(points: &[Point], residuals: &[f64], reach: Reach) -> Option<Local> {
+fn local(ln_sizes: &[f64], points: &[Point], residuals: &[f64], reach: Reach) -> Option<Local> {
     if points.iter().all(|p| p.size == points[0].size) {
         return None;
     }
-    let residual = |(p, r): (&Point, &f64)| (p.size.ln_1p(), *r, p.weight);
-    Local::fit(&mut points.iter().zip(residuals).map(residual).collect::<Vec<_>>(), 0.0, reach)
+    let residual = |((size, r), p): ((&f64, &f64), &Point)| (*size, *r, p.weight);
+    let mut placed: Vec<_> = ln_sizes.iter().zip(residuals).zip(points).map(residual).collect();
+    Local::fit(&mut placed, 0.0, reach)
 }
 
 /// Log residuals, as if each point had not been in the fit.
 ///
 /// In-sample residuals are divided by 1 - leverage. Source: D. M. Allen, "The relationship between variable
 /// selection and data augmentation and a method for prediction", Technometrics 16, 1974 (PRESS).
-fn left_out(points: &[Point], residuals: &[f64], choice: &Choice, local: Option<&Local>) -> Vec<Weighted> {
+fn left_out(
+    points: &[Point],
+    logs: &[f64],
+    residuals: &[f64],
+    choice: &Choice,
+    local: Option<&Local>,
+) -> Vec<Weighted> {
     let slope = !matches!(choice.model, SizeModel::Constant { .. });
-    let logs: Vec<f64> = points.iter().map(|p| p.size.ln_1p()).collect();
     let n = points.len() as f64;
     let mean = logs.iter().sum::<f64>() / n;
     let spread: f64 = logs.iter().map(|u| (u - mean).powi(2)).sum();
@@ -309,5 +328,5 @@ fn left_out(points: &[Point], residuals: &[f64], choice: &Choice, local: Option<
             if slope && spread > 0.0 { (1.0 / n + (u - mean).powi(2) / spread).min(0.5) } else { 0.0 };
         ((r - correction) / (1.0 - leverage), p.weight)
     };
-    points.iter().zip(residuals).zip(&logs).map(residual).collect()
+    points.iter().zip(residuals).zip(logs).map(residual).collect()
 }

@@ -1,11 +1,14 @@
 //! Change points: where a series of measurements left its old level, for instance because the code was
 //! changed.
 //!
-//! What lies before a change point is not used for predictions. The test looks at ranks only, so that an
-//! outlier of a hundred times the usual value is not taken for a change, and splits only between different
-//! times, because measurements of the same time have no order.
+//! What lies before a change point is not used for predictions. Only measurements of alike sizes are
+//! compared: sizes that come in a certain order would otherwise make every misfit of the size model look like
+//! a change. The test looks at ranks only, so that an outlier of a hundred times the usual value is not taken
+//! for a change, and splits only between different times, because measurements of the same time have no
+//! order.
 
 use crate::size::{Point, SizeModel};
+use crate::stats::{Weighted, median};
 
 /// Fewest samples on either side of a change point.
 const SIDE_SAMPLES_MIN: usize = 5;
@@ -13,6 +16,13 @@ const SIDE_SAMPLES_MIN: usize = 5;
 const CHANCE_MAX: f64 = 1e-3;
 /// Smallest change of the median that is worth forgetting the past for, as a log ratio (10 %).
 const CHANGE_MIN: f64 = 0.095;
+/// Sizes within this are alike (logarithmic).
+const CELL_SIZE: f64 = 0.1;
+/// Fewest samples of a cell of alike sizes; a smaller one joins the next, or the one before where the next is
+/// farther by a factor of [`FAR`].
+const CELL_SAMPLES_MIN: usize = 8;
+/// How much farther, so that evenly spread sizes do not all join one cell.
+const FAR: f64 = 2.0;
 /// Most change points looked for in one series, newest last.
 const CHANGES_MAX: usize = 4;
 
@@ -37,8 +47,8 @@ fn change(points: &[Point]) -> Option<usize> {
     if n < 2 * SIDE_SAMPLES_MIN || points[0].at_us == points[n - 1].at_us {
         return None;
     }
-    let model = SizeModel::robust(points);
-    let residuals: Vec<f64> = points.iter().map(|p| (p.value / model.at(p.size)).ln()).collect();
+    let cells = cells(points);
+    let residuals = residuals(points, &cells);
     let ranks = mid_ranks(&residuals);
     let mut rank_sum = 0.0;
     let mut best: Option<(usize, f64)> = None;
@@ -55,25 +65,82 @@ fn change(points: &[Point]) -> Option<usize> {
     let (split, u) = best?;
     let n = n as f64;
     let chance = 2.0 * (-6.0 * u * u / (n * n * n + n * n)).exp();
-    let level = |part: &[f64]| {
-        let mut weighted: Vec<_> = part.iter().map(|r| (*r, 1.0)).collect();
-        crate::stats::median(&mut weighted)
-    };
-    let moved = (level(&residuals[split..]) - level(&residuals[..split])).abs();
-    (chance < CHANCE_MAX && moved >= CHANGE_MIN && sizes_overlap(&points[..split], &points[split..]))
-        .then_some(split)
+    (chance < CHANCE_MAX && moved(&residuals, &cells, split)?.abs() >= CHANGE_MIN).then_some(split)
 }
 
-/// Whether both parts saw alike sizes; otherwise a bad size model would look like a change.
-fn sizes_overlap(before: &[Point], after: &[Point]) -> bool {
-    let range = |part: &[Point]| {
-        part.iter().fold((f64::MAX, 0.0_f64), |(lo, hi), p| (lo.min(p.size), hi.max(p.size)))
-    };
-    let ((lo_before, hi_before), (lo_after, hi_after)) = (range(before), range(after));
-    let inside = |part: &[Point], lo: f64, hi: f64| {
-        part.iter().filter(|p| p.size >= lo && p.size <= hi).count() * 2 >= part.len()
-    };
-    inside(before, lo_after, hi_after) || inside(after, lo_before, hi_before)
+/// Places of the points by cells of alike sizes.
+fn cells(points: &[Point]) -> Vec<Vec<usize>> {
+    let ln_size = |place: usize| points[place].size.ln_1p();
+    let mut order: Vec<usize> = (0..points.len()).collect();
+    order.sort_by(|a, b| points[*a].size.total_cmp(&points[*b].size));
+    let mut cells: Vec<Vec<usize>> = Vec::new();
+    for place in order {
+        match cells.last_mut() {
+            Some(cell) if ln_size(place) - ln_size(cell[0]) <= CELL_SIZE => cell.push(place),
+            _ => cells.push(vec![place]),
+        }
+    }
+    let gap = |below: &[usize], above: &[usize]| ln_size(above[0]) - ln_size(below[below.len() - 1]);
+    let mut joined: Vec<Vec<usize>> = Vec::new();
+    for cell in cells {
+        let Some(last) = joined.pop() else {
+            joined.push(cell);
+            continue;
+        };
+        if last.len() >= CELL_SAMPLES_MIN {
+            joined.extend([last, cell]);
+            continue;
+        }
+        match joined.last_mut() {
+            Some(below) if gap(below, &last) * FAR < gap(&last, &cell) => {
+                below.extend(last);
+                joined.push(cell);
+            }
+            _ => joined.push([last, cell].concat()),
+        }
+    }
+    if let [.., below, last] = &mut joined[..]
+        && last.len() < CELL_SAMPLES_MIN
+    {
+        below.append(last);
+        joined.pop();
+    }
+    joined
+}
+
+/// Log residuals of the size model, less their median in the same cell: where the model is wrong at a size,
+/// it is wrong alike before and after.
+fn residuals(points: &[Point], cells: &[Vec<usize>]) -> Vec<f64> {
+    let model = SizeModel::robust(points);
+    let mut residuals: Vec<f64> = points.iter().map(|p| (p.value / model.at(p.size)).ln()).collect();
+    for cell in cells {
+        let middle = median_of(cell.iter().map(|place| residuals[*place]));
+        cell.iter().for_each(|place| residuals[*place] -= middle);
+    }
+    residuals
+}
+
+/// How far the level moved at `split`, judged by the cells that have samples on either side; nothing where
+/// they hold less than half of both sides.
+fn moved(residuals: &[f64], cells: &[Vec<usize>], split: usize) -> Option<f64> {
+    let (mut shared_before, mut shared_after) = (0, 0);
+    let mut moves: Vec<Weighted> = Vec::with_capacity(cells.len());
+    for cell in cells {
+        let (before, after): (Vec<usize>, Vec<usize>) = cell.iter().partition(|place| **place < split);
+        if before.is_empty() || after.is_empty() {
+            continue;
+        }
+        shared_before += before.len();
+        shared_after += after.len();
+        let level = |part: &[usize]| median_of(part.iter().map(|place| residuals[*place]));
+        moves.push((level(&after) - level(&before), before.len().min(after.len()) as f64));
+    }
+    let alike = shared_before * 2 >= split || shared_after * 2 >= residuals.len() - split;
+    (alike && !moves.is_empty()).then(|| median(&mut moves))
+}
+
+fn median_of(values: impl Iterator<Item = f64>) -> f64 {
+    median(&mut values.map(|value| (value, 1.0)).collect::<Vec<_>>())
 }
 
 fn mid_ranks(values: &[f64]) -> Vec<f64> {
@@ -111,6 +178,30 @@ mod tests {
         assert_eq!(newest_level(&doubled), 80);
         let outlier = series((0..100).map(|n| if n == 90 { 10_000.0 } else { 100.0 } * jitter(n)));
         assert_eq!(newest_level(&outlier), 0);
+    }
+
+    #[test]
+    fn sizes_that_come_in_an_order_are_no_change_and_a_change_of_all_is_one() {
+        // Flat up to 800 kB and ten times as long at 3 MB: no simple size model fits, and sizes follow time.
+        let jitter = |n: usize| 1.0 + 0.02 * ((n * 7919 % 13) as f64 / 13.0 - 0.5);
+        let phases = |factor: f64| {
+            let large = (0..16).map(|n| (3e6 + n as f64, 5.5));
+            let small = (0..32).map(|n| (143e3 * 1.06_f64.powi(n), 0.6));
+            large.chain(small).map(move |(size, value)| (size, value * factor)).collect::<Vec<_>>()
+        };
+        let points = |pairs: Vec<(f64, f64)>| -> Vec<Point> {
+            let point = |(n, (size, value)): (usize, (f64, f64))| Point {
+                at_us: n as i64,
+                size,
+                value: value * jitter(n),
+                weight: 1.0,
+            };
+            pairs.into_iter().enumerate().map(point).collect()
+        };
+        for rounds in 1..=3 {
+            assert_eq!(newest_level(&points(phases(1.0).repeat(rounds))), 0, "{rounds} rounds");
+        }
+        assert_eq!(newest_level(&points([phases(1.0), phases(2.0)].concat())), 48);
     }
 
     #[test]

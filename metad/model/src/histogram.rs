@@ -10,6 +10,11 @@ use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize};
 
+use crate::ring::VALUE_MS_MAX;
+
+/// Longest time told apart, in microseconds: that of a sample. The range is fixed, so that the stored form
+/// does not depend on which values came first.
+const VALUE_US_MAX: u64 = (VALUE_MS_MAX * 1000.0) as u64;
 /// Significant decimal digits kept.
 const DIGITS: u8 = 2;
 /// Values that wait before they are taken in; decoding and encoding costs some microseconds, spread over
@@ -27,7 +32,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Counts one value.
+    /// Counts one value; one beyond the range counts as its end.
     pub fn record(&mut self, value_us: u64) {
         self.pending.push(value_us);
         if self.pending.len() >= PENDING_MAX {
@@ -39,7 +44,7 @@ impl Histogram {
     /// Counts everything that `other` counted.
     pub fn merge(&mut self, other: &Self) {
         let mut sum = self.decode();
-        sum.add(other.decode()).expect("an auto-resizing histogram takes every value of another one");
+        sum.add(other.decode()).expect("both have the same range");
         self.encoded = encode(&sum);
         self.pending.clear();
     }
@@ -47,13 +52,12 @@ impl Histogram {
     /// The histogram as an array of counters.
     pub fn decode(&self) -> Hdr<u64> {
         let mut hdr = if self.encoded.is_empty() {
-            Hdr::new(DIGITS).expect("2 is a legal number of digits")
+            Hdr::new_with_bounds(1, VALUE_US_MAX, DIGITS).expect("2 digits over 30 days are a legal range")
         } else {
             Deserializer::new()
                 .deserialize(&mut &self.encoded[..])
                 .expect("checked when it was encoded or read")
         };
-        hdr.auto(true);
         self.pending.iter().for_each(|value| hdr.saturating_record(*value));
         hdr
     }
@@ -93,8 +97,12 @@ impl<'de> Deserialize<'de> for Histogram {
         if !v2.is_empty() {
             let hdr: Hdr<u64> =
                 Deserializer::new().deserialize(&mut &v2[..]).map_err(|error| refuse(error.to_string()))?;
-            if hdr.sigfig() != DIGITS {
-                return Err(refuse(format!("`{}` significant digits, {DIGITS} are expected", hdr.sigfig())));
+            if (hdr.low(), hdr.high(), hdr.sigfig()) != (1, VALUE_US_MAX, DIGITS) {
+                let (low, high, digits) = (hdr.low(), hdr.high(), hdr.sigfig());
+                return Err(refuse(format!(
+                    "`{digits}` digits from `{low}` to `{high}` us, \
+                     {DIGITS} digits from 1 to {VALUE_US_MAX} us are expected"
+                )));
             }
         }
         Ok(Self { encoded: v2, pending: Vec::new() })
@@ -127,6 +135,29 @@ mod tests {
         assert_eq!(bytes, postcard::to_stdvec(&all).unwrap());
         assert_eq!(postcard::from_bytes::<Histogram>(&bytes).unwrap(), all);
         assert_eq!(all.decode().len(), 1000);
+    }
+
+    #[test]
+    fn quantiles_are_within_one_percent_from_a_microsecond_to_thirty_days() {
+        for value in [1, 255, 256, 1_523_400, 1_000_000_007, VALUE_US_MAX] {
+            let mut waiting = Histogram::default();
+            waiting.record(value);
+            let mut taken_in = Histogram::default();
+            (0..PENDING_MAX).for_each(|_| taken_in.record(value));
+            for histogram in [waiting, taken_in] {
+                let found = histogram.decode().value_at_quantile(0.5) as f64;
+                assert!((found / value as f64 - 1.0).abs() < 0.01, "{found} instead of {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn another_range_is_refused() {
+        let mut small = Hdr::<u64>::new(DIGITS).unwrap();
+        small.record(5).unwrap();
+        let bytes = postcard::to_stdvec(&encode(&small)).unwrap();
+        let error = postcard::from_bytes::<Histogram>(&bytes);
+        assert!(error.is_err(), "{error:?}");
     }
 
     #[test]

@@ -7,12 +7,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::stats::{Weighted, median, robust_deviation};
+use crate::stats::{MAD, Weighted, median};
 
 /// Most places that are corrected.
 const PLACES_MAX: usize = 32;
-/// Two places are the same within this (on the logarithmic axis).
-const SAME: f64 = 1e-6;
+/// Places within this are one (on the logarithmic axis, 1 %).
+pub const SAME: f64 = 0.01;
+/// Samples from which on a place answers within their range, however far other places draw it away: the true
+/// median of five lies outside their range with a chance of 1 in 16.
+const OWN_SAMPLES_MIN: f64 = 5.0;
 
 /// How a correction applies between the places.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -37,41 +40,45 @@ struct Cell {
     middle: f64,
     deviation: f64,
     count: f64,
+    least: f64,
+    most: f64,
 }
 
 impl Local {
     /// Corrections from log residuals `(place, residual, weight)`; `misfit` is the standard deviation between
     /// places that is expected before any is seen. Nothing where no place has two samples.
     pub fn fit(residuals: &mut [(f64, f64, f64)], misfit: f64, reach: Reach) -> Option<Self> {
-        residuals
-            .sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.total_cmp(&b.2)));
-        if misfit <= 0.0 && residuals.windows(2).all(|pair| pair[1].0 - pair[0].0 > SAME) {
+        // The order within a place does not matter, and callers often bring the places in order.
+        residuals.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut cells = cells(residuals);
+        if misfit <= 0.0 && cells.iter().all(|c| c.count < 2.0) {
             return None;
         }
-        let mut cells = cells(residuals);
         let repeated: Vec<Weighted> =
             cells.iter().filter(|c| c.count >= 2.0).map(|c| (c.deviation, c.count)).collect();
         let within = if repeated.is_empty() { misfit } else { median(&mut repeated.clone()) };
         let squares: f64 = cells.iter().map(|c| c.middle * c.middle - within * within / c.count).sum();
         let between = (squares / cells.len() as f64).max(misfit * misfit);
-        if between <= 0.0 {
-            return None;
-        }
+        let offset = |c: &Cell| {
+            let noise = within * within / c.count;
+            let drawn = if between > 0.0 { c.middle * between / (between + noise) } else { 0.0 };
+            if c.count >= OWN_SAMPLES_MIN { drawn.max(c.least).min(c.most) } else { drawn }
+        };
         if cells.len() > PLACES_MAX {
             cells.sort_by(|a, b| b.count.total_cmp(&a.count).then(a.place.total_cmp(&b.place)));
             cells.truncate(PLACES_MAX);
             cells.sort_by(|a, b| a.place.total_cmp(&b.place));
         }
-        let offset = |c: &Cell| c.middle * between / (between + within * within / c.count);
-        Some(Self { places: cells.iter().map(|c| (c.place, offset(c))).collect(), reach })
+        let places: Vec<(f64, f64)> = cells.iter().map(|c| (c.place, offset(c))).collect();
+        (between > 0.0 || places.iter().any(|p| p.1 != 0.0)).then_some(Self { places, reach })
     }
 
     /// The correction at `place`, as a logarithm, and the distance to the nearest observed place.
     pub fn at(&self, place: f64) -> (f64, f64) {
-        let above = self.places.partition_point(|(p, _)| *p < place - SAME);
+        let above = self.places.partition_point(|(p, _)| *p < place - SAME / 2.0);
         let (below, above) = (above.checked_sub(1).map(|n| self.places[n]), self.places.get(above).copied());
         let (offset, nearest) = match (below, above) {
-            (_, Some((p, offset))) if (p - place).abs() <= SAME => return (offset, 0.0),
+            (_, Some((p, offset))) if (p - place).abs() <= SAME / 2.0 => return (offset, 0.0),
             (Some((low, from)), Some((high, to))) => {
                 let part = (place - low) / (high - low);
                 (from + part * (to - from), (place - low).min(high - place))
@@ -84,15 +91,26 @@ impl Local {
 }
 
 fn cells(sorted: &[(f64, f64, f64)]) -> Vec<Cell> {
-    sorted
-        .chunk_by(|a, b| b.0 - a.0 <= SAME)
-        .map(|group| {
-            let mut values: Vec<Weighted> = group.iter().map(|(_, r, w)| (*r, *w)).collect();
-            let middle = median(&mut values);
-            let deviation = robust_deviation(&values, middle);
-            Cell { place: group[0].0, middle, deviation, count: group.len() as f64 }
-        })
-        .collect()
+    let (mut cells, mut values) = (Vec::new(), Vec::<Weighted>::new());
+    let mut rest = sorted;
+    while let Some((first, ..)) = rest.first() {
+        let (group, others) = rest.split_at(rest.partition_point(|r| r.0 - first <= SAME * (1.0 - 1e-9)));
+        rest = others;
+        if let [(place, residual, _)] = *group {
+            let (least, most) = (residual, residual);
+            cells.push(Cell { place, middle: residual, deviation: 0.0, count: 1.0, least, most });
+            continue;
+        }
+        values.clear();
+        values.extend(group.iter().map(|(_, r, w)| (*r, *w)));
+        let middle = median(&mut values);
+        let (least, most) = (values[0].0, values[values.len() - 1].0);
+        values.iter_mut().for_each(|v| v.0 = (v.0 - middle).abs());
+        let deviation = MAD * median(&mut values);
+        let place = f64::midpoint(*first, group[group.len() - 1].0);
+        cells.push(Cell { place, middle, deviation, count: group.len() as f64, least, most });
+    }
+    cells
 }
 
 #[cfg(test)]
@@ -109,6 +127,15 @@ mod tests {
             (0..40).map(|n| (f64::from(n % 4), f64::from(n * 7 % 11) - 5.0, 1.0)).collect();
         let most = Local::fit(&mut noise, 0.0, Reach::Between).map_or(0.0, |l| l.at(1.0).0.abs());
         assert!(most < 0.5, "{most}");
+    }
+
+    #[test]
+    fn a_place_with_five_samples_is_not_drawn_out_of_their_range_by_a_noisy_one() {
+        let noisy = (0..30).map(|n| (0.0, 0.06 * f64::from(n * 7 % 31 - 15), 1.0));
+        let quiet = (0..5).map(|n| (1.0, 0.3 + 0.01 * f64::from(n - 2), 1.0));
+        let mut data: Vec<_> = noisy.chain(quiet).collect();
+        let offset = Local::fit(&mut data, 0.0, Reach::Exact).unwrap().at(1.0).0;
+        assert!((0.28 - 1e-9..0.32 + 1e-9).contains(&offset), "{offset}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::task::{Prepared, TaskModel};
 use crate::transfer::TransferModel;
 
 /// Version of the stored form, its first field; another version is refused.
-pub const MODEL_VERSION: u32 = 1;
+pub const MODEL_VERSION: u32 = 2;
 /// Most task names kept per workflow; records of further names are counted in [`WorkflowModel::samples`] and
 /// otherwise left out, so that a flood of names cannot displace what is known.
 pub const TASKS_PER_WORKFLOW_MAX: usize = 65_536;
@@ -75,8 +75,10 @@ impl WorkflowModel {
     }
 
     /// Takes in one record in constant time; `arrival` stands in where the record has no time of its own.
+    ///
+    /// No time is later than the arrival: one worker with a fast clock would else be newer than everybody for ever.
     pub fn update(&mut self, record: &Record, arrival: Timestamp) {
-        let at_us = record.at().unwrap_or(arrival).as_microsecond();
+        let at_us = record.at().unwrap_or(arrival).min(arrival).as_microsecond();
         self.measured.samples += 1;
         match record {
             Record::Task(r) => {

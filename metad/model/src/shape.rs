@@ -226,19 +226,25 @@ fn size_basis(cells: &[Cell], weights: &[f64]) -> Vec<Vec<f64>> {
 }
 
 fn cells(points: &[(f64, Point)]) -> (Vec<f64>, Vec<Cell>) {
-    let mut sorted: Vec<&(f64, Point)> = points.iter().collect();
-    let cell_of = |p: &Point| (p.size.ln_1p() / SIZE_CELL).round();
-    sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(cell_of(&a.1).total_cmp(&cell_of(&b.1))));
+    // (share, cell of the size, ln size, ln value, weight)
+    let mut sorted: Vec<(f64, f64, f64, f64, f64)> = points
+        .iter()
+        .map(|(share, p)| {
+            let ln_size = p.size.ln_1p();
+            (*share, (ln_size / SIZE_CELL).round(), ln_size, p.value.ln(), p.weight)
+        })
+        .collect();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     let mut shares: Vec<f64> = Vec::new();
     let mut raw: Vec<(usize, f64, f64, f64, f64)> = Vec::new();
-    for group in sorted.chunk_by(|a, b| a.0 == b.0 && cell_of(&a.1) == cell_of(&b.1)) {
+    for group in sorted.chunk_by(|a, b| a.0 == b.0 && a.1 == b.1) {
         let share = group[0].0;
         if shares.last().is_none_or(|last| (share / last).ln() > SAME_SHARE) {
             shares.push(share);
         }
-        let mut values: Vec<Weighted> = group.iter().map(|(_, p)| (p.value.ln(), p.weight)).collect();
+        let mut values: Vec<Weighted> = group.iter().map(|p| (p.3, p.4)).collect();
         let middle = median(&mut values);
-        let size = group.iter().map(|(_, p)| p.size.ln_1p()).sum::<f64>() / group.len() as f64;
+        let size = group.iter().map(|p| p.2).sum::<f64>() / group.len() as f64;
         raw.push((shares.len() - 1, size, middle, robust_deviation(&values, middle), group.len() as f64));
     }
     let mut noise: Vec<Weighted> = raw.iter().filter(|c| c.4 >= 2.0).map(|c| (c.3, c.4)).collect();

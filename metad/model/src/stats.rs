@@ -105,12 +105,15 @@ pub fn plain_median(values: &mut [f64]) -> f64 {
     if values.is_empty() { 0.0 } else { *values.select_nth_unstable_by(middle, f64::total_cmp).1 }
 }
 
-/// Robust standard deviation around `centre`: 1.4826 times the median absolute deviation.
+/// Standard deviation of normal values over their median absolute deviation.
+pub const MAD: f64 = 1.4826;
+
+/// Robust standard deviation around `centre`: [`MAD`] times the median absolute deviation.
 ///
 /// Source: F. R. Hampel, "The influence curve and its role in robust estimation", JASA 69, 1974.
 pub fn robust_deviation(values: &[Weighted], centre: f64) -> f64 {
     let mut distances: Vec<Weighted> = values.iter().map(|(v, w)| ((v - centre).abs(), *w)).collect();
-    1.4826 * median(&mut distances)
+    MAD * median(&mut distances)
 }
 
 /// Kish's effective number of samples of weighted ones: (sum w)^2 / sum w^2.

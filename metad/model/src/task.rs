@@ -20,6 +20,9 @@ use crate::size::Point;
 
 /// Samples of the same config from which on they alone answer.
 pub const EXACT_SAMPLES_MIN: u64 = 5;
+/// Log distance from the sizes of a config's own samples up to which they answer (10 %): so near, their curve
+/// is better than other configs brought to this one by the shape.
+const OWN_REACH: f64 = 0.1;
 /// Most samples that a fit over several configs looks at, newest first.
 pub const POOLED_SAMPLES_MAX: usize = 512;
 /// Histories from this many samples on give the quantiles beyond the ring.
@@ -195,14 +198,13 @@ impl TaskPredictor {
     }
 
     /// Own samples answer where there are enough of them and their sizes reach as far as those of other
-    /// configs.
+    /// configs, or almost to the size asked for.
     fn is_exact(&self, curve: &Curve, size: f64) -> bool {
         if self.configs.len() == 1 {
             return true;
         }
-        let within = |c: &Curve| size >= c.size_min && size <= c.size_max;
-        let others_reach = || self.scaled.as_ref().is_some_and(|s| within(&s.curve));
-        curve.samples >= EXACT_SAMPLES_MIN && (within(curve) || !others_reach())
+        let others_reach = || self.scaled.as_ref().is_some_and(|s| s.curve.distance(size) <= 0.0);
+        curve.samples >= EXACT_SAMPLES_MIN && (curve.distance(size) <= OWN_REACH || !others_reach())
     }
 }
 

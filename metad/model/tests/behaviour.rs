@@ -300,9 +300,28 @@ fn a_report_shows_configs_histogram_fit_and_tuning() {
     check(small.mean_ms, 224.5, 0.1);
     let input = report.input.unwrap();
     assert_eq!((input.min_bytes, input.max_bytes), (0, 49_000));
-    assert!(report.tuning.len() >= 10);
+    assert!(report.tuning.len() >= 10, "{:?}", report.tuning);
     assert!(report.tuning.windows(2).all(|w| w[0].median_ms >= w[1].median_ms * 0.98), "{:?}", report.tuning);
     assert!(predictor.has_task(&task()) && predictor.report(&TaskName::new("u").unwrap()).is_none());
+}
+
+#[test]
+fn quantiles_of_a_report_are_at_most_one_percent_off() {
+    for (count, step) in [(1_u64, 0.0), (40, 7.5), (1000, 13.7)] {
+        let ms = |n: u64| 1523.4 + step * n as f64;
+        let mut history = History::default().tasks(512, (0..count).map(|n| (0, ms(n))));
+        let report = history.model.snapshot().report(&task()).unwrap();
+        let config = &report.configs[0];
+        let quantiles = config.quantiles;
+        for (q, found) in
+            [(0.5, quantiles.median), (0.9, quantiles.p90), (0.95, quantiles.p95), (0.99, quantiles.p99)]
+        {
+            check(found, ms((q * count as f64).ceil() as u64 - 1), 1.0);
+        }
+        let (first, last) = (config.histogram[0], config.histogram[config.histogram.len() - 1]);
+        assert!(first.from_ms <= ms(0) && last.to_ms >= ms(count - 1), "{first:?} {last:?}");
+        assert_eq!(config.histogram.iter().map(|b| b.count).sum::<u64>(), count);
+    }
 }
 
 #[test]

@@ -1,0 +1,196 @@
+//! What is predicted at sizes that were observed, whatever the order in which they came.
+
+#![allow(clippy::unwrap_used, reason = "what cannot be unwrapped here has failed the test")]
+
+use foresail_model::WorkflowModel;
+use foresail_schemas::metric::{Direction, Record, TaskRecord, TransferRecord};
+use foresail_schemas::prediction::{Basis, Prediction, Query};
+use foresail_schemas::{Sla, TaskName};
+use jiff::Timestamp;
+
+/// How far beyond the range of its samples a median may lie.
+const TOLERANCE: f64 = 1.02;
+
+/// Size in bytes and time in ms.
+type Measured = (u64, f64);
+
+/// Repeatable numbers between -1 and 1.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as f64 / f64::from(1_u32 << 30) - 1.0
+    }
+}
+
+fn task() -> TaskName {
+    TaskName::new("t").unwrap()
+}
+
+fn upload(bytes: u64, time_ms: f64) -> Record {
+    let direction = Direction::Upload;
+    Record::Transfer(TransferRecord {
+        direction,
+        bytes,
+        time_ms,
+        memory_mb: 1769,
+        vcpu: None,
+        store: None,
+        at: None,
+    })
+}
+
+fn execution(memory_mb: u32, input_bytes: u64, exec_ms: f64) -> Record {
+    Record::Task(TaskRecord {
+        task: task(),
+        memory_mb,
+        vcpu: None,
+        input_bytes,
+        output_bytes: None,
+        exec_ms,
+        peak_memory_mb: None,
+        attempt: 1,
+        at: None,
+    })
+}
+
+/// A model of records that came one per second.
+fn told(records: impl IntoIterator<Item = Record>) -> WorkflowModel {
+    let mut model = WorkflowModel::new();
+    for (second, record) in records.into_iter().enumerate() {
+        model.update(&record, Timestamp::from_second(second as i64).unwrap());
+    }
+    model
+}
+
+fn exec(model: &mut WorkflowModel, memory_mb: u32, input_bytes: u64) -> Prediction {
+    let query = Query::ExecutionTime { task: task(), input_bytes, memory_mb, vcpu: None };
+    model.snapshot().predict(&query, &[Sla::MEDIAN])
+}
+
+fn median(prediction: &Prediction) -> f64 {
+    prediction.values[&Sla::MEDIAN].unwrap()
+}
+
+/// Two groups in several orders of arrival.
+fn orders(small: &[Measured], large: &[Measured], noise: &mut Noise) -> Vec<Vec<Measured>> {
+    let mut alternating = Vec::new();
+    for n in 0..small.len().max(large.len()) {
+        alternating.extend(small.get(n).into_iter().chain(large.get(n)));
+    }
+    let mut blocks = Vec::new();
+    for (one, other) in small.chunks(small.len().div_ceil(3)).zip(large.chunks(large.len().div_ceil(3))) {
+        blocks.extend_from_slice(other);
+        blocks.extend_from_slice(one);
+    }
+    let rest = |group: &[Measured], kept: &[Measured]| -> Vec<Measured> {
+        group.iter().filter(|m| !kept.contains(m)).copied().collect()
+    };
+    let left = [rest(small, &blocks), rest(large, &blocks)].concat();
+    blocks.extend(left);
+    let mut keyed: Vec<(f64, Measured)> =
+        small.iter().chain(large).map(|measured| (noise.next(), *measured)).collect();
+    keyed.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let shuffled = keyed.into_iter().map(|(_, measured)| measured).collect();
+    let mut ascending = [small, large].concat();
+    ascending.sort_by_key(|measured| measured.0);
+    vec![[small, large].concat(), [large, small].concat(), alternating, blocks, shuffled, ascending]
+}
+
+#[test]
+fn the_median_at_an_observed_size_lies_within_its_samples_in_any_order_of_arrival() {
+    let mut noise = Noise(7);
+    let mut checked = 0;
+    for (small, large) in [(150_000_u64, 3_007_900_u64), (0, 1_000_000), (1000, 2000), (10, 1_000_000_000)] {
+        for (count_small, count_large) in [(31, 16), (5, 40), (60, 60), (16, 16), (100, 6)] {
+            for ratio in [0.1, 1.0, 3.0, 10.0, 100.0] {
+                for (scatter_small, scatter_large) in [(0.03, 0.03), (0.3, 0.02), (0.02, 0.3)] {
+                    for jitter_bytes in [0_u64, small / 1000] {
+                        let mut group = |size: u64, count: usize, level: f64, scatter: f64| {
+                            let jitter =
+                                |noise: &mut Noise| ((noise.next() + 1.0) / 2.0 * jitter_bytes as f64) as u64;
+                            (0..count)
+                                .map(|_| (size + jitter(&mut noise), level * (1.0 + scatter * noise.next())))
+                                .collect::<Vec<Measured>>()
+                        };
+                        let groups = [
+                            group(small, count_small, 0.6, scatter_small),
+                            group(large, count_large, 0.6 * ratio, scatter_large),
+                        ];
+                        for (order, arrivals) in
+                            orders(&groups[0], &groups[1], &mut noise).into_iter().enumerate()
+                        {
+                            let case = format!(
+                                "{small}+{large} x{ratio}, {count_small}+{count_large}, order {order}, \
+                                 scatter {scatter_small} {scatter_large}, jitter {jitter_bytes}"
+                            );
+                            checked += check_groups(&arrivals, &groups, &case);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(checked > 5000, "{checked}");
+}
+
+/// Checks uploads and executions; gives how many medians were looked at.
+fn check_groups(arrivals: &[Measured], groups: &[Vec<Measured>; 2], case: &str) -> usize {
+    let uploads = told(arrivals.iter().map(|(bytes, ms)| upload(*bytes, *ms))).snapshot();
+    let mut executions = told(arrivals.iter().map(|(bytes, ms)| execution(512, *bytes, *ms)));
+    for group in groups {
+        let (least, most) =
+            group.iter().fold((f64::MAX, 0.0_f64), |(lo, hi), (_, ms)| (lo.min(*ms), hi.max(*ms)));
+        let bytes = group[group.len() / 2].0;
+        let direction = Direction::Upload;
+        let query = Query::TransferTime { direction, bytes, memory_mb: 1769, vcpu: None, store: None };
+        for answer in [uploads.predict(&query, &[Sla::MEDIAN]), exec(&mut executions, 512, bytes)] {
+            let found = median(&answer);
+            assert!(
+                found >= least / TOLERANCE && found <= most * TOLERANCE,
+                "{found} ms at {bytes} B, samples from {least} to {most}; {case}; {answer:?}"
+            );
+        }
+    }
+    2 * groups.len()
+}
+
+#[test]
+fn uploads_that_get_smaller_with_time_are_not_taken_for_a_change() {
+    // Sixteen parts of 3 MB, then results of 143 to 813 kB that grow: two stages of one workflow.
+    let mut noise = Noise(3);
+    let parts = (0..16).map(|n| (3_007_831 + n * 8, 5.5));
+    let results = (0..31_i32).map(|n| ((143_000.0 * 1.059_f64.powi(n)) as u64, 0.6 + 0.005 * f64::from(n)));
+    let records: Vec<Record> =
+        parts.chain(results).map(|(bytes, ms)| upload(bytes, ms * (1.0 + 0.05 * noise.next()))).collect();
+    for rounds in 1..=3 {
+        let predictor = told(records.iter().cloned().cycle().take(records.len() * rounds)).snapshot();
+        for (bytes, expected_ms) in [(3_007_917, 5.5), (143_000, 0.6), (340_000, 0.67)] {
+            let direction = Direction::Upload;
+            let query = Query::TransferTime { direction, bytes, memory_mb: 1769, vcpu: None, store: None };
+            let answer = predictor.predict(&query, &[Sla::MEDIAN]);
+            let ratio = median(&answer) / expected_ms;
+            assert!((0.85..1.15).contains(&ratio), "{rounds} rounds, {bytes} B: {answer:?}");
+            assert_eq!(answer.samples, (records.len() * rounds) as u64, "nothing is forgotten");
+        }
+    }
+}
+
+#[test]
+fn own_samples_answer_slightly_outside_their_sizes() {
+    let sizes = |count: u64| (0..count).map(|n| 1_000_000 + n * 100_000);
+    let mut model = told(
+        sizes(11)
+            .map(|bytes| execution(1769, bytes, 100.0 + bytes as f64 * 1e-5))
+            .chain(sizes(30).map(|bytes| execution(885, bytes, 200.0 + bytes as f64 * 2e-5))),
+    );
+    for (bytes, basis) in
+        [(2_000_000, Basis::Exact), (2_100_000, Basis::Exact), (3_000_000, Basis::MemoryNormalised)]
+    {
+        let answer = exec(&mut model, 1769, bytes);
+        assert_eq!(answer.basis, basis, "{bytes}: {answer:?}");
+        let ratio = median(&answer) / (100.0 + bytes as f64 * 1e-5);
+        assert!((0.95..1.05).contains(&ratio), "{bytes}: {answer:?}");
+    }
+}
