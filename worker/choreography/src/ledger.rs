@@ -349,6 +349,9 @@ impl Ledger {
         if state.attempts < commit.attempt || commit.attempt == 0 {
             return refused(format!("attempt {} of task {task} was never granted", commit.attempt));
         }
+        if !self.state.instances.contains_key(&commit.instance) {
+            return refused(format!("instance `{}` never joined", commit.instance));
+        }
         let outputs = self.graph.writes(task).len();
         if commit.outputs.len() != outputs {
             return refused(format!(

@@ -4,12 +4,14 @@
 //! A request without an answer is sent again with growing pauses; operations are idempotent. After
 //! [`SILENCE_MS_MAX`] without any answer the store counts as lost.
 
-use foresail_schemas::run::Operation;
+use foresail_schemas::run::{OPERATIONS_PER_REQUEST_MAX, Operation};
 
 use crate::protocol::Action;
 
 /// Longest silence of the store before a machine gives up.
 pub(crate) const SILENCE_MS_MAX: f64 = 120_000.0;
+/// Most operations in one request, half of what metad takes by default; the rest goes with the next.
+const OPERATIONS_PER_SEND_MAX: usize = OPERATIONS_PER_REQUEST_MAX / 2;
 /// First pause before a request is sent again.
 const RESEND_MS_FIRST: f64 = 25.0;
 /// Longest pause before a request is sent again.
@@ -75,7 +77,8 @@ impl Outbox {
             None if !self.pending.is_empty() => {
                 self.last_request += 1;
                 let request = self.last_request;
-                let operations = std::mem::take(&mut self.pending);
+                let send = self.pending.len().min(OPERATIONS_PER_SEND_MAX);
+                let operations: Vec<Operation> = self.pending.drain(..send).collect();
                 out.push(Action::Operate { request, operations: operations.clone() });
                 self.sent = Some(Sent { request, operations, first_ms: now_ms, tries: 0, resend_ms: None });
             }

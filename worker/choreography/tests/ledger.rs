@@ -97,14 +97,17 @@ fn the_first_commit_stands_even_against_a_later_attempt() {
     l.apply(&lease(0, "i2"), 20_000.0);
     assert_eq!(l.apply(&commit(0, 1, "i1"), 20_001.0).0, OperationResult::Won, "a zombie may commit");
     assert!(
-        matches!(l.apply(&commit(0, 2, "i2"), 2e4 + 2.0), (OperationResult::Committed { .. }, e) if e == [])
+        matches!(l.apply(&commit(0, 2, "i2"), 3e4), (OperationResult::Committed { .. }, e) if e.is_empty())
     );
-    let (repeated, events) = l.apply(&commit(0, 1, "i1"), 20_003.0);
+    let (repeated, events) = l.apply(&commit(0, 1, "i1"), 30_001.0);
     assert_eq!((repeated, events.len()), (OperationResult::Won, 0));
     assert!(
-        matches!(l.apply(&commit(1, 1, "i1"), 20_004.0).0, OperationResult::Refused { .. }),
+        matches!(l.apply(&commit(1, 1, "i1"), 30_002.0).0, OperationResult::Refused { .. }),
         "never granted"
     );
+    l.apply(&lease(1, "i1"), 30_003.0);
+    let stranger = l.apply(&commit(1, 1, "stranger"), 30_004.0).0;
+    assert!(matches!(stranger, OperationResult::Refused { .. }), "never joined");
 }
 
 #[test]

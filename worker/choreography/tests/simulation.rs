@@ -7,6 +7,7 @@
 
 mod world;
 
+use foresail_schemas::run::OPERATIONS_PER_REQUEST_MAX;
 use world::{Faults, World};
 
 #[test]
@@ -32,6 +33,12 @@ fn a_run_without_faults_wastes_nothing() {
         world.run().unwrap_or_else(|broken| panic!("seed {seed}: {broken}\n{}", world.trace_tail(60)));
         assert_eq!(world.executions(), world.tasks() as u64, "seed {seed}: no task runs twice");
     }
+}
+
+#[test]
+fn a_fan_out_wider_than_a_request_completes() {
+    let mut world = World::wide(OPERATIONS_PER_REQUEST_MAX + 500);
+    world.run().unwrap_or_else(|broken| panic!("{broken}"));
 }
 
 #[test]

@@ -8,8 +8,8 @@ use foresail_choreography::{Action, Event, Executed, Invoke, Ledger, Watchdog, W
 use foresail_schemas::id::InstanceId;
 use foresail_schemas::metric::StartState;
 use foresail_schemas::run::{
-    Change, Failure, FailureKind, Location, Measured, Operation, OperationAnswer, RunEvent, RunOptions,
-    RunStatus, StoredObject, WorkerUsage,
+    Change, Failure, FailureKind, Location, Measured, OPERATIONS_PER_REQUEST_MAX, Operation, OperationAnswer,
+    RunEvent, RunOptions, RunStatus, StoredObject, WorkerUsage,
 };
 use foresail_schemas::{Plan, Workflow};
 use rand::{RngExt, SeedableRng};
@@ -97,6 +97,15 @@ impl World {
     pub fn new(seed: u64, faults: Faults) -> Self {
         let mut rng = Pcg64::seed_from_u64(seed);
         let workflow = problems::workflow(&mut rng);
+        Self::of(rng, faults, workflow)
+    }
+
+    /// One task and many that wait for it.
+    pub fn wide(children: usize) -> Self {
+        Self::of(Pcg64::seed_from_u64(1), Faults::none(), problems::wide(children))
+    }
+
+    fn of(mut rng: Pcg64, faults: Faults, workflow: Workflow) -> Self {
         let plan = problems::plan(&mut rng, &workflow);
         let options = RunOptions { attempts_max: 2 * FAULTS_PER_RUN_MAX, ..RunOptions::default() };
         let ledger = Ledger::new(&workflow, options);
@@ -360,6 +369,9 @@ impl World {
     }
 
     fn send(&mut self, id: u64, request: u64, operations: Vec<Operation>) {
+        if operations.len() > OPERATIONS_PER_REQUEST_MAX {
+            self.broken = Some(format!("{id} sends {} operations at once", operations.len()));
+        }
         let lost = self.chance(self.faults.lose);
         let answer_lost = self.chance(self.faults.lose);
         let copies = 1 + u32::from(self.chance(self.faults.double));

@@ -28,6 +28,20 @@ pub fn workflow(rng: &mut Pcg64) -> Workflow {
     WorkflowSpec { name: name("w"), description: None, tasks }.check().expect("edges go forward")
 }
 
+/// One task, and `children` that read what it writes.
+pub fn wide(children: usize) -> Workflow {
+    let task = |t: usize| {
+        let work = Work::Function { function: name("f"), params: serde_json::Value::Null };
+        let mut task = Task::new(name(&format!("t{t}")), name("f"), work);
+        if t > 0 {
+            task.inputs.push(Input::Task { task: name("t0"), output: ObjectName::default() });
+        }
+        task
+    };
+    let tasks = (0..=children).map(task).collect();
+    WorkflowSpec { name: name("w"), description: None, tasks }.check().expect("edges go forward")
+}
+
 pub fn plan(rng: &mut Pcg64, workflow: &Workflow) -> Plan {
     let sizes = [ResourceConfig::new(512, None), ResourceConfig::new(1769, None)].map(|c| c.expect("legal"));
     let flexible = [0.0, 0.3, 1.0][rng.random_range(0..3)];
