@@ -20,6 +20,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// Longest time of a request that carries large content.
 pub const TRANSFER_LIMIT: Duration = Duration::from_secs(300);
+/// Connections to one server that are kept open while nothing uses them.
+const IDLE_CONNECTIONS_MAX: usize = 4;
 /// Longest text of an answer that is no problem+json, in an error message, in bytes.
 const ANSWER_TEXT_MAX: usize = 300;
 
@@ -74,6 +76,16 @@ impl ApiError {
         }
     }
 
+    /// Whether the token is missing or wrong.
+    #[must_use]
+    pub fn is_unauthorized(&self) -> bool {
+        match self {
+            Self::Refused { problem, .. } => problem.status == 401,
+            Self::Unreadable { status, .. } => *status == 401,
+            Self::Settings { .. } | Self::Unreachable { .. } => false,
+        }
+    }
+
     /// Whether what was asked for does not exist.
     #[must_use]
     pub fn is_missing(&self) -> bool {
@@ -109,6 +121,7 @@ impl Api {
         }
         let client = Client::builder()
             .connect_timeout(CONNECT_LIMIT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .default_headers(headers)
             .no_proxy()
             .build()

@@ -15,9 +15,14 @@ use std::time::{Duration, Instant};
 pub const SOCKET_VARIABLE: &str = "FORESAIL_WORKER_SOCKET";
 /// What the host tells the worker about itself, as JSON.
 pub const SETTINGS_VARIABLE: &str = "FORESAIL_WORKER_SETTINGS";
+/// The token of metad, for programs of Foresail only.
+pub const TOKEN_VARIABLE: &str = "FORESAIL_METAD_TOKEN";
 /// Variables that a command must not inherit.
-pub(crate) const WORKER_VARIABLES: [&str; 2] = [SOCKET_VARIABLE, SETTINGS_VARIABLE];
+pub(crate) const WORKER_VARIABLES: [&str; 3] = [SOCKET_VARIABLE, SETTINGS_VARIABLE, TOKEN_VARIABLE];
 
+/// Status of a worker that has carried out its invocation and asks for a new process in its place. Success
+/// would look like a function that ends the process.
+pub(crate) const EXIT_REPLACED: i32 = 86;
 /// What a shell would report of a process ended by SIGTERM.
 const EXIT_TERMINATED: i32 = 128 + libc::SIGTERM;
 /// How long the end waits for a command that is just being started.

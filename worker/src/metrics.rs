@@ -164,7 +164,8 @@ async fn send(metad: &Metad, workflow: &WorkflowName, batch: &Batch, path: &Path
             let _ = fs::remove_file(path);
             Sent::Done
         }
-        Err(error) if error.is_retryable() => {
+        // A wrong token is a mistake of the settings; the measurements are good and wait for a right one.
+        Err(error) if error.is_retryable() || error.is_unauthorized() => {
             tracing::debug!(%error, batch = %batch.batch_id, "measurements were not taken yet");
             Sent::Later
         }

@@ -115,12 +115,18 @@ impl FileStore {
 
     fn write(&self, path: &Path, object: &Bytes) -> std::io::Result<()> {
         let dir = path.parent().unwrap_or(&self.root);
+        // The directory is that of one attempt alone: who finds it missing makes its name durable too.
+        let is_new = !dir.exists();
         fs::create_dir_all(dir)?;
         let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
         file.write_all(object)?;
-        // No sync: after a crash of the machine the hash tells a torn object, and the task that made it runs
-        // again.
-        file.persist(path).map(drop).map_err(|e| e.error)
+        // A commit may be durable at once, and a power loss must not take the object of a commit: its content
+        // is on disk before it has its name, and its name before the put ends.
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|e| e.error)?;
+        let made =
+            if is_new { dir.ancestors().take_while(|up| up.starts_with(&self.root)).count() } else { 1 };
+        dir.ancestors().take(made.max(1)).try_for_each(|up| fs::File::open(up)?.sync_all())
     }
 }
 
@@ -130,11 +136,11 @@ impl ObjectStore for FileStore {
     }
 
     fn put(&self, key: &str, object: &Bytes) -> Result<(), StoreError> {
-        self.write(&self.root.join(key), object).map_err(|e| self.failed(key, e))
+        self.write(&self.path(key)?, object).map_err(|e| self.failed(key, e))
     }
 
     fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        match fs::read(self.root.join(key)) {
+        match fs::read(self.path(key)?) {
             Ok(content) => Ok(content.into()),
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 Err(StoreError::Missing { key: key.to_owned(), store: self.name() })
@@ -144,14 +150,30 @@ impl ObjectStore for FileStore {
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreError> {
-        match fs::remove_file(self.root.join(key)) {
+        match fs::remove_file(self.path(key)?) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(self.failed(key, e)),
             _ => Ok(()),
         }
     }
 }
 
+/// Refuses a key that leads out of the store: keys are read from commits.
+fn check_key(key: &str, store: &'static str) -> Result<(), StoreError> {
+    match key.split('/').all(|part| !matches!(part, "" | "." | "..")) {
+        true => Ok(()),
+        false => {
+            let cause = "a key has no empty part and no `.` or `..`".to_owned();
+            Err(StoreError::Failed { key: key.to_owned(), store, cause })
+        }
+    }
+}
+
 impl FileStore {
+    fn path(&self, key: &str) -> Result<PathBuf, StoreError> {
+        check_key(key, self.name())?;
+        Ok(self.root.join(key))
+    }
+
     fn failed(&self, key: &str, error: std::io::Error) -> StoreError {
         let cause = format!("{error} (below `{}`)", self.root.display());
         StoreError::Failed { key: key.to_owned(), store: self.name(), cause }
@@ -178,6 +200,7 @@ impl BlobStore {
         key: &str,
         mut ask: impl FnMut() -> Result<T, ApiError>,
     ) -> Result<T, StoreError> {
+        check_key(key, self.name())?;
         let mut tries = 1;
         loop {
             match ask() {

@@ -111,3 +111,20 @@ fn files_outside_the_workflow_are_read_by_path_and_by_address() {
         }
     }
 }
+
+#[test]
+fn a_key_that_leads_out_of_the_store_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FileStore::new(dir.path().join("root"));
+    std::fs::write(dir.path().join("secret"), "x").unwrap();
+    let absolute = dir.path().join("secret").display().to_string();
+    for key in ["../secret", "a/../../secret", &absolute, "", "a//b", "a/./b", "a/"] {
+        let refused =
+            [store.get(key).map(drop), store.put(key, &Bytes::from_static(b"y")), store.delete(key)];
+        for result in refused {
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains("no empty part"), "{key}: {error}");
+        }
+    }
+    assert_eq!(std::fs::read(dir.path().join("secret")).unwrap(), b"x");
+}

@@ -38,6 +38,14 @@ pub enum HostError {
         /// The sizes offered.
         menu: String,
     },
+    /// The host works for another metad.
+    #[error("the host works for metad at `{served}`, not `{asked}`; hint: start a host for that metad")]
+    OtherMetad {
+        /// The address asked for.
+        asked: String,
+        /// The address of its settings.
+        served: String,
+    },
     /// The host is stopping or has stopped.
     #[error("the host has stopped; hint: start it again")]
     Stopped,
@@ -53,6 +61,7 @@ impl HostError {
         match self {
             Self::CapacityExceeded { .. } => ErrorCode::CapacityExceeded,
             Self::UnknownConfig { .. } => ErrorCode::UnknownConfig,
+            Self::OtherMetad { .. } => ErrorCode::InvalidParameter,
             Self::Stopped => ErrorCode::Unavailable,
             Self::Api(ApiError::Refused { problem, .. }) => problem.code,
             Self::Api(_) => ErrorCode::Unavailable,
@@ -64,7 +73,7 @@ impl HostError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::CapacityExceeded { .. } => true,
-            Self::UnknownConfig { .. } | Self::Stopped => false,
+            Self::UnknownConfig { .. } | Self::OtherMetad { .. } | Self::Stopped => false,
             Self::Api(error) => error.is_retryable(),
         }
     }
@@ -89,7 +98,15 @@ impl HttpHost {
     /// # Errors
     /// [`ApiError::Settings`] when no client can be made.
     pub fn new(base: &str) -> Result<Self, ApiError> {
-        Api::new(base, None).map(Self)
+        Self::with_token(base, None)
+    }
+
+    /// The host at `base`, which wants this token.
+    ///
+    /// # Errors
+    /// [`ApiError::Settings`] when the token is not a header value.
+    pub fn with_token(base: &str, token: Option<&str>) -> Result<Self, ApiError> {
+        Api::new(base, token).map(Self)
     }
 
     /// Stops the idle workers, so that the next start is a cold one.

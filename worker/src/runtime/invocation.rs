@@ -22,7 +22,7 @@ use foresail_schemas::run::{
 };
 use foresail_schemas::workflow::{Input, Workflow};
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::carry::{Clock, PAUSE_MAX};
@@ -37,11 +37,14 @@ use crate::registry::{Cancel, TaskError};
 
 /// Events that wait for the machine.
 const EVENTS_MAX: usize = 1024;
+/// Requests to the host under way at a time: the children of a wide fan-out go out in turn, and the number of
+/// open connections stays far below what a process may have.
+const INVOCATIONS_AT_ONCE: usize = 16;
 /// Tries to invoke another worker; what fails for good is repaired by the run's watchdog.
 const INVOKE_TRIES_MAX: u32 = 8;
 /// First pause after a failed invocation; it doubles up to [`PAUSE_MAX`].
 const INVOKE_PAUSE_FIRST: Duration = Duration::from_millis(20);
-/// How long the end of an invocation waits for invocations and deletions under way.
+/// How long the end of an invocation waits while no invocation or deletion under way comes to its end.
 const CHORES_LIMIT: Duration = Duration::from_secs(15);
 
 /// The hands of one invocation.
@@ -69,6 +72,10 @@ struct UnderWay {
     work: JoinSet<()>,
     /// Invocations and deletions: finished before the invocation ends.
     chores: JoinSet<()>,
+    /// Places for requests to the host.
+    invocations: Arc<Semaphore>,
+    /// Told when metad refuses for good what the invocation asks: it cannot go on then.
+    refused: Arc<Notify>,
     wake: Option<Instant>,
     newer_plan: Option<(u64, Plan)>,
 }
@@ -88,13 +95,15 @@ impl Driver {
             running: HashMap::new(),
             work: JoinSet::new(),
             chores: JoinSet::new(),
+            invocations: Arc::new(Semaphore::new(INVOCATIONS_AT_ONCE)),
+            refused: Arc::new(Notify::new()),
             wake: None,
             newer_plan: None,
         };
         let mut actions = Vec::new();
         machine.start(self.clock.now_ms(), &mut actions);
         while self.perform(&mut actions, &mut under_way) {
-            let event = next_event(&mut under_way, &mut happened).await;
+            let Some(event) = next_event(&mut under_way, &mut happened).await else { break };
             self.note_event(&event, &mut under_way, recorder);
             machine.handle(event, self.clock.now_ms(), &mut actions);
         }
@@ -135,6 +144,7 @@ impl Driver {
     fn operate(&self, request: u64, operations: Vec<Operation>, under_way: &mut UnderWay) {
         let (metad, run, events) =
             (self.metad.clone(), self.invocation.run.clone(), under_way.events.clone());
+        let refused = Arc::clone(&under_way.refused);
         under_way.work.spawn(async move {
             let body = OperationRequest { operations };
             let event = match metad.operate(&run, &body).await {
@@ -142,6 +152,11 @@ impl Driver {
                 Err(error) if error.is_missing() => {
                     tracing::warn!(%error, "the run is gone");
                     Event::Answered { request, answer: run_over(body.operations.len()) }
+                }
+                Err(error) if !error.is_retryable() => {
+                    tracing::error!(%error, "metad refuses what the invocation asks: it ends here");
+                    refused.notify_one();
+                    return;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "operations are sent again");
@@ -189,7 +204,8 @@ impl Driver {
         let Invoke { worker, config, tasks } = invoke;
         let (run, metad) = (self.invocation.run.clone(), self.invocation.metad.clone());
         let invocation = Invocation { run, worker, config, tasks, metad };
-        under_way.chores.spawn(invoke_patiently(self.host.clone(), invocation));
+        let (host, places) = (self.host.clone(), Arc::clone(&under_way.invocations));
+        under_way.chores.spawn(invoke_in_turn(places, host, invocation));
     }
 
     fn read_plan(&self, under_way: &mut UnderWay) {
@@ -263,10 +279,17 @@ impl Driver {
     async fn end(&self, under_way: &mut UnderWay, recorder: &mut Recorder) {
         under_way.running.drain().for_each(|(_, cancel)| cancel.set());
         under_way.work.abort_all();
-        let chores = async { while under_way.chores.join_next().await.is_some() {} };
-        if tokio::time::timeout(CHORES_LIMIT, chores).await.is_err() {
-            tracing::warn!("invocations of other workers are left to the watchdog of the run");
-            under_way.chores.abort_all();
+        // The limit holds for the time without progress: a wide fan-out takes long, and every part counts.
+        loop {
+            match tokio::time::timeout(CHORES_LIMIT, under_way.chores.join_next()).await {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => {
+                    tracing::warn!("invocations of other workers are left to the watchdog of the run");
+                    under_way.chores.abort_all();
+                    break;
+                }
+            }
         }
         self.record_transfers(recorder);
     }
@@ -278,9 +301,10 @@ fn run_over(operations: usize) -> OperationAnswer {
     OperationAnswer { status: RunStatus::Cancelled, plan_epoch: 0, results }
 }
 
-async fn next_event(under_way: &mut UnderWay, happened: &mut mpsc::Receiver<Event>) -> Event {
+/// What happens next; nothing when metad refuses for good what the invocation asks.
+async fn next_event(under_way: &mut UnderWay, happened: &mut mpsc::Receiver<Event>) -> Option<Event> {
     if let Some(event) = under_way.ready.pop_front() {
-        return event;
+        return Some(event);
     }
     while under_way.work.try_join_next().is_some() {}
     let wake = async {
@@ -291,12 +315,20 @@ async fn next_event(under_way: &mut UnderWay, happened: &mut mpsc::Receiver<Even
     };
     tokio::select! {
         biased;
-        event = happened.recv() => event.unwrap_or(Event::Tick),
+        () = under_way.refused.notified() => None,
+        event = happened.recv() => Some(event.unwrap_or(Event::Tick)),
         () = wake => {
             under_way.wake = None;
-            Event::Tick
+            Some(Event::Tick)
         }
     }
+}
+
+/// Invokes when it gets a place.
+async fn invoke_in_turn(places: Arc<Semaphore>, host: HttpHost, invocation: Invocation) {
+    // The places are never closed.
+    let _place = places.acquire().await;
+    invoke_patiently(host, invocation).await;
 }
 
 async fn invoke_patiently(host: HttpHost, invocation: Invocation) {
@@ -379,3 +411,6 @@ impl Attempt {
 fn ms_since(began: Instant) -> f64 {
     began.elapsed().as_secs_f64() * 1000.0
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ mod listen;
 pub mod settings;
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -100,7 +100,11 @@ pub fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FORESAIL_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     // A program that has its own subscriber keeps it.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .try_init();
 }
 
 fn serve(registry: &Registry) -> Result<(), WorkerError> {
@@ -177,7 +181,8 @@ impl Process {
         let strays = functions.strays();
         let scratch = Some(settings.scratch_dir.clone());
         let commands = CommandExecutor { scratch, oom_counter: settings.oom_counter.clone() };
-        let host = HttpHost::new(&settings.host).map_err(|e| WorkerError::Setup(e.to_string()))?;
+        let host = HttpHost::with_token(&settings.host, settings.token.as_deref());
+        let host = host.map_err(|e| WorkerError::Setup(e.to_string()))?;
         Ok(Self {
             cache: Arc::new(Mutex::new(ObjectCache::new(settings.cache_bytes_max))),
             settings,
@@ -202,7 +207,8 @@ impl Process {
                 // A function that cannot be stopped would slow the next invocation down: a new process takes
                 // that one.
                 tracing::warn!("a function did not end when it was given up: the worker process is replaced");
-                return Ok(());
+                let _ = std::io::stdout().flush();
+                ending::end_at_once(ending::EXIT_REPLACED);
             }
             say(&mut stream, &WorkerMessage::Done { instance, usage })?;
         }

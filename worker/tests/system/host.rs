@@ -119,6 +119,54 @@ fn a_host_refuses_what_it_does_not_offer_and_what_it_cannot_hold() {
 }
 
 #[test]
+fn a_host_works_for_its_own_metad_only() {
+    let bench = Bench::new(|_| {});
+    let asked = |metad: String| {
+        let run = RunId::new("r").unwrap();
+        Invocation { run, worker: None, config: config(256, 1.0), tasks: vec![0], metad }
+    };
+    let host = HttpHost::new(bench.host.url()).unwrap();
+    let error = bench.block_on(host.invoke(asked("http://127.0.0.1:9".to_owned()))).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::InvalidParameter);
+    assert!(error.to_string().contains("`http://127.0.0.1:9`") && !error.is_retryable(), "{error}");
+    bench.block_on(host.invoke(asked(format!("{}/", bench.store.url)))).unwrap();
+}
+
+#[test]
+fn an_invocation_that_is_not_declared_as_json_is_refused() {
+    let bench = Bench::new(|_| {});
+    let body = json!({"run": "r", "config": {"memory_mb": 256, "vcpu": 1.0}, "tasks": [0],
+        "metad": bench.store.url})
+    .to_string();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let post = |kind: &str| {
+        let url = format!("{}/v1/invocations", bench.host.url());
+        let request = client.post(url).header("content-type", kind).body(body.clone());
+        bench.block_on(request.send()).unwrap().status().as_u16()
+    };
+    assert_eq!((post("text/plain"), post("application/json; charset=utf-8")), (415, 202));
+}
+
+#[test]
+fn a_host_with_a_token_wants_it_and_its_workers_send_it() {
+    let bench = Bench::new(|settings| settings.token = Some("secret".to_owned()));
+    for token in [None, Some("wrong")] {
+        let host = HttpHost::with_token(bench.host.url(), token).unwrap();
+        assert_eq!(bench.block_on(host.status()).unwrap_err().code(), ErrorCode::Unauthorized);
+    }
+    let host = HttpHost::with_token(bench.host.url(), Some("secret")).unwrap();
+    bench.block_on(host.status()).unwrap();
+    // A fan-out: the first worker invokes the other over HTTP.
+    let workflow = workflow(json!([burn("a", json!({})),
+        {"id": "b", "name": "b", "run": "true", "after": ["a"]},
+        {"id": "c", "name": "c", "run": "true", "after": ["a"]}]));
+    let both = (None, config(256, 1.0));
+    let plan = plan(&workflow, &[both, both, (None, config(512, 1.0))]);
+    bench.complete("r", &workflow, &plan);
+    assert_eq!(bench.status().cold_starts, 2);
+}
+
+#[test]
 fn stopping_the_host_leaves_no_process_and_no_file_behind() {
     let mut bench = Bench::new(|_| {});
     let pids_file = bench.data.path().join("pids");

@@ -1,8 +1,9 @@
 //! What happens when a worker or the store is lost: places, leases, measurements.
 
-use axum::http::StatusCode;
+use foresail_schemas::error::ErrorCode;
 use foresail_schemas::invocation::Invocation;
 use foresail_schemas::run::{Change, FailureKind, RunOptions, RunStatus};
+use foresail_worker::host::local::WorkerCommand;
 use serde_json::json;
 
 use crate::support::*;
@@ -51,9 +52,51 @@ fn a_killed_worker_frees_its_place_and_its_lease_at_once() {
 }
 
 #[test]
+fn an_invocation_that_metad_refuses_for_good_ends_and_gives_its_place_back() {
+    let bench = Bench::new(|_| {});
+    bench.store.held().takes_operations = Some(ErrorCode::Unauthorized);
+    let workflow = workflow(json!([burn("a", json!({}))]));
+    let plan = flexible(&workflow, config(256, 1.0));
+    let run = bench.submit("r", &workflow, &plan, long_leases());
+    wait_until("the refusal", || bench.store.held().refused > 0);
+    bench.wait_until_idle();
+    assert_eq!((bench.store.status(&run), bench.status().idle), (RunStatus::Running, 1));
+}
+
+#[test]
+fn a_program_that_never_becomes_a_worker_cancels_its_run_with_the_reason() {
+    let bench = Bench::new(|settings| {
+        let args = ["-c", "exit 0"].map(str::to_owned).to_vec();
+        settings.worker = Some(WorkerCommand { program: "sh".into(), args });
+    });
+    let workflow = workflow(json!([burn("a", json!({}))]));
+    let plan = flexible(&workflow, config(256, 1.0));
+    let run = bench.submit("r", &workflow, &plan, long_leases());
+    for _ in 0..2 {
+        bench.wait_until_idle();
+        assert_eq!(bench.store.status(&run), RunStatus::Running);
+        let (config, metad) = (plan.tasks[0].config, bench.store.url.clone());
+        bench.invoke(Invocation { run: run.clone(), worker: None, config, tasks: vec![0], metad }).unwrap();
+    }
+    bench.wait_for_end(&run);
+    assert_eq!(bench.store.status(&run), RunStatus::Cancelled);
+    let told = format!("{:?}", bench.store.held().runs[&run].events);
+    assert!(told.contains("foresail::worker(registry)"), "{told}");
+}
+
+#[test]
 fn measurements_that_nobody_took_are_sent_later_and_once() {
+    measurements_are_sent_later(ErrorCode::Unavailable);
+}
+
+#[test]
+fn measurements_wait_until_the_token_is_right() {
+    measurements_are_sent_later(ErrorCode::Unauthorized);
+}
+
+fn measurements_are_sent_later(refusal: ErrorCode) {
     let mut bench = Bench::new(|_| {});
-    bench.store.held().takes_batches = Some(StatusCode::SERVICE_UNAVAILABLE);
+    bench.store.held().takes_batches = Some(refusal);
     let workflow = workflow(json!([burn("a", json!({})), burn("b", json!({}))]));
     bench.complete("r", &workflow, &flexible(&workflow, config(256, 1.0)));
     let spool = || std::fs::read_dir(bench.data.path().join("spool")).unwrap().count();

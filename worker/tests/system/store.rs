@@ -37,7 +37,12 @@ pub struct Held {
     pub runs: HashMap<RunId, Run>,
     pub batches: Vec<Batch>,
     pub blobs: HashMap<String, Bytes>,
-    pub takes_batches: Option<StatusCode>,
+    /// Answers to batches, where they are refused.
+    pub takes_batches: Option<ErrorCode>,
+    /// Answers to operations, where they are refused.
+    pub takes_operations: Option<ErrorCode>,
+    /// Operations refused.
+    pub refused: u32,
 }
 
 /// A running store.
@@ -98,6 +103,10 @@ fn routes(held: Arc<Mutex<Held>>) -> Router {
         .with_state(held)
 }
 
+fn refusal(code: ErrorCode) -> Response {
+    (StatusCode::from_u16(code.status()).unwrap(), Json(Problem::new(code, "not now"))).into_response()
+}
+
 fn missing() -> Response {
     let problem = Problem::new(ErrorCode::RunNotFound, "no such run");
     (StatusCode::NOT_FOUND, Json(problem)).into_response()
@@ -151,6 +160,11 @@ async fn plan(State(held): Shared, Path(id): Path<RunId>) -> Response {
 }
 
 async fn operations(State(held): Shared, Path(id): Path<RunId>, body: Json<OperationRequest>) -> Response {
+    let taken = held.lock().unwrap().takes_operations;
+    if let Some(code) = taken {
+        held.lock().unwrap().refused += 1;
+        return refusal(code);
+    }
     with_run(&held, &id, |run| {
         let now_ms = run.began.elapsed().as_secs_f64() * 1000.0;
         let mut results = Vec::new();
@@ -210,8 +224,8 @@ async fn delete_blob(State(held): Shared, Path((run, key)): Path<(String, String
 
 async fn batches(State(held): Shared, Json(batch): Json<Batch>) -> Response {
     let mut held = held.lock().unwrap();
-    if let Some(status) = held.takes_batches {
-        return (status, Json(Problem::new(ErrorCode::Unavailable, "not now"))).into_response();
+    if let Some(code) = held.takes_batches {
+        return refusal(code);
     }
     let duplicate = held.batches.iter().any(|b| b.batch_id == batch.batch_id);
     let accepted = batch.records.len() as u64;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use foresail_schemas::id::InstanceId;
+use foresail_schemas::id::{InstanceId, RunId};
 use foresail_schemas::invocation::{HostMessage, HostStatus, Invocation, Invoked};
 use foresail_schemas::metric::StartState;
 use foresail_schemas::run::{
@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::LocalError;
 use super::cgroup::Caps;
 use super::pool::{Limits, Pool, ProcessId, Step};
-use super::process::{Birth, Death, Order, Report, live};
+use super::process::{Birth, Death, Order, Report, Stage, live};
 use super::settings::{LocalSettings, WorkerCommand};
 use crate::host::HostError;
 use crate::metad::Metad;
@@ -42,6 +42,10 @@ const LAST_PASS_LIMIT: Duration = Duration::from_secs(2);
 const OBITUARY_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between two tries.
 const OBITUARY_PAUSE: Duration = Duration::from_millis(100);
+/// Worker programs of a run that end in a row without becoming workers, after which the run is cancelled.
+const UNREGISTERED_MAX: u32 = 3;
+/// Runs whose unregistered programs are counted; past it counting begins anew.
+const UNREGISTERED_RUNS_MAX: usize = 1024;
 /// Name of a socket in the scratch directory of its process.
 const SOCKET: &str = "socket";
 /// Longest address of a socket. Source: unix(7), 108 bytes with the final zero.
@@ -71,6 +75,8 @@ pub(super) struct Actor {
     processes: HashMap<ProcessId, Process>,
     tasks: JoinSet<()>,
     obituaries: JoinSet<()>,
+    /// Worker programs that ended in a row without becoming workers, by run.
+    unregistered: HashMap<RunId, u32>,
     reports: mpsc::Receiver<Report>,
     to_host: mpsc::Sender<Report>,
     /// Sockets lie here where the data directory is too deep for the address of a socket.
@@ -132,6 +138,7 @@ impl Actor {
             processes: HashMap::new(),
             tasks: JoinSet::new(),
             obituaries: JoinSet::new(),
+            unregistered: HashMap::new(),
             reports,
             to_host,
             sockets,
@@ -199,6 +206,11 @@ impl Actor {
     }
 
     fn invoke(&mut self, invocation: Invocation) -> Result<Invoked, HostError> {
+        // Workers send the token there and take code from there.
+        let [asked, served] = [&invocation.metad, &self.settings.metad].map(|url| url.trim_end_matches('/'));
+        if asked != served {
+            return Err(HostError::OtherMetad { asked: asked.to_owned(), served: served.to_owned() });
+        }
         let menu = &self.settings.menu;
         let config = invocation.config;
         if !menu.is_empty() && menu.iter().all(|offered| offered.key() != config.key()) {
@@ -299,8 +311,9 @@ impl Actor {
         match report {
             Report::Done { process, instance, usage } => {
                 tracing::debug!(process, %instance, billed_ms = usage.billed_ms, "done");
-                if let Some(entry) = self.processes.get_mut(&process) {
-                    entry.carries = None;
+                let carried = self.processes.get_mut(&process).and_then(|entry| entry.carries.take());
+                if let Some(carried) = carried {
+                    self.unregistered.remove(&carried.invocation.run);
                 }
                 self.pool.done(process, self.now_ms());
             }
@@ -321,7 +334,12 @@ impl Actor {
         };
         tracing::warn!(process, how = death.how, output = death.output, "a worker process was lost");
         let Some(carried) = carried else { return };
-        let request = OperationRequest { operations: obituary(&carried, kind, &death) };
+        let mut operations = obituary(&carried, kind, &death);
+        if self.is_hopeless(&carried.invocation.run, death.stage) {
+            let reason = format!("{UNREGISTERED_MAX} times in a row {}", death.how);
+            operations.push(Operation::Cancel { reason });
+        }
+        let request = OperationRequest { operations };
         match Metad::new(&carried.invocation.metad, self.settings.token.as_deref()) {
             Ok(metad) => drop(self.obituaries.spawn(async move {
                 let told = async {
@@ -338,6 +356,20 @@ impl Actor {
             })),
             Err(error) => tracing::warn!(%error, "metad cannot be told of the dead worker"),
         }
+    }
+
+    /// Counts programs of a run that do not become workers; true when there is no point in starting more.
+    fn is_hopeless(&mut self, run: &RunId, stage: Stage) -> bool {
+        if stage == Stage::Other {
+            self.unregistered.remove(run);
+            return false;
+        }
+        if self.unregistered.len() >= UNREGISTERED_RUNS_MAX {
+            self.unregistered.clear();
+        }
+        let count = self.unregistered.entry(run.clone()).or_insert(0);
+        *count += 1;
+        *count >= UNREGISTERED_MAX
     }
 
     /// Ends all processes, then sends what they left in the spool.

@@ -1,11 +1,15 @@
 //! The HTTP side of the local host: read the request, ask the host, write the answer. No decisions here.
+//!
+//! Whoever may invoke runs code on this machine. So an invocation must be declared as JSON, which no web page
+//! can send to another origin unasked, and a host with a token wants it with every request.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use foresail_schemas::error::{ErrorCode, Problem};
@@ -18,23 +22,50 @@ use crate::host::HostError;
 /// Largest body of an invocation in bytes.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
-/// The routes of a host.
-pub(super) fn router(requests: Requests) -> Router {
-    Router::new()
+/// The routes of a host that wants this token.
+pub(super) fn router(requests: Requests, token: Option<&str>) -> Router {
+    let routes = Router::new()
         .route("/v1/invocations", post(invoke))
         .route("/v1/status", get(status))
         .route("/v1/drain", post(drain))
         .fallback(nowhere)
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(Arc::new(requests))
+        .with_state(Arc::new(requests));
+    match token {
+        // Hashes are compared in constant time.
+        Some(token) => {
+            let wanted = blake3::hash(format!("Bearer {token}").as_bytes());
+            routes.layer(middleware::from_fn(move |request: Request, next: Next| async move {
+                let given = request.headers().get(header::AUTHORIZATION);
+                match given.is_some_and(|given| blake3::hash(given.as_bytes()) == wanted) {
+                    true => next.run(request).await,
+                    false => problem(Problem::new(
+                        ErrorCode::Unauthorized,
+                        "the token of the host is missing or wrong; it is that of its metad",
+                    )),
+                }
+            }))
+        }
+        None => routes,
+    }
 }
 
-async fn invoke(State(requests): State<Arc<Requests>>, body: Bytes) -> Response {
+async fn invoke(State(requests): State<Arc<Requests>>, headers: HeaderMap, body: Bytes) -> Response {
+    if !is_json(&headers) {
+        let detail = "an invocation must have the content-type application/json";
+        return problem(Problem::new(ErrorCode::UnsupportedMediaType, detail));
+    }
     match serde_json::from_slice::<Invocation>(&body) {
         Ok(invocation) => answer(StatusCode::ACCEPTED, requests.invoke(invocation).await),
         Err(error) => problem(Problem::new(ErrorCode::InvalidBody, error.to_string())),
     }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
 async fn status(State(requests): State<Arc<Requests>>) -> Response {

@@ -281,7 +281,7 @@ fn run(
         }
     };
     runtime.block_on(async {
-        let listen = settings.listen;
+        let (listen, token) = (settings.listen, settings.token.clone());
         let cannot = |e: std::io::Error| LocalError::Listen { listen, cause: e.to_string() };
         let bound = TcpListener::bind(listen).await.and_then(|l| Ok((l.local_addr()?, l))).map_err(cannot);
         let ready = bound.and_then(|(address, listener)| {
@@ -296,7 +296,7 @@ fn run(
             }
         };
         let server = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, http::router(for_http)).await {
+            if let Err(error) = axum::serve(listener, http::router(for_http, token.as_deref())).await {
                 tracing::error!(%error, "the host answers no more requests over HTTP");
             }
         });

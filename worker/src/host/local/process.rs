@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::cgroup::{Caps, Held};
 use super::pool::ProcessId;
 use super::settings::{CpuShare, WorkerCommand};
-use crate::ending::{SETTINGS_VARIABLE, SOCKET_VARIABLE, kill_all};
+use crate::ending::{EXIT_REPLACED, SETTINGS_VARIABLE, SOCKET_VARIABLE, kill_all};
 use crate::note::Note;
 use crate::runtime::settings::ProcessSettings;
 
@@ -43,6 +43,9 @@ const OUTPUT_LIMIT: Duration = Duration::from_millis(200);
 const REMOVE_TRIES_MAX: u32 = 50;
 /// Pause between two of them.
 const REMOVE_PAUSE: Duration = Duration::from_millis(10);
+
+/// What to do about a program that does not become a worker.
+const REGISTER_HINT: &str = "call `foresail::worker(registry)` first thing in `main`";
 
 /// What a process is started with.
 pub(super) struct Birth {
@@ -85,13 +88,24 @@ pub(super) enum Report {
 pub(super) struct Death {
     /// In words.
     pub how: String,
-    /// What that means for the attempts that ran; nothing when it was asked to end or ended of itself in good
-    /// order.
+    /// What that means for the attempts that ran; nothing when it was asked to end or made way for
+    /// another.
     pub kind: Option<FailureKind>,
+    /// How far it had come.
+    pub stage: Stage,
     /// The attempts that ran.
     pub notes: Vec<Note>,
     /// The end of its output.
     pub output: String,
+}
+
+/// How far a process came in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The program ended of itself and had never said that it is a worker.
+    NeverRegistered,
+    /// Anything else.
+    Other,
 }
 
 /// Carries the process from its start to its end.
@@ -105,7 +119,8 @@ pub(super) async fn live(birth: Birth, mut orders: mpsc::Receiver<Order>, report
         Err(error) => {
             let program = birth.command.program.display();
             let how = format!("the worker `{program}` could not be started: {error}");
-            Death { how, kind: Some(FailureKind::WorkerLost), notes: Vec::new(), output: String::new() }
+            let (kind, stage) = (Some(FailureKind::WorkerLost), Stage::Other);
+            Death { how, kind, stage, notes: Vec::new(), output: String::new() }
         }
     };
     birth.pid.store(0, Ordering::SeqCst);
@@ -143,6 +158,7 @@ enum Verdict {
 struct End {
     status: io::Result<ExitStatus>,
     verdict: Option<Verdict>,
+    stage: Stage,
 }
 
 impl Living {
@@ -179,7 +195,7 @@ impl Living {
         let said = loop {
             tokio::select! {
                 said = &mut hello => break said,
-                status = self.child.wait() => return End { status, verdict: None },
+                status = self.child.wait() => return ended_unregistered(status),
                 // A new process gets one invocation, the one that it was started for.
                 order = orders.recv() => match order {
                     Some(start @ Order::Start { .. }) => first = Some(start),
@@ -234,7 +250,9 @@ impl Living {
                     Some(Err(_)) => return self.stop(Verdict::Silent).await,
                     None => return self.wait_for_exit().await,
                 },
-                status = self.child.wait() => return End { status, verdict: None },
+                status = self.child.wait() => {
+                    return End { status, verdict: None, stage: Stage::Other };
+                }
                 order = orders.recv() => next = Some(order.unwrap_or(Order::Terminate)),
                 () = life => return self.kill(Verdict::LifeOver).await,
             }
@@ -244,7 +262,7 @@ impl Living {
     /// The socket is closed: the process ends now or is made to.
     async fn wait_for_exit(&mut self) -> End {
         match timeout(EXIT_LIMIT, self.child.wait()).await {
-            Ok(status) => End { status, verdict: None },
+            Ok(status) => End { status, verdict: None, stage: Stage::Other },
             Err(_) => self.kill(Verdict::Silent).await,
         }
     }
@@ -257,14 +275,14 @@ impl Living {
 
     async fn wait_until_stopped(&mut self, verdict: Verdict) -> End {
         match timeout(self.stop_limit, self.child.wait()).await {
-            Ok(status) => End { status, verdict: Some(verdict) },
+            Ok(status) => End { status, verdict: Some(verdict), stage: Stage::Other },
             Err(_) => self.kill(verdict).await,
         }
     }
 
     async fn kill(&mut self, verdict: Verdict) -> End {
         let _ = self.child.start_kill();
-        End { status: self.child.wait().await, verdict: Some(verdict) }
+        End { status: self.child.wait().await, verdict: Some(verdict), stage: Stage::Other }
     }
 
     /// Ends what the process left behind and says how it ended.
@@ -290,8 +308,17 @@ impl Living {
             }
         };
         let (how, kind) = cause(&end, ooms, birth);
-        Death { how, kind, notes: Note::read_all(&birth.settings.scratch_dir), output }
+        Death { how, kind, stage: end.stage, notes: Note::read_all(&birth.settings.scratch_dir), output }
     }
+}
+
+/// A program that was ended by a signal is not to blame; one that ended of itself is not a worker.
+fn ended_unregistered(status: io::Result<ExitStatus>) -> End {
+    let stage = match &status {
+        Ok(status) if status.code().is_some() => Stage::NeverRegistered,
+        _ => Stage::Other,
+    };
+    End { status, verdict: None, stage }
 }
 
 /// Starts the program in its limits; what it prints comes out of the pipe.
@@ -368,7 +395,18 @@ fn cause(end: &End, ooms: u64, birth: &Birth) -> (String, Option<FailureKind>) {
         (Some(Verdict::Silent), _) => {
             ("it did not speak as a worker does".to_owned(), Some(FailureKind::WorkerLost))
         }
-        (None, Ok(status)) if status.success() => ("it ended of itself".to_owned(), None),
+        (None, Ok(status)) if status.code() == Some(EXIT_REPLACED) => {
+            ("it made way for a new process".to_owned(), None)
+        }
+        (None, Ok(status)) if end.stage == Stage::NeverRegistered => {
+            let how =
+                format!("the worker program ended without registering ({status}); hint: {REGISTER_HINT}");
+            (how, Some(FailureKind::TaskCrash))
+        }
+        (None, Ok(status)) if status.success() => {
+            let how = "it ended of itself with status 0; hint: a function must return, not end the process";
+            (how.to_owned(), Some(FailureKind::TaskCrash))
+        }
         (None, Ok(status)) if ooms > 0 && status.signal() == Some(libc::SIGKILL) => {
             let how = format!("it used more memory than its size of {config}; hint: raise `memory_mb_min`");
             (how, Some(FailureKind::OutOfMemory))

@@ -57,7 +57,7 @@ pub struct LocalSettings {
     pub listen: SocketAddr,
     /// Address of metad.
     pub metad: String,
-    /// Token for metad, where it wants one.
+    /// Token for metad, where it wants one; the host then wants the same of who invokes over HTTP.
     pub token: Option<String>,
     /// Directory for objects, measurements that wait, and the scratch files of workers.
     pub data: PathBuf,

@@ -1,0 +1,50 @@
+//! Tests of invoking many workers at a time, with a host that counts.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Json;
+use axum::extract::State;
+use axum::routing::post;
+use foresail_schemas::invocation::Invoked;
+use foresail_schemas::{ResourceConfig, RunId};
+
+use super::*;
+
+#[derive(Default)]
+struct Counts {
+    now: AtomicUsize,
+    most: AtomicUsize,
+    all: AtomicUsize,
+}
+
+async fn count(State(counts): State<Arc<Counts>>) -> Json<Invoked> {
+    let now = counts.now.fetch_add(1, Ordering::SeqCst) + 1;
+    counts.most.fetch_max(now, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    counts.now.fetch_sub(1, Ordering::SeqCst);
+    counts.all.fetch_add(1, Ordering::SeqCst);
+    Json(Invoked { instance: InstanceId::new("i").unwrap() })
+}
+
+#[tokio::test]
+async fn a_wide_fan_out_asks_the_host_for_a_few_workers_at_a_time_and_for_all_in_the_end() {
+    const CHILDREN: usize = 200;
+    let counts = Arc::new(Counts::default());
+    let routes = axum::Router::new().route("/v1/invocations", post(count)).with_state(Arc::clone(&counts));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = HttpHost::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let server = tokio::spawn(async move { axum::serve(listener, routes).await });
+    let places = Arc::new(Semaphore::new(INVOCATIONS_AT_ONCE));
+    let mut chores = JoinSet::new();
+    for task in 0..CHILDREN as u32 {
+        let run = RunId::new("r").unwrap();
+        let config = ResourceConfig { memory_mb: 256, vcpu: None };
+        let metad = "http://127.0.0.1:9".to_owned();
+        let invocation = Invocation { run, worker: None, config, tasks: vec![task], metad };
+        chores.spawn(invoke_in_turn(Arc::clone(&places), host.clone(), invocation));
+    }
+    while chores.join_next().await.is_some() {}
+    server.abort();
+    let (most, all) = (counts.most.load(Ordering::SeqCst), counts.all.load(Ordering::SeqCst));
+    assert_eq!((most, all), (INVOCATIONS_AT_ONCE, CHILDREN));
+}
