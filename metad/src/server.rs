@@ -6,16 +6,21 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use axum::Router;
 use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
 
 use crate::http;
 use crate::recover::{Recovered, recover};
@@ -58,7 +63,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    stopping: tokio::sync::watch::Sender<bool>,
+    stopping: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -130,25 +135,60 @@ impl Drop for Server {
 
 async fn serve(listener: TcpListener, shared: &Arc<Shared>) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(shared.settings.connections_max as usize));
-    let listener = Counted { inner: tokio::net::TcpListener::from_std(listener)?, places };
+    let mut listener = Counted { inner: tokio::net::TcpListener::from_std(listener)?, places };
+    let router = http::router(Arc::clone(shared));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new());
+    http.header_read_timeout(Duration::from_millis(shared.settings.head_ms_max));
     let mut stop = shared.stopping.subscribe();
-    let mut late = stop.clone();
-    let serving =
-        axum::serve(listener, http::router(Arc::clone(shared))).with_graceful_shutdown(async move {
-            let _sender_gone = stop.wait_for(|&stopping| stopping).await;
-        });
-    let limit = Duration::from_millis(shared.settings.stop_ms_max);
-    let too_late = async {
-        let _sender_gone = late.wait_for(|&stopping| stopping).await;
-        tokio::time::sleep(limit).await;
-    };
-    tokio::select! {
-        ended = serving.into_future() => ended,
-        () = too_late => {
-            tracing::warn!(limit_ms = limit.as_millis(), "requests under way are broken off");
-            Ok(())
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            (connection, _) = listener.accept() => {
+                connections.spawn(converse(http.clone(), connection, router.clone(), stop.clone()));
+            }
+            // Lets go of what has ended.
+            Some(_ended) = connections.join_next() => {}
+            () = stopped(&mut stop) => break,
         }
     }
+    drop(listener);
+    let limit = Duration::from_millis(shared.settings.stop_ms_max);
+    let ends = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(limit, ends).await.is_err() {
+        tracing::warn!(limit_ms = limit.as_millis(), "requests under way are broken off");
+    }
+    Ok(())
+}
+
+/// Answers the requests of one connection, until it ends or, once the daemon stops, the one under way is
+/// answered.
+async fn converse(
+    http: http1::Builder,
+    connection: Connection,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
+    let service = TowerToHyperService::new(router);
+    let mut conversation = pin!(http.serve_connection(TokioIo::new(connection), service));
+    let ended = tokio::select! {
+        ended = conversation.as_mut() => Some(ended),
+        () = stopped(&mut stop) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            conversation.as_mut().graceful_shutdown();
+            conversation.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _sender_gone = stop.wait_for(|&stopping| stopping).await;
 }
 
 /// A listener that leaves connections waiting in the system's queue while there are too many.

@@ -47,6 +47,17 @@ pub enum SettingsError {
         /// The setting.
         name: &'static str,
     },
+    /// Every request that waits for events to the end would be broken off.
+    #[error(
+        "the setting `wait_ms_max` is {wait_ms_max}, it must be less than `request_ms_max`, which is \
+         {request_ms_max}\nhint: a request that waits for events must have time left for its answer"
+    )]
+    WaitTooLong {
+        /// Longest wait for events, in ms.
+        wait_ms_max: u64,
+        /// Longest request, in ms.
+        request_ms_max: u64,
+    },
     /// The token cannot be sent in a header.
     #[error("the token must be 1 to 4096 visible ASCII characters without blanks")]
     Token,
@@ -170,6 +181,9 @@ settings! {
         "Most changes that wait for the writer; past it the answer is 429.";
     group_max: u64 = 512, "512", "FORESAIL_METAD_GROUP_MAX",
         "Most changes that share one commit.";
+    head_ms_max: u64 = 30_000, "30000", "FORESAIL_METAD_HEAD_MS_MAX",
+        "Longest time in ms that a connection may take to send the head of its next request; \
+         then it is closed.";
     request_ms_max: u64 = 60_000, "60000", "FORESAIL_METAD_REQUEST_MS_MAX",
         "Longest time in ms for one request, from its head to the head of the answer.";
     wait_ms_max: u64 = 30_000, "30000", "FORESAIL_METAD_WAIT_MS_MAX",
@@ -220,6 +234,7 @@ impl Settings {
             ("list_max", self.list_max),
             ("workflows_max", self.workflows_max),
             ("running_runs_max", self.running_runs_max),
+            ("finished_runs_max", self.finished_runs_max),
             ("workflow_records_max", self.workflow_records_max),
             ("workflow_batch_ids_max", self.workflow_batch_ids_max),
             ("connections_max", self.connections_max),
@@ -227,12 +242,17 @@ impl Settings {
             ("listeners_max", self.listeners_max),
             ("queue_max", self.queue_max),
             ("group_max", self.group_max),
+            ("head_ms_max", self.head_ms_max),
             ("request_ms_max", self.request_ms_max),
             ("checkpoint_records", self.checkpoint_records),
             ("checkpoint_ms", self.checkpoint_ms),
         ];
         if let Some((name, _)) = at_least_one.into_iter().find(|(_, value)| *value == 0) {
             return Err(SettingsError::Zero { name });
+        }
+        let (wait_ms_max, request_ms_max) = (self.wait_ms_max, self.request_ms_max);
+        if wait_ms_max >= request_ms_max {
+            return Err(SettingsError::WaitTooLong { wait_ms_max, request_ms_max });
         }
         let legal =
             |t: &String| !t.is_empty() && t.len() <= TOKEN_LEN_MAX && t.bytes().all(|b| b.is_ascii_graphic());
@@ -277,6 +297,19 @@ mod tests {
     fn a_limit_of_zero_is_refused_by_name() {
         let refused = Settings { queue_max: 0, ..Settings::default() }.check().unwrap_err();
         assert!(refused.to_string().contains("`queue_max`"));
+        let refused = Settings { finished_runs_max: 0, ..Settings::default() }.check().unwrap_err();
+        assert!(refused.to_string().contains("`finished_runs_max`"));
+    }
+
+    #[test]
+    fn a_wait_that_no_request_outlives_is_refused() {
+        let equal = Settings { wait_ms_max: 500, request_ms_max: 500, ..Settings::default() };
+        let refused = equal.check().unwrap_err().to_string();
+        assert!(
+            refused.contains("`wait_ms_max` is 500") && refused.contains("`request_ms_max`"),
+            "{refused}"
+        );
+        assert!(Settings { wait_ms_max: 499, ..equal }.check().is_ok());
     }
 
     #[test]

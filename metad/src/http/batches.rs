@@ -18,6 +18,9 @@ use crate::write::{Command, Ingest};
 /// Longest text of a bad record that is kept whole, in bytes.
 const QUARANTINED_BYTES_MAX: usize = 16 << 10;
 
+/// Longest time that is believed, in ms: 30 days. One value beyond it would spoil the model of a whole task.
+const TIME_MS_MAX: f64 = 30.0 * 86_400e3;
+
 /// What may stand in the address instead of the body.
 #[derive(Debug, Default, Clone, Deserialize)]
 pub struct Origin {
@@ -120,12 +123,25 @@ fn too_many(records: usize, limit: u64) -> Result<(), Failure> {
     Err(Failure::limit(ErrorCode::TooMany, detail, limit))
 }
 
+fn checked(record: &Record) -> Result<(), String> {
+    record.check()?;
+    let (name, ms) = match record {
+        Record::Task(r) => ("exec_ms", r.exec_ms),
+        Record::Transfer(r) => ("time_ms", r.time_ms),
+        Record::Startup(r) => ("time_ms", r.time_ms),
+    };
+    match ms <= TIME_MS_MAX {
+        true => Ok(()),
+        false => Err(format!("{name} `{ms}` must be at most {TIME_MS_MAX} (30 days)")),
+    }
+}
+
 fn parse_json(bytes: &[u8], limit: u64) -> Result<Parsed, Failure> {
     if let Ok(form) = serde_json::from_slice::<Form<Record>>(bytes) {
         let (records, mut parsed) = form.open();
         too_many(records.len(), limit)?;
         for (record, index) in records.into_iter().zip(0..) {
-            match record.check() {
+            match checked(&record) {
                 Ok(()) => parsed.records.push(record),
                 Err(detail) => {
                     let value = serde_json::to_value(&record).unwrap_or_default();
@@ -157,7 +173,7 @@ fn parse_lines(bytes: &[u8], limit: u64) -> Result<Parsed, Failure> {
 impl Parsed {
     fn take(&mut self, index: u64, text: &str) {
         let record = serde_json::from_str::<Record>(text).map_err(|e| e.to_string());
-        match record.and_then(|r| r.check().map(|()| r)) {
+        match record.and_then(|r| checked(&r).map(|()| r)) {
             Ok(record) => self.records.push(record),
             Err(detail) => self.reject(index, detail, as_it_came(text)),
         }
@@ -195,6 +211,9 @@ mod tests {
             r#"{"kind":"startup","state":"cold","time_ms":-1,"memory_mb":1}"#,
             r#"{"kind":"startup","state":"cold","time_ms":1e999,"memory_mb":1}"#,
             r#"{"kind":"startup","state":"cold","time_ms":1,"memory_mb":0}"#,
+            r#"{"kind":"startup","state":"cold","time_ms":2592000001,"memory_mb":1}"#,
+            r#"{"kind":"transfer","direction":"upload","bytes":1,"time_ms":1e12,"memory_mb":1}"#,
+            r#"{"kind":"task","task":"a","memory_mb":1,"exec_ms":2592000001}"#,
             r#"{"kind":"task","task":"a b","memory_mb":1,"exec_ms":1}"#,
             r#"{"kind":"task","task":"a","memory_mb":1,"exec_ms":1,"attempt":0}"#,
             r#"{"kind":"unheard"}"#,
@@ -208,6 +227,15 @@ mod tests {
             let parsed = parse_lines(lines.as_bytes(), 9).unwrap();
             assert_eq!((parsed.records.len(), indices(&parsed)), (2, vec![1]), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_time_past_the_limit_is_named_with_it() {
+        let line = r#"{"kind":"task","task":"a","memory_mb":1,"exec_ms":2592000001}"#;
+        let detail = &parse_lines(line.as_bytes(), 9).unwrap().rejected[0].0.detail;
+        assert_eq!(detail, "exec_ms `2592000001` must be at most 2592000000 (30 days)");
+        let longest = line.replace("2592000001", "2592000000");
+        assert_eq!(parse_lines(longest.as_bytes(), 9).unwrap().records.len(), 1);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Answers: JSON for what went well, problem+json for the rest.
 
+use std::fmt::Display;
+
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -84,17 +86,18 @@ pub fn typed(media_type: &'static str, content: impl Into<Body>) -> Response {
     (headers, content.into()).into_response()
 }
 
-/// The answer 304, where the client has this epoch already.
-pub fn not_modified(epoch: u64, headers: &HeaderMap) -> Option<Response> {
-    let etag = format!("\"{epoch}\"");
+/// The answer 304, where the client has this version already: an epoch, and its form where there are several.
+pub fn not_modified(version: impl Display, headers: &HeaderMap) -> Option<Response> {
+    let etag = format!("\"{version}\"");
     let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let matches = known.split(',').map(|t| t.trim().trim_start_matches("W/")).any(|t| t == etag || t == "*");
-    matches.then(|| tagged(epoch, StatusCode::NOT_MODIFIED.into_response()))
+    matches.then(|| tagged(version, StatusCode::NOT_MODIFIED.into_response()))
 }
 
-/// The answer with its epoch as `ETag`.
-pub fn tagged(epoch: u64, mut response: Response) -> Response {
-    let etag = HeaderValue::from_str(&format!("\"{epoch}\"")).expect("digits in quotes are a legal header");
+/// The answer with its version as `ETag`.
+pub fn tagged(version: impl Display, mut response: Response) -> Response {
+    let etag = HeaderValue::from_str(&format!("\"{version}\""))
+        .expect("digits and the name of a form in quotes are a legal header");
     response.headers_mut().insert(header::ETAG, etag);
     response
 }

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use foresail_schemas::listing::RunList;
 use foresail_schemas::plan::Plan;
-use foresail_schemas::run::{Operation, OperationRequest, ReplanRequest, RunOptions, RunStatus, RunSummary};
+use foresail_schemas::run::{
+    FAILURE_TEXT_MAX, Location, Operation, OperationRequest, ReplanRequest, RunOptions, RunStatus,
+};
 use foresail_schemas::workflow::WorkflowSpec;
 use foresail_schemas::{ErrorCode, RunId, WorkflowName};
 use serde::{Deserialize, Serialize};
@@ -19,8 +22,8 @@ use crate::write::{Command, NewPlan, NewRun};
 
 /// Bytes of answer that one operation stands for when it is decided where to write it.
 const RESULT_BYTES: usize = 256;
-/// Longest reason for a cancellation that is kept, in bytes.
-const REASON_BYTES_MAX: usize = 4096;
+/// Longest content of one output inside a commit, in bytes of base64; larger ones belong in the object store.
+const COMMIT_INLINE_BYTES_MAX: usize = 256 << 10;
 
 /// The run as others see it.
 pub fn find(app: &App, run: &RunId) -> Result<Arc<Board>, Failure> {
@@ -82,7 +85,7 @@ pub async fn list(State(app): State<App>, QueryOf(selection): QueryOf<Selection>
             selection.workflow.as_ref().is_none_or(|w| *w == s.workflow)
                 && selection.status.is_none_or(|status| status == s.status)
         });
-        json(&serde_json::json!({"runs": wanted.take(limit).collect::<Vec<RunSummary>>()}))
+        json(&RunList { runs: wanted.take(limit).collect() })
     });
     response.await
 }
@@ -161,7 +164,7 @@ pub async fn replan(
 pub async fn operate(
     State(app): State<App>,
     PathOf(run): PathOf<RunId>,
-    JsonOf(request, content): JsonOf<OperationRequest>,
+    JsonOf(mut request, content): JsonOf<OperationRequest>,
 ) -> Answer {
     let (limit, count) = (app.settings.operations_max, request.operations.len());
     if count as u64 > limit {
@@ -169,9 +172,41 @@ pub async fn operate(
         return Err(Failure::limit(ErrorCode::TooMany, detail, limit));
     }
     find(&app, &run)?;
+    request.operations.iter_mut().try_for_each(bounded)?;
     let answer = app.change(|reply| Command::Operate(run, request.operations, reply)).await?;
     drop(content);
     by_size(answer.results.len() * RESULT_BYTES, move || json(&answer)).await
+}
+
+/// Cuts texts that are too long and refuses contents that are: a run keeps them for as long as it is kept.
+fn bounded(operation: &mut Operation) -> Result<(), Failure> {
+    match operation {
+        Operation::Cancel { reason } => cut(reason),
+        Operation::Fail { failure, .. } => cut(&mut failure.message),
+        Operation::Commit { task, commit } => {
+            for output in &commit.outputs {
+                if let Location::Inline(content) = &output.location
+                    && content.len() > COMMIT_INLINE_BYTES_MAX
+                {
+                    let detail = format!(
+                        "the commit of task `{task}` has an output of `{}` bytes inside it, at most \
+                         {COMMIT_INLINE_BYTES_MAX} are taken; larger ones belong in the object store",
+                        content.len()
+                    );
+                    return Err(Failure::limit(ErrorCode::TooLarge, detail, COMMIT_INLINE_BYTES_MAX as u64));
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn cut(text: &mut String) {
+    if text.len() > FAILURE_TEXT_MAX {
+        let end = (0..=FAILURE_TEXT_MAX).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(end);
+    }
 }
 
 /// Why a run is cancelled.
@@ -184,10 +219,10 @@ pub struct Reason {
 pub async fn cancel(
     State(app): State<App>,
     PathOf(run): PathOf<RunId>,
-    JsonOf(Reason { reason }, _content): JsonOf<Reason>,
+    JsonOf(Reason { mut reason }, _content): JsonOf<Reason>,
 ) -> Answer {
     let board = find(&app, &run)?;
-    let reason = reason.chars().take(REASON_BYTES_MAX / 4).collect();
+    cut(&mut reason);
     app.change(|reply| Command::Operate(run, vec![Operation::Cancel { reason }], reply)).await?;
     Ok(json(&board.summary()))
 }

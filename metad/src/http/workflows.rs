@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
-use foresail_schemas::metric::{Quarantined, Record};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+use foresail_schemas::listing::{QuarantineList, TaskEntry, TaskList, WorkflowEntry, WorkflowList};
+use foresail_schemas::metric::Record;
 use foresail_schemas::{ErrorCode, TaskName, WorkflowName};
 use futures_util::stream;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::reply::{Answer, Failure, NDJSON, json, not_modified, tagged, typed};
 use super::take::{App, PathOf, QueryOf, blocking};
@@ -18,37 +20,9 @@ use crate::world::View;
 /// Batches that are read at once while samples are sent.
 const SAMPLE_BATCHES: usize = 64;
 
-/// A workflow in short.
-#[derive(Debug, Serialize)]
-struct WorkflowEntry<'a> {
-    workflow: &'a str,
-    /// Epoch of its last batch.
-    epoch: u64,
-    /// Tasks with a model.
-    tasks: u64,
-    batches: u64,
-    records_accepted: u64,
-    records_rejected: u64,
-    /// Raw records that retention still keeps.
-    records_kept: u64,
-    quarantined_kept: u64,
-}
-
-/// A task in short: its time on the config it ran on most often, whatever the input.
-#[derive(Debug, Serialize)]
-struct TaskEntry<'a> {
-    task: &'a TaskName,
-    samples: u64,
-    configs: u64,
-    memory_mb: Option<u32>,
-    vcpu: Option<f64>,
-    median_ms: Option<f64>,
-    p95_ms: Option<f64>,
-}
-
-fn entry(view: &View) -> WorkflowEntry<'_> {
+fn entry(view: &View) -> WorkflowEntry {
     WorkflowEntry {
-        workflow: view.name.as_str(),
+        workflow: view.name.clone(),
         epoch: view.epoch(),
         tasks: view.predictor.tasks().count() as u64,
         batches: view.row.batches,
@@ -68,8 +42,8 @@ fn find(app: &App, workflow: &WorkflowName) -> Result<Arc<View>, Failure> {
 /// Lists the workflows.
 pub async fn list(State(app): State<App>) -> Answer {
     let world = app.world.load_full();
-    let workflows: Vec<_> = world.views().iter().map(|v| entry(v)).collect();
-    Ok(json(&serde_json::json!({"epoch": world.epoch, "workflows": workflows})))
+    let workflows = world.views().iter().map(|v| entry(v)).collect();
+    Ok(json(&WorkflowList { epoch: world.epoch, workflows }))
 }
 
 /// One workflow.
@@ -89,18 +63,18 @@ pub async fn tasks(
         return Ok(known);
     }
     let response = blocking(move || {
-        let tasks: Vec<_> = view.predictor.tasks().map(|task| task_entry(&view, task)).collect();
-        json(&serde_json::json!({"epoch": epoch, "tasks": tasks}))
+        let tasks = view.predictor.tasks().map(|task| task_entry(&view, task)).collect();
+        json(&TaskList { epoch, tasks })
     });
     Ok(tagged(epoch, response.await?))
 }
 
-fn task_entry<'a>(view: &'a View, task: &'a TaskName) -> TaskEntry<'a> {
+fn task_entry(view: &View, task: &TaskName) -> TaskEntry {
     let report = view.predictor.report(task);
     let configs = report.as_ref().map_or(&[][..], |r| &r.configs);
     let most = configs.iter().max_by_key(|c| c.samples);
     TaskEntry {
-        task,
+        task: task.clone(),
         samples: report.as_ref().map_or(0, |r| r.samples),
         configs: configs.len() as u64,
         memory_mb: most.map(|c| c.config.memory_mb),
@@ -131,21 +105,28 @@ pub async fn model(
     headers: HeaderMap,
 ) -> Answer {
     let view = find(&app, &workflow)?;
-    let epoch = view.epoch();
-    if let Some(known) = not_modified(epoch, &headers) {
-        return Ok(known);
-    }
     let wants_json = headers
         .get(header::ACCEPT)
         .and_then(|v| v.to_str().ok())
         .is_some_and(|accept| accept.contains("application/json"));
+    // Two forms of one epoch are two versions, or a cache would hand out one for the other.
+    let version = if wants_json { format!("{}-json", view.epoch()) } else { view.epoch().to_string() };
+    if let Some(known) = not_modified(&version, &headers) {
+        return Ok(by_accept(known));
+    }
     let predictor = Arc::clone(&view.predictor);
     let response = blocking(move || match wants_json {
         true => Ok(json(&*predictor)),
         false => postcard::to_allocvec(&*predictor).map(|bytes| typed("application/octet-stream", bytes)),
     });
     let response = response.await?.map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))?;
-    Ok(tagged(epoch, response))
+    Ok(by_accept(tagged(version, response)))
+}
+
+/// The answer, marked as one whose form `Accept` decides.
+fn by_accept(mut response: Response) -> Response {
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
+    response
 }
 
 /// The parameter of the samples.
@@ -197,21 +178,11 @@ fn sample_lines(store: &StoreReader, workflow: u32, after: u64) -> Result<Option
     Ok(Some((last, lines.into())))
 }
 
-/// The records that were set aside, youngest first.
-#[derive(Debug, Serialize)]
-struct QuarantinePage {
-    /// Records ever set aside.
-    rejected: u64,
-    /// Those that retention still keeps.
-    kept: u64,
-    records: Vec<Quarantined>,
-}
-
 /// The quarantine of a workflow.
 pub async fn quarantine(State(app): State<App>, PathOf(workflow): PathOf<WorkflowName>) -> Answer {
     let view = find(&app, &workflow)?;
     let (store, number, limit) = (app.store.clone(), view.number, app.settings.list_max as usize);
     let records = blocking(move || store.view()?.quarantined(number, limit)).await??;
     let (rejected, kept) = (view.row.rejected, view.row.quarantined_kept);
-    Ok(json(&QuarantinePage { rejected, kept, records }))
+    Ok(json(&QuarantineList { rejected, kept, records }))
 }

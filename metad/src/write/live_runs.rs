@@ -120,7 +120,9 @@ impl Runs {
                 Some(loaded) => self.live.insert(run.clone(), loaded),
                 None => return Ok(Err(not_found(run))),
             };
-            self.finished_live.push_back(run.clone());
+            if !self.finished_live.contains(run) {
+                self.finished_live.push_back(run.clone());
+            }
         }
         Ok(self.live.get_mut(run).ok_or_else(|| not_found(run)))
     }
@@ -146,6 +148,8 @@ impl Runs {
             }
             let Some((number, run)) = self.finished.pop_first() else { break };
             group.writes()?.drop_run(number, &run)?;
+            // Its id may soon be that of another run.
+            self.finished_live.retain(|other| *other != run);
             self.dropped.push(run);
         }
         Ok(())
@@ -175,7 +179,11 @@ impl Runs {
             }
         }
         while self.finished_live.len() > FINISHED_LIVE_MAX {
-            if let Some(run) = self.finished_live.pop_front().and_then(|id| self.live.remove(&id)) {
+            let Some(id) = self.finished_live.pop_front() else { break };
+            // A run under way is never let go: its leases are only in memory.
+            if self.live.get(&id).is_some_and(|run| run.ledger.status() != RunStatus::Running)
+                && let Some(run) = self.live.remove(&id)
+            {
                 run.board.forget_events();
             }
         }

@@ -6,10 +6,11 @@ use std::thread::JoinHandle;
 
 use foresail_schemas::metric::{BatchAnswer, Record, Rejected, StartState, StartupRecord, TaskRecord};
 use foresail_schemas::run::{Operation, OperationResult, RunStatus};
-use foresail_schemas::{ErrorCode, Problem, TaskName, examples};
+use foresail_schemas::{ErrorCode, Problem, RunId, TaskName, examples};
 use jiff::Timestamp;
 
 use super::{Command, Ingest, NewRun, Writer};
+use crate::board::Recent;
 use crate::recover::{Recovered, recover};
 use crate::settings::Settings;
 use crate::shared::Shared;
@@ -178,5 +179,46 @@ fn a_finished_run_needs_no_ledger_until_somebody_asks_for_it() {
     assert_eq!((shown.status, shown.failure.unwrap().message), (RunStatus::Cancelled, "enough".to_owned()));
     let late = operate(&rig, Operation::Cancel { reason: "late".into() });
     assert_eq!((late.status, &late.results[0]), (RunStatus::Cancelled, &OperationResult::RunOver));
+    rig.stop();
+}
+
+#[test]
+fn a_run_under_an_id_that_retention_freed_keeps_its_ledger() {
+    let (writer, reader) = testing::in_memory();
+    let mut rig = Rig::new(writer, reader, |s| s.finished_runs_max = 1);
+    let id = |n: usize| RunId::new(format!("r-{n}")).unwrap();
+    let create = |n: usize| {
+        let new = NewRun { run: Some(id(n)), ..new_run() };
+        let change = rig.shared.change(|reply| Command::CreateRun(Box::new(new), reply));
+        assert!(!rig.runtime.block_on(change).unwrap().duplicate);
+    };
+    let operate = |n: usize, operation: Operation| {
+        let change = rig.shared.change(|reply| Command::Operate(id(n), vec![operation], reply));
+        rig.runtime.block_on(change).unwrap().results.remove(0)
+    };
+    let finish = |n: usize| {
+        create(n);
+        operate(n, Operation::Cancel { reason: "enough".into() });
+    };
+    finish(0);
+    finish(1);
+    create(0);
+    let worker = new_run().plan.workers.remove(0);
+    let instance = Some("i-1".parse().unwrap());
+    let join = Operation::Join {
+        worker: Some(worker.id.clone()),
+        instance: "i-1".parse().unwrap(),
+        config: worker.config,
+        start: StartState::Cold,
+    };
+    assert_eq!(operate(0, join), OperationResult::Joined);
+    for n in 2..42 {
+        finish(n);
+    }
+    let alive = operate(0, Operation::WhoIs { worker: worker.id });
+    assert_eq!(alive, OperationResult::Instance { instance });
+    // Events are forgotten together with the ledger.
+    let recent = rig.shared.boards.load().get(&id(0)).unwrap().recent(0, 9);
+    assert!(matches!(recent, Recent::Held(_)), "the ledger was let go and read again, without its leases");
     rig.stop();
 }

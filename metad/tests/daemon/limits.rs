@@ -4,10 +4,11 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use foresail_metad::{Server, Settings, StartError};
+use foresail_schemas::run::FAILURE_TEXT_MAX;
 use foresail_schemas::{ErrorCode, examples};
 use serde_json::{Value, json};
 
-use crate::runs::join;
+use crate::runs::{commit, join, lease};
 use crate::{Daemon, fails, good, problem, task};
 
 fn small() -> Daemon {
@@ -113,12 +114,40 @@ async fn a_place_is_refused_when_all_are_taken_and_given_when_one_is_free() {
 
 #[tokio::test]
 async fn a_request_that_never_ends_is_ended() {
-    let daemon = Daemon::with(|s| s.request_ms_max = 100);
+    let daemon = Daemon::with(|s| (s.request_ms_max, s.wait_ms_max) = (100, 50));
     let never = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
     let request =
         daemon.client.post(daemon.url("/v1/workflows/w/batches")).body(reqwest::Body::wrap_stream(never));
     let refused = fails(request, ErrorCode::Timeout).await;
     assert_eq!(refused.limit, Some(100));
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_do_not_keep_others_out() {
+    let daemon = Daemon::with(|s| (s.connections_max, s.head_ms_max) = (4, 200));
+    let address = daemon.server.as_ref().unwrap().address();
+    let mut silent: Vec<_> = (0..4).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    // Half a head is no head.
+    silent[0].write_all(b"GET /livez HT").unwrap();
+    let answer = daemon.get("/livez").timeout(Duration::from_secs(20)).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+#[tokio::test]
+async fn long_texts_are_cut_and_long_contents_in_commits_are_refused() {
+    let daemon = Daemon::start();
+    daemon.run("r-1").await;
+    daemon.operate("r-1", json!([join("i-1"), lease(0, "i-1")])).await;
+    let mut large = commit(0, "i-1", 2);
+    large["commit"]["outputs"][1]["location"]["inline"] = "A".repeat((256 << 10) + 1).into();
+    let operations = json!({"operations": [large]});
+    let refused = fails(daemon.post("/v1/runs/r-1/operations", &operations), ErrorCode::TooLarge).await;
+    assert_eq!(refused.limit, Some(256 << 10));
+    assert_eq!(daemon.read("/v1/runs/r-1").await["committed"], 0);
+    let reason = format!("x{}", "ä".repeat(FAILURE_TEXT_MAX));
+    daemon.operate("r-1", json!([{"op": "cancel", "reason": reason}])).await;
+    let kept = daemon.read("/v1/runs/r-1").await["failure"]["message"].as_str().unwrap().to_owned();
+    assert!(kept.len() == FAILURE_TEXT_MAX - 1 && reason.starts_with(&kept), "{}", kept.len());
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected shall panic")]
 
 mod batches;
+mod document;
 mod events;
 mod limits;
 mod predictions;

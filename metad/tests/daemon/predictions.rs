@@ -5,7 +5,7 @@ use foresail_model::Predictor;
 use foresail_schemas::ErrorCode;
 use foresail_schemas::prediction::{PredictionAnswer, SinglePrediction};
 use reqwest::StatusCode;
-use reqwest::header::{ETAG, IF_NONE_MATCH};
+use reqwest::header::{ETAG, IF_NONE_MATCH, VARY};
 use serde_json::{Value, json};
 
 use crate::{Daemon, fails, good, task};
@@ -144,10 +144,21 @@ async fn a_downloaded_model_answers_like_the_daemon() {
     let etag = answer.headers()[ETAG].clone();
     let packed: Predictor = postcard::from_bytes(&answer.bytes().await.unwrap()).unwrap();
     let text = daemon.get("/v1/workflows/w/model").header("accept", "application/json").send().await.unwrap();
+    assert!(text.headers().get_all(VARY).iter().any(|v| v == "accept"));
+    let text_etag = text.headers()[ETAG].clone();
+    assert!(etag == "\"1\"" && text_etag == "\"1-json\"", "{etag:?} {text_etag:?}");
     let named: Predictor = text.json().await.unwrap();
     assert_eq!(packed, named);
-    let known = daemon.get("/v1/workflows/w/model").header(IF_NONE_MATCH, etag).send().await.unwrap();
-    assert_eq!(known.status(), StatusCode::NOT_MODIFIED);
+    for (accept, known, expected) in [
+        ("*/*", &etag, StatusCode::NOT_MODIFIED),
+        ("*/*", &text_etag, StatusCode::OK),
+        ("application/json", &text_etag, StatusCode::NOT_MODIFIED),
+        ("application/json", &etag, StatusCode::OK),
+    ] {
+        let again = daemon.get("/v1/workflows/w/model").header("accept", accept);
+        let again = again.header(IF_NONE_MATCH, known).send().await.unwrap();
+        assert_eq!(again.status(), expected, "{accept} {known:?}");
+    }
     let asked: SinglePrediction = daemon.get(ONE).send().await.unwrap().json().await.unwrap();
     let query = serde_json::from_value(
         json!({"kind": "execution_time", "task": "count", "input_bytes": 1000, "memory_mb": 1769}),
