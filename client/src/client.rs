@@ -7,6 +7,7 @@ use foresail_model::Predictor;
 use foresail_planner as planner;
 use foresail_schemas::config::Sla;
 use foresail_schemas::id::RunId;
+use foresail_schemas::listing::RunList;
 use foresail_schemas::plan::{Objective, Plan, PredictionTable, Problem};
 use foresail_schemas::platform::{Platform, Prices};
 use foresail_schemas::run::{CurrentPlan, RunCreated, RunOptions, RunRequest, RunSummary};
@@ -152,11 +153,8 @@ impl Client {
     /// # Errors
     /// [`ClientError`] when metad does not answer.
     pub async fn runs(&self) -> Result<Vec<RunSummary>, ClientError> {
-        #[derive(serde::Deserialize)]
-        struct Listed {
-            runs: Vec<RunSummary>,
-        }
-        self.services.metad.json::<Listed>(Call::get(&["v1", "runs"])).await.map(|listed| listed.runs)
+        let RunList { runs } = self.services.metad.json(Call::get(&["v1", "runs"])).await?;
+        Ok(runs)
     }
 
     /// Stops the idle workers of the host, so that the next run starts cold.

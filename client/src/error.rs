@@ -19,6 +19,12 @@ pub enum ClientError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The token cannot be sent in a header.
+    #[error("the token for {service} cannot be sent: it has characters that no header may have")]
+    Token {
+        /// Who wants it.
+        service: &'static str,
+    },
     /// Nobody answers.
     #[error("{service} at `{url}` does not answer: {reason}")]
     Unreachable {
@@ -117,6 +123,9 @@ impl ClientError {
     pub fn hint(&self) -> String {
         match self {
             Self::Address { .. } => "write it like http://127.0.0.1:7070".to_owned(),
+            Self::Token { .. } => {
+                "set FORESAIL_METAD_TOKEN or --token to visible ASCII characters without blanks".to_owned()
+            }
             Self::Unreachable { .. } => {
                 "start the stack with `foresail up`, or give its addresses with --metad and --host".to_owned()
             }
@@ -125,10 +134,12 @@ impl ClientError {
             }
             Self::Refused { problem, .. } => problem.hint.clone(),
             Self::TimedOut { .. } => {
-                "the limits are in ClientSettings; --timeout on the command line".to_owned()
+                "give it more time: --timeout on the command line, ClientSettings in a program".to_owned()
             }
             Self::NoPlan { .. } => {
-                "choose another objective or planner; `foresail plan --help` lists them".to_owned()
+                "planners: simple, uniform, nonuniform, random, auto; a task that fits nowhere needs another \
+                 platform or smaller limits"
+                    .to_owned()
             }
             Self::RunEnded { run, status: RunStatus::Failed, failure } => match failure {
                 Some(Failure { task: Some(task), .. }) => {
@@ -144,7 +155,8 @@ impl ClientError {
                 "results are kept until the retention of the run ends; run it again".to_owned()
             }
             Self::Stack { .. } => {
-                "another stack may hold the data directory: `foresail up` in one place, or another --data"
+                "a directory must be writable and an address free; a data directory serves one stack at a \
+                 time: keep one running with `foresail up`, or choose another with --data"
                     .to_owned()
             }
         }
@@ -156,6 +168,17 @@ impl ClientError {
         match self {
             Self::Unreachable { .. } => true,
             Self::Refused { problem, .. } => problem.code.is_retryable(),
+            _ => false,
+        }
+    }
+
+    /// Whether the service has understood the request and will never do it.
+    #[must_use]
+    pub fn is_final_refusal(&self) -> bool {
+        match self {
+            Self::Refused { problem, .. } => {
+                !problem.code.is_retryable() && (400..500).contains(&problem.status)
+            }
             _ => false,
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foresail_schemas::Problem;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -76,11 +77,23 @@ impl Service {
         if base.scheme() != "http" || base.host_str().is_none() {
             return Err(wrong("it must begin with http:// and name a host".to_owned()));
         }
+        let mut headers = HeaderMap::new();
+        if let Some(token) = &settings.token {
+            let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+                .map_err(|_| ClientError::Token { service: name })?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        // The services are near by design; a proxy for the web cannot reach a loopback address.
         let http = reqwest::Client::builder()
             .connect_timeout(settings.connect_limit)
+            .default_headers(headers)
+            .no_proxy()
             .build()
             .map_err(|e| wrong(e.to_string()))?;
-        Ok(Self { name, base, http, settings: settings.clone() })
+        // The token is in the headers now, where no debug output shows it.
+        let settings = ClientSettings { token: None, ..settings.clone() };
+        Ok(Self { name, base, http, settings })
     }
 
     pub fn address(&self) -> &str {
@@ -173,9 +186,10 @@ impl Service {
     }
 }
 
-/// The number in an ETag such as `"412"` or `W/"412"`; 0 where there is none.
+/// The number in an ETag such as `"412"`, `W/"412"` or `"412-json"`; 0 where there is none.
 fn epoch(tag: &str) -> u64 {
-    tag.trim_start_matches("W/").trim_matches('"').parse().unwrap_or(0)
+    let version = tag.trim_start_matches("W/").trim_matches('"');
+    version.split('-').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 /// The error and what caused it: the outermost text alone says only that sending failed.
@@ -220,9 +234,20 @@ mod tests {
 
     #[test]
     fn the_epoch_is_the_number_in_the_tag() {
-        for (tag, expect) in [("\"412\"", 412), ("W/\"7\"", 7), ("\"x\"", 0), ("", 0)] {
+        for (tag, expect) in [("\"412\"", 412), ("W/\"7\"", 7), ("\"8-json\"", 8), ("\"x\"", 0), ("", 0)] {
             assert_eq!(epoch(tag), expect, "{tag}");
         }
+    }
+
+    #[test]
+    fn a_token_that_is_no_header_value_is_refused_and_none_is_shown() {
+        let with = |token: &str| {
+            let settings = ClientSettings { token: Some(token.to_owned()), ..ClientSettings::default() };
+            Service::new("metad", "http://127.0.0.1:9", &settings)
+        };
+        let error = with("a\nb").unwrap_err();
+        assert!(matches!(error, ClientError::Token { .. }), "{error:?}");
+        assert!(!format!("{:?}", with("secret-7").unwrap()).contains("secret-7"));
     }
 
     #[tokio::test]

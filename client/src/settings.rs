@@ -28,6 +28,8 @@ pub struct ClientSettings {
     /// Directory in which the workers keep large objects, where this machine has it; blobs of metad where
     /// absent.
     pub objects: Option<PathBuf>,
+    /// Token that metad and the host want, where they want one.
+    pub token: Option<String>,
 }
 
 impl Default for ClientSettings {
@@ -43,6 +45,7 @@ impl Default for ClientSettings {
             run_limit: Duration::from_secs(24 * 3600),
             settle_limit: Duration::from_secs(5),
             objects: None,
+            token: None,
         }
     }
 }

@@ -15,8 +15,6 @@ use crate::settings::ClientSettings;
 
 /// Runs whose objects are kept when a stack starts on their directory; results of older runs are gone.
 pub const OBJECT_RUNS_KEPT_MAX: usize = 50;
-/// Where the workers keep objects, below the data directory.
-const OBJECTS: &str = "workers/objects";
 
 /// Settings of a [`LocalStack`].
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +30,8 @@ pub struct StackSettings {
     pub cold_start: Duration,
     /// What a worker process runs; this very program where absent.
     pub worker: Option<WorkerCommand>,
+    /// Token that every request to metad and to the host must bring; anybody may ask where absent.
+    pub token: Option<String>,
 }
 
 impl Default for StackSettings {
@@ -45,6 +45,7 @@ impl Default for StackSettings {
             platform,
             cold_start: Duration::ZERO,
             worker: None,
+            token: None,
         }
     }
 }
@@ -62,6 +63,8 @@ pub struct LocalStack {
     host_address: String,
     platform: Platform,
     data: PathBuf,
+    objects: PathBuf,
+    token: Option<String>,
     _scratch: Option<tempfile::TempDir>,
 }
 
@@ -86,21 +89,33 @@ impl LocalStack {
             }
         };
         std::fs::create_dir_all(&data).map_err(no_place)?;
-        forget_old_objects(&data.join(OBJECTS));
         let mut metad_settings = metad::Settings::embedded(data.join("metad"));
         metad_settings.listen = settings.listen;
+        metad_settings.token.clone_from(&settings.token);
         let metad = metad::Server::start(metad_settings).map_err(|e| failed("metad", e.to_string()))?;
         let metad_address = format!("http://{}", metad.address());
         let host_settings = LocalSettings {
             cold_start_ms: settings.cold_start.as_secs_f64() * 1000.0,
             worker: settings.worker,
+            token: settings.token.clone(),
             ..LocalSettings::new(&metad_address, data.join("workers")).for_platform(&settings.platform)
         };
+        let objects = host_settings.objects_dir();
+        forget_old_objects(&objects);
         let host =
             LocalFaas::start(host_settings).map_err(|e| failed("the host of the workers", e.to_string()))?;
         let host_address = host.url().to_owned();
-        let platform = settings.platform;
-        Ok(Self { host, _metad: metad, metad_address, host_address, platform, data, _scratch: scratch })
+        Ok(Self {
+            host,
+            _metad: metad,
+            metad_address,
+            host_address,
+            platform: settings.platform,
+            data,
+            objects,
+            token: settings.token,
+            _scratch: scratch,
+        })
     }
 
     /// A client of this stack.
@@ -116,7 +131,8 @@ impl LocalStack {
     /// # Errors
     /// [`ClientError`] when the stack does not answer.
     pub async fn client_with(&self, settings: ClientSettings) -> Result<Client, ClientError> {
-        let settings = ClientSettings { objects: Some(self.objects_dir()), ..settings };
+        let token = self.token.clone();
+        let settings = ClientSettings { objects: Some(self.objects_dir()), token, ..settings };
         Client::connect_with(&self.metad_address, &self.host_address, settings).await
     }
 
@@ -154,7 +170,13 @@ impl LocalStack {
     /// Where its workers keep large objects.
     #[must_use]
     pub fn objects_dir(&self) -> PathBuf {
-        self.data.join(OBJECTS)
+        self.objects.clone()
+    }
+
+    /// The token that its metad and its host want.
+    #[must_use]
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
     }
 
     /// Stops the workers, then metad: what the workers still have to tell is stored.

@@ -2,6 +2,7 @@
 //! out.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use foresail_choreography::{Action, Event, Invoke, Watchdog};
@@ -71,7 +72,8 @@ pub(crate) async fn begin(
     Ok(())
 }
 
-/// Watches until the run has ended. Never gives up on errors: a metad that is restarted is found again.
+/// Watches until the run has ended. A metad that does not answer is not given up: once restarted it is found
+/// again. One that refuses for good, because it knows no such run or wants another token, ends the watching.
 pub(crate) async fn watch(
     services: Services,
     run: RunId,
@@ -89,7 +91,9 @@ pub(crate) async fn watch(
             if action == Action::Finished {
                 return;
             }
-            shell.perform(action).await;
+            if shell.perform(action).await.is_break() {
+                return;
+            }
         }
         let event = match shell.events.pop_front() {
             Some(event) => event,
@@ -122,12 +126,17 @@ impl Shell {
         tokio::time::sleep(Duration::from_secs_f64(left_ms / 1000.0)).await;
     }
 
-    async fn perform(&mut self, action: Action) {
+    /// Carries out an action; breaks where no later one can succeed either.
+    async fn perform(&mut self, action: Action) -> ControlFlow<()> {
         let run = &self.run;
         match action {
             Action::Operate { request, operations } => {
                 self.events.push_back(match self.services.operate(run, operations).await {
                     Ok(answer) => Event::Answered { request, answer },
+                    Err(error) if error.is_final_refusal() => {
+                        tracing::error!(%run, "nobody watches over the run any more: {error}");
+                        return ControlFlow::Break(());
+                    }
                     Err(error) => {
                         tracing::warn!(%run, "the watchdog was not answered: {error}");
                         Event::Unanswered { request }
@@ -158,5 +167,35 @@ impl Shell {
             | Action::ReadUsage
             | Action::Finished => {}
         }
+        ControlFlow::Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builder::WorkflowBuilder;
+    use crate::client::{plan, problem};
+    use crate::settings::ClientSettings;
+    use foresail_schemas::Sla;
+    use foresail_schemas::plan::Objective;
+    use foresail_schemas::platform::Platform;
+
+    #[tokio::test]
+    async fn a_run_that_metad_does_not_know_is_watched_no_longer() {
+        let data = tempfile::tempdir().unwrap();
+        let metad = foresail_metad::Server::start(foresail_metad::Settings::embedded(data.path())).unwrap();
+        let address = format!("http://{}", metad.address());
+        let service = Service::new("metad", &address, &ClientSettings::default()).unwrap();
+        let services = Services { metad: service.clone(), host: service };
+        let mut flow = WorkflowBuilder::new("one");
+        flow.task("a").command("true");
+        let workflow = flow.build().unwrap();
+        let platform = Platform::built_in().swap_remove(0);
+        let blind = foresail_planner::blind_table(&workflow, &platform, Sla::MEDIAN);
+        let plan = plan("simple", &problem(&workflow, &platform, blind, Objective::Fastest, 0)).unwrap();
+        let options = RunOptions { watch_ms: 1.0, ..RunOptions::default() };
+        let watching = watch(services, "r-unknown".parse().unwrap(), workflow, plan, options);
+        tokio::time::timeout(Duration::from_secs(60), watching).await.expect("the watching ends by itself");
     }
 }

@@ -4,6 +4,10 @@
 //! All of them tell of one run: a small word count whose two `count` tasks run on a planned worker and a
 //! flexible one.
 
+mod listing;
+
+pub use listing::{quarantine_list, run_list, task_list, workflow_entry, workflow_list};
+
 use jiff::Timestamp;
 
 use crate::config::{ResourceConfig, Sla};

@@ -11,7 +11,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{error, examples, invocation, metric, openapi, plan, platform, prediction, run, workflow};
+use crate::{
+    error, examples, invocation, listing, metric, openapi, plan, platform, prediction, run, workflow,
+};
 
 /// The command that rewrites what is out of date.
 pub const WRITE_COMMAND: &str = "cargo run -p foresail-schemas --bin schemas -- --write";
@@ -71,6 +73,11 @@ pub fn subjects() -> Vec<Subject> {
         Subject::of::<workflow::Workflow>("workflow", &examples::workflow()),
         Subject::of::<metric::Batch>("batch", &examples::batch()),
         Subject::of::<metric::BatchAnswer>("batch-answer", &examples::batch_answer()),
+        Subject::of::<listing::WorkflowList>("workflow-list", &examples::workflow_list()),
+        Subject::of::<listing::WorkflowEntry>("workflow-entry", &examples::workflow_entry()),
+        Subject::of::<listing::TaskList>("task-list", &examples::task_list()),
+        Subject::of::<listing::QuarantineList>("quarantine-list", &examples::quarantine_list()),
+        Subject::of::<listing::RunList>("run-list", &examples::run_list()),
         Subject::of::<prediction::PredictionRequest>("prediction-request", &examples::prediction_request()),
         Subject::of::<prediction::PredictionAnswer>("prediction-answer", &examples::prediction_answer()),
         Subject::of::<prediction::SinglePrediction>("single-prediction", &examples::single_prediction()),

@@ -2,10 +2,10 @@
 //!
 //! One module per subject: names ([`id`]), resource sizes and quantiles ([`config`]), measurements
 //! ([`metric`]), predictions ([`prediction`]), workflows and their dense graph ([`workflow`], [`graph`]),
-//! platforms as data ([`platform`]), plans ([`plan`]), runs, their operations and events ([`run`]),
-//! invocations of workers ([`invocation`]) and errors ([`error`]). [`wfformat`] reads and writes the exchange
-//! format of WfCommons; [`generate`] and [`openapi`] make JSON Schemas, examples and the OpenAPI document of
-//! the types.
+//! platforms as data ([`platform`]), plans ([`plan`]), runs, their operations and events ([`run`]), lists
+//! of what is kept ([`listing`]), invocations of workers ([`invocation`]) and errors ([`error`]).
+//! [`wfformat`] reads and writes the exchange format of WfCommons; [`generate`] and [`openapi`] make JSON
+//! Schemas, examples and the OpenAPI document of the types.
 //!
 //! Guarantee: a value of these types is valid. Names have a legal charset and length, sizes and times are
 //! finite and not negative, graphs are acyclic; what breaks a rule is refused when it is constructed or
@@ -19,6 +19,7 @@ pub mod generate;
 pub mod graph;
 pub mod id;
 pub mod invocation;
+pub mod listing;
 pub mod metric;
 mod number;
 pub mod openapi;

@@ -4,6 +4,7 @@
 //! `$ref` into the components; every problem answer is grouped by status and names the codes it can carry.
 
 mod endpoints;
+mod task_report;
 
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -113,10 +114,6 @@ impl Writer {
                 let subject = self.subjects.iter().find(|s| s.file == *file);
                 let subject = subject.expect("a test writes the document, so every file named exists");
                 json!({"schema": subject.reference(&mut self.generator), "example": subject.example})
-            }
-            Shape::List(file) => {
-                let one = self.shape(&Shape::Of(file));
-                json!({"schema": {"type": "array", "items": one["schema"]}, "example": [one["example"]]})
             }
             Shape::Plain(schema) => json!({"schema": schema}),
         }

@@ -28,6 +28,7 @@ pub struct Workflow {
 
 /// A workflow as it is written down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "Workflow")]
 pub struct WorkflowSpec {
     /// Name of the workflow; its metrics are kept under it.
@@ -39,8 +40,9 @@ pub struct WorkflowSpec {
     pub tasks: Vec<Task>,
 }
 
-/// One task: a node of the workflow.
+/// One task: a node of the workflow. A field that is not one is refused: a misspelt limit would be no limit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Task {
     /// Unique within the workflow.
     pub id: TaskId,
@@ -119,6 +121,7 @@ pub enum Input {
 
 /// One output object of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Output {
     /// Unique within the task.
     pub name: ObjectName,
@@ -129,6 +132,7 @@ pub struct Output {
 
 /// What an author knows of a task's cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Hint {
     /// Execution time on one vCPU in ms.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "non_negative_opt")]

@@ -50,6 +50,9 @@ pub struct Global {
     /// Address of the host of the workers.
     #[arg(long, env = "FORESAIL_HOST", value_name = "URL", global = true)]
     pub host: Option<String>,
+    /// Token that metad and the host want; a stack that is started wants it of everybody.
+    #[arg(long, env = "FORESAIL_METAD_TOKEN", value_name = "TOKEN", hide_env_values = true, global = true)]
+    pub token: Option<String>,
     /// Where measurements and runs are kept [default: ~/.local/share/foresail].
     #[arg(long, env = "FORESAIL_DATA", value_name = "DIR", global = true)]
     pub data: Option<PathBuf>,
@@ -118,8 +121,8 @@ pub struct HostArgs {
 /// `foresail up`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  foresail up --data ./foresail-data --concurrency 4\n\n\
-    The addresses are printed and written to DIR/stack.json, where other commands find them.\n\
-    Ctrl-C ends all.")]
+    The addresses are printed and written to DIR/stack.json, where other commands find them,\n\
+    with the token if there is one; only you can read that file. Ctrl-C ends all.")]
 pub struct UpArgs {
     /// Address for metad; port 0 lets the system choose.
     #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDR")]
@@ -136,7 +139,7 @@ pub struct PlanningArgs {
     /// montage.
     #[arg(value_name = "FILE|EXAMPLE")]
     pub workflow: String,
-    /// Who plans.
+    /// Who plans: simple, uniform, nonuniform, random, or auto (the best of the first three).
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub planner: String,
     /// What the plan shall be best at: fastest, cheapest, deadline:20s, budget:0.01, balance:0.5.

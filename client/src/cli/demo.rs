@@ -75,7 +75,7 @@ pub async fn demo(
     let data = global.data.clone().unwrap_or_else(|| scratch.path().to_owned());
     let workers =
         HostArgs { cold_start_ms: args.workers.cold_start_ms.or(Some(COLD_START_MS)), ..args.workers };
-    let settings = StackSettings { data: Some(data.clone()), ..stack_settings(&workers) };
+    let settings = StackSettings { data: Some(data.clone()), ..stack_settings(global, &workers) };
     let stack = LocalStack::start(settings).await?;
     let holds_cpu_share = stack.holds_cpu_share();
     let session = Session::embed(stack, ClientSettings::default()).await?;

@@ -66,6 +66,7 @@ impl CliError {
                 | ClientError::Damaged { .. } => 1,
                 ClientError::NoPlan { .. }
                 | ClientError::Address { .. }
+                | ClientError::Token { .. }
                 | ClientError::NoSuchResult(_)
                 | ClientError::Refused { .. } => 2,
                 ClientError::Unreachable { .. }

@@ -18,7 +18,7 @@ mod source;
 mod terminal;
 mod up;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -97,5 +97,9 @@ fn log(verbose: u8) {
     };
     let filter = EnvFilter::try_from_env("FORESAIL_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     // Fails only where a logger is set already, as in tests.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .try_init();
 }

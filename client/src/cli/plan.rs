@@ -74,9 +74,9 @@ pub fn basis_line(predictions: &PredictionTable) -> String {
 #[must_use]
 pub fn basis_name(basis: Basis) -> &'static str {
     match basis {
-        Basis::Exact => "measured at this size",
-        Basis::MemoryNormalised => "measured at other sizes",
-        Basis::Pooled => "measured, size ignored",
+        Basis::Exact => "measured at this memory",
+        Basis::MemoryNormalised => "measured at other memory",
+        Basis::Pooled => "measured, memory ignored",
         Basis::Prior => "measured in other workflows",
         Basis::None => "assumed",
     }
@@ -135,6 +135,7 @@ fn table(plan: &Plan) -> String {
         sizes(plan),
     );
     text += &foresail_planner::gantt(plan, GANTT_WIDTH);
+    text += "# a task, * on the critical path, | the next begins, . the worker waits\n";
     let path: Vec<&str> = plan.critical_path.iter().map(foresail_schemas::TaskId::as_str).collect();
     text += &format!("\ncritical path: {}\n", path.join(" -> "));
     for sentence in &plan.explanation {

@@ -160,7 +160,7 @@ fn tell(handle: &RunHandle, outcome: &RunOutcome, results: Vec<TheResult>) -> To
 fn table(told: &Told) -> String {
     let mut text = comparison(&told.predicted, &told.actual).to_string();
     if told.failed_attempts > 0 {
-        text += &format!("\n{} attempts failed and were repeated\n", told.failed_attempts);
+        text += &format!("\nfailed attempts: {}\n", told.failed_attempts);
     }
     for result in &told.results {
         let TheResult { task, output, bytes, hash, file, text: content } = result;

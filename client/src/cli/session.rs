@@ -3,6 +3,8 @@
 //! Looked for in this order: `--metad` and `--host` (or `FORESAIL_METAD` and `FORESAIL_HOST`); the file
 //! `stack.json` that `foresail up` writes into the data directory, if that stack still answers; otherwise a
 //! stack is started in this process on the data directory, so that what it measures is there the next time.
+//!
+//! The token is that of `stack.json` where one is found there, otherwise `--token`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,6 +34,9 @@ pub struct StackFile {
     /// Where its workers keep large objects, where that is on this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objects: Option<PathBuf>,
+    /// Token that it wants, where it wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     /// Process that runs it.
     pub pid: u32,
 }
@@ -58,10 +63,10 @@ impl Session {
         if let Some(addresses) = named(global)? {
             return Self::connect(addresses, limits).await;
         }
-        if let Some(found) = running(&data).await {
+        if let Some(found) = running(&data, global.token.as_ref()).await {
             return Self::connect(found, limits).await;
         }
-        let settings = StackSettings { data: Some(data), ..stack_settings(workers) };
+        let settings = StackSettings { data: Some(data), ..stack_settings(global, workers) };
         Self::embed(LocalStack::start(settings).await?, limits).await
     }
 
@@ -77,7 +82,8 @@ impl Session {
     }
 
     async fn connect(addresses: StackFile, limits: ClientSettings) -> Result<Self, CliError> {
-        let limits = ClientSettings { objects: addresses.objects.clone(), ..limits };
+        let limits =
+            ClientSettings { objects: addresses.objects.clone(), token: addresses.token.clone(), ..limits };
         let client = Client::connect_with(&addresses.metad, &addresses.host, limits).await?;
         let mut platform = local_platform();
         // Commands that only look work without a host; those that run say themselves that it is missing.
@@ -109,8 +115,8 @@ pub fn local_platform() -> Platform {
 
 /// Settings of a stack with these workers.
 #[must_use]
-pub fn stack_settings(workers: &HostArgs) -> StackSettings {
-    let mut settings = StackSettings::default();
+pub fn stack_settings(global: &Global, workers: &HostArgs) -> StackSettings {
+    let mut settings = StackSettings { token: global.token.clone(), ..StackSettings::default() };
     if let Some(concurrency) = workers.concurrency {
         settings.platform.concurrency_max = concurrency;
     }
@@ -124,7 +130,8 @@ pub fn stack_settings(workers: &HostArgs) -> StackSettings {
 #[must_use]
 pub fn stack_file(stack: &LocalStack) -> StackFile {
     let (metad, host) = (stack.metad_address().to_owned(), stack.host_address().to_owned());
-    StackFile { metad, host, objects: Some(stack.objects_dir()), pid: std::process::id() }
+    let token = stack.token().map(str::to_owned);
+    StackFile { metad, host, objects: Some(stack.objects_dir()), token, pid: std::process::id() }
 }
 
 /// Where measurements and runs are kept.
@@ -142,7 +149,8 @@ fn named(global: &Global) -> Result<Option<StackFile>, CliError> {
         // A host is needed to run, not to look; the address of metad refuses invocations with a clear 404.
         (Some(metad), host) => {
             let host = host.clone().unwrap_or_else(|| metad.clone());
-            Ok(Some(StackFile { metad: metad.clone(), host, objects: None, pid: 0 }))
+            let token = global.token.clone();
+            Ok(Some(StackFile { metad: metad.clone(), host, objects: None, token, pid: 0 }))
         }
         (None, Some(_)) => Err(CliError::input(
             "--host was given without --metad",
@@ -152,13 +160,15 @@ fn named(global: &Global) -> Result<Option<StackFile>, CliError> {
 }
 
 /// The stack that was written down in `data`, if it answers.
-async fn running(data: &Path) -> Option<StackFile> {
+async fn running(data: &Path, token: Option<&String>) -> Option<StackFile> {
     let text = std::fs::read_to_string(data.join(STACK_FILE)).ok()?;
-    let found: StackFile = serde_json::from_str(&text).ok()?;
+    let mut found: StackFile = serde_json::from_str(&text).ok()?;
+    found.token = found.token.or_else(|| token.cloned());
     let limits = ClientSettings {
         connect_limit: LOOK_LIMIT,
         request_limit: LOOK_LIMIT,
         attempts_max: 1,
+        token: found.token.clone(),
         ..ClientSettings::default()
     };
     match Client::connect_with(&found.metad, &found.host, limits).await {
@@ -185,6 +195,7 @@ mod tests {
             color: Color::Never,
             metad: metad.map(str::to_owned),
             host: host.map(str::to_owned),
+            token: None,
             data: None,
             verbose: 0,
         }
@@ -199,14 +210,15 @@ mod tests {
     #[tokio::test]
     async fn a_stack_that_has_ended_is_not_found() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(running(dir.path()).await, None);
+        assert_eq!(running(dir.path(), None).await, None);
         let gone = StackFile {
             metad: "http://127.0.0.1:9".to_owned(),
             host: "http://127.0.0.1:9".to_owned(),
             objects: None,
+            token: None,
             pid: 1,
         };
         std::fs::write(dir.path().join(STACK_FILE), serde_json::to_vec(&gone).unwrap()).unwrap();
-        assert_eq!(running(dir.path()).await, None);
+        assert_eq!(running(dir.path(), None).await, None);
     }
 }

@@ -1,5 +1,8 @@
 //! `foresail up`: a stack that runs until it is interrupted.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::args::{Global, UpArgs};
@@ -21,12 +24,17 @@ pub async fn up(
     interrupt: &Interrupt,
 ) -> Result<(), CliError> {
     let data = data_dir(global);
-    let settings =
-        StackSettings { data: Some(data.clone()), listen: args.listen, ..stack_settings(&args.workers) };
+    let settings = StackSettings {
+        data: Some(data.clone()),
+        listen: args.listen,
+        ..stack_settings(global, &args.workers)
+    };
     let stack = LocalStack::start(settings).await?;
     let addresses = stack_file(&stack);
     let written = write_down(&data, &addresses);
-    let shown = written.and_then(|()| render::one(global.format, &addresses, || table(&addresses, &data)));
+    // What is printed lands in logs, so that the token is told in the file alone.
+    let shown = StackFile { token: None, ..addresses };
+    let shown = written.and_then(|()| render::one(global.format, &shown, || table(&shown, &data)));
     if shown.is_ok() {
         terminal.say("press Ctrl-C to end it; `foresail run hello` in another terminal uses it");
         interrupt.asked().await;
@@ -42,7 +50,12 @@ fn write_down(data: &Path, addresses: &StackFile) -> std::io::Result<()> {
     let text = serde_json::to_vec_pretty(addresses).map_err(std::io::Error::other)?;
     // Renamed into place, so that nobody reads half of it.
     let draft = data.join(format!("{STACK_FILE}.new"));
-    std::fs::write(&draft, text)?;
+    // The mode holds for a new file only, and what an earlier stack may have left has another.
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?.write_all(&text)?;
     std::fs::rename(&draft, data.join(STACK_FILE))
 }
 

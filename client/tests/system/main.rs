@@ -7,3 +7,4 @@ mod cli;
 mod interrupt;
 mod library;
 mod support;
+mod token;

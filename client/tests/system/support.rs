@@ -11,7 +11,7 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 pub fn foresail(data: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_foresail"));
     command.args(args).arg("--data").arg(data).stdin(Stdio::null());
-    for name in ["FORESAIL_METAD", "FORESAIL_HOST", "FORESAIL_DATA", "FORESAIL_LOG"] {
+    for name in ["FORESAIL_METAD", "FORESAIL_HOST", "FORESAIL_METAD_TOKEN", "FORESAIL_DATA", "FORESAIL_LOG"] {
         command.env_remove(name);
     }
     command
@@ -44,7 +44,12 @@ impl From<Output> for Ended {
 
 /// Runs a command to its end.
 pub fn run(data: &Path, args: &[&str]) -> Ended {
-    let mut child = foresail(data, args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    finish(&mut foresail(data, args))
+}
+
+/// Runs a command that was changed first to its end.
+pub fn finish(command: &mut Command) -> Ended {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = child.id();
     let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let watched = ended.clone();

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::task_report;
 use crate::error::ErrorCode::{self, *};
 
 /// Endpoints of worker hosts; all others are metad's.
@@ -59,8 +60,6 @@ pub(super) struct Body {
 pub(super) enum Shape {
     /// The wire type with files of this name.
     Of(&'static str),
-    /// An array of that wire type.
-    List(&'static str),
     /// Something else, by its schema.
     Plain(Value),
 }
@@ -165,11 +164,6 @@ fn object(description: &str) -> Shape {
     Shape::Plain(json!({"type": "object", "description": description}))
 }
 
-/// JSON that metad alone shapes: it is for reading, no part of Foresail rests on its form.
-fn report(description: &str) -> Shape {
-    Shape::Plain(json!({"description": description}))
-}
-
 /// Raw bytes have the empty schema in OpenAPI 3.1.
 fn bytes() -> Shape {
     Shape::Plain(json!({}))
@@ -235,27 +229,26 @@ fn workflows() -> Vec<Endpoint> {
     vec![
         get("/v1/workflows", "getWorkflows")
             .summary("The workflows that something is known of")
-            .gives_as(200, "The workflows", JSON, report("The workflows"))
+            .gives(200, "The workflows", "workflow-list")
             .fails(&[]),
-        get("/v1/workflows/{workflow}", "getWorkflow").summary("What is known of a workflow").gives_as(
+        get("/v1/workflows/{workflow}", "getWorkflow").summary("What is known of a workflow").gives(
             200,
             "The workflow",
-            JSON,
-            report("The workflow"),
+            "workflow-entry",
         ),
-        get("/v1/workflows/{workflow}/tasks", "getTasks").summary("The tasks of a workflow").gives_as(
-            200,
-            "The tasks",
-            JSON,
-            report("The tasks"),
-        ),
+        get("/v1/workflows/{workflow}/tasks", "getTasks")
+            .summary("The measured tasks of a workflow; the ETag is the epoch")
+            .gives(200, "The tasks", "task-list")
+            .cached(),
         get("/v1/workflows/{workflow}/tasks/{task}", "getTask")
-            .summary("Configs, samples, fitted curve and histogram of a task")
-            .gives_as(200, "The task", JSON, report("The task"))
+            .summary("Configs, samples, fitted curve and histogram of a task; the ETag is the epoch")
+            .gives_as(200, "The task", JSON, Shape::Plain(task_report::schema()))
+            .cached()
             .fails(&[InvalidName, WorkflowNotFound, TaskNotFound]),
         get("/v1/workflows/{workflow}/model", "getModel")
             .summary("The whole model of a workflow as one snapshot; the ETag is the epoch")
             .gives_as(200, "The snapshot", OCTETS, bytes())
+            .gives_as(200, "The snapshot", JSON, object("The same as JSON, where Accept asks for it"))
             .cached(),
         get("/v1/workflows/{workflow}/samples", "getSamples")
             .summary("The raw measurements that are still kept")
@@ -264,7 +257,7 @@ fn workflows() -> Vec<Endpoint> {
             .fails(&[InvalidName, InvalidParameter, WorkflowNotFound, StoreFailed]),
         get("/v1/workflows/{workflow}/quarantine", "getQuarantine")
             .summary("The records that were set aside, with the reason")
-            .gives_as(200, "The records", JSON, report("The records that were set aside"))
+            .gives(200, "The youngest of the records, youngest first", "quarantine-list")
             .fails(&[InvalidName, WorkflowNotFound, StoreFailed]),
     ]
 }
@@ -274,6 +267,7 @@ fn run(method: &'static str, path: &'static str, id: &'static str) -> Endpoint {
 }
 
 fn runs() -> Vec<Endpoint> {
+    let status = json!({"enum": ["running", "completed", "failed", "cancelled"]});
     vec![
         run("post", "/v1/runs", "postRun")
             .summary("Start keeping a run; the same id and content again changes nothing")
@@ -290,9 +284,12 @@ fn runs() -> Vec<Endpoint> {
                 StoreFailed,
             ]),
         run("get", "/v1/runs", "getRuns")
-            .summary("The runs")
-            .gives_as(200, "The runs", JSON, Shape::List("run-summary"))
-            .fails(&[]),
+            .summary("The runs, youngest first")
+            .query("workflow", "Only runs of this workflow", text())
+            .query("status", "Only runs that stand there", status)
+            .query("limit", "At most so many", whole())
+            .gives(200, "The runs", "run-list")
+            .fails(&[InvalidParameter]),
         run("get", "/v1/runs/{run}", "getRun").summary("A run in short").gives(200, "The run", "run-summary"),
         run("get", "/v1/runs/{run}/workflow", "getRunWorkflow").summary("What is run").gives(
             200,
@@ -350,6 +347,7 @@ fn run_parts() -> Vec<Endpoint> {
             .query("after", "Only events with a larger number", whole())
             .query("wait_ms", "How long to wait for an event when there is none", whole())
             .query("kinds", "Only events of these kinds, comma between several", text())
+            .query("limit", "At most so many in a page", whole())
             .header("Last-Event-ID", "Of a stream: number of the last event seen", whole())
             .gives(200, "The events", "event-page")
             .gives_as(200, "The events", "text/event-stream", stream)

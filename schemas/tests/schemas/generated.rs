@@ -77,6 +77,14 @@ fn schemas_refuse_what_the_types_refuse() {
     check("plan", "/workers/0/config/memory_mb", 0.into());
     check("operation-request", "/operations/0/op", "steal".into());
     check("problem", "/code", "no_such_code".into());
+    check("workflow-entry", "/workflow", "a b".into());
+    check("workflow-list", "/workflows/0/tasks", "3".into());
+    check("task-list", "/tasks/0/memory_mb", 0.into());
+    check("task-list", "/tasks/0/memory_mb", ((1 << 20) + 1).into());
+    check("task-list", "/tasks/0/vcpu", 0.into());
+    check("task-list", "/tasks/1/p95_ms", (-1).into());
+    check("quarantine-list", "/records/0/code", "no_such_code".into());
+    check("run-list", "/runs/0/status", "asleep".into());
 }
 
 #[test]
@@ -198,6 +206,21 @@ fn examples_in_the_openapi_document_are_valid_under_its_components() {
         }
     }
     assert!(checked > 100, "{checked}");
+}
+
+#[test]
+fn no_json_body_is_without_a_form() {
+    for item in openapi::document()["paths"].as_object().unwrap().values() {
+        for operation in item.as_object().unwrap().values().filter(|o| o.is_object()) {
+            let answers = operation["responses"].as_object().unwrap().values();
+            for body in answers.chain([&operation["requestBody"]]).map(|a| &a["content"]["application/json"])
+            {
+                let formed =
+                    body.is_null() || ["$ref", "type"].iter().any(|k| body["schema"].get(k).is_some());
+                assert!(formed, "{}: {body}", operation["operationId"]);
+            }
+        }
+    }
 }
 
 #[test]

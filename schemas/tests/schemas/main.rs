@@ -7,4 +7,5 @@ mod generated;
 mod graphs;
 mod numbers;
 mod round_trips;
+mod unknown;
 mod wfformat;

@@ -1,0 +1,58 @@
+//! A stack that wants a token, and what the environment must not change: proxies, logs into a file.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use crate::support::{Running, finish, foresail, run};
+
+const TOKEN: &str = "open-sesame";
+
+#[test]
+fn a_stack_with_a_token_serves_those_who_have_it_past_any_proxy() {
+    let data = tempfile::tempdir().unwrap();
+    let mut up = Running(
+        foresail(data.path(), &["up", "--listen", "127.0.0.1:0", "-o", "ndjson", "--token", TOKEN])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let mut line = String::new();
+    BufReader::new(up.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(!line.contains(TOKEN), "{line}");
+    let addresses: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let (metad, host) = (addresses["metad"].as_str().unwrap(), addresses["host"].as_str().unwrap());
+    let mode = std::fs::metadata(data.path().join("stack.json")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    let found = run(data.path(), &["run", "hello", "-o", "json"]);
+    assert_eq!(found.code, Some(0), "{found:?}");
+    assert!(found.stderr.contains(metad), "{found:?}");
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let without = run(elsewhere.path(), &["runs", "--metad", metad]);
+    assert_eq!(without.code, Some(2), "{without:?}");
+    assert!(without.stderr.contains("unauthorized"), "{without:?}");
+    let mut with = foresail(elsewhere.path(), &["run", "hello", "--metad", metad, "--host", host]);
+    let with = finish(with.env("FORESAIL_METAD_TOKEN", TOKEN).env("http_proxy", "http://127.0.0.1:9"));
+    assert_eq!(with.code, Some(0), "{with:?}");
+}
+
+#[test]
+fn the_help_does_not_show_the_token() {
+    let data = tempfile::tempdir().unwrap();
+    let help = finish(foresail(data.path(), &["runs", "--help"]).env("FORESAIL_METAD_TOKEN", TOKEN));
+    assert!(help.stdout.contains("FORESAIL_METAD_TOKEN"), "{help:?}");
+    assert!(!help.stdout.contains(TOKEN), "{help:?}");
+}
+
+#[test]
+fn logs_have_no_colour_codes_where_stderr_is_no_terminal() {
+    let data = tempfile::tempdir().unwrap();
+    let gone = r#"{"metad":"http://127.0.0.1:9","host":"http://127.0.0.1:9","pid":1}"#;
+    std::fs::write(data.path().join("stack.json"), gone).unwrap();
+    let ended = run(data.path(), &["runs", "-v"]);
+    assert!(ended.stderr.contains("has ended"), "{ended:?}");
+    assert!(!ended.stderr.contains('\u{1b}'), "{ended:?}");
+}

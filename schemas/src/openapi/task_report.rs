@@ -1,0 +1,126 @@
+//! The schema of the report on one task.
+//!
+//! The report is computed and typed by the model, which stands above this crate, so its schema is written
+//! out here, without references. metad's tests hold a live report against it and refuse fields that it does
+//! not name.
+
+use serde_json::{Map, Value, json};
+
+use crate::config::MEMORY_MB_MAX;
+
+/// A field and its schema.
+type Field = (&'static str, Value);
+
+/// The schema.
+pub(super) fn schema() -> Value {
+    object(
+        "What is known of one task: configs, histograms, fits, and the time against memory",
+        vec![
+            ("task", json!({"type": "string", "description": "The task"})),
+            ("samples", count("Executions measured")),
+            ("configs", list("The configs it was measured on, in order of their memory", config())),
+            ("tuning", list("Median time against memory at the median input size", tuning_point())),
+        ],
+        vec![("input", input()), ("shape", shape())],
+    )
+}
+
+fn config() -> Value {
+    let vcpu = json!({"type": "number", "exclusiveMinimum": 0, "description": "vCPUs, where decoupled"});
+    object(
+        "One config",
+        vec![
+            ("config", object("The config", vec![("memory_mb", memory())], vec![("vcpu", vcpu)])),
+            ("samples", count("Executions measured on it")),
+            ("mean_ms", amount("Mean time in ms")),
+            ("quantiles", quantiles()),
+            ("min_ms", amount("Shortest time in ms")),
+            ("max_ms", amount("Longest time in ms")),
+            ("histogram", list("All times; bars without executions are left out", bucket())),
+        ],
+        vec![("size_fit", size_fit())],
+    )
+}
+
+fn quantiles() -> Value {
+    let quantiles = vec![
+        ("median", amount("The median")),
+        ("p90", amount("90th percentile")),
+        ("p95", amount("95th percentile")),
+        ("p99", amount("99th percentile")),
+    ];
+    object("Quantiles of all times in ms, whatever the input size, at most 1 % off", quantiles, vec![])
+}
+
+fn bucket() -> Value {
+    let bounds_and_count = vec![
+        ("from_ms", amount("From this time in ms")),
+        ("to_ms", amount("To this time in ms")),
+        ("count", count("Executions within")),
+    ];
+    object("One bar", bounds_and_count, vec![])
+}
+
+fn size_fit() -> Value {
+    let line = vec![
+        ("intercept_ms", number("Time at size 0 in ms")),
+        ("ms_per_byte", number("Rise per byte in ms")),
+        ("correlation", number("Pearson's correlation")),
+    ];
+    or_null(object("Straight line of time against input size; null where one does not vary", line, vec![]))
+}
+
+fn input() -> Value {
+    let sizes = vec![
+        ("min_bytes", count("Smallest")),
+        ("median_bytes", count("Median of the recent ones")),
+        ("max_bytes", count("Largest")),
+    ];
+    or_null(object("Sizes of its inputs in bytes; null where none is known", sizes, vec![]))
+}
+
+fn shape() -> Value {
+    let parameters = vec![
+        ("serial", amount("Part that does not get faster with more CPU, 0 to 1")),
+        ("cap", amount("vCPUs beyond which nothing gets faster; 1,000,000 where no cap was found")),
+    ];
+    let formula = "time = serial + (1 - serial) / min(share, cap)";
+    let description = format!("How its time follows the CPU share, {formula}; null where not fitted");
+    or_null(object(&description, parameters, vec![]))
+}
+
+fn tuning_point() -> Value {
+    object("One point", vec![("memory_mb", memory()), ("median_ms", amount("Median time in ms"))], vec![])
+}
+
+fn object(description: &str, required: Vec<Field>, optional: Vec<Field>) -> Value {
+    let names: Vec<&str> = required.iter().map(|(name, _)| *name).collect();
+    let fields = required.into_iter().chain(optional).map(|(name, schema)| (name.to_owned(), schema));
+    let properties: Map<String, Value> = fields.collect();
+    json!({"type": "object", "description": description, "required": names, "properties": properties})
+}
+
+fn or_null(mut object: Value) -> Value {
+    object["type"] = json!(["object", "null"]);
+    object
+}
+
+fn list(description: &str, items: Value) -> Value {
+    json!({"type": "array", "description": description, "items": items})
+}
+
+fn count(description: &str) -> Value {
+    json!({"type": "integer", "minimum": 0, "description": description})
+}
+
+fn number(description: &str) -> Value {
+    json!({"type": "number", "description": description})
+}
+
+fn amount(description: &str) -> Value {
+    json!({"type": "number", "minimum": 0, "description": description})
+}
+
+fn memory() -> Value {
+    json!({"type": "integer", "minimum": 1, "maximum": MEMORY_MB_MAX, "description": "Memory in MB"})
+}
