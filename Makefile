@@ -12,8 +12,7 @@ help: ## Show the targets
 	@sed -n 's/^\([a-z]*\): ## /  make \1\t/p' Makefile | expand -t 16
 
 demo: ## Run a real workflow several times, first blind, then with what was learned (ARGS=...)
-	$(CARGO) build --release --bin foresail
-	./target/release/foresail demo $(ARGS)
+	$(CARGO) run --release --bin foresail -- demo $(ARGS)
 
 test: ## Run all tests, the long proofs scaled down
 	$(CARGO) test --workspace

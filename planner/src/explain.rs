@@ -169,9 +169,9 @@ fn basis_in_words(dense: &Dense) -> String {
         );
     }
     let named = [
-        (Basis::Exact, "measured at this size"),
-        (Basis::MemoryNormalised, "brought over from other sizes"),
-        (Basis::Pooled, "pooled over sizes"),
+        (Basis::Exact, "measured at this memory"),
+        (Basis::MemoryNormalised, "brought over from other memory"),
+        (Basis::Pooled, "pooled over memory"),
         (Basis::Prior, "borrowed from other workflows"),
         (Basis::None, "assumed"),
     ];

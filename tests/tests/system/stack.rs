@@ -103,6 +103,12 @@ impl Drop for Process {
 
 /// A metad on `data`; `listen` is an address with port 0 or a former address.
 pub fn metad(data: &Path, listen: &str) -> Process {
+    metad_with(data, listen, &[])
+}
+
+/// The same with further settings.
+pub fn metad_with(data: &Path, listen: &str, settings: &[&str]) -> Process {
     let data = data.to_str().expect("a temporary directory has a plain name");
-    Process::start("metad", &["serve", "--listen", listen, "--data", data])
+    let args = ["serve", "--listen", listen, "--data", data, "--log", "warn"];
+    Process::start("metad", &[&args, settings].concat())
 }
