@@ -76,7 +76,7 @@ impl WorkflowModel {
 
     /// Takes in one record in constant time; `arrival` stands in where the record has no time of its own.
     ///
-    /// No time is later than the arrival: one worker with a fast clock would else be newer than everybody for ever.
+    /// No time is later than the arrival: else one worker with a fast clock would be newer than everybody.
     pub fn update(&mut self, record: &Record, arrival: Timestamp) {
         let at_us = record.at().unwrap_or(arrival).min(arrival).as_microsecond();
         self.measured.samples += 1;
