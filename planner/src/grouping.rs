@@ -3,7 +3,7 @@
 //! One child of one parent stays on its worker. Of several children, the three short ones (at most the
 //! median time) with the largest outputs stay on the parent's worker, the rest forms groups of one long and
 //! some short tasks. A task with several parents goes to the worker that holds the largest part of its
-//! input. Source: POLICIES, "Simple / Uniform / Non-uniform".
+//! input. Source: the worker-id heuristic of the reference design.
 
 use crate::dense::{Dense, NONE};
 

@@ -1,6 +1,6 @@
 //! The ledger of a run: decides every operation and is the fold of its own events.
 //!
-//! `apply` is the whole protocol of DESIGN section 4 on the side of the store: lease, attempts, commit if
+//! `apply` is the whole protocol of docs/architecture.md on the side of the store: lease, attempts, commit if
 //! absent, in-edge sets, propagated marks. Operations are atomic and idempotent; a repeated one answers like
 //! the first and adds no event. Times are ms since the run was created, by the host's clock; the ledger keeps
 //! them from going back. Source of the set-based fan-in and of commit-if-absent: Unum (NSDI'23).
