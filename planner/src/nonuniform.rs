@@ -9,11 +9,12 @@
 use foresail_schemas::plan::{Objective, Plan, Problem};
 
 use crate::assignment::Assignment;
-use crate::dense::{Dense, NONE};
+use crate::dense::Dense;
+use crate::dense::NONE;
 use crate::error::PlanFailure;
 use crate::explain::Candidate;
 use crate::planner::Planner;
-use crate::search::Search;
+use crate::search::{Search, plan_by};
 use crate::timing::{self, Timed};
 use crate::uniform;
 
@@ -30,10 +31,7 @@ impl Planner for NonUniform {
     }
 
     fn plan(&self, problem: &Problem) -> Result<Plan, PlanFailure> {
-        let dense = Dense::new(problem)?;
-        let mut search = Search::new(&dense);
-        offer(&mut search);
-        Ok(search.plan(self.name()))
+        plan_by(self.name(), problem, offer)
     }
 }
 

@@ -6,11 +6,11 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
 use crate::assignment::Assignment;
-use crate::dense::{Dense, NONE};
+use crate::dense::NONE;
 use crate::error::PlanFailure;
 use crate::planner::Planner;
 use crate::rank;
-use crate::search::Search;
+use crate::search::{Search, plan_by};
 
 /// Most workers drawn.
 const WORKERS_MAX: u32 = 64;
@@ -25,10 +25,7 @@ impl Planner for Random {
     }
 
     fn plan(&self, problem: &Problem) -> Result<Plan, PlanFailure> {
-        let dense = Dense::new(problem)?;
-        let mut search = Search::new(&dense);
-        offer(&mut search);
-        Ok(search.plan(self.name()))
+        plan_by(self.name(), problem, offer)
     }
 }
 

@@ -3,11 +3,12 @@
 //! The work is bounded: the more tasks, the fewer candidates. Nothing here looks at a clock, so the same
 //! problem tries the same candidates everywhere.
 
-use foresail_schemas::plan::{Objective, Plan, PlanSummary};
+use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
 
 use crate::assignment::Assignment;
 use crate::bounds;
 use crate::dense::Dense;
+use crate::error::PlanFailure;
 use crate::explain::{self, Candidate};
 use crate::objective::{Score, score};
 use crate::{simple, timing};
@@ -121,4 +122,12 @@ impl<'a> Search<'a> {
 
 fn in_line(label: &str, summary: &PlanSummary) -> String {
     format!("{label}: {:.0} ms, {:.8} USD", summary.makespan_ms, summary.cost_usd)
+}
+
+/// The plan of a planner that is nothing but what it offers to the search.
+pub(crate) fn plan_by(name: &str, problem: &Problem, offer: fn(&mut Search)) -> Result<Plan, PlanFailure> {
+    let dense = Dense::new(problem)?;
+    let mut search = Search::new(&dense);
+    offer(&mut search);
+    Ok(search.plan(name))
 }

@@ -4,11 +4,10 @@
 use foresail_schemas::plan::{Plan, Problem};
 
 use crate::assignment::Assignment;
-use crate::dense::Dense;
 use crate::error::PlanFailure;
 use crate::planner::Planner;
 use crate::rank;
-use crate::search::Search;
+use crate::search::{Search, plan_by};
 
 /// What the labels of flexible candidates begin with.
 pub(crate) const LABEL: &str = "simple:";
@@ -23,10 +22,7 @@ impl Planner for Simple {
     }
 
     fn plan(&self, problem: &Problem) -> Result<Plan, PlanFailure> {
-        let dense = Dense::new(problem)?;
-        let mut search = Search::new(&dense);
-        offer(&mut search);
-        Ok(search.plan(self.name()))
+        plan_by(self.name(), problem, offer)
     }
 }
 

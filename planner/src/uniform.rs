@@ -8,7 +8,7 @@ use crate::assignment::Assignment;
 use crate::dense::Dense;
 use crate::error::PlanFailure;
 use crate::planner::Planner;
-use crate::search::Search;
+use crate::search::{Search, plan_by};
 use crate::{grouping, packing, rank};
 
 /// Tasks per group, the reference's own first.
@@ -28,10 +28,7 @@ impl Planner for Uniform {
     }
 
     fn plan(&self, problem: &Problem) -> Result<Plan, PlanFailure> {
-        let dense = Dense::new(problem)?;
-        let mut search = Search::new(&dense);
-        offer(&mut search);
-        Ok(search.plan(self.name()))
+        plan_by(self.name(), problem, offer)
     }
 }
 
