@@ -191,6 +191,7 @@ mod tests {
             peak_memory_mb: None,
             attempt: 1,
             at: None,
+            forecast: None,
         };
         for second in 0..samples {
             let arrival = jiff::Timestamp::from_second(second as i64).unwrap();

@@ -48,6 +48,7 @@ pub(crate) fn write(
             end_ms: timed.end_ms[at],
             exec_ms: dense.exec_ms(assignment.size[at], t),
             why: why(dense, assignment, &by_worker, t),
+            forecast: None,
         }
     });
     let problem = dense.problem;

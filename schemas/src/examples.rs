@@ -116,6 +116,7 @@ pub fn batch() -> Batch {
         peak_memory_mb: Some(312.0),
         attempt: 1,
         at: Some(time("2026-01-05T10:00:00Z")),
+        forecast: None,
     };
     let transfer = TransferRecord {
         direction: Direction::Download,
@@ -213,6 +214,7 @@ pub fn plan() -> Plan {
         end_ms: start_ms + exec_ms + 20.0,
         exec_ms,
         why: if rank == 2 { String::new() } else { "its input is in the memory of `w-1`".to_owned() },
+        forecast: None,
     };
     let worker = PlannedWorker {
         id: worker_id(),

@@ -76,6 +76,30 @@ pub struct TaskRecord {
     /// When it ended; the time of arrival where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
+    /// What the plan of the run had predicted for it, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
+}
+
+/// The execution time that a plan predicted, in ms; metad scores it with the time that was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Forecast {
+    /// The median.
+    #[serde(deserialize_with = "non_negative")]
+    #[schemars(range(min = 0.0))]
+    pub median_ms: f64,
+    /// The time that nine of ten executions stay below.
+    #[serde(deserialize_with = "non_negative")]
+    #[schemars(range(min = 0.0))]
+    pub p90_ms: f64,
+    /// The time that 95 of 100 executions stay below.
+    #[serde(deserialize_with = "non_negative")]
+    #[schemars(range(min = 0.0))]
+    pub p95_ms: f64,
+    /// The time that 99 of 100 executions stay below.
+    #[serde(deserialize_with = "non_negative")]
+    #[schemars(range(min = 0.0))]
+    pub p99_ms: f64,
 }
 
 /// One object moved between a worker and a store.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{ResourceConfig, Sla};
 use crate::id::{PlatformName, TaskId, TaskName, WorkerId, WorkflowName};
+use crate::metric::Forecast;
 use crate::number::non_negative;
 use crate::platform::Platform;
 use crate::prediction::Basis;
@@ -189,6 +190,9 @@ pub struct PlannedTask {
     #[serde(deserialize_with = "non_negative")]
     #[schemars(range(min = 0.0))]
     pub exec_ms: f64,
+    /// Quantiles of that time at this size, where the model knows them; scored once the task was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
     /// Why this worker and this size.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,

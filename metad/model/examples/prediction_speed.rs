@@ -30,6 +30,7 @@ fn record(n: u64) -> Record {
         peak_memory_mb: None,
         attempt: 1,
         at: Timestamp::from_second(n as i64).ok(),
+        forecast: None,
     })
 }
 

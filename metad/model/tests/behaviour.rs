@@ -31,6 +31,7 @@ impl History {
             peak_memory_mb: None,
             attempt: 1,
             at: None,
+            forecast: None,
         }));
         self
     }

@@ -61,6 +61,7 @@ fn record() -> impl Strategy<Value = Record> {
                 peak_memory_mb: None,
                 attempt: 1,
                 at,
+                forecast: None,
             }),
         },
     )

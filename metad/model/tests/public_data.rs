@@ -44,6 +44,7 @@ fn load(file: &str) -> Option<BTreeMap<String, Vec<TaskRecord>>> {
             peak_memory_mb: None,
             attempt: 1,
             at: Some(Timestamp::from_second(row as i64).unwrap()),
+            forecast: None,
         };
         workflows.entry(fields[0].to_owned()).or_default().push(record);
     }

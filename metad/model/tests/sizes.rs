@@ -52,6 +52,7 @@ fn execution(memory_mb: u32, input_bytes: u64, exec_ms: f64) -> Record {
         peak_memory_mb: None,
         attempt: 1,
         at: None,
+        forecast: None,
     })
 }
 

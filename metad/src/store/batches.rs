@@ -1,6 +1,6 @@
 //! Raw batches: everything that was measured, as long as retention keeps it.
 //!
-//! Table `batches`: (workflow u32, sequence u64) -> version byte 1, number of records (u32, little endian),
+//! Table `batches`: (workflow u32, sequence u64) -> version byte 2, number of records (u32, little endian),
 //! postcard of [`FlatBatch`]. A batch is one value: a row per record costs 2 to 10 times as much. Names are
 //! written once per batch and referred to by their place; times are ns since 1970, those of records relative
 //! to the arrival of the batch. A task record takes about 30 to 40 bytes. Retention drops the oldest batches
@@ -9,7 +9,9 @@
 use std::collections::HashMap;
 
 use foresail_schemas::TaskName;
-use foresail_schemas::metric::{Direction, Record, StartState, StartupRecord, TaskRecord, TransferRecord};
+use foresail_schemas::metric::{
+    Direction, Forecast, Record, StartState, StartupRecord, TaskRecord, TransferRecord,
+};
 use jiff::Timestamp;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
@@ -18,7 +20,7 @@ use super::{ReadView, Result, WriteGroup, corrupt};
 
 const NAME: &str = "batches";
 const TABLE: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new(NAME);
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEAD: usize = 5;
 
 /// A batch as it is kept.
@@ -67,6 +69,8 @@ enum FlatBody {
         exec_ms: f64,
         peak_memory_mb: Option<f64>,
         attempt: u32,
+        /// Median, p90, p95 and p99.
+        forecast: Option<[f64; 4]>,
     },
     Download {
         bytes: u64,
@@ -110,6 +114,7 @@ fn flatten<'a>(record: &'a Record, names: &mut Names<'a>, arrival_ns: i128) -> F
             exec_ms: r.exec_ms,
             peak_memory_mb: r.peak_memory_mb,
             attempt: r.attempt,
+            forecast: r.forecast.map(|f| [f.median_ms, f.p90_ms, f.p95_ms, f.p99_ms]),
         },
         Record::Transfer(r) => {
             let (bytes, time_ms) = (r.bytes, r.time_ms);
@@ -148,8 +153,22 @@ fn rebuild(flat: FlatRecord, names: &[TaskName], arrival_ns: i128) -> std::resul
     };
     let startup = |state, time_ms| Record::Startup(StartupRecord { state, time_ms, memory_mb, vcpu, at });
     let record = match flat.body {
-        FlatBody::Task { name: place, input_bytes, output_bytes, exec_ms, peak_memory_mb, attempt } => {
+        FlatBody::Task {
+            name: place,
+            input_bytes,
+            output_bytes,
+            exec_ms,
+            peak_memory_mb,
+            attempt,
+            forecast,
+        } => {
             let task = name(place)?;
+            let forecast = forecast.map(|[median_ms, p90_ms, p95_ms, p99_ms]| Forecast {
+                median_ms,
+                p90_ms,
+                p95_ms,
+                p99_ms,
+            });
             Record::Task(TaskRecord {
                 task,
                 memory_mb,
@@ -160,6 +179,7 @@ fn rebuild(flat: FlatRecord, names: &[TaskName], arrival_ns: i128) -> std::resul
                 peak_memory_mb,
                 attempt,
                 at,
+                forecast,
             })
         }
         FlatBody::Download { bytes, time_ms, store } => transfer(Direction::Download, bytes, time_ms, store)?,
@@ -314,6 +334,12 @@ pub(crate) mod tests {
                     peak_memory_mb,
                     attempt,
                     at,
+                    forecast: (attempt > 1).then_some(Forecast {
+                        median_ms: time_ms,
+                        p90_ms: time_ms * 1.5,
+                        p95_ms: time_ms * 2.0,
+                        p99_ms: time_ms * 3.0,
+                    }),
                 }),
                 1 | 2 => {
                     let store = output_bytes.map(|_| name);
@@ -363,6 +389,7 @@ pub(crate) mod tests {
             peak_memory_mb: Some(312.0),
             attempt: 1,
             at: Some(Timestamp::from_second(1_700_000_000).unwrap()),
+            forecast: None,
         };
         let records = vec![Record::Task(record); 100];
         let arrival = Timestamp::from_second(1_700_000_009).unwrap();

@@ -54,6 +54,7 @@ fn batch(workflow: &str, id: &str, exec_ms: f64) -> Ingest {
         peak_memory_mb: None,
         attempt: 1,
         at: None,
+        forecast: None,
     };
     let start =
         StartupRecord { state: StartState::Cold, time_ms: exec_ms, memory_mb: 1769, vcpu: None, at: None };

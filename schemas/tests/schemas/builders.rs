@@ -85,6 +85,7 @@ fn record() -> impl Strategy<Value = Record> {
                 peak_memory_mb: None,
                 attempt,
                 at: "2026-01-05T10:00:00.123456789Z".parse().ok(),
+                forecast: None,
             })
         },
     );

@@ -257,6 +257,7 @@ impl Driver {
             peak_memory_mb: Some(measured.peak_memory_mb).filter(|mb| *mb > 0.0),
             attempt,
             at: Some(Timestamp::now()),
+            forecast: None,
         })
     }
 

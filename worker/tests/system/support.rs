@@ -134,6 +134,7 @@ pub fn plan(workflow: &Workflow, placed: &[(Option<&str>, ResourceConfig)]) -> P
             end_ms: 0.0,
             exec_ms: 1.0,
             why: String::new(),
+            forecast: None,
         });
     }
     Plan {

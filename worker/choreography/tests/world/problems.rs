@@ -67,6 +67,7 @@ pub fn plan(rng: &mut Pcg64, workflow: &Workflow) -> Plan {
             end_ms: 0.0,
             exec_ms: 4_000.0,
             why: String::new(),
+            forecast: None,
         }
     });
     Plan {
