@@ -13,6 +13,7 @@
 //!
 //! Units: times in ms (histograms and sums: microseconds), sizes in bytes, memory in MB.
 
+pub mod backtest;
 mod config;
 mod curve;
 mod drift;

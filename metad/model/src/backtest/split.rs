@@ -1,0 +1,245 @@
+//! What each protocol lets the methods learn and asks them about.
+//!
+//! A trial's rows stand in measured order; no row is both learned and asked about in one trial.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64;
+
+use super::{Protocol, Settings, Table};
+
+/// Other tasks of the workflow that are known beside the one in question, and rows of each of them.
+const OTHER_TASKS_MAX: usize = 32;
+const OTHER_ROWS_MAX: usize = 1024;
+/// Configs of a task that are left out in turn.
+const CONFIGS_LEFT_OUT_MAX: usize = 64;
+/// Runs of a workflow that are predicted.
+const RUNS_ASKED_MAX: usize = 200;
+/// Repetitions of a drawing.
+const DRAWINGS: usize = 10;
+/// Samples learned where the data tell training runs from test runs.
+const TRAINING_ROWS_MAX: usize = 6;
+/// Largest number of rows predicted from one fit of the coverage protocol.
+const REFIT_ROWS_MAX: usize = 16;
+/// Largest factor between the config learned and the one predicted, with room for rounded shares.
+const JUMP_MAX: f64 = 2.02;
+
+/// One fit and the questions put to it.
+pub struct Trial {
+    /// Rows of other tasks that are known; shared by consecutive trials.
+    pub base: Arc<Vec<usize>>,
+    /// Rows learned on top of them.
+    pub learn: Vec<usize>,
+    /// Rows asked about.
+    pub ask: Vec<usize>,
+}
+
+/// All trials of a protocol.
+pub struct Split {
+    pub trials: Vec<Trial>,
+    pub thinned: Vec<String>,
+}
+
+/// The trials.
+pub fn split(table: &Table, settings: &Settings) -> Split {
+    let mut split = Split { trials: Vec::new(), thinned: Vec::new() };
+    match settings.protocol {
+        Protocol::Memory => memory(table, &mut split, Known::AllOthers),
+        Protocol::MemoryOne => memory(table, &mut split, Known::One),
+        Protocol::Joint(count) => joint(table, &mut split, count, settings.seed),
+        Protocol::Extrapolate => extrapolate(table, &mut split),
+        Protocol::NextRun => next_run(table, &mut split),
+        Protocol::Coverage(count) => coverage(table, &mut split, count),
+    }
+    split.trials.retain(|trial| !trial.ask.is_empty());
+    split.thinned.sort();
+    split.thinned.dedup();
+    split
+}
+
+/// What the rows lack where no trial came of them, and what would help.
+pub fn lacking(protocol: Protocol) -> (&'static str, &'static str) {
+    match protocol {
+        Protocol::Memory | Protocol::MemoryOne => {
+            ("no task has two configs near each other", "give rows of several memory sizes")
+        }
+        Protocol::Joint(_) => {
+            ("the drawn rows hold every combination of config and size", "draw fewer rows with joint:N")
+        }
+        Protocol::Extrapolate => (
+            "no task has inputs of two sizes",
+            "give rows of several input sizes, or runs `train` and `test`",
+        ),
+        Protocol::NextRun => ("no task has two runs", "give rows with the column `run`"),
+        Protocol::Coverage(_) => ("no config of a task has more rows", "ask with a smaller N in coverage:N"),
+    }
+}
+
+/// Rows of each task, in measured order.
+fn by_task(table: &Table) -> Vec<Vec<usize>> {
+    let mut tasks = vec![Vec::new(); table.tasks.len()];
+    table.cases.iter().enumerate().for_each(|(place, case)| tasks[case.task].push(place));
+    tasks
+}
+
+/// At most `most` of `items`, evenly spaced.
+fn thin<T: Copy>(items: &[T], most: usize) -> Vec<T> {
+    if items.len() <= most {
+        return items.to_vec();
+    }
+    (0..most).map(|n| items[n * items.len() / most]).collect()
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Known {
+    AllOthers,
+    One,
+}
+
+fn memory(table: &Table, split: &mut Split, known: Known) {
+    let tasks = by_task(table);
+    for (task, rows) in tasks.iter().enumerate() {
+        let configs: BTreeSet<(u32, u64)> = rows.iter().map(|row| table.cases[*row].config()).collect();
+        if configs.len() < 2 {
+            continue;
+        }
+        let configs: Vec<(u32, u64)> = configs.into_iter().collect();
+        let base = Arc::new(others(table, &tasks, task, &mut split.thinned));
+        let turns = thin(&configs, CONFIGS_LEFT_OUT_MAX);
+        if turns.len() < configs.len() {
+            split.thinned.push(format!("at most {CONFIGS_LEFT_OUT_MAX} configs of a task in turn"));
+        }
+        for turn in turns {
+            let of_turn = |row: &&usize| table.cases[**row].config() == turn;
+            let (learn, ask): (Vec<usize>, Vec<usize>) = match known {
+                Known::AllOthers => rows.iter().partition(|row| !of_turn(row)),
+                Known::One => rows.iter().partition(|row| of_turn(row)),
+            };
+            let near = |row: &usize| known == Known::AllOthers || near(turn, table.cases[*row].config());
+            let ask = ask.into_iter().filter(near).collect();
+            split.trials.push(Trial { base: Arc::clone(&base), learn, ask });
+        }
+    }
+}
+
+fn near(one: (u32, u64), other: (u32, u64)) -> bool {
+    let factor = |a: f64, b: f64| (a / b).max(b / a);
+    factor(f64::from(one.0), f64::from(other.0)) <= JUMP_MAX
+        && factor(one.1.max(1) as f64, other.1.max(1) as f64) <= JUMP_MAX
+}
+
+/// Rows of the other tasks of the same workflow.
+fn others(table: &Table, tasks: &[Vec<usize>], task: usize, thinned: &mut Vec<String>) -> Vec<usize> {
+    let workflow = tasks[task].first().map(|row| table.cases[*row].workflow);
+    let same = |other: &usize| {
+        *other != task && tasks[*other].first().map(|row| table.cases[*row].workflow) == workflow
+    };
+    let all: Vec<usize> = (0..tasks.len()).filter(same).collect();
+    let kept = thin(&all, OTHER_TASKS_MAX);
+    if kept.len() < all.len() || kept.iter().any(|other| tasks[*other].len() > OTHER_ROWS_MAX) {
+        thinned
+            .push(format!("at most {OTHER_TASKS_MAX} other tasks with {OTHER_ROWS_MAX} rows each are known"));
+    }
+    let mut rows: Vec<usize> = kept.iter().flat_map(|other| thin(&tasks[*other], OTHER_ROWS_MAX)).collect();
+    rows.sort_unstable();
+    rows
+}
+
+/// Every task has as many rows in each drawing, so that all are known equally little.
+fn joint(table: &Table, split: &mut Split, count: usize, seed: u64) {
+    let tasks = by_task(table);
+    let workflows = table.cases.iter().map(|case| case.workflow).max().map_or(0, |most| most + 1);
+    let mut rng = Pcg64::seed_from_u64(seed);
+    let base = Arc::new(Vec::new());
+    for _ in 0..DRAWINGS {
+        let mut drawn: Vec<Trial> = (0..workflows)
+            .map(|_| Trial { base: Arc::clone(&base), learn: Vec::new(), ask: Vec::new() })
+            .collect();
+        for rows in &tasks {
+            let Some(workflow) = rows.first().map(|row| table.cases[*row].workflow) else { continue };
+            let mut order = rows.clone();
+            let learned = count.min(order.len());
+            for place in 0..learned {
+                order.swap(place, rng.random_range(place..rows.len()));
+            }
+            let cells: BTreeSet<_> = order[..learned].iter().map(|row| table.cases[*row].cell()).collect();
+            drawn[workflow].learn.extend(&order[..learned]);
+            let new = |row: &&usize| !cells.contains(&table.cases[**row].cell());
+            drawn[workflow].ask.extend(rows.iter().filter(new));
+        }
+        drawn.iter_mut().for_each(|trial| trial.learn.sort_unstable());
+        split.trials.extend(drawn);
+    }
+}
+
+fn extrapolate(table: &Table, split: &mut Split) {
+    let base = Arc::new(Vec::new());
+    for rows in by_task(table) {
+        let named = |row: &usize, start: &str| {
+            table.cases[*row].run.is_some_and(|run| table.runs[run].starts_with(start))
+        };
+        let tests: Vec<usize> = rows.iter().copied().filter(|row| named(row, "test")).collect();
+        let mut training: Vec<usize> = rows.iter().copied().filter(|row| named(row, "train")).collect();
+        let (mut learn, ask) = if tests.is_empty() || training.is_empty() {
+            let largest = rows.iter().map(|row| table.cases[*row].input_bytes).max().unwrap_or(0);
+            rows.iter().partition(|row| table.cases[**row].input_bytes < largest)
+        } else {
+            training.sort_by_key(|row| (table.cases[*row].input_bytes, *row));
+            training.truncate(TRAINING_ROWS_MAX);
+            (training, tests)
+        };
+        if learn.is_empty() {
+            continue;
+        }
+        learn.sort_unstable();
+        split.trials.push(Trial { base: Arc::clone(&base), learn, ask });
+    }
+}
+
+fn next_run(table: &Table, split: &mut Split) {
+    let base = Arc::new(Vec::new());
+    let mut workflows: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (place, case) in table.cases.iter().enumerate().filter(|(_, case)| case.run.is_some()) {
+        workflows.entry(case.workflow).or_default().push(place);
+    }
+    for rows in workflows.values() {
+        // Runs are numbered in the order of their first rows.
+        let runs: BTreeSet<usize> = rows.iter().filter_map(|row| table.cases[*row].run).collect();
+        let later: Vec<usize> = runs.iter().copied().skip(1).collect();
+        let asked = thin(&later, RUNS_ASKED_MAX);
+        if asked.len() < later.len() {
+            split.thinned.push(format!("{RUNS_ASKED_MAX} runs of a workflow, evenly spaced, are predicted"));
+        }
+        for run in asked {
+            let of = |keep: fn(usize, usize) -> bool| -> Vec<usize> {
+                let kept = |row: &&usize| table.cases[**row].run.is_some_and(|r| keep(r, run));
+                rows.iter().filter(kept).copied().collect()
+            };
+            let mut learn = of(|r, run| r < run);
+            learn.sort_by_key(|row| (table.cases[*row].run, *row));
+            let known: BTreeSet<usize> = learn.iter().map(|row| table.cases[*row].task).collect();
+            let mut ask = of(|r, run| r == run);
+            ask.retain(|row| known.contains(&table.cases[*row].task));
+            split.trials.push(Trial { base: Arc::clone(&base), learn, ask });
+        }
+    }
+}
+
+fn coverage(table: &Table, split: &mut Split, count: usize) {
+    let base = Arc::new(Vec::new());
+    for rows in by_task(table) {
+        let mut seen: BTreeMap<(u32, u64), usize> = BTreeMap::new();
+        let mut from = 0;
+        while from < rows.len() {
+            let to = (from + (from / 10).clamp(1, REFIT_ROWS_MAX)).min(rows.len());
+            let enough = |row: &&usize| seen.get(&table.cases[**row].config()).is_some_and(|n| *n >= count);
+            let ask = rows[from..to].iter().filter(enough).copied().collect();
+            split.trials.push(Trial { base: Arc::clone(&base), learn: rows[..from].to_vec(), ask });
+            rows[from..to].iter().for_each(|row| *seen.entry(table.cases[*row].config()).or_default() += 1);
+            from = to;
+        }
+    }
+    split.thinned.push(format!("up to {REFIT_ROWS_MAX} rows in a row are predicted from one fit"));
+}
