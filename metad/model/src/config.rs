@@ -1,6 +1,6 @@
 //! Resource configs as keys, and series kept per config within a bound.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use foresail_schemas::ResourceConfig;
 use serde::{Deserialize, Serialize};
@@ -40,37 +40,83 @@ impl ConfigKey {
     }
 }
 
-/// Series by config, at most [`CONFIGS_PER_TASK_MAX`].
+/// Series by config, at most [`CONFIGS_PER_TASK_MAX`], in the order of the configs; copies share them until
+/// one of the copies changes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Shared", into = "Shared")]
 pub struct ByConfig {
-    series: BTreeMap<ConfigKey, Series>,
+    series: Shared,
+}
+
+type Shared = Vec<(ConfigKey, Arc<Series>)>;
+
+impl TryFrom<Shared> for ByConfig {
+    type Error = String;
+
+    fn try_from(series: Shared) -> Result<Self, String> {
+        match series.windows(2).find(|pair| pair[0].0 >= pair[1].0) {
+            Some(pair) => Err(format!("stored configs are out of order at `{:?}`", pair[1].0)),
+            None => Ok(Self { series }),
+        }
+    }
+}
+
+impl From<ByConfig> for Shared {
+    fn from(configs: ByConfig) -> Self {
+        configs.series
+    }
 }
 
 impl ByConfig {
     /// Takes in a sample.
     pub fn record(&mut self, key: ConfigKey, sample: Sample) {
-        self.series.entry(key).or_default().record(sample);
-        self.shrink();
+        match self.place(key) {
+            Ok(place) => Arc::make_mut(&mut self.series[place].1).record(sample),
+            Err(place) => {
+                let mut series = Series::default();
+                series.record(sample);
+                self.series.insert(place, (key, Arc::new(series)));
+                self.shrink();
+            }
+        }
     }
 
     /// Takes in everything of `other`.
     pub fn merge(&mut self, other: &Self) {
         for (key, series) in &other.series {
-            self.series.entry(*key).or_default().merge(series);
+            match self.place(*key) {
+                Ok(place) => Arc::make_mut(&mut self.series[place].1).merge(series),
+                Err(place) => self.series.insert(place, (*key, Arc::clone(series))),
+            }
         }
         self.shrink();
     }
 
+    /// How many configs there are.
+    pub fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    /// The series of a config.
+    pub fn get(&self, key: ConfigKey) -> Option<&Series> {
+        self.place(key).ok().map(|place| &*self.series[place].1)
+    }
+
     /// The series in the order of their configs.
-    pub fn iter(&self) -> impl Iterator<Item = (ConfigKey, &Series)> {
+    pub fn iter(&self) -> impl Iterator<Item = (ConfigKey, &Arc<Series>)> {
         self.series.iter().map(|(key, series)| (*key, series))
+    }
+
+    fn place(&self, key: ConfigKey) -> Result<usize, usize> {
+        self.series.binary_search_by_key(&key, |(key, _)| *key)
     }
 
     fn shrink(&mut self) {
         while self.series.len() > CONFIGS_PER_TASK_MAX {
-            let oldest = self.series.iter().min_by_key(|(key, series)| (series.ring.newest_us(), **key));
-            let Some(key) = oldest.map(|(key, _)| *key) else { return };
-            self.series.remove(&key);
+            let age =
+                |(_, (key, series)): &(usize, &(ConfigKey, Arc<Series>))| (series.ring.newest_us(), *key);
+            let Some((place, _)) = self.series.iter().enumerate().min_by_key(age) else { return };
+            self.series.remove(place);
         }
     }
 }

@@ -1,31 +1,37 @@
 //! The prediction kernel: measurements in, predictions out. No clock, no I/O, no randomness.
 //!
 //! [`WorkflowModel`] takes the records of one workflow ([`WorkflowModel::update`], constant time) and keeps a
-//! bounded amount of them; [`WorkflowModel::snapshot`] fits what changed and gives a [`Predictor`], which is
-//! immutable, cheap to clone, serialisable, and answers a question in about a microsecond without fitting
-//! anything.
+//! bounded amount of them; [`WorkflowModel::snapshot`] shares them with a [`Predictor`], which is immutable,
+//! cheap to clone and serialisable. A snapshot fits nothing and costs microseconds, however many tasks there
+//! are. A predictor fits a curve at the first question that needs it (some 30 microseconds) and keeps it for
+//! every later snapshot of the same measurements; from then on an answer takes less than a microsecond.
 //!
 //! Guarantees: a prediction is finite, never negative and monotone in the quantile; where nothing is known it
 //! is `null` with basis `none`. The answer depends on the samples and their times, not on how they were cut
-//! into batches or on the order in which they came; merging two models equals one model of both histories.
+//! into batches, on the order in which they came, on how many snapshots were taken or on which question came
+//! first; merging two models equals one model of both histories.
 //! Both hold below the bounds on the number of tasks and configs ([`TASKS_PER_WORKFLOW_MAX`],
 //! [`CONFIGS_PER_TASK_MAX`]), which say what happens beyond.
 //!
 //! Units: times in ms (histograms and sums: microseconds), sizes in bytes, memory in MB.
 
+mod answers;
 pub mod backtest;
 mod config;
 mod curve;
 mod drift;
 mod histogram;
 mod local;
+mod memo;
 mod model;
 mod moments;
+mod pool;
 mod pooled;
 mod predictor;
 mod quantile;
 mod report;
 mod ring;
+mod scaled;
 mod series;
 mod shape;
 mod size;

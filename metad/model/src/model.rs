@@ -1,22 +1,23 @@
 //! The mutable model of one workflow: takes records in, keeps a bounded amount, and gives immutable
-//! predictors.
+//! predictors that share it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foresail_schemas::TaskName;
 use foresail_schemas::metric::Record;
 use jiff::Timestamp;
+use serde::ser::{SerializeMap, SerializeStruct};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::predictor::Predictor;
-use crate::shape::{Belief, Pool};
+use crate::pool::{Effect, Members, SharedPool};
+use crate::predictor::{Derived, Predictor, TaskMap, Tasks};
 use crate::startup::StartupModel;
-use crate::task::{Prepared, TaskModel};
+use crate::task::TaskModel;
 use crate::transfer::TransferModel;
 
 /// Version of the stored form, its first field; another version is refused.
-pub const MODEL_VERSION: u32 = 2;
+pub const MODEL_VERSION: u32 = 3;
 /// Most task names kept per workflow; records of further names are counted in [`WorkflowModel::samples`] and
 /// otherwise left out, so that a flood of names cannot displace what is known.
 pub const TASKS_PER_WORKFLOW_MAX: usize = 65_536;
@@ -26,45 +27,29 @@ pub const TASKS_PER_WORKFLOW_MAX: usize = 65_536;
 /// Its serde form is positional (postcard) or named (JSON) and holds what was measured, not what was fitted.
 #[derive(Debug, Clone, Default)]
 pub struct WorkflowModel {
-    measured: Measured,
-    dirty: BTreeSet<TaskName>,
-    dirty_transfers: Dirty,
-    dirty_startups: Dirty,
-    beliefs: BTreeMap<TaskName, Belief>,
-    pool: Pool,
-    /// Tasks whose fit depends on the pool, and the pool they were fitted with.
-    leaning: BTreeSet<TaskName>,
-    pool_used: Pool,
+    samples: u64,
+    tasks: TaskMap,
+    transfers: Arc<TransferModel>,
+    startups: Arc<StartupModel>,
+    members: Members,
+    /// What changed since the last snapshot.
+    changed: Changed,
     built: Arc<Predictor>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Dirty {
+struct Changed {
+    tasks: Change,
+    pool: Change,
+    transfers: Change,
+    startups: Change,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Change {
     #[default]
     No,
     Yes,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Measured {
-    #[serde(deserialize_with = "version")]
-    version: u32,
-    samples: u64,
-    tasks: BTreeMap<TaskName, TaskModel>,
-    transfers: TransferModel,
-    startups: StartupModel,
-}
-
-impl Default for Measured {
-    fn default() -> Self {
-        Self {
-            version: MODEL_VERSION,
-            samples: 0,
-            tasks: BTreeMap::new(),
-            transfers: TransferModel::default(),
-            startups: StartupModel::default(),
-        }
-    }
 }
 
 impl WorkflowModel {
@@ -76,147 +61,150 @@ impl WorkflowModel {
 
     /// Takes in one record in constant time; `arrival` stands in where the record has no time of its own.
     ///
-    /// No time is later than the arrival: else one worker with a fast clock would be newer than everybody.
+    /// What a snapshot shares is copied before it is changed, per task and config. No time is later than the
+    /// arrival: else one worker with a fast clock would be newer than everybody.
     pub fn update(&mut self, record: &Record, arrival: Timestamp) {
         let at_us = record.at().unwrap_or(arrival).min(arrival).as_microsecond();
-        self.measured.samples += 1;
+        self.samples += 1;
         match record {
-            Record::Task(r) => {
-                if let Some(task) = self.measured.tasks.get_mut(&r.task) {
-                    task.record(r, at_us);
-                } else if self.measured.tasks.len() < TASKS_PER_WORKFLOW_MAX {
-                    self.measured.tasks.entry(r.task.clone()).or_default().record(r, at_us);
-                } else {
-                    return;
-                }
-                if !self.dirty.contains(&r.task) {
-                    self.dirty.insert(r.task.clone());
-                }
-            }
+            Record::Task(r) => self.update_task(&r.task, |task| task.record(r, at_us)),
             Record::Transfer(r) => {
-                self.measured.transfers.record(r, at_us);
-                self.dirty_transfers = Dirty::Yes;
+                Arc::make_mut(&mut self.transfers).record(r, at_us);
+                self.changed.transfers = Change::Yes;
             }
             Record::Startup(r) => {
-                self.measured.startups.record(r, at_us);
-                self.dirty_startups = Dirty::Yes;
+                Arc::make_mut(&mut self.startups).record(r, at_us);
+                self.changed.startups = Change::Yes;
             }
+        }
+    }
+
+    fn update_task(&mut self, name: &TaskName, change: impl FnOnce(&mut TaskModel)) {
+        let has_two_shares = if let Some(task) = self.tasks.get_mut(name) {
+            let task = Arc::make_mut(task);
+            change(task);
+            task.has_two_shares()
+        } else if self.tasks.size() < TASKS_PER_WORKFLOW_MAX {
+            let mut task = TaskModel::default();
+            change(&mut task);
+            let has_two_shares = task.has_two_shares();
+            self.tasks.insert_mut(name.clone(), Arc::new(task));
+            has_two_shares
+        } else {
+            return;
+        };
+        self.changed.tasks = Change::Yes;
+        if has_two_shares && self.members.note(name) == Effect::Changed {
+            self.changed.pool = Change::Yes;
         }
     }
 
     /// Takes in everything that `other` was told.
     pub fn merge(&mut self, other: &Self) {
-        self.measured.samples += other.measured.samples;
-        for (name, task) in &other.measured.tasks {
-            if self.measured.tasks.len() >= TASKS_PER_WORKFLOW_MAX && !self.measured.tasks.contains_key(name)
-            {
-                continue;
-            }
-            self.measured.tasks.entry(name.clone()).or_default().merge(task);
-            self.dirty.insert(name.clone());
+        self.samples += other.samples;
+        let mut names: Vec<(&TaskName, &Arc<TaskModel>)> = other.tasks.iter().collect();
+        names.sort_unstable_by_key(|(name, _)| *name);
+        for (name, theirs) in names {
+            self.update_task(name, |task| task.merge(theirs));
         }
-        self.measured.transfers.merge(&other.measured.transfers);
-        self.measured.startups.merge(&other.measured.startups);
-        (self.dirty_transfers, self.dirty_startups) = (Dirty::Yes, Dirty::Yes);
+        Arc::make_mut(&mut self.transfers).merge(&other.transfers);
+        Arc::make_mut(&mut self.startups).merge(&other.startups);
+        (self.changed.transfers, self.changed.startups) = (Change::Yes, Change::Yes);
     }
 
     /// Records taken in.
     #[must_use]
     pub fn samples(&self) -> u64 {
-        self.measured.samples
+        self.samples
     }
 
     /// The predictor of what was taken in so far.
     ///
-    /// Fits the tasks that changed since the last call, and those that lean on the pooled shape when it
-    /// moved; all other parts are shared with the former predictor.
+    /// It fits nothing and copies nothing but pointers. Curves that former predictors fitted to measurements
+    /// that did not change are shared.
     pub fn snapshot(&mut self) -> Arc<Predictor> {
-        if self.built.samples == self.measured.samples
-            && self.dirty.is_empty()
-            && self.dirty_transfers == Dirty::No
-            && self.dirty_startups == Dirty::No
-        {
+        if self.built.samples == self.samples && self.changed == Changed::default() {
             return Arc::clone(&self.built);
         }
+        let changed = std::mem::take(&mut self.changed);
         let mut next = (*self.built).clone();
-        next.samples = self.measured.samples;
-        self.fit_tasks(&mut next);
-        if self.dirty_transfers == Dirty::Yes {
-            next.transfers = Arc::new(self.measured.transfers.fit());
+        next.samples = self.samples;
+        if changed.tasks == Change::Yes {
+            let pool = match &next.tasks {
+                Tasks::Measured(_, pool) if changed.pool == Change::No => Arc::clone(pool),
+                Tasks::Measured(_, pool) => Arc::new(pool.after(&self.members)),
+                Tasks::Fitted(_) => Arc::new(SharedPool::default().after(&self.members)),
+            };
+            next.tasks = Tasks::Measured(self.tasks.clone(), pool);
         }
-        if self.dirty_startups == Dirty::Yes {
-            next.startups = Arc::new(self.measured.startups.fit());
+        if changed.transfers == Change::Yes {
+            next.transfers = Arc::new(Derived::new(Arc::clone(&self.transfers)));
         }
-        (self.dirty_transfers, self.dirty_startups) = (Dirty::No, Dirty::No);
+        if changed.startups == Change::Yes {
+            next.startups = Arc::new(Derived::new(Arc::clone(&self.startups)));
+        }
         self.built = Arc::new(next);
         Arc::clone(&self.built)
-    }
-
-    fn fit_tasks(&mut self, next: &mut Predictor) {
-        let dirty = std::mem::take(&mut self.dirty);
-        if dirty.is_empty() {
-            return;
-        }
-        let mut prepared: BTreeMap<TaskName, Prepared> = BTreeMap::new();
-        for name in dirty {
-            let Some(task) = self.measured.tasks.get(&name) else { continue };
-            let ready = task.prepare();
-            self.believe(&name, &ready);
-            prepared.insert(name, ready);
-        }
-        let pool = self.pool.coarse();
-        if pool != self.pool_used {
-            for name in &self.leaning {
-                if let Some(task) = self.measured.tasks.get(name) {
-                    prepared.entry(name.clone()).or_insert_with(|| task.prepare());
-                }
-            }
-            self.pool_used = pool;
-        }
-        let tasks = Arc::make_mut(&mut next.tasks);
-        for (name, ready) in prepared {
-            if let Some(task) = self.measured.tasks.get(&name) {
-                tasks.insert(name, Arc::new(task.fit(&ready, &self.pool_used)));
-            }
-        }
-    }
-
-    /// Replaces what a task tells the pool.
-    fn believe(&mut self, name: &TaskName, ready: &Prepared) {
-        if let Some(former) = self.beliefs.remove(name) {
-            self.pool.remove(&former);
-        }
-        if let Some(belief) = ready.belief() {
-            self.pool.add(&belief);
-            self.beliefs.insert(name.clone(), belief);
-        }
-        if ready.leans_on_pool() {
-            self.leaning.insert(name.clone());
-        } else {
-            self.leaning.remove(name);
-        }
     }
 }
 
 /// Two models are equal when they were told the same.
 impl PartialEq for WorkflowModel {
     fn eq(&self, other: &Self) -> bool {
-        self.measured == other.measured
+        self.samples == other.samples
+            && self.tasks == other.tasks
+            && self.transfers == other.transfers
+            && self.startups == other.startups
+    }
+}
+
+/// The tasks in the order of their names, so that equal models have equal forms.
+struct InOrder<'a>(&'a TaskMap);
+
+impl Serialize for InOrder<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut tasks: Vec<_> = self.0.iter().collect();
+        tasks.sort_unstable_by_key(|(name, _)| *name);
+        let mut map = to.serialize_map(Some(tasks.len()))?;
+        for (name, task) in tasks {
+            map.serialize_entry(name, task)?;
+        }
+        map.end()
     }
 }
 
 impl Serialize for WorkflowModel {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        self.measured.serialize(to)
+        let mut form = to.serialize_struct("WorkflowModel", 5)?;
+        form.serialize_field("version", &MODEL_VERSION)?;
+        form.serialize_field("samples", &self.samples)?;
+        form.serialize_field("tasks", &InOrder(&self.tasks))?;
+        form.serialize_field("transfers", &self.transfers)?;
+        form.serialize_field("startups", &self.startups)?;
+        form.end()
     }
+}
+
+#[derive(Deserialize)]
+#[serde(rename = "WorkflowModel")]
+struct Stored {
+    #[serde(rename = "version", deserialize_with = "version")]
+    _version: u32,
+    samples: u64,
+    tasks: BTreeMap<TaskName, TaskModel>,
+    transfers: Arc<TransferModel>,
+    startups: Arc<StartupModel>,
 }
 
 impl<'de> Deserialize<'de> for WorkflowModel {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let measured = Measured::deserialize(from)?;
-        let dirty = measured.tasks.keys().cloned().collect();
-        let (dirty_transfers, dirty_startups) = (Dirty::Yes, Dirty::Yes);
-        Ok(Self { measured, dirty, dirty_transfers, dirty_startups, ..Self::default() })
+        let Stored { samples, tasks, transfers, startups, .. } = Stored::deserialize(from)?;
+        let changed = Changed { transfers: Change::Yes, startups: Change::Yes, ..Changed::default() };
+        let mut model = Self { samples, transfers, startups, changed, ..Self::default() };
+        for (name, task) in tasks {
+            model.update_task(&name, |place| *place = task);
+        }
+        Ok(model)
     }
 }
 

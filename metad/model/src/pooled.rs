@@ -1,72 +1,140 @@
 //! Curves per config with one over all configs beneath them: for what does not follow the CPU share.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
 use foresail_schemas::Sla;
 use foresail_schemas::prediction::{Basis, Prediction, Unit};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::config::{ByConfig, ConfigKey};
-use crate::curve::{Ask, Curve, OFFSET_MS, Setup, recent_points, weigh};
-use crate::ring::Ring;
+use crate::curve::{Ask, Curve, OFFSET_MS, Setup, weigh};
+use crate::series::Series;
 use crate::size::Point;
 use crate::task::EXACT_SAMPLES_MIN;
 
 /// Standard deviation of log residuals expected before anything is seen.
 const SPREAD: f64 = 0.15;
 
-/// The curves.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The curves, each fitted at the first question that needs it; a stored form has them all.
+#[derive(Debug, Clone)]
 pub struct Pooled {
-    configs: Vec<(ConfigKey, Curve)>,
-    all: Curve,
+    configs: Vec<(ConfigKey, Own)>,
+    all: OnceLock<Option<Box<Curve>>>,
+}
+
+/// The curve of one config.
+#[derive(Debug, Clone)]
+enum Own {
+    Measured(Arc<Series>),
+    Fitted(Box<Curve>),
+}
+
+impl Own {
+    fn curve(&self) -> Option<&Curve> {
+        match self {
+            Self::Measured(series) => series.curve(|points| {
+                Curve::fit(points, &Setup { spread: SPREAD, tail: None, samples: series.level().samples })
+            }),
+            Self::Fitted(curve) => Some(curve),
+        }
+    }
 }
 
 impl Pooled {
-    /// Fits the curves of `parts`; the series of one config may stand in several parts.
+    /// The curves of `parts`; the series of one config may stand in several parts. Nothing where there is
+    /// no series.
     pub fn fit<'a>(parts: impl Iterator<Item = &'a ByConfig>) -> Option<Self> {
-        let mut rings: std::collections::BTreeMap<ConfigKey, (Ring, u64)> = std::collections::BTreeMap::new();
+        let mut configs: BTreeMap<ConfigKey, Arc<Series>> = BTreeMap::new();
         for part in parts {
             for (key, series) in part.iter() {
-                let (ring, count) = rings.entry(key).or_default();
-                ring.merge(&series.ring);
-                *count += series.moments.count;
+                match configs.get_mut(&key) {
+                    Some(known) => Arc::make_mut(known).join(series),
+                    None => drop(configs.insert(key, Arc::clone(series))),
+                }
             }
         }
-        let mut configs = Vec::with_capacity(rings.len());
-        let mut all: Vec<Point> = Vec::new();
-        let mut count_all = 0;
-        for (key, (ring, count)) in rings {
-            let (points, forgotten) = recent_points(&ring, |s| Some(s.value_ms + OFFSET_MS));
-            let samples = if forgotten == 0 { count } else { points.len() as u64 };
-            count_all += samples;
-            if let Some(curve) = Curve::fit(&points, &Setup { spread: SPREAD, tail: None, samples }) {
-                configs.push((key, curve));
+        let configs: Vec<_> = configs.into_iter().map(|(key, series)| (key, Own::Measured(series))).collect();
+        (!configs.is_empty()).then(|| Self { configs, all: OnceLock::new() })
+    }
+
+    fn all(&self) -> Option<&Curve> {
+        let fit = || {
+            let (mut points, mut samples): (Vec<Point>, u64) = (Vec::new(), 0);
+            for (_, own) in &self.configs {
+                if let Own::Measured(series) = own {
+                    points.extend(series.recent());
+                    samples += series.level().samples;
+                }
             }
-            all.extend(points);
-        }
-        all.sort_by_key(|point| point.at_us);
-        all.drain(..all.len().saturating_sub(crate::task::POOLED_SAMPLES_MAX));
-        weigh(&mut all);
-        let all = Curve::fit(&all, &Setup { spread: SPREAD, tail: None, samples: count_all })?;
-        Some(Self { configs, all })
+            points.sort_by_key(|point| point.at_us);
+            points.drain(..points.len().saturating_sub(crate::task::POOLED_SAMPLES_MAX));
+            weigh(&mut points);
+            Curve::fit(&points, &Setup { spread: SPREAD, tail: None, samples }).map(Box::new)
+        };
+        self.all.get_or_init(fit).as_deref()
     }
 
     /// The time at `size` on a config: its own curve where it has enough samples, else the one over all.
-    pub fn predict(&self, key: ConfigKey, size: f64, slas: &[Sla]) -> Prediction {
-        let own = self.configs.binary_search_by_key(&key, |(key, _)| *key).ok().map(|n| &self.configs[n].1);
+    pub fn predict(&self, key: ConfigKey, size: f64, slas: &[Sla]) -> Option<Prediction> {
+        let own = self.configs.binary_search_by_key(&key, |(key, _)| *key).ok();
         let alone = self.configs.len() == 1;
-        let own = own.filter(|curve| curve.samples >= EXACT_SAMPLES_MIN || alone);
-        let (basis, curve) = own.map_or((Basis::Pooled, &self.all), |curve| (Basis::Exact, curve));
+        let enough = |own: &Own| match own {
+            Own::Measured(series) => series.level().samples >= EXACT_SAMPLES_MIN,
+            Own::Fitted(curve) => curve.samples >= EXACT_SAMPLES_MIN,
+        };
+        let own = own.map(|place| &self.configs[place].1).filter(|own| alone || enough(own));
+        let (basis, curve) = match own {
+            Some(own) => (Basis::Exact, own.curve()?),
+            None => (Basis::Pooled, self.all()?),
+        };
         let share = key.share();
         let (low, high) = self.shares();
         let extrapolated = own.is_none() && (share < low || share > high);
         let ask =
             Ask { size, scale: 1.0, sigma: 0.0, offset: OFFSET_MS, unit: Unit::Ms, basis, extrapolated };
-        curve.answer(&ask, slas)
+        Some(curve.answer(&ask, slas))
     }
 
     fn shares(&self) -> (f64, f64) {
         self.configs
             .iter()
             .fold((f64::MAX, 0.0_f64), |(lo, hi), (key, _)| (lo.min(key.share()), hi.max(key.share())))
+    }
+}
+
+#[derive(Serialize)]
+struct Form<'a> {
+    configs: Vec<(ConfigKey, &'a Curve)>,
+    all: Option<&'a Curve>,
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    configs: Vec<(ConfigKey, Box<Curve>)>,
+    all: Option<Box<Curve>>,
+}
+
+impl Serialize for Pooled {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let configs = self.configs.iter().filter_map(|(key, own)| Some((*key, own.curve()?))).collect();
+        Form { configs, all: self.all() }.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pooled {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let Stored { configs, all } = Stored::deserialize(from)?;
+        let configs = configs.into_iter().map(|(key, curve)| (key, Own::Fitted(curve))).collect();
+        Ok(Self { configs, all: OnceLock::from(all) })
+    }
+}
+
+impl PartialEq for Pooled {
+    fn eq(&self, other: &Self) -> bool {
+        let own = |pooled: &'_ Self| -> Vec<(ConfigKey, Option<Curve>)> {
+            pooled.configs.iter().map(|(key, own)| (*key, own.curve().cloned())).collect()
+        };
+        own(self) == own(other) && self.all() == other.all()
     }
 }

@@ -1,44 +1,84 @@
-//! The immutable answerer: fitted curves of one workflow, shared, serialisable, without any fitting of its
-//! own.
+//! The immutable answerer of one workflow: shared, serialisable, each curve fitted at the first question that
+//! needs it.
 //!
-//! A predictor that went through JSON or another serde format and back answers identically.
+//! A predictor that went through JSON or another serde format and back answers identically; the stored form
+//! has every curve, so that making it fits what no question has asked for yet.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use foresail_schemas::prediction::{Basis, Prediction, Query, Unit};
 use foresail_schemas::{Sla, TaskName};
-use serde::{Deserialize, Deserializer, Serialize};
+use rpds::HashTrieMapSync;
+use serde::ser::{SerializeMap, SerializeStruct};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::answers::{Answers, TaskPredictor};
 use crate::config::ConfigKey;
-use crate::report::{TaskReport, report};
-use crate::startup::StartupPredictor;
-use crate::task::TaskPredictor;
-use crate::transfer::TransferPredictor;
+use crate::pool::SharedPool;
+use crate::report::{ConfigReport, TaskReport, report};
+use crate::shape::Pool;
+use crate::startup::{StartupModel, StartupPredictor};
+use crate::task::TaskModel;
+use crate::transfer::{TransferModel, TransferPredictor};
 
 /// Version of the serialised form, its first field; another version is refused.
-pub const PREDICTOR_VERSION: u32 = 1;
+pub const PREDICTOR_VERSION: u32 = 2;
+
+/// Tasks by name; a copy shares all but the path to what is changed in it.
+pub type TaskMap = HashTrieMapSync<TaskName, Arc<TaskModel>>;
 
 /// Answers questions about one workflow.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub struct Predictor {
-    #[serde(deserialize_with = "version")]
-    version: u32,
     pub(crate) samples: u64,
-    pub(crate) tasks: Arc<BTreeMap<TaskName, Arc<TaskPredictor>>>,
-    pub(crate) transfers: Arc<TransferPredictor>,
-    pub(crate) startups: Arc<StartupPredictor>,
+    pub(crate) tasks: Tasks,
+    pub(crate) transfers: Arc<Derived<TransferModel, TransferPredictor>>,
+    pub(crate) startups: Arc<Derived<StartupModel, StartupPredictor>>,
 }
 
-impl Default for Predictor {
+/// The tasks of a snapshot or of a download.
+#[derive(Debug, Clone)]
+pub enum Tasks {
+    /// Measurements with the curves that were asked for, and what tasks tell each other.
+    Measured(TaskMap, Arc<SharedPool>),
+    /// Curves.
+    Fitted(Arc<BTreeMap<TaskName, TaskPredictor>>),
+}
+
+impl Default for Tasks {
     fn default() -> Self {
-        Self {
-            version: PREDICTOR_VERSION,
-            samples: 0,
-            tasks: Arc::default(),
-            transfers: Arc::default(),
-            startups: Arc::default(),
-        }
+        Self::Measured(TaskMap::default(), Arc::default())
+    }
+}
+
+/// Measurements, and what is fitted to all of them at the first question; a download has the fit alone.
+#[derive(Debug)]
+pub struct Derived<M, F> {
+    measured: Arc<M>,
+    fit: OnceLock<F>,
+}
+
+impl<M, F> Derived<M, F> {
+    /// To be fitted later.
+    pub fn new(measured: Arc<M>) -> Self {
+        Self { measured, fit: OnceLock::new() }
+    }
+
+    fn get(&self, fit: impl FnOnce(&M) -> F) -> &F {
+        self.fit.get_or_init(|| fit(&self.measured))
+    }
+}
+
+impl<M: Default, F> From<F> for Derived<M, F> {
+    fn from(fit: F) -> Self {
+        Self { measured: Arc::default(), fit: OnceLock::from(fit) }
+    }
+}
+
+impl<M: Default, F> Default for Derived<M, F> {
+    fn default() -> Self {
+        Self::new(Arc::default())
     }
 }
 
@@ -71,13 +111,30 @@ impl Predictor {
 
     /// The tasks it knows, in the order of their names.
     pub fn tasks(&self) -> impl Iterator<Item = &TaskName> {
-        self.tasks.keys()
+        let mut names: Vec<&TaskName> = match &self.tasks {
+            Tasks::Measured(tasks, _) => tasks.keys().collect(),
+            Tasks::Fitted(tasks) => tasks.keys().collect(),
+        };
+        names.sort_unstable();
+        names.into_iter()
+    }
+
+    /// How many tasks it knows.
+    #[must_use]
+    pub fn task_count(&self) -> usize {
+        match &self.tasks {
+            Tasks::Measured(tasks, _) => tasks.size(),
+            Tasks::Fitted(tasks) => tasks.len(),
+        }
     }
 
     /// Whether it knows a task.
     #[must_use]
     pub fn has_task(&self, task: &TaskName) -> bool {
-        self.tasks.contains_key(task)
+        match &self.tasks {
+            Tasks::Measured(tasks, _) => tasks.contains_key(task),
+            Tasks::Fitted(tasks) => tasks.contains_key(task),
+        }
     }
 
     /// Records behind it.
@@ -86,26 +143,62 @@ impl Predictor {
         self.samples
     }
 
+    /// Executions of a task behind it.
+    #[must_use]
+    pub fn task_samples(&self, task: &TaskName) -> u64 {
+        self.task(task).map_or(0, |answers| answers.samples())
+    }
+
     /// What is known of a task.
     #[must_use]
     pub fn report(&self, task: &TaskName) -> Option<TaskReport> {
-        self.tasks.get(task).map(|fitted| report(task, fitted))
+        self.task(task).map(|answers| report(task, &answers))
+    }
+
+    /// The part of [`Self::report`] that needs no curve, in the order of the configs; empty where the task is
+    /// not known.
+    #[must_use]
+    pub fn configs(&self, task: &TaskName) -> Vec<ConfigReport> {
+        let histories = self.task(task).map_or_else(Vec::new, |answers| answers.histories());
+        histories.iter().map(|(key, history)| history.report(*key)).collect()
     }
 
     fn answer(&self, query: &Query, slas: &[Sla]) -> Option<Prediction> {
         match query {
             Query::ExecutionTime { task, input_bytes, memory_mb, vcpu } => {
-                self.tasks.get(task)?.exec(ConfigKey::new(*memory_mb, *vcpu), *input_bytes, slas)
+                self.task(task)?.exec(ConfigKey::new(*memory_mb, *vcpu), *input_bytes, slas)
             }
-            Query::OutputSize { task, input_bytes } => self.tasks.get(task)?.output(*input_bytes, slas),
+            Query::OutputSize { task, input_bytes } => self.task(task)?.output(*input_bytes, slas),
             Query::TransferTime { direction, bytes, memory_mb, vcpu, store } => {
                 let key = ConfigKey::new(*memory_mb, *vcpu);
-                self.transfers.predict(*direction, store.as_ref(), key, *bytes, slas)
+                self.transfers().predict(*direction, store.as_ref(), key, *bytes, slas)
             }
             Query::StartupTime { state, memory_mb, vcpu } => {
-                self.startups.predict(*state, ConfigKey::new(*memory_mb, *vcpu), slas)
+                self.startups().predict(*state, ConfigKey::new(*memory_mb, *vcpu), slas)
             }
         }
+    }
+
+    fn task<'a>(&'a self, name: &TaskName) -> Option<Answers<'a, impl Fn() -> &'a Arc<Pool>>> {
+        match &self.tasks {
+            Tasks::Measured(tasks, pool) => {
+                let tell = |name: &TaskName, sum: &mut Pool| {
+                    if let Some(belief) = tasks.get(name).and_then(|task| task.told().belief.as_ref()) {
+                        sum.add(belief);
+                    }
+                };
+                tasks.get(name).map(|task| Answers::Measured(task, move || pool.get(tell)))
+            }
+            Tasks::Fitted(tasks) => tasks.get(name).map(Answers::Fitted),
+        }
+    }
+
+    fn transfers(&self) -> &TransferPredictor {
+        self.transfers.get(TransferModel::fit)
+    }
+
+    fn startups(&self) -> &StartupPredictor {
+        self.startups.get(StartupModel::fit)
     }
 }
 
@@ -117,6 +210,65 @@ fn unknown(query: &Query, slas: &[Sla]) -> Prediction {
         samples: 0,
         extrapolated: false,
         interval: BTreeMap::new(),
+    }
+}
+
+/// Equal when they answer alike: all curves are the same.
+impl PartialEq for Predictor {
+    fn eq(&self, other: &Self) -> bool {
+        let fitted = |of: &Self, name: &TaskName| of.task(name).map(|answers| answers.fitted());
+        self.samples == other.samples
+            && self.tasks().eq(other.tasks())
+            && self.tasks().all(|name| fitted(self, name) == fitted(other, name))
+            && self.transfers() == other.transfers()
+            && self.startups() == other.startups()
+    }
+}
+
+/// The tasks with all their curves, one at a time.
+struct AllFitted<'a>(&'a Predictor);
+
+impl Serialize for AllFitted<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(Some(self.0.task_count()))?;
+        for name in self.0.tasks() {
+            if let Some(answers) = self.0.task(name) {
+                map.serialize_entry(name, &answers.fitted())?;
+            }
+        }
+        map.end()
+    }
+}
+
+impl Serialize for Predictor {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut form = to.serialize_struct("Predictor", 5)?;
+        form.serialize_field("version", &PREDICTOR_VERSION)?;
+        form.serialize_field("samples", &self.samples)?;
+        form.serialize_field("tasks", &AllFitted(self))?;
+        form.serialize_field("transfers", self.transfers())?;
+        form.serialize_field("startups", self.startups())?;
+        form.end()
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename = "Predictor")]
+struct Stored {
+    #[serde(rename = "version", deserialize_with = "version")]
+    _version: u32,
+    samples: u64,
+    tasks: BTreeMap<TaskName, TaskPredictor>,
+    transfers: TransferPredictor,
+    startups: StartupPredictor,
+}
+
+impl<'de> Deserialize<'de> for Predictor {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let Stored { samples, tasks, transfers, startups, .. } = Stored::deserialize(from)?;
+        let tasks = Tasks::Fitted(Arc::new(tasks));
+        let (transfers, startups) = (Arc::new(transfers.into()), Arc::new(startups.into()));
+        Ok(Self { samples, tasks, transfers, startups })
     }
 }
 

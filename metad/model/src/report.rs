@@ -1,13 +1,16 @@
 //! What is known of one task, for people: configs, histograms, fits, and the time against memory.
 
+use std::sync::Arc;
+
 use foresail_schemas::{ResourceConfig, TaskName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::answers::Answers;
 use crate::config::ConfigKey;
 use crate::curve::OFFSET_MS;
 use crate::series::Series;
-use crate::task::TaskPredictor;
+use crate::shape::Pool;
 
 /// Most buckets of a histogram in a report.
 const BUCKETS_MAX: usize = 24;
@@ -116,7 +119,8 @@ pub struct TuningPoint {
     pub median_ms: f64,
 }
 
-/// The part of a report that comes from the whole history of a config, computed when a snapshot is made.
+/// The part of a report that comes from the whole history of a config, kept apart from it in a
+/// stored form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConfigHistory {
     samples: u64,
@@ -154,7 +158,8 @@ impl ConfigHistory {
         }
     }
 
-    fn report(&self, key: ConfigKey) -> ConfigReport {
+    /// What it says, in words of the report.
+    pub fn report(&self, key: ConfigKey) -> ConfigReport {
         ConfigReport {
             config: key.config(),
             samples: self.samples,
@@ -190,29 +195,38 @@ fn buckets(hdr: &hdrhistogram::Histogram<u64>) -> Vec<Bucket> {
     buckets.into_iter().map(|(_, bucket)| bucket).collect()
 }
 
-/// The report of a fitted task.
-pub fn report(task: &TaskName, fitted: &TaskPredictor) -> TaskReport {
-    let sizes = |c: &crate::task::ConfigPart| (c.history.size_bytes_min, c.history.size_bytes_max);
-    let range = fitted.configs.iter().map(sizes).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
-    let median = fitted.scaled.as_ref().map_or(0.0, |scaled| scaled.curve.size_median);
+/// The report of a task.
+pub fn report<'a, P: Fn() -> &'a Arc<Pool>>(task: &TaskName, answers: &Answers<'a, P>) -> TaskReport {
+    let histories = answers.histories();
+    let sizes = |(_, h): &(ConfigKey, ConfigHistory)| (h.size_bytes_min, h.size_bytes_max);
+    let range = histories.iter().map(sizes).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+    let scaled = answers.with_scaled(|scaled| {
+        let shape = ShapeReport { serial: scaled.shape.serial, cap: scaled.shape.cap };
+        (shape, scaled.curve.size_median)
+    });
+    let median = scaled.map_or(0.0, |(_, median)| median);
+    let seen: Vec<ConfigKey> = histories.iter().map(|(key, _)| *key).collect();
     TaskReport {
         task: task.clone(),
-        samples: fitted.samples,
-        configs: fitted.configs.iter().map(|c| c.history.report(c.key)).collect(),
+        samples: answers.samples(),
+        configs: histories.iter().map(|(key, history)| history.report(*key)).collect(),
         input: range.map(|(min_bytes, max_bytes)| InputRange {
             min_bytes,
             median_bytes: median as u64,
             max_bytes,
         }),
-        shape: fitted.scaled.as_ref().map(|s| ShapeReport { serial: s.shape.serial, cap: s.shape.cap }),
-        tuning: tuning(fitted, median),
+        shape: scaled.map(|(shape, _)| shape),
+        tuning: tuning(answers, seen, median),
     }
 }
 
 /// Where vCPUs are given apart from memory, memory alone does not say the share, so only sizes seen are
 /// listed.
-fn tuning(fitted: &TaskPredictor, size: f64) -> Vec<TuningPoint> {
-    let seen: Vec<ConfigKey> = fitted.configs.iter().map(|c| c.key).collect();
+fn tuning<'a, P: Fn() -> &'a Arc<Pool>>(
+    answers: &Answers<'a, P>,
+    seen: Vec<ConfigKey>,
+    size: f64,
+) -> Vec<TuningPoint> {
     let (Some(first), Some(last)) = (seen.first(), seen.last()) else { return Vec::new() };
     let (low, high) = (first.config().memory_mb, last.config().memory_mb);
     let mut keys = seen.clone();
@@ -226,7 +240,7 @@ fn tuning(fitted: &TaskPredictor, size: f64) -> Vec<TuningPoint> {
     keys.sort_unstable();
     keys.dedup();
     let point = |key: &ConfigKey| {
-        let exact = fitted.exec(*key, size as u64, &[foresail_schemas::Sla::MEDIAN])?;
+        let exact = answers.exec(*key, size as u64, &[foresail_schemas::Sla::MEDIAN])?;
         let median_ms = exact.values.values().next().copied().flatten()?;
         Some(TuningPoint { memory_mb: key.config().memory_mb, median_ms: median_ms.max(OFFSET_MS) })
     };

@@ -96,6 +96,11 @@ impl Ring {
         self.samples.iter()
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
     /// Time of the newest sample.
     pub fn newest_us(&self) -> i64 {
         self.samples.back().map_or(i64::MIN, |sample| sample.at_us)

@@ -1,10 +1,14 @@
-//! One series of measurements: the recent samples, the histogram and the sums of the whole history.
+//! One series of measurements: the recent samples, the histogram and the sums of the whole history, and the
+//! curve fitted to them at the first question.
 
 use serde::{Deserialize, Serialize};
 
+use crate::curve::{Curve, OFFSET_MS, recent_points, weigh};
 use crate::histogram::Histogram;
+use crate::memo::Memo;
 use crate::moments::Moments;
 use crate::ring::{Ring, Sample};
+use crate::size::Point;
 
 /// Everything kept of one (task, config) or of its like.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -15,11 +19,29 @@ pub struct Series {
     pub histogram: Histogram,
     /// Sums of the whole history.
     pub moments: Moments,
+    #[serde(skip)]
+    level: Memo<Level>,
+    #[serde(skip)]
+    curve: Memo<Option<Box<Curve>>>,
+}
+
+/// The samples since the newest change point.
+#[derive(Debug, Clone, Copy)]
+pub struct Level {
+    /// Samples of the ring before it.
+    pub left_out: usize,
+    /// Samples that predictions rest on: the whole history where there was no change.
+    pub samples: u64,
+    /// Smallest size.
+    pub size_min: f64,
+    /// Largest size.
+    pub size_max: f64,
 }
 
 impl Series {
     /// Takes in one sample in constant time.
     pub fn record(&mut self, sample: Sample) {
+        self.forget_fits();
         self.ring.push(sample);
         self.histogram.record(sample.value_us());
         self.moments.record(&sample);
@@ -27,8 +49,47 @@ impl Series {
 
     /// Takes in everything of `other`.
     pub fn merge(&mut self, other: &Self) {
-        self.ring.merge(&other.ring);
+        self.join(other);
         self.histogram.merge(&other.histogram);
+    }
+
+    /// Takes in everything of `other` but its histogram, which curves without a tail do not need.
+    pub fn join(&mut self, other: &Self) {
+        self.forget_fits();
+        self.ring.merge(&other.ring);
         self.moments.merge(&other.moments);
+    }
+
+    fn forget_fits(&mut self) {
+        (self.level, self.curve) = (Memo::default(), Memo::default());
+    }
+
+    /// Where the newest level begins.
+    pub fn level(&self) -> &Level {
+        self.level.get(|| {
+            let (points, left_out) = recent_points(&self.ring, |s| Some(s.value_ms + OFFSET_MS));
+            let (size_min, size_max) =
+                points.iter().fold((f64::MAX, 0.0_f64), |(lo, hi), p| (lo.min(p.size), hi.max(p.size)));
+            let samples = if left_out == 0 { self.moments.count } else { points.len() as u64 };
+            Level { left_out, samples, size_min, size_max }
+        })
+    }
+
+    /// The times since the newest change point, offset included, with recency weights.
+    pub fn recent(&self) -> Vec<Point> {
+        let point = |s: &Sample| Point {
+            at_us: s.at_us,
+            size: s.size_bytes as f64,
+            value: s.value_ms + OFFSET_MS,
+            weight: 1.0,
+        };
+        let mut points: Vec<Point> = self.ring.iter().skip(self.level().left_out).map(point).collect();
+        weigh(&mut points);
+        points
+    }
+
+    /// The curve of times, fitted by `fit` at the first question; `fit` is the same at every one.
+    pub fn curve(&self, fit: impl FnOnce(&[Point]) -> Option<Curve>) -> Option<&Curve> {
+        self.curve.get(|| fit(&self.recent()).map(Box::new)).as_deref()
     }
 }

@@ -88,11 +88,6 @@ impl Pool {
         self.units.iter_mut().zip(belief).for_each(|(unit, more)| *unit += u64::from(*more));
     }
 
-    /// Takes the belief of a task away again.
-    pub fn remove(&mut self, belief: &Belief) {
-        self.units.iter_mut().zip(belief).for_each(|(unit, less)| *unit -= u64::from(*less));
-    }
-
     /// The pool in coarse steps of its own size: it changes seldom, and only then must other tasks be fitted
     /// again.
     pub fn coarse(&self) -> Self {
@@ -344,16 +339,5 @@ mod tests {
         };
         assert!(ratio(&Pool::default()) > 1.7, "{}", ratio(&Pool::default()));
         assert!(ratio(&pool) < 1.3, "{}", ratio(&pool));
-    }
-
-    #[test]
-    fn a_belief_taken_away_leaves_the_pool_as_it_was() {
-        let belief = Evidence::new(&measured(0.2, 2.0, &[0.5, 1.0])).belief().unwrap();
-        let mut pool = Pool::default();
-        pool.add(&belief);
-        let before = pool.clone();
-        pool.add(&belief);
-        pool.remove(&belief);
-        assert_eq!(pool, before);
     }
 }

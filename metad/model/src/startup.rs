@@ -55,6 +55,6 @@ impl StartupPredictor {
             StartState::Cold => self.cold.as_ref(),
             StartState::Warm => self.warm.as_ref(),
         };
-        part.map(|pooled| pooled.predict(key, 0.0, slas))
+        part.and_then(|pooled| pooled.predict(key, 0.0, slas))
     }
 }

@@ -1,28 +1,27 @@
-//! One task: its measurements per config, and the curves fitted to them.
+//! One task: its measurements per config, and the curves fitted to them at the first question that needs
+//! them.
 //!
-//! A config with enough samples answers from its own curve. Otherwise all samples are brought to one level by
-//! the fitted resource shape, one size curve is fitted to them, and its answer is brought to the config asked
-//! for.
+//! Every fit is a function of the measurements alone (and, with few shares, of what other tasks tell the
+//! pool), so that it does not matter when it is made. A change of the task forgets its fits; those of configs
+//! that did not change stay.
 
-use foresail_schemas::Sla;
+use std::sync::{Arc, LazyLock};
+
+use arc_swap::ArcSwapOption;
 use foresail_schemas::metric::TaskRecord;
-use foresail_schemas::prediction::{Basis, Prediction, Unit};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ByConfig, ConfigKey};
-use crate::curve::{Ask, Curve, OFFSET_BYTES, OFFSET_MS, Setup, choose, recent_points, weigh};
-use crate::local::{Local, Reach};
-use crate::report::ConfigHistory;
+use crate::curve::{Curve, OFFSET_BYTES, OFFSET_MS, Setup, recent_points, weigh};
+use crate::memo::Memo;
 use crate::ring::Sample;
+use crate::scaled::{SPREAD_TIME, Scaled};
 use crate::series::Series;
-use crate::shape::{Belief, Evidence, Pool, Shape};
+use crate::shape::{Belief, Evidence, Pool};
 use crate::size::Point;
 
 /// Samples of the same config from which on they alone answer.
 pub const EXACT_SAMPLES_MIN: u64 = 5;
-/// Log distance from the sizes of a config's own samples up to which they answer (10 %): so near, their curve
-/// is better than other configs brought to this one by the shape.
-const OWN_REACH: f64 = 0.1;
 /// Most samples that a fit over several configs looks at, newest first.
 pub const POOLED_SAMPLES_MAX: usize = 512;
 /// Histories from this many samples on give the quantiles beyond the ring.
@@ -30,74 +29,156 @@ const TAIL_SAMPLES_MIN: u64 = 512;
 /// Distinct shares from which on a task's shape needs no other tasks; below, a changed pool fits the task
 /// again.
 pub const OWN_SHAPE_SHARES_MIN: usize = 4;
-/// Standard deviation of log residuals of times and of output sizes expected before anything is seen.
-const SPREAD_TIME: f64 = 0.1;
+/// Standard deviation of log residuals of output sizes expected before anything is seen.
 const SPREAD_OUTPUT: f64 = 0.02;
-/// Log error of the shape between observed shares.
-const SHARE_MISFIT: f64 = 0.03;
-/// Log distance to the nearest observed share at which that error is complete.
-const SHARE_REACH: f64 = 0.35;
 
-/// The measurements of one task.
+static NO_POOL: LazyLock<Arc<Pool>> = LazyLock::new(Arc::default);
+
+/// The measurements of one task. Copies share the series of each config until one of the copies changes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TaskModel {
     samples: u64,
     configs: ByConfig,
+    #[serde(skip)]
+    fits: Memo<Box<Fits>>,
+}
+
+/// What was fitted so far.
+#[derive(Debug, Default)]
+struct Fits {
+    sizes: Memo<(f64, f64)>,
+    told: Memo<Told>,
+    output: Memo<Option<Curve>>,
+    /// The one part that depends on more than the task: readers of two snapshots may hold two pools, then
+    /// each puts its own here and answers from that.
+    scaled: ArcSwapOption<Leant>,
+}
+
+/// What the measurements say about the shape.
+#[derive(Debug)]
+pub struct Told {
+    /// What this task tells the pool.
+    pub belief: Option<Belief>,
+    /// Whether the shape depends on the pool.
+    leans_on_pool: bool,
+}
+
+#[derive(Debug)]
+struct Leant {
+    pool: Arc<Pool>,
+    scaled: Option<Scaled>,
 }
 
 impl TaskModel {
     /// Takes in one execution.
     pub fn record(&mut self, record: &TaskRecord, at_us: i64) {
         let sample = Sample::new(at_us, record.input_bytes, record.exec_ms, record.output_bytes);
+        self.fits = Memo::default();
         self.samples += 1;
         self.configs.record(ConfigKey::new(record.memory_mb, record.vcpu), sample);
     }
 
     /// Takes in everything of `other`.
     pub fn merge(&mut self, other: &Self) {
+        self.fits = Memo::default();
         self.samples += other.samples;
         self.configs.merge(&other.configs);
     }
 
-    /// First step of a fit: the samples that count, and what they say about the shape.
-    pub fn prepare(&self) -> Prepared {
-        let mut points = Vec::new();
-        let mut forgotten = Vec::new();
-        for (key, series) in self.configs.iter() {
-            let (recent, left_out) = recent_points(&series.ring, |s| Some(s.value_ms + OFFSET_MS));
-            points.push((key, recent));
-            forgotten.push(left_out);
-        }
-        let each = (POOLED_SAMPLES_MAX / points.len().max(1)).max(1);
-        let shared = points.iter().flat_map(|(key, recent)| {
-            let share = key.share();
-            recent[recent.len().saturating_sub(each)..].iter().map(move |point| (share, *point))
-        });
-        let shared: Vec<(f64, Point)> = shared.collect();
-        let evidence = Evidence::new(&shared);
-        Prepared { points, forgotten, shared, evidence }
+    /// Executions over all configs.
+    pub fn samples(&self) -> u64 {
+        self.samples
     }
 
-    /// Second step: the curves, with what the pool says about the shape.
-    pub fn fit(&self, prepared: &Prepared, pool: &Pool) -> TaskPredictor {
-        let mut configs = Vec::with_capacity(prepared.points.len());
-        for (((key, points), forgotten), (_, series)) in
-            prepared.points.iter().zip(&prepared.forgotten).zip(self.configs.iter())
-        {
-            if let Some(curve) = own_curve(points, *forgotten, series) {
-                configs.push(ConfigPart { key: *key, curve, history: ConfigHistory::new(series) });
+    /// The measurements by config.
+    pub fn configs(&self) -> &ByConfig {
+        &self.configs
+    }
+
+    /// Whether it was measured at two CPU shares, so that it has something to tell the pool.
+    pub fn has_two_shares(&self) -> bool {
+        let mut shares = self.configs.iter().map(|(key, _)| key.share());
+        let first = shares.next();
+        shares.any(|share| Some(share) != first)
+    }
+
+    /// What it tells the pool.
+    pub fn told(&self) -> &Told {
+        self.fits().told.get(|| Told::new(&Evidence::new(&self.shared_points())))
+    }
+
+    /// The curve of a config's own samples.
+    pub fn own_curve(&self, key: ConfigKey) -> Option<&Curve> {
+        let series = self.configs.get(key)?;
+        series.curve(|points| own_curve(points, series))
+    }
+
+    /// Smallest and largest size of the samples that [`Self::with_scaled`] looks at.
+    pub fn sizes(&self) -> (f64, f64) {
+        let whole = |lo: f64, hi: f64, series: &Series| {
+            let level = series.level();
+            (lo.min(level.size_min), hi.max(level.size_max))
+        };
+        *self.fits().sizes.get(|| {
+            let each = self.each();
+            self.configs.iter().fold((f64::MAX, 0.0_f64), |(lo, hi), (_, series)| {
+                let (kept, left_out) = (series.ring.len(), series.level().left_out);
+                if kept - left_out <= each {
+                    return whole(lo, hi, series);
+                }
+                let newest = series.ring.iter().skip(kept - each).map(|s| s.size_bytes as f64);
+                newest.fold((lo, hi), |(lo, hi), size| (lo.min(size), hi.max(size)))
+            })
+        })
+    }
+
+    /// Asks the curve over all configs; `pool` is what the other tasks say about the shape.
+    pub fn with_scaled<'a, R>(
+        &self,
+        pool: impl FnOnce() -> &'a Arc<Pool>,
+        ask: impl FnOnce(&Scaled) -> R,
+    ) -> Option<R> {
+        let fits = self.fits();
+        let right = |told: &Told| if told.leans_on_pool { pool() } else { &*NO_POOL };
+        let (shared, evidence) = match fits.told.known() {
+            Some(told) => {
+                let held = fits.scaled.load();
+                let pool = right(told);
+                if let Some(held) = held.as_deref().filter(|held| held.is_for(pool)) {
+                    return held.scaled.as_ref().map(ask);
+                }
+                return self.fit_scaled(&self.shared_points(), None, pool, ask);
             }
-        }
-        TaskPredictor {
-            samples: self.samples,
-            scaled: Scaled::fit(prepared, pool, self.samples),
-            output: self.output_curve(),
-            configs,
-        }
+            None => {
+                let shared = self.shared_points();
+                let evidence = Evidence::new(&shared);
+                (shared, evidence)
+            }
+        };
+        let pool = right(fits.told.get(|| Told::new(&evidence)));
+        self.fit_scaled(&shared, Some(evidence), pool, ask)
+    }
+
+    fn fit_scaled<R>(
+        &self,
+        shared: &[(f64, Point)],
+        evidence: Option<Evidence>,
+        pool: &Arc<Pool>,
+        ask: impl FnOnce(&Scaled) -> R,
+    ) -> Option<R> {
+        let evidence = evidence.unwrap_or_else(|| Evidence::new(shared));
+        let scaled = Scaled::fit(shared, &evidence, pool, self.samples);
+        let leant = Arc::new(Leant { pool: Arc::clone(pool), scaled });
+        self.fits().scaled.store(Some(Arc::clone(&leant)));
+        leant.scaled.as_ref().map(ask)
     }
 
     /// Output against input size over all configs: memory does not change what a task writes.
-    fn output_curve(&self) -> Option<Curve> {
+    pub fn output_curve(&self) -> Option<&Curve> {
+        self.fits().output.get(|| self.fit_output()).as_ref()
+    }
+
+    fn fit_output(&self) -> Option<Curve> {
         let mut points: Vec<Point> = Vec::new();
         for (_, series) in self.configs.iter() {
             points
@@ -110,164 +191,46 @@ impl TaskModel {
         let spread = if repeats { 0.0 } else { SPREAD_OUTPUT };
         Curve::fit(&points, &Setup { spread, tail: None, samples: 0 })
     }
+
+    fn fits(&self) -> &Fits {
+        self.fits.get(Box::default)
+    }
+
+    /// Most samples that each config gives to a fit over all of them.
+    fn each(&self) -> usize {
+        (POOLED_SAMPLES_MAX / self.configs.len().max(1)).max(1)
+    }
+
+    fn shared_points(&self) -> Vec<(f64, Point)> {
+        let each = self.each();
+        let mut shared = Vec::with_capacity(POOLED_SAMPLES_MAX.min(self.configs.len() * each));
+        for (key, series) in self.configs.iter() {
+            let (recent, share) = (series.recent(), key.share());
+            shared.extend(recent[recent.len().saturating_sub(each)..].iter().map(|point| (share, *point)));
+        }
+        shared
+    }
 }
 
-fn own_curve(points: &[Point], forgotten: usize, series: &Series) -> Option<Curve> {
-    let steady = forgotten == 0;
-    let samples = if steady { series.moments.count } else { points.len() as u64 };
-    if steady && series.moments.count >= TAIL_SAMPLES_MIN {
+impl Told {
+    fn new(evidence: &Evidence) -> Self {
+        Self { belief: evidence.belief(), leans_on_pool: evidence.shares.len() < OWN_SHAPE_SHARES_MIN }
+    }
+}
+
+impl Leant {
+    fn is_for(&self, pool: &Arc<Pool>) -> bool {
+        Arc::ptr_eq(&self.pool, pool) || self.pool == *pool
+    }
+}
+
+fn own_curve(points: &[Point], series: &Series) -> Option<Curve> {
+    let level = series.level();
+    let samples = level.samples;
+    if level.left_out == 0 && samples >= TAIL_SAMPLES_MIN {
         let hdr = series.histogram.decode();
         let tail = |q: f64| hdr.value_at_quantile(q) as f64 / 1000.0 + OFFSET_MS;
         return Curve::fit(points, &Setup { spread: SPREAD_TIME, tail: Some(&tail), samples });
     }
     Curve::fit(points, &Setup { spread: SPREAD_TIME, tail: None, samples })
 }
-
-/// What a fit of one task starts from.
-pub struct Prepared {
-    points: Vec<(ConfigKey, Vec<Point>)>,
-    forgotten: Vec<usize>,
-    shared: Vec<(f64, Point)>,
-    evidence: Evidence,
-}
-
-impl Prepared {
-    /// What this task tells the pool.
-    pub fn belief(&self) -> Option<Belief> {
-        self.evidence.belief()
-    }
-
-    /// Whether the fit depends on the pool.
-    pub fn leans_on_pool(&self) -> bool {
-        self.evidence.shares.len() < OWN_SHAPE_SHARES_MIN
-    }
-}
-
-/// The fitted curves of one task.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TaskPredictor {
-    /// Samples over all configs.
-    pub samples: u64,
-    /// Configs in order.
-    pub configs: Vec<ConfigPart>,
-    /// The curve over all configs.
-    pub scaled: Option<Scaled>,
-    /// Output size against input size.
-    pub output: Option<Curve>,
-}
-
-/// One config of a task.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ConfigPart {
-    /// The config.
-    pub key: ConfigKey,
-    /// Its own curve.
-    pub curve: Curve,
-    /// What the report says about its history.
-    pub history: ConfigHistory,
-}
-
-impl TaskPredictor {
-    /// The execution time at a size on a config.
-    pub fn exec(&self, key: ConfigKey, input_bytes: u64, slas: &[Sla]) -> Option<Prediction> {
-        let size = input_bytes as f64;
-        let own = self.configs.binary_search_by_key(&key, |c| c.key).ok().map(|n| &self.configs[n].curve);
-        if let Some(curve) = own.filter(|curve| self.is_exact(curve, size)) {
-            let (unit, basis) = (Unit::Ms, Basis::Exact);
-            let ask =
-                Ask { size, scale: 1.0, sigma: 0.0, offset: OFFSET_MS, unit, basis, extrapolated: false };
-            return Some(curve.answer(&ask, slas));
-        }
-        self.scaled.as_ref().map(|scaled| scaled.predict(key.share(), size, slas))
-    }
-
-    /// The output size at an input size.
-    pub fn output(&self, input_bytes: u64, slas: &[Sla]) -> Option<Prediction> {
-        let basis = if self.configs.len() > 1 { Basis::Pooled } else { Basis::Exact };
-        let (unit, offset) = (Unit::Bytes, OFFSET_BYTES);
-        let ask = Ask {
-            size: input_bytes as f64,
-            scale: 1.0,
-            sigma: 0.0,
-            offset,
-            unit,
-            basis,
-            extrapolated: false,
-        };
-        self.output.as_ref().map(|curve| curve.answer(&ask, slas))
-    }
-
-    /// Own samples answer where there are enough of them and their sizes reach as far as those of other
-    /// configs, or almost to the size asked for.
-    fn is_exact(&self, curve: &Curve, size: f64) -> bool {
-        if self.configs.len() == 1 {
-            return true;
-        }
-        let others_reach = || self.scaled.as_ref().is_some_and(|s| s.curve.distance(size) <= 0.0);
-        curve.samples >= EXACT_SAMPLES_MIN && (curve.distance(size) <= OWN_REACH || !others_reach())
-    }
-}
-
-/// The curve over all configs at the level where the shape's factor is 1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Scaled {
-    /// The resource shape.
-    pub shape: Shape,
-    /// The size curve.
-    pub curve: Curve,
-    local: Option<Local>,
-    share_min: f64,
-    share_max: f64,
-}
-
-impl Scaled {
-    fn fit(prepared: &Prepared, pool: &Pool, samples: u64) -> Option<Self> {
-        let shape = Shape::new(&prepared.evidence, if prepared.leans_on_pool() { pool } else { &NO_POOL });
-        let level = |(share, p): &(f64, Point), correction: f64| Point {
-            value: p.value / shape.factor(*share).0 / correction.exp(),
-            ..*p
-        };
-        let setup = Setup { spread: SPREAD_TIME, tail: None, samples };
-        let first: Vec<Point> = prepared.shared.iter().map(|shared| level(shared, 0.0)).collect();
-        if first.is_empty() {
-            return None;
-        }
-        let choice = choose(&first);
-        let (share_min, share_max) = prepared
-            .points
-            .iter()
-            .fold((f64::MAX, 0.0_f64), |(lo, hi), (key, _)| (lo.min(key.share()), hi.max(key.share())));
-        if share_min == share_max {
-            let curve = Curve::with_choice(&first, &choice, &setup);
-            return Some(Self { shape, curve, local: None, share_min, share_max });
-        }
-        let residual = |(shared, p): (&(f64, Point), &Point)| {
-            (shared.0.ln(), (p.value / choice.model.at(p.size)).ln(), p.weight)
-        };
-        let mut residuals: Vec<_> = prepared.shared.iter().zip(&first).map(residual).collect();
-        let local = Local::fit(&mut residuals, SHARE_MISFIT, Reach::Between);
-        let correction = |share: f64| local.as_ref().map_or(0.0, |l| l.at(share.ln()).0);
-        let second: Vec<Point> =
-            prepared.shared.iter().map(|shared| level(shared, correction(shared.0))).collect();
-        let curve = Curve::with_choice(&second, &choice.again(&second), &setup);
-        Some(Self { shape, curve, local, share_min, share_max })
-    }
-
-    /// The factor on the curve at `share`, and the standard deviation of its logarithm.
-    pub fn factor(&self, share: f64) -> (f64, f64) {
-        let (factor, sigma) = self.shape.factor(share);
-        let Some(local) = &self.local else { return (factor, sigma) };
-        let (correction, distance) = local.at(share.ln());
-        let misfit = SHARE_MISFIT.hypot(sigma) * (distance / SHARE_REACH).min(1.0);
-        (factor * correction.exp(), misfit)
-    }
-
-    fn predict(&self, share: f64, size: f64, slas: &[Sla]) -> Prediction {
-        let (scale, sigma) = self.factor(share);
-        let extrapolated = share < self.share_min || share > self.share_max;
-        let (unit, basis) = (Unit::Ms, Basis::MemoryNormalised);
-        self.curve.answer(&Ask { size, scale, sigma, offset: OFFSET_MS, unit, basis, extrapolated }, slas)
-    }
-}
-
-static NO_POOL: std::sync::LazyLock<Pool> = std::sync::LazyLock::new(Pool::default);

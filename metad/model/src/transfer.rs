@@ -108,9 +108,9 @@ impl TransferPredictor {
         };
         let known = store.and_then(|store| stores.by_store.get(store.as_str()));
         if let Some(pooled) = known {
-            return Some(pooled.predict(key, bytes as f64, slas));
+            return pooled.predict(key, bytes as f64, slas);
         }
-        let mut prediction = stores.all.as_ref()?.predict(key, bytes as f64, slas);
+        let mut prediction = stores.all.as_ref()?.predict(key, bytes as f64, slas)?;
         if store.is_some() {
             // Another store's speed is a guess, whatever its config.
             prediction.basis = foresail_schemas::prediction::Basis::Pooled;

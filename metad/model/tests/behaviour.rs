@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use foresail_model::{Predictor, WorkflowModel};
+use foresail_model::{PREDICTOR_VERSION, Predictor, WorkflowModel};
 use foresail_schemas::metric::{Direction, Record, StartState, StartupRecord, TaskRecord, TransferRecord};
 use foresail_schemas::prediction::{Basis, Prediction, Query, Unit};
 use foresail_schemas::{Sla, TaskName};
@@ -330,7 +330,11 @@ fn another_version_is_refused_with_a_hint() {
     let mut bytes = postcard::to_stdvec(&WorkflowModel::new()).unwrap();
     bytes[0] = 99;
     assert!(postcard::from_bytes::<WorkflowModel>(&bytes).is_err());
-    let text = serde_json::to_string(&Predictor::new()).unwrap().replace("\"version\":1", "\"version\":99");
+    let text = serde_json::to_string(&Predictor::new()).unwrap().replacen(
+        &format!("\"version\":{PREDICTOR_VERSION}"),
+        "\"version\":99",
+        1,
+    );
     let error = serde_json::from_str::<Predictor>(&text).unwrap_err().to_string();
     assert!(error.contains("`99`"), "{error}");
 }

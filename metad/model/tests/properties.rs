@@ -127,6 +127,36 @@ proptest! {
     }
 
     #[test]
+    fn neither_snapshots_nor_questions_change_an_answer(
+        records in proptest::collection::vec(record(), 1..300),
+        cut in 1..50_usize,
+        asked in proptest::collection::vec(any::<prop::sample::Index>(), 1..8),
+        looked_at in any::<prop::sample::Index>(),
+    ) {
+        let (all, mut model) = (queries(1_000_000, 1769), WorkflowModel::new());
+        let mut held = Vec::new();
+        for (n, batch) in records.chunks(cut).enumerate() {
+            batch.iter().for_each(|record| model.update(record, at(20)));
+            let snapshot = model.snapshot();
+            for (k, index) in asked.iter().enumerate().filter(|(k, _)| (n + k) % 3 > 0) {
+                let _asked_for_its_fits = snapshot.predict(&all[(index.index(all.len()) + k) % all.len()], &slas());
+            }
+            held.push(snapshot);
+        }
+        let looked_at = looked_at.index(held.len());
+        for n in [looked_at, held.len() - 1] {
+            let fresh = told(records.iter().take((n + 1) * cut)).snapshot();
+            prop_assert_eq!(held[n].samples(), fresh.samples());
+            for query in all.iter().rev() {
+                prop_assert_eq!(held[n].predict(query, &slas()), fresh.predict(query, &slas()));
+            }
+            for task in fresh.tasks() {
+                prop_assert_eq!(held[n].report(task), fresh.report(task));
+            }
+        }
+    }
+
+    #[test]
     fn merging_two_models_is_one_model_of_both_histories(
         records in proptest::collection::vec(record(), 0..400), part in 0.0..1.0_f64,
     ) {

@@ -24,7 +24,7 @@ fn entry(view: &View) -> WorkflowEntry {
     WorkflowEntry {
         workflow: view.name.clone(),
         epoch: view.epoch(),
-        tasks: view.predictor.tasks().count() as u64,
+        tasks: view.predictor.task_count() as u64,
         batches: view.row.batches,
         records_accepted: view.row.accepted,
         records_rejected: view.row.rejected,
@@ -70,12 +70,11 @@ pub async fn tasks(
 }
 
 fn task_entry(view: &View, task: &TaskName) -> TaskEntry {
-    let report = view.predictor.report(task);
-    let configs = report.as_ref().map_or(&[][..], |r| &r.configs);
+    let configs = view.predictor.configs(task);
     let most = configs.iter().max_by_key(|c| c.samples);
     TaskEntry {
         task: task.clone(),
-        samples: report.as_ref().map_or(0, |r| r.samples),
+        samples: view.predictor.task_samples(task),
         configs: configs.len() as u64,
         memory_mb: most.map(|c| c.config.memory_mb),
         vcpu: most.and_then(|c| c.config.vcpu),
