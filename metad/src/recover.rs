@@ -1,16 +1,19 @@
 //! The start: bring models and runs back from the store.
 //!
-//! Models: the last checkpoint, then every raw batch after it, in order. Runs that have not ended: all their
-//! events, then new leases for everybody, because heartbeats of the meantime are not known.
+//! Models: the last checkpoint, then every raw batch after it, in order; nothing is fitted. Runs that have not
+//! ended: all their events, then new leases for everybody, because heartbeats of the meantime are not known.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use foresail_model::WorkflowModel;
+use foresail_model::{SavedRest, SavedTask, WorkflowModel};
+use foresail_schemas::TaskName;
 use foresail_schemas::id::WorkflowName;
+use foresail_schemas::metric::Record;
 use foresail_schemas::run::RunStatus;
 
 use crate::board::{Board, Boards, RunClock};
+use crate::store::models::Former;
 use crate::store::workflows::WorkflowRow;
 use crate::store::{ReadView, StoreError, StoreReader};
 use crate::world::{View, World};
@@ -57,16 +60,29 @@ pub fn recover(store: &StoreReader) -> Result<Recovered, StoreError> {
     Ok(Recovered { world: World::new(views), boards, catalog: Catalog::new(rows, saved), models, runs })
 }
 
+/// A model as its checkpoint has it.
+#[derive(Default)]
+struct Found {
+    model: WorkflowModel,
+    /// Every batch up to this one is in it.
+    sequence: u64,
+    /// Tasks that contain younger batches too, up to these.
+    younger: HashMap<TaskName, u64>,
+}
+
 fn recover_model(view: &ReadView, number: u32, row: &WorkflowRow) -> Result<(Model, u64), StoreError> {
-    let (mut model, checkpoint) = match view.checkpoint(number)? {
-        None => (WorkflowModel::new(), 0),
-        Some(checkpoint) => match postcard::from_bytes(&checkpoint.model) {
-            Ok(model) => (model, checkpoint.sequence),
-            Err(error) => {
-                tracing::warn!(workflow = row.name, %error, "no checkpoint to use, learning anew");
-                (WorkflowModel::new(), 0)
-            }
-        },
+    let mut former = Former::Kept;
+    let Found { mut model, sequence: checkpoint, younger } = match read_checkpoint(view, number) {
+        Ok(found) => found.unwrap_or_else(|| {
+            former = Former::Dropped;
+            Found::default()
+        }),
+        Err(StoreError::Corrupt { table, key, reason }) => {
+            tracing::warn!(workflow = row.name, table, key, reason, "no checkpoint to use, learning anew");
+            former = Former::Dropped;
+            Found::default()
+        }
+        Err(error) => return Err(error),
     };
     let (mut sequence, mut unsaved) = (checkpoint, 0);
     loop {
@@ -77,7 +93,14 @@ fn recover_model(view: &ReadView, number: u32, row: &WorkflowRow) -> Result<(Mod
             match batch {
                 Ok(batch) => {
                     unsaved += batch.records.len() as u64;
-                    batch.records.iter().for_each(|record| model.update(record, batch.arrival));
+                    for record in &batch.records {
+                        match record {
+                            Record::Task(r) if younger.get(&r.task).is_some_and(|known| *known >= at) => {
+                                model.count();
+                            }
+                            record => model.update(record, batch.arrival),
+                        }
+                    }
                 }
                 Err(error) => {
                     tracing::error!(workflow = row.name, at, %error, "a damaged batch is left out");
@@ -85,7 +108,28 @@ fn recover_model(view: &ReadView, number: u32, row: &WorkflowRow) -> Result<(Mod
             }
         }
     }
-    Ok((Model::new(model, sequence, unsaved), checkpoint))
+    Ok((Model::new(model, sequence, unsaved, former), checkpoint))
+}
+
+fn read_checkpoint(view: &ReadView, number: u32) -> Result<Option<Found>, StoreError> {
+    let Some(rest) = view.saved_rest(number)? else { return Ok(None) };
+    let sequence = rest.sequence;
+    let rest: SavedRest = postcard::from_bytes(&rest.part).map_err(|e| StoreError::Corrupt {
+        table: "models",
+        key: number.to_string(),
+        reason: e.to_string(),
+    })?;
+    let (mut tasks, mut younger) = (Vec::new(), HashMap::new());
+    view.saved_tasks(number, |name, at, part| {
+        let name = TaskName::new(name).map_err(|e| e.to_string())?;
+        let task: SavedTask = postcard::from_bytes(part).map_err(|e| e.to_string())?;
+        if at > sequence {
+            younger.insert(name.clone(), at);
+        }
+        tasks.push((name, task));
+        Ok(())
+    })?;
+    Ok(Some(Found { model: WorkflowModel::from_saved(rest, tasks.into_iter()), sequence, younger }))
 }
 
 fn recover_runs(view: &ReadView) -> Result<(Boards, Runs), StoreError> {

@@ -5,6 +5,8 @@
 //! in together. Units: microseconds. Error: at most 1 % of a value. Source: G. Tene, HdrHistogram, histogram
 //! log format V2.
 
+use std::sync::Arc;
+
 use hdrhistogram::Histogram as Hdr;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::ser::SerializeStruct;
@@ -27,7 +29,8 @@ const ENCODED_BYTES_MAX: usize = 64 * 1024;
 /// The histogram.
 #[derive(Debug, Clone, Default)]
 pub struct Histogram {
-    encoded: Vec<u8>,
+    /// Shared by copies: it is replaced as a whole.
+    encoded: Arc<[u8]>,
     pending: Vec<u64>,
 }
 
@@ -36,7 +39,7 @@ impl Histogram {
     pub fn record(&mut self, value_us: u64) {
         self.pending.push(value_us);
         if self.pending.len() >= PENDING_MAX {
-            self.encoded = encode(&self.decode());
+            self.encoded = encode(&self.decode()).into();
             self.pending.clear();
         }
     }
@@ -45,7 +48,7 @@ impl Histogram {
     pub fn merge(&mut self, other: &Self) {
         let mut sum = self.decode();
         sum.add(other.decode()).expect("both have the same range");
-        self.encoded = encode(&sum);
+        self.encoded = encode(&sum).into();
         self.pending.clear();
     }
 
@@ -105,14 +108,13 @@ impl<'de> Deserialize<'de> for Histogram {
                 )));
             }
         }
-        Ok(Self { encoded: v2, pending: Vec::new() })
+        Ok(Self { encoded: v2.into(), pending: Vec::new() })
     }
 }
 
 fn encode(hdr: &Hdr<u64>) -> Vec<u8> {
     let mut bytes = Vec::new();
     V2Serializer::new().serialize(hdr, &mut bytes).expect("writing to a Vec does not fail");
-    bytes.shrink_to_fit();
     bytes
 }
 

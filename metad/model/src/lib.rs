@@ -41,7 +41,7 @@ mod task;
 mod transfer;
 
 pub use config::CONFIGS_PER_TASK_MAX;
-pub use model::{MODEL_VERSION, TASKS_PER_WORKFLOW_MAX, WorkflowModel};
+pub use model::{MODEL_VERSION, SavedRest, SavedTask, TASKS_PER_WORKFLOW_MAX, WorkflowModel};
 pub use predictor::{PREDICTOR_VERSION, Predictor};
 pub use report::{
     Bucket, ConfigReport, InputRange, Quantiles, ShapeReport, SizeFit, TaskReport, TuningPoint,

@@ -1,7 +1,7 @@
 //! The mutable model of one workflow: takes records in, keeps a bounded amount, and gives immutable
 //! predictors that share it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use foresail_schemas::TaskName;
@@ -34,7 +34,26 @@ pub struct WorkflowModel {
     members: Members,
     /// What changed since the last snapshot.
     changed: Changed,
+    /// Tasks that changed since the last [`Self::take_changed`].
+    unsaved: HashSet<TaskName>,
     built: Arc<Predictor>,
+}
+
+/// One task of a model as it was at one moment, to be stored apart from the others.
+///
+/// It shares the measurements with the model and has their serde form.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SavedTask(Arc<TaskModel>);
+
+/// The rest of a model as it was at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SavedRest {
+    #[serde(deserialize_with = "version")]
+    version: u32,
+    samples: u64,
+    transfers: Arc<TransferModel>,
+    startups: Arc<StartupModel>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -93,10 +112,58 @@ impl WorkflowModel {
         } else {
             return;
         };
+        if !self.unsaved.contains(name) {
+            self.unsaved.insert(name.clone());
+        }
         self.changed.tasks = Change::Yes;
         if has_two_shares && self.members.note(name) == Effect::Changed {
             self.changed.pool = Change::Yes;
         }
+    }
+
+    /// Counts a record of a task that already contains it, because the task was stored later than the rest.
+    pub fn count(&mut self) {
+        self.samples += 1;
+    }
+
+    /// The tasks that changed since the last call, as they are now, in the order of their names. It copies
+    /// nothing but pointers.
+    pub fn take_changed(&mut self) -> Vec<(TaskName, SavedTask)> {
+        let mut names: Vec<TaskName> = std::mem::take(&mut self.unsaved).into_iter().collect();
+        names.sort_unstable();
+        let saved = |name: TaskName| self.tasks.get(&name).map(|task| (name, SavedTask(Arc::clone(task))));
+        names.into_iter().filter_map(saved).collect()
+    }
+
+    /// Everything but the tasks, as it is now.
+    #[must_use]
+    pub fn rest(&self) -> SavedRest {
+        SavedRest {
+            version: MODEL_VERSION,
+            samples: self.samples,
+            transfers: Arc::clone(&self.transfers),
+            startups: Arc::clone(&self.startups),
+        }
+    }
+
+    /// The model of stored parts; none of its tasks counts as changed.
+    #[must_use]
+    pub fn from_saved(rest: SavedRest, tasks: impl Iterator<Item = (TaskName, SavedTask)>) -> Self {
+        let SavedRest { samples, transfers, startups, .. } = rest;
+        let changed = Changed { transfers: Change::Yes, startups: Change::Yes, ..Changed::default() };
+        let mut model = Self { samples, transfers, startups, changed, ..Self::default() };
+        for (name, SavedTask(task)) in tasks {
+            model.place(&name, task);
+        }
+        model
+    }
+
+    fn place(&mut self, name: &TaskName, task: Arc<TaskModel>) {
+        if task.has_two_shares() && self.members.note(name) == Effect::Changed {
+            self.changed.pool = Change::Yes;
+        }
+        self.changed.tasks = Change::Yes;
+        self.tasks.insert_mut(name.clone(), task);
     }
 
     /// Takes in everything that `other` was told.
@@ -188,22 +255,20 @@ impl Serialize for WorkflowModel {
 #[derive(Deserialize)]
 #[serde(rename = "WorkflowModel")]
 struct Stored {
-    #[serde(rename = "version", deserialize_with = "version")]
-    _version: u32,
+    #[serde(deserialize_with = "version")]
+    version: u32,
     samples: u64,
-    tasks: BTreeMap<TaskName, TaskModel>,
+    tasks: BTreeMap<TaskName, SavedTask>,
     transfers: Arc<TransferModel>,
     startups: Arc<StartupModel>,
 }
 
 impl<'de> Deserialize<'de> for WorkflowModel {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let Stored { samples, tasks, transfers, startups, .. } = Stored::deserialize(from)?;
-        let changed = Changed { transfers: Change::Yes, startups: Change::Yes, ..Changed::default() };
-        let mut model = Self { samples, transfers, startups, changed, ..Self::default() };
-        for (name, task) in tasks {
-            model.update_task(&name, |place| *place = task);
-        }
+        let Stored { version, samples, tasks, transfers, startups } = Stored::deserialize(from)?;
+        let rest = SavedRest { version, samples, transfers, startups };
+        let mut model = Self::from_saved(rest, tasks.into_iter());
+        model.unsaved = model.tasks.keys().cloned().collect();
         Ok(model)
     }
 }

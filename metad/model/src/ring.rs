@@ -63,9 +63,22 @@ impl PartialEq for Sample {
 }
 
 /// The most recent samples, oldest first.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ring {
     samples: VecDeque<Sample>,
+}
+
+/// Two block copies, where the derived one goes sample by sample: a ring is copied at the first update after
+/// a snapshot. The copy has room for one more sample, which is what it is made for.
+impl Clone for Ring {
+    fn clone(&self) -> Self {
+        let (front, back) = self.samples.as_slices();
+        let capacity = (self.samples.len() + 1).next_power_of_two().min(RING_SAMPLES);
+        let mut samples = VecDeque::with_capacity(capacity);
+        samples.extend(front);
+        samples.extend(back);
+        Self { samples }
+    }
 }
 
 impl Ring {

@@ -5,6 +5,7 @@
 //! pool), so that it does not matter when it is made. A change of the task forgets its fits; those of configs
 //! that did not change stay.
 
+use std::cell::LazyCell;
 use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwapOption;
@@ -228,7 +229,8 @@ fn own_curve(points: &[Point], series: &Series) -> Option<Curve> {
     let level = series.level();
     let samples = level.samples;
     if level.left_out == 0 && samples >= TAIL_SAMPLES_MIN {
-        let hdr = series.histogram.decode();
+        // Decoded only where the curve has a use for it.
+        let hdr = LazyCell::new(|| series.histogram.decode());
         let tail = |q: f64| hdr.value_at_quantile(q) as f64 / 1000.0 + OFFSET_MS;
         return Curve::fit(points, &Setup { spread: SPREAD_TIME, tail: Some(&tail), samples });
     }

@@ -1,65 +1,131 @@
-//! Checkpoints of the learnt models.
+//! Checkpoints of the learnt models, in pieces: a row per task, and one for the rest of a workflow.
 //!
-//! Table `models`: workflow (u32) -> version byte 1, sequence of the last batch that the model contains (u64,
-//! little endian), postcard of `foresail_model::WorkflowModel`. A checkpoint saves time at the start, nothing
-//! else: what it does not contain is learnt again from the raw batches, so that one of an unknown version may
-//! simply be ignored.
+//! Table `model_tasks`: (workflow u32, task name) -> version byte 1, sequence of the last batch that the row
+//! contains (u64, little endian), postcard of `foresail_model::SavedTask`. Table `models`: workflow (u32) ->
+//! version byte 2, sequence of the last batch that the rest and every task contain, postcard of
+//! `foresail_model::SavedRest`. A task may be younger than the rest, where a crash cut a checkpoint off.
+//!
+//! A checkpoint saves time at the start, nothing else: what it does not contain is learnt again from the raw
+//! batches, so that one of an unknown version may simply be ignored. Tasks count only beside a rest.
 
+use foresail_schemas::TaskName;
 use redb::{TableDefinition, WriteTransaction};
 
-use super::{ReadView, Result, WriteGroup};
+use super::{ReadView, Result, WriteGroup, corrupt};
 
-const TABLE: TableDefinition<u32, &[u8]> = TableDefinition::new("models");
-const VERSION: u8 = 1;
+const REST: TableDefinition<u32, &[u8]> = TableDefinition::new("models");
+const TASKS_NAME: &str = "model_tasks";
+const TASKS: TableDefinition<(u32, &str), &[u8]> = TableDefinition::new(TASKS_NAME);
+const REST_VERSION: u8 = 2;
+const TASK_VERSION: u8 = 1;
 const HEAD: usize = 9;
 
-/// A model as it was at one batch.
+/// A part of a model as it was at one batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checkpoint {
+pub struct Saved {
     /// Sequence of the last batch that it contains.
     pub sequence: u64,
-    /// Postcard of the model.
-    pub model: Vec<u8>,
+    /// Postcard of the part.
+    pub part: Vec<u8>,
+}
+
+/// A piece of a checkpoint of one workflow; pieces are stored in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Number of the workflow.
+    pub workflow: u32,
+    /// What stands before it.
+    pub former: Former,
+    /// Tasks.
+    pub tasks: Vec<(TaskName, Saved)>,
+    /// The rest, with the last piece.
+    pub rest: Option<Saved>,
+}
+
+/// What a piece does with the tasks that are already stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Former {
+    /// Those that are not in it stay.
+    Kept,
+    /// All go: they are of a model that was not used at the start.
+    Dropped,
 }
 
 pub(super) fn prepare(group: &WriteTransaction) -> Result<()> {
-    group.open_table(TABLE)?;
+    group.open_table(REST)?;
+    group.open_table(TASKS)?;
     Ok(())
 }
 
-fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
-    let mut value = Vec::with_capacity(HEAD + checkpoint.model.len());
-    value.push(VERSION);
-    value.extend(checkpoint.sequence.to_le_bytes());
-    value.extend(&checkpoint.model);
+fn encode(version: u8, saved: &Saved) -> Vec<u8> {
+    let mut value = Vec::with_capacity(HEAD + saved.part.len());
+    value.push(version);
+    value.extend(saved.sequence.to_le_bytes());
+    value.extend(&saved.part);
     value
 }
 
-fn decode(value: &[u8]) -> Option<Checkpoint> {
-    let (head, model) = value.split_at_checked(HEAD)?;
+fn decode(expected: u8, value: &[u8]) -> Option<(u64, &[u8])> {
+    let (head, part) = value.split_at_checked(HEAD)?;
     let (&version, sequence) = head.split_first()?;
     let sequence = u64::from_le_bytes(sequence.try_into().ok()?);
-    (version == VERSION).then(|| Checkpoint { sequence, model: model.to_vec() })
+    (version == expected).then_some((sequence, part))
 }
 
 impl ReadView {
-    /// The checkpoint of a workflow; nothing where there is none that this version understands.
+    /// The rest of a workflow's checkpoint; nothing where there is none that this version understands.
     ///
     /// # Errors
     /// [`super::StoreError`].
-    pub fn checkpoint(&self, workflow: u32) -> Result<Option<Checkpoint>> {
-        let table = self.0.open_table(TABLE)?;
-        Ok(table.get(workflow)?.and_then(|value| decode(value.value())))
+    pub fn saved_rest(&self, workflow: u32) -> Result<Option<Saved>> {
+        let table = self.0.open_table(REST)?;
+        let found = table.get(workflow)?;
+        let decoded = found.as_ref().and_then(|value| decode(REST_VERSION, value.value()));
+        Ok(decoded.map(|(sequence, part)| Saved { sequence, part: part.to_vec() }))
+    }
+
+    /// Hands the tasks of a workflow's checkpoint to `take`: name, sequence, postcard.
+    ///
+    /// # Errors
+    /// [`super::StoreError`], also where `take` refuses a task, with its reason.
+    pub fn saved_tasks(
+        &self,
+        workflow: u32,
+        mut take: impl FnMut(&str, u64, &[u8]) -> std::result::Result<(), String>,
+    ) -> Result<()> {
+        let table = self.0.open_table(TASKS)?;
+        for entry in table.range((workflow, "")..)? {
+            let (key, value) = entry?;
+            let (owner, name) = key.value();
+            if owner != workflow {
+                break;
+            }
+            let taken = decode(TASK_VERSION, value.value())
+                .ok_or_else(|| "unknown version".to_owned())
+                .and_then(|(sequence, part)| take(name, sequence, part));
+            taken.map_err(|reason| corrupt(TASKS_NAME, (owner, name), reason))?;
+        }
+        Ok(())
     }
 }
 
 impl WriteGroup {
-    /// Writes the checkpoint of a workflow over the former one.
+    /// Writes a piece of a checkpoint over what the former one has.
     ///
     /// # Errors
     /// [`super::StoreError`].
-    pub fn put_checkpoint(&self, workflow: u32, checkpoint: &Checkpoint) -> Result<()> {
-        self.0.open_table(TABLE)?.insert(workflow, encode(checkpoint).as_slice())?;
+    pub fn put_piece(&self, piece: &Piece) -> Result<()> {
+        let mut tasks = self.0.open_table(TASKS)?;
+        if piece.former == Former::Dropped {
+            self.0.open_table(REST)?.remove(piece.workflow)?;
+            tasks.retain_in((piece.workflow, "")..(piece.workflow + 1, ""), |_, _| false)?;
+        }
+        for (name, saved) in &piece.tasks {
+            tasks.insert((piece.workflow, name.as_str()), encode(TASK_VERSION, saved).as_slice())?;
+        }
+        if let Some(rest) = &piece.rest {
+            self.0.open_table(REST)?.insert(piece.workflow, encode(REST_VERSION, rest).as_slice())?;
+        }
         Ok(())
     }
 }
@@ -69,21 +135,54 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::testing;
 
     proptest! {
         #[test]
-        fn checkpoints_round_trip(
-            sequence in any::<u64>(), model in proptest::collection::vec(any::<u8>(), 0..99),
+        fn parts_round_trip(
+            version in any::<u8>(),
+            sequence in any::<u64>(),
+            part in proptest::collection::vec(any::<u8>(), 0..99),
         ) {
-            let checkpoint = Checkpoint { sequence, model };
-            prop_assert_eq!(decode(&encode(&checkpoint)), Some(checkpoint));
+            let saved = Saved { sequence, part };
+            let bytes = encode(version, &saved);
+            prop_assert_eq!(decode(version, &bytes), Some((sequence, &saved.part[..])));
+            prop_assert_eq!(decode(version.wrapping_add(1), &bytes), None);
         }
     }
 
     #[test]
-    fn an_unknown_version_counts_as_no_checkpoint() {
-        assert_eq!(decode(&[2, 0, 0, 0, 0, 0, 0, 0, 0, 1]), None);
-        assert_eq!(decode(&[1, 0]), None);
-        assert_eq!(decode(&[]), None);
+    fn short_bytes_count_as_no_checkpoint() {
+        assert_eq!(decode(1, &[1, 0]), None);
+        assert_eq!(decode(1, &[]), None);
+    }
+
+    #[test]
+    fn pieces_add_up_and_a_fresh_one_drops_what_its_workflow_had() {
+        let (writer, reader) = testing::in_memory();
+        let put = |workflow: u32, former: Former, names: &[&str], sequence: u64, rest: Option<Saved>| {
+            let saved = |name: &&str| (TaskName::new(name).unwrap(), Saved { sequence, part: vec![7] });
+            let piece = Piece { workflow, former, tasks: names.iter().map(saved).collect(), rest };
+            let group = writer.begin().unwrap();
+            group.put_piece(&piece).unwrap();
+            group.commit().unwrap();
+        };
+        let found = |workflow: u32| {
+            let (view, mut found) = (reader.view().unwrap(), Vec::new());
+            let take = |name: &str, sequence: u64, _: &[u8]| {
+                found.push((name.to_owned(), sequence));
+                Ok(())
+            };
+            view.saved_tasks(workflow, take).unwrap();
+            (found, view.saved_rest(workflow).unwrap().map(|rest| rest.sequence))
+        };
+        let rest = |sequence: u64| Some(Saved { sequence, part: Vec::new() });
+        put(0, Former::Kept, &["a", "b"], 1, rest(1));
+        put(1, Former::Kept, &["a"], 5, rest(5));
+        put(0, Former::Kept, &["b"], 2, None);
+        assert_eq!(found(0), (vec![("a".to_owned(), 1), ("b".to_owned(), 2)], Some(1)));
+        put(0, Former::Dropped, &["c"], 3, None);
+        assert_eq!(found(0), (vec![("c".to_owned(), 3)], None));
+        assert_eq!(found(1), (vec![("a".to_owned(), 5)], Some(5)));
     }
 }

@@ -1,6 +1,6 @@
 //! Batches on the writer's side: recognise repeated ones, number the others, keep what retention allows.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use foresail_schemas::metric::BatchAnswer;
 use foresail_schemas::{ErrorCode, Problem};
@@ -13,7 +13,7 @@ use crate::shared::Shared;
 use crate::store::StoreError;
 use crate::store::batch_ids::Receipt;
 use crate::store::batches::StoredBatch;
-use crate::store::models::Checkpoint;
+use crate::store::models::Piece;
 use crate::store::workflows::WorkflowRow;
 
 /// Most batches or ids of one workflow that retention drops in one group; what is left goes with the next
@@ -163,16 +163,17 @@ impl Catalog {
         Ok(())
     }
 
-    /// Writes checkpoints of models.
-    pub(super) fn write_checkpoints(
+    /// Writes a piece of a model's checkpoint.
+    pub(super) fn write_piece(
         &mut self,
-        checkpoints: BTreeMap<u32, Checkpoint>,
+        piece: Option<Piece>,
         group: &mut Group,
         meter: &Meter,
     ) -> Result<(), StoreError> {
-        for (workflow, checkpoint) in checkpoints {
-            group.writes()?.put_checkpoint(workflow, &checkpoint)?;
-            self.saved[workflow as usize] = checkpoint.sequence;
+        let Some(piece) = piece else { return Ok(()) };
+        group.writes()?.put_piece(&piece)?;
+        if let Some(rest) = piece.rest {
+            self.saved[piece.workflow as usize] = rest.sequence;
             add(&meter.checkpoints, 1);
         }
         Ok(())

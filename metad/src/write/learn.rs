@@ -2,26 +2,32 @@
 //!
 //! It gets batches only after they are durable, so a model never contains what the disk does not have. It
 //! takes all lessons that wait, updates, swaps the new world in, and then answers the batches, so that whoever
-//! reads after the answer sees an epoch at least as young. It fits nothing: a snapshot shares the
-//! measurements with the model, and the first question that needs a curve fits it, so that a batch over a
-//! thousand tasks costs its updates and no more. It has a thread of its own so that neither the operations
-//! of runs, which share the writer, nor any read waits for it.
+//! reads after the answer sees an epoch at least as young. It fits nothing: a snapshot shares the measurements
+//! with the model, and the first question that needs a curve fits it, so that a batch over a thousand tasks
+//! costs its updates and no more. It has a thread of its own so that neither the operations of runs, which
+//! share the writer, nor any read waits for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use foresail_model::WorkflowModel;
+use foresail_model::{SavedRest, SavedTask, WorkflowModel};
+use foresail_schemas::TaskName;
 use foresail_schemas::id::WorkflowName;
 use foresail_schemas::metric::{BatchAnswer, Record};
 use foresail_schemas::{ErrorCode, Problem};
 
 use super::Reply;
 use crate::shared::Shared;
-use crate::store::models::Checkpoint;
+use crate::store::models::{Former, Piece, Saved};
 use crate::store::workflows::WorkflowRow;
 use crate::world::View;
+
+/// Bytes of stored tasks from which on a piece of a checkpoint is full: some milliseconds of encoding.
+const PIECE_BYTES: usize = 1 << 20;
+/// Longest wait for the writer to take a piece before the learner looks again.
+const PIECE_LOOK: Duration = Duration::from_millis(2);
 
 /// Batches of one commit group, on their way to the models.
 #[derive(Default)]
@@ -61,19 +67,23 @@ impl Lesson {
     }
 }
 
-/// Checkpoints on their way to the writer; at most one per workflow.
+/// The piece of a checkpoint that is on its way to the writer; at most one.
 #[derive(Debug, Default)]
-pub struct Mailbox(Mutex<BTreeMap<u32, Checkpoint>>);
+pub struct Mailbox(Mutex<Option<Piece>>);
 
 impl Mailbox {
-    fn put(&self, workflow: u32, checkpoint: Checkpoint) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(workflow, checkpoint);
+    fn put(&self, piece: Piece) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(piece);
     }
 
     /// What has come.
     #[must_use]
-    pub fn take(&self) -> BTreeMap<u32, Checkpoint> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn take(&self) -> Option<Piece> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 }
 
@@ -87,13 +97,15 @@ pub struct Model {
     pub unsaved: u64,
     /// Since when there are some.
     pub unsaved_since: Option<Instant>,
+    /// What its next checkpoint does with the stored tasks.
+    former: Former,
 }
 
 impl Model {
     /// A model up to batch `sequence`, `unsaved` records of which no checkpoint contains.
     #[must_use]
-    pub fn new(model: WorkflowModel, sequence: u64, unsaved: u64) -> Self {
-        Self { model, sequence, unsaved, unsaved_since: (unsaved > 0).then(Instant::now) }
+    pub fn new(model: WorkflowModel, sequence: u64, unsaved: u64, former: Former) -> Self {
+        Self { model, sequence, unsaved, unsaved_since: (unsaved > 0).then(Instant::now), former }
     }
 
     fn learn(&mut self, batch: &Learnt) {
@@ -105,15 +117,47 @@ impl Model {
         self.unsaved_since.get_or_insert_with(Instant::now);
     }
 
-    fn checkpoint(&mut self) -> Option<Checkpoint> {
+    /// Begins a checkpoint of what is known now; later batches do not touch it.
+    fn checkpoint(&mut self, workflow: u32) -> Checkpoint {
         (self.unsaved, self.unsaved_since) = (0, None);
-        match postcard::to_allocvec(&self.model) {
-            Ok(model) => Some(Checkpoint { sequence: self.sequence, model }),
-            Err(error) => {
-                tracing::error!(%error, "a model has no stored form; it is rebuilt at the start");
-                None
-            }
+        Checkpoint {
+            workflow,
+            sequence: self.sequence,
+            former: std::mem::replace(&mut self.former, Former::Kept),
+            tasks: self.model.take_changed().into_iter(),
+            rest: self.model.rest(),
         }
+    }
+}
+
+/// A checkpoint that is stored piece by piece, so that neither the learner nor the writer stops for it: a
+/// large workflow takes a second to encode.
+struct Checkpoint {
+    workflow: u32,
+    sequence: u64,
+    former: Former,
+    tasks: std::vec::IntoIter<(TaskName, SavedTask)>,
+    rest: SavedRest,
+}
+
+impl Checkpoint {
+    /// The next piece; the last one has the rest.
+    fn next_piece(&mut self) -> Result<Piece, postcard::Error> {
+        let (sequence, mut bytes, mut tasks) = (self.sequence, 0, Vec::new());
+        while bytes < PIECE_BYTES
+            && let Some((name, task)) = self.tasks.next()
+        {
+            let part = postcard::to_allocvec(&task)?;
+            bytes += part.len();
+            tasks.push((name, Saved { sequence, part }));
+        }
+        let rest = if self.tasks.len() == 0 {
+            Some(Saved { sequence, part: postcard::to_allocvec(&self.rest)? })
+        } else {
+            None
+        };
+        let former = std::mem::replace(&mut self.former, Former::Kept);
+        Ok(Piece { workflow: self.workflow, former, tasks, rest })
     }
 }
 
@@ -124,6 +168,8 @@ pub struct Learner {
     mailbox: Arc<Mailbox>,
     /// Workflows with records that no checkpoint contains.
     unsaved: BTreeSet<u32>,
+    /// The checkpoint that is being stored.
+    saving: Option<Checkpoint>,
 }
 
 impl Learner {
@@ -131,13 +177,16 @@ impl Learner {
     #[must_use]
     pub fn new(shared: Arc<Shared>, models: Vec<Model>, mailbox: Arc<Mailbox>) -> Self {
         let unsaved = (0u32..).zip(&models).filter(|(_, m)| m.unsaved > 0).map(|(n, _)| n).collect();
-        Self { shared, models, mailbox, unsaved }
+        Self { shared, models, mailbox, unsaved, saving: None }
     }
 
-    /// Learns until the writer lets go of the queue, then puts the last checkpoints into the mailbox.
-    pub fn run(mut self, lessons: &Receiver<Lesson>) {
-        let look = Duration::from_millis(self.shared.settings.checkpoint_ms.clamp(1, 1000));
+    /// Learns until the writer lets go of the queue; what no checkpoint contains then waits for
+    /// [`Self::save_next`].
+    #[must_use]
+    pub fn run(mut self, lessons: &Receiver<Lesson>) -> Self {
+        let idle = Duration::from_millis(self.shared.settings.checkpoint_ms.clamp(1, 1000));
         loop {
+            let look = if self.saving.is_some() { PIECE_LOOK } else { idle };
             match lessons.recv_timeout(look) {
                 Ok(first) => {
                     let mut taken = vec![first];
@@ -145,12 +194,9 @@ impl Learner {
                     self.learn(taken);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Disconnected) => return self,
             }
             self.save_what_is_due();
-        }
-        for workflow in std::mem::take(&mut self.unsaved) {
-            self.save(workflow);
         }
     }
 
@@ -161,8 +207,9 @@ impl Learner {
             for batch in &lesson.batches {
                 let place = batch.workflow as usize;
                 // Numbers are given without gaps, and a workflow's first batch comes with its number.
-                self.models
-                    .resize_with(self.models.len().max(place + 1), || Model::new(WorkflowModel::new(), 0, 0));
+                self.models.resize_with(self.models.len().max(place + 1), || {
+                    Model::new(WorkflowModel::new(), 0, 0, Former::Kept)
+                });
                 self.models[place].learn(batch);
                 if !batch.records.is_empty() {
                     self.unsaved.insert(batch.workflow);
@@ -199,23 +246,51 @@ impl Learner {
     }
 
     fn save_what_is_due(&mut self) {
-        let settings = &self.shared.settings;
-        let (records, age) = (settings.checkpoint_records, Duration::from_millis(settings.checkpoint_ms));
-        let due =
-            |m: &Model| m.unsaved >= records || m.unsaved_since.is_some_and(|since| since.elapsed() >= age);
-        let due: Vec<u32> = self.unsaved.iter().copied().filter(|&n| due(&self.models[n as usize])).collect();
-        for workflow in &due {
-            self.unsaved.remove(workflow);
-            self.save(*workflow);
+        if self.saving.is_none() {
+            let settings = &self.shared.settings;
+            let (records, age) = (settings.checkpoint_records, Duration::from_millis(settings.checkpoint_ms));
+            let due = |&n: &u32| {
+                let model = &self.models[n as usize];
+                model.unsaved >= records || model.unsaved_since.is_some_and(|since| since.elapsed() >= age)
+            };
+            let Some(workflow) = self.unsaved.iter().copied().find(due) else { return };
+            self.begin(workflow);
         }
-        if !due.is_empty() {
+        if self.mailbox.is_empty() {
+            self.put_piece();
             self.shared.wake_writer();
         }
     }
 
-    fn save(&mut self, workflow: u32) {
-        if let Some(checkpoint) = self.models[workflow as usize].checkpoint() {
-            self.mailbox.put(workflow, checkpoint);
+    /// Puts the next piece of what no checkpoint contains into the mailbox, which is empty; false where there
+    /// is none left.
+    pub fn save_next(&mut self) -> bool {
+        if self.saving.is_none() {
+            let Some(workflow) = self.unsaved.first().copied() else { return false };
+            self.begin(workflow);
+        }
+        self.put_piece();
+        true
+    }
+
+    fn begin(&mut self, workflow: u32) {
+        self.unsaved.remove(&workflow);
+        self.saving = Some(self.models[workflow as usize].checkpoint(workflow));
+    }
+
+    fn put_piece(&mut self) {
+        let Some(checkpoint) = &mut self.saving else { return };
+        match checkpoint.next_piece() {
+            Ok(piece) => {
+                if piece.rest.is_some() {
+                    self.saving = None;
+                }
+                self.mailbox.put(piece);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a model has no stored form; it is rebuilt at the start");
+                self.saving = None;
+            }
         }
     }
 }

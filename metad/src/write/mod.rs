@@ -154,7 +154,7 @@ pub struct Writer {
     runs: Runs,
     mailbox: Arc<Mailbox>,
     lessons: Option<SyncSender<Lesson>>,
-    learner: Option<JoinHandle<()>>,
+    learner: Option<JoinHandle<Learner>>,
 }
 
 /// Without the writer no change is taken, however it ended.
@@ -221,14 +221,19 @@ impl Writer {
             self.group(vec![command]);
         }
         drop(self.lessons.take());
-        if let Some(learner) = self.learner.take()
-            && learner.join().is_err()
-        {
-            tracing::error!(
-                "the learner panicked; models are rebuilt from the raw batches at the next start"
-            );
-        }
+        // What the learner still had on its way comes first, then what no checkpoint contains.
         self.group(vec![Command::Wake]);
+        match self.learner.take().map(JoinHandle::join) {
+            Some(Ok(mut learner)) => {
+                while learner.save_next() && self.shared.health.problem().is_none() {
+                    self.group(vec![Command::Wake]);
+                }
+            }
+            Some(Err(_)) => tracing::error!(
+                "the learner panicked; models are rebuilt from the raw batches at the next start"
+            ),
+            None => {}
+        }
         tracing::info!("everything is stored");
     }
 
@@ -265,7 +270,7 @@ impl Writer {
             }
         }
         self.catalog.write(group, &self.shared.settings)?;
-        self.catalog.write_checkpoints(self.mailbox.take(), group, &self.shared.meter)?;
+        self.catalog.write_piece(self.mailbox.take(), group, &self.shared.meter)?;
         self.runs.write(group, &self.shared)
     }
 

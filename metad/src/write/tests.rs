@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
+use foresail_model::SavedTask;
 use foresail_schemas::metric::{BatchAnswer, Record, Rejected, StartState, StartupRecord, TaskRecord};
 use foresail_schemas::run::{Operation, OperationResult, RunStatus};
 use foresail_schemas::{ErrorCode, Problem, RunId, TaskName, examples};
@@ -14,6 +15,8 @@ use crate::board::Recent;
 use crate::recover::{Recovered, recover};
 use crate::settings::Settings;
 use crate::shared::Shared;
+use crate::store::batches::StoredBatch;
+use crate::store::models::{Former, Piece, Saved};
 use crate::store::{self, StoreReader, StoreWriter, testing};
 
 struct Rig {
@@ -117,7 +120,37 @@ fn what_a_crash_leaves_gives_the_same_models_as_were_in_memory() {
         }
     }
     rig.stop();
-    assert!(reader.view().unwrap().checkpoint(0).unwrap().is_some_and(|c| c.sequence == 15));
+    assert!(reader.view().unwrap().saved_rest(0).unwrap().is_some_and(|c| c.sequence == 15));
+}
+
+#[test]
+fn a_checkpoint_that_was_cut_off_is_completed_from_the_raw_batches() {
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, reader) = store::open(directory.path()).unwrap();
+    let mut rig = Rig::new(writer, reader, |_| {});
+    rig.ingest(batch("w", "b-1", 5.0)).unwrap();
+    rig.stop();
+    drop(rig.shared);
+    let (writer, reader) = store::open(directory.path()).unwrap();
+    let Ingest { arrival, records, .. } = batch("w", "b-2", 50.0);
+    let stored = StoredBatch { batch_id: "b-2".into(), run: None, worker: None, arrival, records };
+    let group = writer.begin().unwrap();
+    group.put_batch(0, 2, &stored).unwrap();
+    group.commit().unwrap();
+    let mut whole = recover(&reader).unwrap().models.remove(0);
+    assert_eq!((whole.sequence, whole.unsaved, whole.model.samples()), (2, 2, 4));
+    // The task of a second checkpoint, but not the rest, which would have come with a later piece.
+    let saved = |(name, task): (TaskName, SavedTask)| {
+        (name, Saved { sequence: 2, part: postcard::to_allocvec(&task).unwrap() })
+    };
+    let tasks: Vec<_> = whole.model.take_changed().into_iter().map(saved).collect();
+    assert_eq!(tasks.len(), 1);
+    let group = writer.begin().unwrap();
+    group.put_piece(&Piece { workflow: 0, former: Former::Kept, tasks, rest: None }).unwrap();
+    group.commit().unwrap();
+    assert_eq!(reader.view().unwrap().saved_rest(0).unwrap().unwrap().sequence, 1);
+    let again = recover(&reader).unwrap().models.remove(0);
+    assert!(again.model == whole.model, "the task took its second record twice or never");
 }
 
 #[test]

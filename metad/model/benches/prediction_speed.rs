@@ -1,0 +1,213 @@
+//! Prints what the model costs in process, on one core: updates, snapshots, cold and warm predictions, the
+//! download, and the memory per (task, config).
+//!
+//! `cargo bench -p foresail-model --bench prediction_speed`
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use foresail_model::{Predictor, WorkflowModel};
+use foresail_schemas::metric::{Record, TaskRecord};
+use foresail_schemas::prediction::Query;
+use foresail_schemas::{Sla, TaskName};
+use jiff::Timestamp;
+
+const MEMORY_MB: [u32; 3] = [512, 1024, 1769];
+const PREDICTIONS: usize = 1_000_000;
+const COLD_ROUNDS: u64 = 2000;
+
+/// Counts the bytes in use.
+struct Counting;
+
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's layout is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the block came from the system's allocator with this layout.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The `n`th execution of a task: sizes and times vary, all configs in turn.
+fn record(task: &TaskName, n: u64) -> Record {
+    let memory_mb = MEMORY_MB[(n % 3) as usize];
+    let input_bytes = 1000 * (1 + n / 3 % 50);
+    let noise = (n.wrapping_mul(2_654_435_761) >> 9) % 100;
+    Record::Task(TaskRecord {
+        task: task.clone(),
+        memory_mb,
+        vcpu: None,
+        input_bytes,
+        output_bytes: Some(input_bytes / 2),
+        exec_ms: (20.0 + input_bytes as f64 * 1e-3) * 1769.0 / f64::from(memory_mb)
+            * (1.0 + noise as f64 * 1e-3),
+        peak_memory_mb: None,
+        attempt: 1,
+        at: Timestamp::from_second(n as i64).ok(),
+        forecast: None,
+    })
+}
+
+fn names(count: u64) -> Vec<TaskName> {
+    (0..count).map(|n| TaskName::new(format!("task-{n}")).expect("a legal name")).collect()
+}
+
+fn query(task: &TaskName, memory_mb: u32, input_bytes: u64) -> Query {
+    Query::ExecutionTime { task: task.clone(), input_bytes, memory_mb, vcpu: None }
+}
+
+/// A model of `tasks`, each with `samples` per config.
+fn told(tasks: &[TaskName], samples: u64) -> WorkflowModel {
+    let mut model = WorkflowModel::new();
+    for n in 0..samples * 3 {
+        tasks.iter().for_each(|task| model.update(&record(task, n), Timestamp::MAX));
+    }
+    model
+}
+
+fn print(what: &str, time: Duration, count: u64) {
+    println!("{what}: {:.3} us ({count} times)", time.as_secs_f64() * 1e6 / count as f64);
+}
+
+fn updates() {
+    let tasks = names(200);
+    let records: Vec<Record> = (0..3000).flat_map(|n| tasks.iter().map(move |t| record(t, n))).collect();
+    let mut model = WorkflowModel::new();
+    let start = Instant::now();
+    records.iter().for_each(|r| model.update(r, Timestamp::MAX));
+    print("update", start.elapsed(), records.len() as u64);
+    let start = Instant::now();
+    for batch in records.chunks(100) {
+        batch.iter().for_each(|r| model.update(r, Timestamp::MAX));
+        black_box(model.snapshot());
+    }
+    print("update, 100 tasks per snapshot, the former one alive", start.elapsed(), records.len() as u64);
+}
+
+fn cold() {
+    let tasks = names(200);
+    for (samples, what) in [(128, "128 samples"), (1000, "1,000 samples")] {
+        let mut model = told(&tasks, samples);
+        let slas = [Sla::MEDIAN, Sla::P95];
+        for (kind, memory_mb) in [("exact", 1769), ("memory-normalised", 900)] {
+            let mut times = Vec::new();
+            for n in 0..COLD_ROUNDS {
+                let task = &tasks[(n % 200) as usize];
+                let (record, query) = (record(task, samples * 3 + n * 3 + 2), query(task, memory_mb, 10_000));
+                let start = Instant::now();
+                model.update(&record, Timestamp::MAX);
+                black_box(model.snapshot().predict(&query, &slas));
+                times.push(start.elapsed());
+            }
+            times.sort_unstable();
+            let median = times[times.len() / 2];
+            print(&format!("cold {kind}: update, snapshot, p50 + p95, {what}, median"), median, 1);
+        }
+    }
+}
+
+fn warm() {
+    let tasks = names(200);
+    let predictor = told(&tasks, 128).snapshot();
+    for (what, memory_mb, slas) in [
+        ("warm exact, p50", 1769, vec![Sla::MEDIAN]),
+        ("warm exact, p50 + p95", 1769, vec![Sla::MEDIAN, Sla::P95]),
+        ("warm memory-normalised, p50 + p95", 900, vec![Sla::MEDIAN, Sla::P95]),
+    ] {
+        let queries: Vec<Query> = tasks.iter().map(|task| query(task, memory_mb, 10_000)).collect();
+        let start = Instant::now();
+        queries.iter().for_each(|query| drop(predictor.predict(query, &slas)));
+        print(&format!("first question, {}", &what[5..]), start.elapsed(), queries.len() as u64);
+        let start = Instant::now();
+        for query in queries.iter().cycle().take(PREDICTIONS) {
+            black_box(predictor.predict(black_box(query), &slas));
+        }
+        print(what, start.elapsed(), PREDICTIONS as u64);
+    }
+}
+
+fn many_tasks() {
+    let tasks = names(65_536);
+    let mut model = told(&tasks, 1);
+    let start = Instant::now();
+    black_box(model.snapshot());
+    print("first snapshot of 65,536 tasks", start.elapsed(), 1);
+    let (mut held, mut time) = (model.snapshot(), Duration::ZERO);
+    for n in 0..COLD_ROUNDS {
+        let record = record(&tasks[(n * 31 % 65_536) as usize], n);
+        let start = Instant::now();
+        model.update(&record, Timestamp::MAX);
+        let next = model.snapshot();
+        time += start.elapsed();
+        held = next;
+    }
+    black_box(held);
+    print("update and snapshot of 65,536 tasks, one changed", time, COLD_ROUNDS);
+}
+
+/// Asks every kind of question, so that every curve is fitted.
+fn ask_everything(predictor: &Predictor, tasks: &[TaskName]) {
+    for task in tasks {
+        for memory_mb in [MEMORY_MB[0], MEMORY_MB[1], MEMORY_MB[2], 900] {
+            black_box(predictor.predict(&query(task, memory_mb, 10_000), &[Sla::MEDIAN]));
+        }
+        let output = Query::OutputSize { task: task.clone(), input_bytes: 10_000 };
+        black_box(predictor.predict(&output, &[Sla::MEDIAN]));
+    }
+}
+
+fn memory() {
+    for (tasks, samples) in [(1000, 1000), (2, 1_000_000)] {
+        let names = names(tasks);
+        let before = IN_USE.load(Ordering::Relaxed);
+        let mut model = told(&names, samples);
+        let keys = (tasks * 3) as usize;
+        let measured = (IN_USE.load(Ordering::Relaxed) - before) / keys;
+        let predictor = model.snapshot();
+        ask_everything(&predictor, &names);
+        let fitted = (IN_USE.load(Ordering::Relaxed) - before) / keys;
+        println!(
+            "memory per (task, config) with {samples} samples: {measured} bytes, with every curve {fitted}"
+        );
+    }
+}
+
+fn download() {
+    let tasks = names(1000);
+    let mut model = told(&tasks, 1000);
+    let predictor = model.snapshot();
+    for what in ["fits included", "again"] {
+        let start = Instant::now();
+        let packed = postcard::to_stdvec(&*predictor).expect("a predictor is plain data");
+        let (time, per_key) = (start.elapsed(), packed.len() / 3000);
+        println!("download of 1,000 tasks x 3 configs, {what}: {time:.0?}, {per_key} bytes per key");
+    }
+    let start = Instant::now();
+    let stored = postcard::to_stdvec(&model).expect("a model is plain data");
+    println!("model stored: {:.0?}, {} bytes per key", start.elapsed(), stored.len() / 3000);
+    let start = Instant::now();
+    black_box(postcard::from_bytes::<WorkflowModel>(&stored).expect("it was just stored"));
+    println!("model read: {:.0?}", start.elapsed());
+}
+
+fn main() {
+    updates();
+    cold();
+    warm();
+    many_tasks();
+    memory();
+    download();
+}
