@@ -1,7 +1,8 @@
 //! The start: bring models and runs back from the store.
 //!
-//! Models: the last checkpoint, then every raw batch after it, in order; nothing is fitted. Runs that have not
-//! ended: all their events, then new leases for everybody, because heartbeats of the meantime are not known.
+//! Models: the last checkpoint, then every raw batch after it, in order; nothing is fitted. Runs that have
+//! not ended: all their events, then new leases for everybody, because heartbeats of the meantime are not
+//! known.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -1,11 +1,11 @@
 //! The learner: the one thread that has the mutable models.
 //!
 //! It gets batches only after they are durable, so a model never contains what the disk does not have. It
-//! takes all lessons that wait, updates, swaps the new world in, and then answers the batches, so that whoever
-//! reads after the answer sees an epoch at least as young. It fits nothing: a snapshot shares the measurements
-//! with the model, and the first question that needs a curve fits it, so that a batch over a thousand tasks
-//! costs its updates and no more. It has a thread of its own so that neither the operations of runs, which
-//! share the writer, nor any read waits for it.
+//! takes all lessons that wait, updates, swaps the new world in, and then answers the batches, so that
+//! whoever reads after the answer sees an epoch at least as young. It fits nothing: a snapshot shares the
+//! measurements with the model, and the first question that needs a curve fits it, so that a batch over a
+//! thousand tasks costs its updates and no more. It has a thread of its own so that neither the operations
+//! of runs, which share the writer, nor any read waits for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
