@@ -14,11 +14,13 @@
 //! Units: times in ms (histograms and sums: microseconds), sizes in bytes, memory in MB.
 
 pub mod backtest;
+mod cells;
 mod config;
 mod curve;
 mod drift;
 mod histogram;
 mod local;
+mod mixture;
 mod model;
 mod moments;
 mod pooled;
@@ -26,6 +28,7 @@ mod predictor;
 mod quantile;
 mod report;
 mod ring;
+mod scaled;
 mod series;
 mod shape;
 mod size;

@@ -10,12 +10,12 @@ use foresail_schemas::prediction::{Basis, Prediction, Unit};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ByConfig, ConfigKey};
-use crate::curve::{Ask, Curve, OFFSET_BYTES, OFFSET_MS, Setup, choose, recent_points, weigh};
-use crate::local::{Local, Reach};
+use crate::curve::{Ask, Curve, OFFSET_BYTES, OFFSET_MS, Setup, recent_points, weigh};
 use crate::report::ConfigHistory;
 use crate::ring::Sample;
+use crate::scaled::Scaled;
 use crate::series::Series;
-use crate::shape::{Belief, Evidence, Pool, Shape};
+use crate::shape::{Belief, Evidence, Pool};
 use crate::size::Point;
 
 /// Samples of the same config from which on they alone answer.
@@ -27,16 +27,9 @@ const OWN_REACH: f64 = 0.1;
 pub const POOLED_SAMPLES_MAX: usize = 512;
 /// Histories from this many samples on give the quantiles beyond the ring.
 const TAIL_SAMPLES_MIN: u64 = 512;
-/// Distinct shares from which on a task's shape needs no other tasks; below, a changed pool fits the task
-/// again.
-pub const OWN_SHAPE_SHARES_MIN: usize = 4;
 /// Standard deviation of log residuals of times and of output sizes expected before anything is seen.
-const SPREAD_TIME: f64 = 0.1;
+pub const SPREAD_TIME: f64 = 0.1;
 const SPREAD_OUTPUT: f64 = 0.02;
-/// Log error of the shape between observed shares.
-const SHARE_MISFIT: f64 = 0.03;
-/// Log distance to the nearest observed share at which that error is complete.
-const SHARE_REACH: f64 = 0.35;
 
 /// The measurements of one task.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -90,7 +83,7 @@ impl TaskModel {
         }
         TaskPredictor {
             samples: self.samples,
-            scaled: Scaled::fit(prepared, pool, self.samples),
+            scaled: Scaled::fit(&prepared.shared, &prepared.evidence, pool, self.samples),
             output: self.output_curve(),
             configs,
         }
@@ -139,7 +132,7 @@ impl Prepared {
 
     /// Whether the fit depends on the pool.
     pub fn leans_on_pool(&self) -> bool {
-        self.evidence.shares.len() < OWN_SHAPE_SHARES_MIN
+        self.evidence.leans_on_pool()
     }
 }
 
@@ -207,67 +200,3 @@ impl TaskPredictor {
         curve.samples >= EXACT_SAMPLES_MIN && (curve.distance(size) <= OWN_REACH || !others_reach())
     }
 }
-
-/// The curve over all configs at the level where the shape's factor is 1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Scaled {
-    /// The resource shape.
-    pub shape: Shape,
-    /// The size curve.
-    pub curve: Curve,
-    local: Option<Local>,
-    share_min: f64,
-    share_max: f64,
-}
-
-impl Scaled {
-    fn fit(prepared: &Prepared, pool: &Pool, samples: u64) -> Option<Self> {
-        let shape = Shape::new(&prepared.evidence, if prepared.leans_on_pool() { pool } else { &NO_POOL });
-        let level = |(share, p): &(f64, Point), correction: f64| Point {
-            value: p.value / shape.factor(*share).0 / correction.exp(),
-            ..*p
-        };
-        let setup = Setup { spread: SPREAD_TIME, tail: None, samples };
-        let first: Vec<Point> = prepared.shared.iter().map(|shared| level(shared, 0.0)).collect();
-        if first.is_empty() {
-            return None;
-        }
-        let choice = choose(&first);
-        let (share_min, share_max) = prepared
-            .points
-            .iter()
-            .fold((f64::MAX, 0.0_f64), |(lo, hi), (key, _)| (lo.min(key.share()), hi.max(key.share())));
-        if share_min == share_max {
-            let curve = Curve::with_choice(&first, &choice, &setup);
-            return Some(Self { shape, curve, local: None, share_min, share_max });
-        }
-        let residual = |(shared, p): (&(f64, Point), &Point)| {
-            (shared.0.ln(), (p.value / choice.model.at(p.size)).ln(), p.weight)
-        };
-        let mut residuals: Vec<_> = prepared.shared.iter().zip(&first).map(residual).collect();
-        let local = Local::fit(&mut residuals, SHARE_MISFIT, Reach::Between);
-        let correction = |share: f64| local.as_ref().map_or(0.0, |l| l.at(share.ln()).0);
-        let second: Vec<Point> =
-            prepared.shared.iter().map(|shared| level(shared, correction(shared.0))).collect();
-        let curve = Curve::with_choice(&second, &choice.again(&second), &setup);
-        Some(Self { shape, curve, local, share_min, share_max })
-    }
-
-    /// The factor on the curve at `share`, and the standard deviation of its logarithm.
-    pub fn factor(&self, share: f64) -> (f64, f64) {
-        let (factor, sigma) = self.shape.factor(share);
-        let Some(local) = &self.local else { return (factor, sigma) };
-        let (correction, distance) = local.at(share.ln());
-        let misfit = SHARE_MISFIT.hypot(sigma) * (distance / SHARE_REACH).min(1.0);
-        (factor * correction.exp(), misfit)
-    }
-
-    fn predict(&self, share: f64, size: f64, slas: &[Sla]) -> Prediction {
-        let (scale, sigma) = self.factor(share);
-        let extrapolated = share < self.share_min || share > self.share_max;
-        let (unit, basis) = (Unit::Ms, Basis::MemoryNormalised);
-        self.curve.answer(&Ask { size, scale, sigma, offset: OFFSET_MS, unit, basis, extrapolated }, slas)
-    }
-}
-
-static NO_POOL: std::sync::LazyLock<Pool> = std::sync::LazyLock::new(Pool::default);
