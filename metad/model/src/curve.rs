@@ -15,7 +15,7 @@ use crate::mixture::{Fitted, Mixture};
 use crate::quantile::Table;
 use crate::ring::{Ring, Sample};
 use crate::size::Point;
-use crate::stats::{Weighted, plain_median};
+use crate::stats::{Weighted, median, plain_median};
 
 /// Offset of times in ms while they are fitted: the resolution of the histograms.
 pub const OFFSET_MS: f64 = 0.001;
@@ -195,5 +195,8 @@ fn left_out(data: &Cells, fitted: &Fitted) -> Vec<Weighted> {
             residuals.push((value - fitted.without(data, cell, place), *weight));
         }
     }
+    // Medians are the model's; what it misses in the middle of one size is no reason to move another.
+    let middle = median(&mut residuals);
+    residuals.iter_mut().for_each(|r| r.0 -= middle);
     residuals
 }
