@@ -9,27 +9,20 @@ use foresail_schemas::Sla;
 use foresail_schemas::prediction::{Basis, Prediction, Unit};
 use serde::{Deserialize, Serialize};
 
+use crate::cells::{Cells, Grid, SAME};
 use crate::drift;
-use crate::local::{Local, Reach, SAME};
+use crate::mixture::{Fitted, Mixture};
 use crate::quantile::Table;
 use crate::ring::{Ring, Sample};
-use crate::size::{Point, SizeModel, spread};
-use crate::stats::{Weighted, plain_median};
+use crate::size::Point;
+use crate::stats::{Weighted, median, plain_median};
 
 /// Offset of times in ms while they are fitted: the resolution of the histograms.
 pub const OFFSET_MS: f64 = 0.001;
 /// Offset of sizes in bytes while they are fitted.
 pub const OFFSET_BYTES: f64 = 1.0;
-/// Correlation of value with size from which on the line is trusted outside the observed sizes.
-pub const CORRELATION_MIN: f64 = 0.75;
 /// A sample weighs half as much when this many newer ones are there.
 const HALF_LIFE_SAMPLES: f64 = 96.0;
-/// Most points that the cross-validation looks at.
-const VALIDATION_POINTS_MAX: usize = 64;
-/// Parts of the cross-validation.
-const FOLDS: usize = 5;
-/// A more flexible model must have at most this part of the simpler one's error.
-const PARSIMONY: f64 = 0.95;
 /// Log error per unit of log distance outside the observed sizes.
 const BEYOND_SIGMA: f64 = 0.15;
 /// Largest log distance that widens further.
@@ -40,9 +33,7 @@ const LOG_RATIO_MAX: f64 = 200.0;
 /// A curve.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
-    inside: SizeModel,
-    outside: Option<SizeModel>,
-    local: Option<Local>,
+    model: Mixture,
     table: Table,
     /// Smallest size observed.
     pub size_min: f64,
@@ -108,48 +99,46 @@ pub fn weigh(points: &mut [Point]) {
 impl Curve {
     /// Fits a curve to points in any order; nothing where there are none.
     pub fn fit(points: &[Point], setup: &Setup) -> Option<Self> {
-        (!points.is_empty()).then(|| Self::with_choice(points, &choose(points), setup))
+        if points.is_empty() {
+            return None;
+        }
+        let grid = Grid::new(points);
+        let ln_values: Vec<f64> = points.iter().map(|p| p.value.ln()).collect();
+        let data = grid.cells(&ln_values, points);
+        let fitted = Fitted::new(&grid, &data);
+        Some(Self::of(points, &grid, &data, fitted, setup))
     }
 
-    /// Fits the curve of a size model that was chosen before.
-    pub fn with_choice(points: &[Point], choice: &Choice, setup: &Setup) -> Self {
+    /// The curve of a mixture that was fitted before.
+    pub fn of(points: &[Point], grid: &Grid, data: &Cells, fitted: Fitted, setup: &Setup) -> Self {
         let (size_min, size_max) =
             points.iter().fold((f64::MAX, 0.0_f64), |(lo, hi), p| (lo.min(p.size), hi.max(p.size)));
-        let reach = if choice.interpolate { Reach::Between } else { Reach::Exact };
-        let residuals = log_residuals(points, &choice.model);
-        let ln_sizes = ln_sizes(points);
-        let local = local(&ln_sizes, points, &residuals, reach);
-        let steady = matches!(choice.model, SizeModel::Constant { .. }) && local.is_none();
-        let middle = choice.model.at(0.0);
+        let middle = fitted.mixture.at(0.0).exp();
+        let steady = fitted.mixture.is_constant();
         let tail = setup.tail.filter(|_| steady).map(|t| move |q: f64| (t(q) / middle).ln());
-        let mut residuals = left_out(points, &ln_sizes, &residuals, choice, local.as_ref());
+        let mut residuals = left_out(data, &fitted);
         let table = Table::new(&mut residuals, setup.spread, tail.as_ref().map(|t| t as &dyn Fn(f64) -> f64));
         let mut sizes: Vec<f64> = points.iter().map(|p| p.size).collect();
-        Self {
-            inside: choice.model,
-            outside: choice.outside,
-            local,
-            table,
-            size_min,
-            size_max,
-            size_median: plain_median(&mut sizes),
-            samples: setup.samples.max(points.len() as u64),
-        }
+        let size_median = if grid.len() == 1 { sizes[0] } else { plain_median(&mut sizes) };
+        let samples = setup.samples.max(points.len() as u64);
+        Self { model: fitted.mixture, table, size_min, size_max, size_median, samples }
     }
 
     /// The middle at `size`, offset included, and the log error that its distance from the observed sizes
     /// adds.
     pub fn middle(&self, size: f64) -> (f64, f64) {
         let nearest = size.clamp(self.size_min, self.size_max);
-        let distance = if nearest == size { 0.0 } else { self.distance(size).min(BEYOND_MAX) };
+        if nearest == size {
+            return (self.model.at(size).exp(), 0.0);
+        }
+        let distance = self.distance(size).min(BEYOND_MAX);
         let beyond = BEYOND_SIGMA * distance;
         // At a size that is all but the last one observed the samples there say more than the line.
-        if let Some(line) = self.outside.filter(|_| distance > SAME) {
-            return (line.at(size), beyond);
+        let line = if size > nearest { self.model.outside() } else { self.model.below() };
+        match line.filter(|_| distance > SAME) {
+            Some(line) => (line.at(size), beyond),
+            None => (self.model.at(nearest).exp(), beyond),
         }
-        let correction = self.local.as_ref().map_or(0.0, |local| local.at(nearest.ln_1p()).0);
-        let middle = self.inside.at(nearest);
-        (if correction == 0.0 { middle } else { middle * correction.exp() }, beyond)
     }
 
     /// Log distance of `size` from the observed sizes, 0 within them.
@@ -163,7 +152,7 @@ impl Curve {
         let (middle, beyond) = self.middle(ask.size);
         let sigma = if beyond > 0.0 { ask.sigma.hypot(beyond) } else { ask.sigma };
         let middle = middle * ask.scale;
-        let value = |ratio: f64| (middle * ratio - ask.offset).clamp(0.0, f64::MAX);
+        let value = |ratio: f64| tidy((middle * ratio - ask.offset).clamp(0.0, f64::MAX), ask.unit);
         let at = |q: f64| value(self.table.at(q, sigma).clamp(-LOG_RATIO_MAX, LOG_RATIO_MAX).exp());
         let (mut values, mut interval) = (BTreeMap::new(), BTreeMap::new());
         for sla in slas {
@@ -188,145 +177,26 @@ impl Curve {
     }
 }
 
-/// The size model that was chosen.
-pub struct Choice {
-    /// Inside the observed sizes.
-    pub model: SizeModel,
-    outside: Option<SizeModel>,
-    interpolate: bool,
-}
-
-impl Choice {
-    /// The same kind of model, fitted to points that were corrected since the choice.
-    pub fn again(&self, points: &[Point]) -> Self {
-        let line = || SizeModel::affine_by_linfa(points).map(|(line, _)| line);
-        let model = match self.model {
-            SizeModel::Constant { .. } => SizeModel::constant(points),
-            SizeModel::Affine { .. } => line().unwrap_or(self.model),
-            SizeModel::Power { .. } => SizeModel::power(points).unwrap_or(self.model),
-        };
-        Self { model, outside: self.outside.and_then(|_| line()), interpolate: self.interpolate }
+/// Whole bytes, and times without the last digits, which are rounding errors of logarithms: where all
+/// measurements are alike, their value is the answer.
+fn tidy(value: f64, unit: Unit) -> f64 {
+    match unit {
+        Unit::Bytes => value.round(),
+        Unit::Ms if value < 1e6 => (value * 1e6).round() / 1e6,
+        Unit::Ms => value,
     }
-}
-
-/// The size models in question, simplest first, each without and then with interpolated corrections.
-const CANDIDATES: usize = 6;
-
-/// Constant, affine, power law.
-fn candidates(points: &[Point]) -> Option<[SizeModel; CANDIDATES / 2]> {
-    let power = SizeModel::power(points)?;
-    Some([SizeModel::constant(points), SizeModel::affine(points, power)?, power])
-}
-
-/// Chooses by cross-validation over sizes. Source: M. Stone, "Cross-validatory choice", JRSS B 36, 1974.
-pub fn choose(points: &[Point]) -> Choice {
-    let constant = Choice { model: SizeModel::constant(points), outside: None, interpolate: false };
-    if !spread(points) {
-        return constant;
-    }
-    let Some((line, correlation)) = SizeModel::affine_by_linfa(points) else { return constant };
-    let outside = (correlation >= CORRELATION_MIN).then_some(line);
-    let folds = folds(points);
-    if folds.len() < 3 {
-        return Choice { model: outside.unwrap_or(constant.model), outside, interpolate: false };
-    }
-    let errors = errors(&folds);
-    let mut best = 0;
-    for place in 1..CANDIDATES {
-        if errors[place] < errors[best] * PARSIMONY {
-            best = place;
-        }
-    }
-    let model = match best % (CANDIDATES / 2) {
-        0 => constant.model,
-        // The line of the answer is the one `linfa` solved; it differs from the closed form by rounding only.
-        1 => line,
-        _ => SizeModel::power(points).unwrap_or(line),
-    };
-    Choice { model, outside, interpolate: best >= CANDIDATES / 2 }
-}
-
-/// Points in parts of whole sizes, so that a part's sizes are new to the others.
-fn folds(points: &[Point]) -> Vec<Vec<Point>> {
-    let mut sorted = points.to_vec();
-    sorted.sort_by(|a, b| a.size.total_cmp(&b.size).then(a.value.total_cmp(&b.value)));
-    // Evenly over sizes and, within a size, over values.
-    let step = sorted.len().div_ceil(VALIDATION_POINTS_MAX);
-    let thinned: Vec<Point> = sorted.into_iter().skip(step / 2).step_by(step).collect();
-    let groups: Vec<&[Point]> = thinned.chunk_by(|a, b| a.size == b.size).collect();
-    let mut folds = vec![Vec::new(); FOLDS.min(groups.len())];
-    let count = folds.len();
-    groups.iter().enumerate().for_each(|(n, group)| folds[n % count].extend_from_slice(group));
-    folds
-}
-
-/// Sum of absolute log errors per candidate, each at most 1 so that outliers do not decide.
-fn errors(folds: &[Vec<Point>]) -> [f64; CANDIDATES] {
-    let mut errors = [0.0; CANDIDATES];
-    for (left_out, fold) in folds.iter().enumerate() {
-        let others = folds.iter().enumerate().filter(|(n, _)| *n != left_out);
-        let mut rest: Vec<Point> = others.flat_map(|(_, f)| f.iter().copied()).collect();
-        rest.sort_by(|a, b| a.size.total_cmp(&b.size));
-        let Some(models) = candidates(&rest) else {
-            errors[1..].fill(f64::INFINITY);
-            return errors;
-        };
-        let (rest_sizes, fold_sizes) = (ln_sizes(&rest), ln_sizes(fold));
-        for (place, model) in models.iter().enumerate() {
-            let local = local(&rest_sizes, &rest, &log_residuals(&rest, model), Reach::Between);
-            let interpolated = place + CANDIDATES / 2;
-            if local.is_none() {
-                errors[interpolated] = f64::INFINITY;
-            }
-            for ((point, residual), ln_size) in fold.iter().zip(log_residuals(fold, model)).zip(&fold_sizes) {
-                errors[place] += point.weight * residual.abs().min(1.0);
-                if let Some(local) = &local {
-                    errors[interpolated] += point.weight * (residual - local.at(*ln_size).0).abs().min(1.0);
-                }
-            }
-        }
-    }
-    errors
-}
-
-fn ln_sizes(points: &[Point]) -> Vec<f64> {
-    points.iter().map(|p| p.size.ln_1p()).collect()
-}
-
-fn log_residuals(points: &[Point], model: &SizeModel) -> Vec<f64> {
-    points.iter().map(|p| (p.value / model.at(p.size)).ln()).collect()
-}
-
-/// Corrections at sizes that were seen more than once.
-fn local(ln_sizes: &[f64], points: &[Point], residuals: &[f64], reach: Reach) -> Option<Local> {
-    if points.iter().all(|p| p.size == points[0].size) {
-        return None;
-    }
-    let residual = |((size, r), p): ((&f64, &f64), &Point)| (*size, *r, p.weight);
-    let mut placed: Vec<_> = ln_sizes.iter().zip(residuals).zip(points).map(residual).collect();
-    Local::fit(&mut placed, 0.0, reach)
 }
 
 /// Log residuals, as if each point had not been in the fit.
-///
-/// In-sample residuals are divided by 1 - leverage. Source: D. M. Allen, "The relationship between variable
-/// selection and data augmentation and a method for prediction", Technometrics 16, 1974 (PRESS).
-fn left_out(
-    points: &[Point],
-    logs: &[f64],
-    residuals: &[f64],
-    choice: &Choice,
-    local: Option<&Local>,
-) -> Vec<Weighted> {
-    let slope = !matches!(choice.model, SizeModel::Constant { .. });
-    let n = points.len() as f64;
-    let mean = logs.iter().sum::<f64>() / n;
-    let spread: f64 = logs.iter().map(|u| (u - mean).powi(2)).sum();
-    let residual = |((p, r), u): ((&Point, &f64), &f64)| {
-        let correction = local.map_or(0.0, |l| l.at(*u).0);
-        let leverage =
-            if slope && spread > 0.0 { (1.0 / n + (u - mean).powi(2) / spread).min(0.5) } else { 0.0 };
-        ((r - correction) / (1.0 - leverage), p.weight)
-    };
-    points.iter().zip(residuals).zip(logs).map(residual).collect()
+fn left_out(data: &Cells, fitted: &Fitted) -> Vec<Weighted> {
+    let mut residuals = Vec::new();
+    for cell in 0..data.cells.len() {
+        for (place, (value, weight)) in data.members(cell).iter().enumerate() {
+            residuals.push((value - fitted.without(data, cell, place), *weight));
+        }
+    }
+    // Medians are the model's; what it misses in the middle of one size is no reason to move another.
+    let middle = median(&mut residuals);
+    residuals.iter_mut().for_each(|r| r.0 -= middle);
+    residuals
 }

@@ -7,7 +7,8 @@
 //! for a change, and splits only between different times, because measurements of the same time have no
 //! order.
 
-use crate::size::{Point, SizeModel};
+use crate::cells::Grid;
+use crate::size::{Point, PowerLaw, spread};
 use crate::stats::{Weighted, median};
 
 /// Fewest samples on either side of a change point.
@@ -111,8 +112,12 @@ fn cells(points: &[Point]) -> Vec<Vec<usize>> {
 /// Log residuals of the size model, less their median in the same cell: where the model is wrong at a size,
 /// it is wrong alike before and after.
 fn residuals(points: &[Point], cells: &[Vec<usize>]) -> Vec<f64> {
-    let model = SizeModel::robust(points);
-    let mut residuals: Vec<f64> = points.iter().map(|p| (p.value / model.at(p.size)).ln()).collect();
+    let mut residuals: Vec<f64> = points.iter().map(|p| p.value.ln()).collect();
+    let grid = Grid::new(points);
+    if spread(&grid) {
+        let law = PowerLaw::fit(&grid.ln_sizes, &grid.cells(&residuals, points).cells).law;
+        residuals.iter_mut().zip(points).for_each(|(r, p)| *r -= law.at(p.size.ln_1p()));
+    }
     for cell in cells {
         let middle = median_of(cell.iter().map(|place| residuals[*place]));
         cell.iter().for_each(|place| residuals[*place] -= middle);

@@ -17,12 +17,14 @@
 
 mod answers;
 pub mod backtest;
+mod cells;
 mod config;
 mod curve;
 mod drift;
 mod histogram;
 mod local;
 mod memo;
+mod mixture;
 mod model;
 mod moments;
 mod pool;

@@ -49,9 +49,26 @@ impl Sample {
         (self.value_ms * 1000.0).round() as u64
     }
 
+    /// The contents as a number that looks random. Source: the finaliser of SplitMix64 (Steele, Lea and Flood,
+    /// 2014).
+    fn mixed(&self) -> u64 {
+        let fields = [self.size_bytes, self.output.map_or(0, NonZeroU64::get), self.value_ms.to_bits()];
+        fields.into_iter().fold(0, |mixed: u64, field| {
+            let mut z = (mixed ^ field).wrapping_add(0x9e37_79b9_7f4a_7c15);
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        })
+    }
+
     fn order(&self, other: &Self) -> Ordering {
-        (self.at_us, self.size_bytes, self.output)
-            .cmp(&(other.at_us, other.size_bytes, other.output))
+        let contents = |s: &Self| (s.size_bytes, s.output);
+        // Samples of one time stand in an order that their contents decide but do not lean towards: sorted by
+        // size or time, the ring would keep the largest of them only.
+        self.at_us
+            .cmp(&other.at_us)
+            .then_with(|| self.mixed().cmp(&other.mixed()))
+            .then_with(|| contents(self).cmp(&contents(other)))
             .then(self.value_ms.total_cmp(&other.value_ms))
     }
 }
@@ -131,8 +148,17 @@ mod tests {
         (0..400).for_each(|n| up.push(sample(n)));
         (0..400).rev().for_each(|n| down.push(sample(n)));
         assert_eq!(up, down);
-        let sizes: Vec<u64> = up.iter().map(|s| s.size_bytes).collect();
+        let mut sizes: Vec<u64> = up.iter().map(|s| s.size_bytes).collect();
+        sizes.sort_unstable();
         assert_eq!(sizes, (400 - RING_SAMPLES as u64..400).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn samples_of_one_time_stay_without_regard_to_their_values() {
+        let mut ring = Ring::default();
+        (0..4000).for_each(|n| ring.push(Sample::new(0, 0, f64::from(n), None)));
+        let middle = ring.iter().map(|s| s.value_ms).sum::<f64>() / RING_SAMPLES as f64;
+        assert!((1600.0..2400.0).contains(&middle), "the kept ones are {middle} in the mean of 0 to 3999");
     }
 
     #[test]

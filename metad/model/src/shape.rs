@@ -57,6 +57,10 @@ const SIZE_CELL: f64 = 0.1;
 /// Resolution of pooled beliefs.
 const BELIEF_UNITS: f64 = 1024.0;
 
+/// Distinct shares from which on a task's shape needs no other tasks; below, a changed pool fits the task
+/// again.
+const OWN_SHARES_MIN: usize = 4;
+
 /// f at `share`; larger is slower, 1 at share 1 where cap is at least 1.
 pub fn slowdown(serial: f64, cap: f64, share: f64) -> f64 {
     serial + (1.0 - serial) / share.min(cap)
@@ -144,6 +148,11 @@ impl Evidence {
             let posterior = self.posterior(&default_prior());
             posterior.iter().map(|p| (p * BELIEF_UNITS).round() as u16).collect()
         })
+    }
+
+    /// Whether other tasks help: beyond some shares a task's own measurements say it all.
+    pub fn leans_on_pool(&self) -> bool {
+        self.shares.len() < OWN_SHARES_MIN
     }
 
     fn posterior(&self, prior: &[f64]) -> Vec<f64> {

@@ -85,6 +85,11 @@ pub fn student_quantile(q: f64, freedom: f64) -> f64 {
 /// Weighted median: the middle of the values at which half of the weight lies on either side.
 pub fn median(values: &mut [Weighted]) -> f64 {
     values.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    sorted_median(values)
+}
+
+/// [`median`] of values in ascending order.
+pub fn sorted_median(values: &[Weighted]) -> f64 {
     let half = values.iter().map(|v| v.1).sum::<f64>() / 2.0;
     let mut below = 0.0;
     for (place, (value, weight)) in values.iter().enumerate() {

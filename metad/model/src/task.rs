@@ -27,9 +27,6 @@ pub const EXACT_SAMPLES_MIN: u64 = 5;
 pub const POOLED_SAMPLES_MAX: usize = 512;
 /// Histories from this many samples on give the quantiles beyond the ring.
 const TAIL_SAMPLES_MIN: u64 = 512;
-/// Distinct shares from which on a task's shape needs no other tasks; below, a changed pool fits the task
-/// again.
-pub const OWN_SHAPE_SHARES_MIN: usize = 4;
 /// Standard deviation of log residuals of output sizes expected before anything is seen.
 const SPREAD_OUTPUT: f64 = 0.02;
 
@@ -215,7 +212,7 @@ impl TaskModel {
 
 impl Told {
     fn new(evidence: &Evidence) -> Self {
-        Self { belief: evidence.belief(), leans_on_pool: evidence.shares.len() < OWN_SHAPE_SHARES_MIN }
+        Self { belief: evidence.belief(), leans_on_pool: evidence.leans_on_pool() }
     }
 }
 

@@ -20,7 +20,7 @@ pub fn judge_model(table: &Table, split: &Split, board: &mut Board) {
     let name = |place| TaskName::new(format!("t{place}")).expect("a letter and digits are a legal name");
     let names: Vec<TaskName> = (0..table.tasks.len()).map(name).collect();
     let mut base: Option<(Arc<Vec<usize>>, WorkflowModel)> = None;
-    for trial in &split.trials {
+    for (turn, trial) in split.trials.iter().enumerate() {
         let former = base.take().filter(|(rows, _)| Arc::ptr_eq(rows, &trial.base));
         let known = former.unwrap_or_else(|| {
             let mut model = WorkflowModel::new();
@@ -39,7 +39,7 @@ pub fn judge_model(table: &Table, split: &Split, board: &mut Board) {
             let answer =
                 answers.entry(case.cell()).or_insert_with(|| ask(&predictor, table.quantity, &names, case));
             if let Some(values) = answer {
-                board.add(&table.tasks[case.task], values, case.value);
+                board.add(&table.tasks[case.task], (turn, case.question()), values, case.value);
             }
         }
     }

@@ -81,7 +81,7 @@ pub enum Protocol {
     /// predicted.
     Joint(usize),
     /// `extrapolate`: the largest inputs are predicted from smaller ones. Rows of runs named `train...` and
-    /// `test` are learned and predicted as named, the six smallest of the former only.
+    /// `test` are learned and predicted as named, six of the former only, spread over their sizes.
     Extrapolate,
     /// `next-run`: every run is predicted from the runs before it.
     NextRun,
@@ -266,9 +266,14 @@ impl Case {
         (self.memory_mb, (self.share * 1000.0).round() as u64)
     }
 
-    /// Key of the question it answers.
-    fn cell(&self) -> (usize, (u32, u64), u64) {
-        (self.task, self.config(), self.input_bytes)
+    /// The config and size that it answers for.
+    fn question(&self) -> score::Question {
+        (self.config(), self.input_bytes)
+    }
+
+    /// The same with its task.
+    fn cell(&self) -> (usize, score::Question) {
+        (self.task, self.question())
     }
 }
 

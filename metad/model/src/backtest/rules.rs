@@ -19,7 +19,7 @@ const VALUE_MIN: f64 = 1e-3;
 
 /// Asks a rule about every trial.
 pub fn judge_rule(table: &Table, split: &Split, method: Method, board: &mut Board) {
-    for trial in &split.trials {
+    for (turn, trial) in split.trials.iter().enumerate() {
         let mut rows: BTreeMap<usize, Vec<&Case>> = BTreeMap::new();
         for place in &trial.learn {
             let case = &table.cases[*place];
@@ -38,7 +38,7 @@ pub fn judge_rule(table: &Table, split: &Split, method: Method, board: &mut Boar
             let middle = *answers.entry(case.cell()).or_insert_with(|| rule.at(known, case));
             let mut values = ratios.map(|ratio| middle * ratio);
             values[0] = middle;
-            board.add(&table.tasks[case.task], &values, case.value);
+            board.add(&table.tasks[case.task], (turn, case.question()), &values, case.value);
         }
     }
 }

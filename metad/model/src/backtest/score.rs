@@ -11,6 +11,9 @@ use super::{Method, QUANTILES};
 /// truth of zero has an error.
 const TRUTH_MIN: f64 = 1e-3;
 
+/// Config and size that were asked about.
+pub type Question = ((u32, u64), u64);
+
 /// The score of one method.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Score {
@@ -22,6 +25,9 @@ pub struct Score {
     pub mdape_percent: f64,
     /// Mean absolute percentage error of the predicted median.
     pub mape_percent: f64,
+    /// Median absolute percentage error against the measured median of each (config, size): the error
+    /// without the scatter of single measurements, which no prediction can follow.
+    pub mdape_of_medians_percent: f64,
     /// Mean pinball loss per quantile, in ms (in bytes for output sizes).
     ///
     /// Source: R. Koenker and G. Bassett, "Regression quantiles", Econometrica 46, 1978.
@@ -52,6 +58,8 @@ pub struct Board {
 
 #[derive(Default)]
 struct Tally {
+    /// Predicted median and truths per fit and question.
+    questions: BTreeMap<(usize, Question), (f64, Vec<f64>)>,
     errors_percent: Vec<f64>,
     pinball: [f64; QUANTILES.len()],
     covered: [u64; QUANTILES.len()],
@@ -63,13 +71,20 @@ impl Board {
         Self { tasks: BTreeMap::new() }
     }
 
-    /// Takes in the values predicted at [`QUANTILES`] and what was measured.
-    pub fn add(&mut self, task: &str, predicted: &[f64; QUANTILES.len()], truth: f64) {
+    /// Takes in the values predicted at [`QUANTILES`] and what was measured, with the trial and the question.
+    pub fn add(
+        &mut self,
+        task: &str,
+        asked: (usize, Question),
+        predicted: &[f64; QUANTILES.len()],
+        truth: f64,
+    ) {
         if !self.tasks.contains_key(task) {
             self.tasks.insert(task.to_owned(), Tally::default());
         }
         let Some(tally) = self.tasks.get_mut(task) else { return };
-        tally.errors_percent.push(100.0 * (predicted[0] - truth).abs() / truth.max(TRUTH_MIN));
+        tally.errors_percent.push(error_percent(predicted[0], truth));
+        tally.questions.entry(asked).or_insert_with(|| (predicted[0], Vec::new())).1.push(truth);
         for (place, (sla, value)) in QUANTILES.iter().zip(predicted).enumerate() {
             let q = sla.quantile().unwrap_or(0.5);
             let above = truth - value;
@@ -82,7 +97,11 @@ impl Board {
     pub fn score(self, method: Method) -> Score {
         let mut all = Tally::default();
         let mut by_task = BTreeMap::new();
+        let mut of_medians = Vec::new();
         for (task, mut tally) in self.tasks {
+            of_medians.extend(
+                tally.questions.values_mut().map(|(found, truths)| error_percent(*found, median(truths))),
+            );
             all.errors_percent.extend(&tally.errors_percent);
             for place in 0..QUANTILES.len() {
                 all.pinball[place] += tally.pinball[place];
@@ -102,6 +121,7 @@ impl Board {
             n: all.errors_percent.len() as u64,
             mdape_percent: median(&mut all.errors_percent),
             mape_percent: mean(&all.errors_percent),
+            mdape_of_medians_percent: median(&mut of_medians),
             pinball_ms: QUANTILES.into_iter().zip(all.pinball.map(|loss| loss / n)).collect(),
             coverage: all.coverage(),
             by_task,
@@ -114,6 +134,10 @@ impl Tally {
         let n = self.errors_percent.len().max(1) as f64;
         QUANTILES.into_iter().zip(self.covered.map(|count| count as f64 / n)).collect()
     }
+}
+
+fn error_percent(predicted: f64, truth: f64) -> f64 {
+    100.0 * (predicted - truth).abs() / truth.max(TRUTH_MIN)
 }
 
 /// Median; the mean of both middles.

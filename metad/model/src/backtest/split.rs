@@ -92,6 +92,14 @@ fn thin<T: Copy>(items: &[T], most: usize) -> Vec<T> {
     (0..most).map(|n| items[n * items.len() / most]).collect()
 }
 
+/// At most `most` of sorted `items`, evenly spaced, the first and the last among them.
+fn spread_out(items: &[usize], most: usize) -> Vec<usize> {
+    if items.len() <= most {
+        return items.to_vec();
+    }
+    (0..most).map(|n| items[n * (items.len() - 1) / (most - 1)]).collect()
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Known {
     AllOthers,
@@ -187,8 +195,7 @@ fn extrapolate(table: &Table, split: &mut Split) {
             rows.iter().partition(|row| table.cases[**row].input_bytes < largest)
         } else {
             training.sort_by_key(|row| (table.cases[*row].input_bytes, *row));
-            training.truncate(TRAINING_ROWS_MAX);
-            (training, tests)
+            (spread_out(&training, TRAINING_ROWS_MAX), tests)
         };
         if learn.is_empty() {
             continue;

@@ -1,0 +1,167 @@
+//! Points of alike sizes taken together: the cells that the size models are fitted to.
+//!
+//! A cell's level is the median of its log values, so that an outlier does not move it, and models cost as
+//! much as there are sizes, not as there are samples. At most [`CELLS_MAX`] cells: beyond, neighbours join.
+
+use crate::size::Point;
+use crate::stats::{MAD, Weighted, sorted_median};
+
+/// Most cells.
+pub const CELLS_MAX: usize = 48;
+/// Sizes within this are alike (logarithmic, 0.1 %).
+pub const SAME: f64 = 0.001;
+/// A cell weighs at most as much as this many single samples: its size model does not get better with more
+/// samples of the same size.
+const WEIGHT_SAMPLES: f64 = 4.0;
+
+/// Which points belong together; the values do not matter, so it serves several fits of the same points.
+pub struct Grid {
+    /// Places of the points, in the order of their sizes.
+    order: Vec<u32>,
+    /// Where the cells start in `order`, and its length.
+    bounds: Vec<u32>,
+    /// Cell of each point.
+    pub of: Vec<u32>,
+    /// ln(1 + size) per cell.
+    pub ln_sizes: Vec<f64>,
+    /// Mean size per cell.
+    pub sizes: Vec<f64>,
+}
+
+/// The samples of one cell.
+#[derive(Debug, Clone, Copy)]
+pub struct Cell {
+    /// Median of the log values.
+    pub level: f64,
+    /// Weight in a size model.
+    pub weight: f64,
+    /// Samples.
+    pub count: f64,
+    /// Robust standard deviation of the log values.
+    pub deviation: f64,
+    /// Least log value.
+    pub least: f64,
+    /// Greatest log value.
+    pub most: f64,
+}
+
+impl Grid {
+    /// The cells of at least one point.
+    pub fn new(points: &[Point]) -> Self {
+        let mut order: Vec<u32> = (0..points.len() as u32).collect();
+        if points.iter().any(|p| p.size != points[0].size) {
+            order.sort_unstable_by(|a, b| {
+                points[*a as usize].size.total_cmp(&points[*b as usize].size).then(a.cmp(b))
+            });
+        }
+        let mut bounds = alike(points, &order);
+        if bounds.len() - 1 > CELLS_MAX {
+            let groups = bounds.len() - 1;
+            bounds = (0..=CELLS_MAX).map(|n| bounds[n * groups / CELLS_MAX]).collect();
+        }
+        let cells = bounds.len() - 1;
+        let mut grid = Self {
+            of: vec![0; points.len()],
+            ln_sizes: Vec::with_capacity(cells),
+            sizes: Vec::with_capacity(cells),
+            order,
+            bounds,
+        };
+        for cell in 0..cells {
+            let members = &grid.order[grid.bounds[cell] as usize..grid.bounds[cell + 1] as usize];
+            let total: f64 = members.iter().map(|place| points[*place as usize].size).sum();
+            members.iter().for_each(|place| grid.of[*place as usize] = cell as u32);
+            let size = total / members.len() as f64;
+            grid.sizes.push(size);
+            grid.ln_sizes.push(size.ln_1p());
+        }
+        grid
+    }
+
+    /// Number of cells, at least one.
+    pub fn len(&self) -> usize {
+        self.sizes.len()
+    }
+
+    /// The cells of log values that stand in the order of the points.
+    pub fn cells(&self, ln_values: &[f64], points: &[Point]) -> Cells {
+        let mut sorted: Vec<Weighted> = self
+            .order
+            .iter()
+            .map(|place| (ln_values[*place as usize], points[*place as usize].weight))
+            .collect();
+        let mut scratch: Vec<Weighted> = Vec::with_capacity(sorted.len());
+        let mut cells = Vec::with_capacity(self.len());
+        for bounds in self.bounds.windows(2) {
+            let members = &mut sorted[bounds[0] as usize..bounds[1] as usize];
+            cells.push(cell(members, &mut scratch));
+        }
+        Cells { cells, sorted, bounds: self.bounds.clone() }
+    }
+}
+
+/// Where groups of alike sizes start.
+fn alike(points: &[Point], order: &[u32]) -> Vec<u32> {
+    let mut bounds = vec![0];
+    let mut first = points[order[0] as usize].size;
+    for (at, place) in order.iter().enumerate() {
+        let size = points[*place as usize].size;
+        if (1.0 + size) > (1.0 + first) * (1.0 + SAME) {
+            bounds.push(at as u32);
+            first = size;
+        }
+    }
+    bounds.push(order.len() as u32);
+    bounds
+}
+
+fn cell(members: &mut [Weighted], scratch: &mut Vec<Weighted>) -> Cell {
+    if let [(level, weight)] = *members {
+        let (least, most) = (level, level);
+        return Cell { level, weight: shrunk(weight), count: 1.0, deviation: 0.0, least, most };
+    }
+    members.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let level = sorted_median(members);
+    scratch.clear();
+    scratch.extend(members.iter().map(|(value, weight)| ((value - level).abs(), *weight)));
+    scratch.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let weight: f64 = members.iter().map(|m| m.1).sum();
+    Cell {
+        level,
+        weight: shrunk(weight),
+        count: members.len() as f64,
+        deviation: MAD * sorted_median(scratch),
+        least: members[0].0,
+        most: members[members.len() - 1].0,
+    }
+}
+
+fn shrunk(weight: f64) -> f64 {
+    weight / (1.0 + weight / WEIGHT_SAMPLES)
+}
+
+/// The cells of a grid with their values.
+pub struct Cells {
+    /// The cells, in the order of their sizes.
+    pub cells: Vec<Cell>,
+    sorted: Vec<Weighted>,
+    bounds: Vec<u32>,
+}
+
+impl Cells {
+    /// The log values of a cell, ascending, with their weights.
+    pub fn members(&self, cell: usize) -> &[Weighted] {
+        &self.sorted[self.bounds[cell] as usize..self.bounds[cell + 1] as usize]
+    }
+
+    /// Standard deviation of log values within a cell; `otherwise` where no cell has two samples.
+    pub fn within(&self, otherwise: f64) -> f64 {
+        let mut repeated: Vec<Weighted> =
+            self.cells.iter().filter(|c| c.count >= 2.0).map(|c| (c.deviation, c.count)).collect();
+        match repeated[..] {
+            [] => otherwise,
+            [(deviation, _)] => deviation,
+            _ => crate::stats::median(&mut repeated),
+        }
+    }
+}

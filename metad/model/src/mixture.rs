@@ -1,0 +1,384 @@
+//! Models of a log value against the size, and their mixture: constant, line, power law, ratio, neighbours.
+//!
+//! Every model predicts every cell as if the cell had not been there (closed forms, no refit); those errors
+//! weigh the models, so that little data gives a cautious average and much data the model that fits. Source
+//! of the weighing: D. H. Wolpert, "Stacked generalization", Neural Networks 5, 1992, with weights that fall
+//! with a power of the error instead of a second fit.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cells::{Cell, Cells, Grid, SAME};
+use crate::size::{Line, PowerLaw, spread};
+
+/// Models in the mixture.
+const MODELS: usize = 6;
+const CONSTANT: usize = 0;
+const LINE: usize = 1;
+const POWER: usize = 2;
+const RATIO: usize = 3;
+const NEIGHBOURS: usize = 4;
+const SMOOTH: usize = 5;
+/// Largest power of the error that weighs.
+const SHARPNESS_MAX: f64 = 8.0;
+/// Least error that is told apart.
+const ERROR_MIN: f64 = 2e-3;
+/// Largest error that counts, so that outliers do not decide.
+const ERROR_MAX: f64 = 1.0;
+/// How far beyond the observed log values a model may predict a cell that was left out: a factor of 7.
+const BEYOND_MAX: f64 = 2.0;
+/// Models below this weight are left out.
+const WEIGHT_MIN: f64 = 0.02;
+/// Correlation of value with size from which on a line is trusted outside the observed sizes.
+pub const CORRELATION_MIN: f64 = 0.75;
+/// Width of the smoothing as a part of the range of log sizes.
+const SMOOTHING: f64 = 0.12;
+/// Standard deviation within a size that is expected where no size was seen twice.
+const WITHIN: f64 = 0.1;
+/// Samples from which on a size answers within their range, however far other sizes draw it away: the true
+/// median of five lies outside their range with a chance of 1 in 16.
+const OWN_SAMPLES_MIN: f64 = 5.0;
+
+/// A fitted mixture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Mixture {
+    weights: [f64; MODELS],
+    constant: f64,
+    ratio: f64,
+    line: Option<Line>,
+    power: PowerLaw,
+    outside: Option<Line>,
+    places: Vec<Place>,
+}
+
+/// One observed size.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Place {
+    ln_size: f64,
+    level: f64,
+    smooth: f64,
+    /// Added at this size only.
+    own: f64,
+}
+
+/// A mixture and what it says of the points it was fitted to.
+pub struct Fitted {
+    /// The mixture.
+    pub mixture: Mixture,
+    /// Log value at each cell.
+    pub at_cells: Vec<f64>,
+    /// Log value at each cell as if it had not been observed.
+    left_out: Vec<f64>,
+    /// Variance between sizes beyond the mixture, and within one size.
+    between: f64,
+    within: f64,
+}
+
+impl Mixture {
+    /// The log value at `size`, for sizes within the observed range or below it.
+    pub fn at(&self, size: f64) -> f64 {
+        let ln_size = size.ln_1p();
+        let w = &self.weights;
+        let mut value = w[CONSTANT] * self.constant;
+        if w[LINE] > 0.0
+            && let Some(line) = &self.line
+        {
+            value += w[LINE] * line.at(size).ln();
+        }
+        if w[POWER] > 0.0 {
+            value += w[POWER] * self.power.at(ln_size);
+        }
+        if w[RATIO] > 0.0 {
+            value += w[RATIO] * (self.ratio + ln_size);
+        }
+        if self.places.is_empty() {
+            return value;
+        }
+        let (level, smooth, own) = self.near(ln_size);
+        value + w[NEIGHBOURS] * level + w[SMOOTH] * smooth + own
+    }
+
+    /// The line to be used above the observed sizes, where value and size go together.
+    pub fn outside(&self) -> Option<&Line> {
+        self.outside.as_ref()
+    }
+
+    /// The relative line, for sizes below the observed ones.
+    pub fn below(&self) -> Option<&Line> {
+        self.outside.as_ref().and(self.line.as_ref())
+    }
+
+    /// Whether the value does not depend on the size.
+    pub fn is_constant(&self) -> bool {
+        self.places.is_empty() && self.weights[CONSTANT] >= 1.0
+    }
+
+    /// Interpolated level, smoothed level, and what is added at a size that was seen.
+    fn near(&self, ln_size: f64) -> (f64, f64, f64) {
+        let above = self.places.partition_point(|p| p.ln_size < ln_size);
+        let gap = |p: &Place| (p.ln_size - ln_size).abs();
+        let (low, high) = (above.checked_sub(1).map(|n| &self.places[n]), self.places.get(above));
+        // The size of a place is the mean of its samples, so the farthest of them is SAME away.
+        let nearer = [low, high].into_iter().flatten().min_by(|a, b| gap(a).total_cmp(&gap(b)));
+        if let Some(place) = nearer.filter(|p| gap(p) <= SAME) {
+            return (place.level, place.smooth, place.own);
+        }
+        match (low, high) {
+            (Some(low), Some(high)) => {
+                let part = (ln_size - low.ln_size) / (high.ln_size - low.ln_size);
+                let between = |a: f64, b: f64| a + part * (b - a);
+                (between(low.level, high.level), between(low.smooth, high.smooth), 0.0)
+            }
+            (Some(p), None) | (None, Some(p)) => (p.level, p.smooth, 0.0),
+            (None, None) => (0.0, 0.0, 0.0),
+        }
+    }
+}
+
+impl Fitted {
+    /// Fits the mixture to cells.
+    pub fn new(grid: &Grid, data: &Cells) -> Self {
+        let cells = &data.cells;
+        let within = data.within(WITHIN).powi(2);
+        if cells.len() == 1 {
+            return Self::constant(cells[0].level, within);
+        }
+        let middles = Middles::new(cells, &grid.ln_sizes);
+        let power = PowerLaw::fit(&grid.ln_sizes, cells);
+        let line = if spread(grid) { Line::relative(&grid.sizes, cells, &power) } else { None };
+        let smooth = smooth(&grid.ln_sizes, cells);
+        let (low, high) =
+            cells.iter().fold((f64::MAX, f64::MIN), |(lo, hi), c| (lo.min(c.level), hi.max(c.level)));
+        let mut left_out = vec![[0.0; MODELS]; cells.len()];
+        for (place, row) in left_out.iter_mut().enumerate() {
+            row[CONSTANT] = middles.constant.without(cells[place].level);
+            row[RATIO] =
+                middles.ratio.without(cells[place].level - grid.ln_sizes[place]) + grid.ln_sizes[place];
+            row[NEIGHBOURS] = interpolated(place, &grid.ln_sizes, cells);
+            row[SMOOTH] = smooth.without[place];
+            // A fit that stands and falls with the cell says nothing without it; the neighbours do.
+            let otherwise = row[NEIGHBOURS];
+            row[POWER] = power.without(place, &grid.ln_sizes, cells).unwrap_or(otherwise);
+            row[LINE] = line.as_ref().and_then(|line| line.without(place)).unwrap_or(otherwise);
+            row.iter_mut().for_each(|value| *value = value.clamp(low - BEYOND_MAX, high + BEYOND_MAX));
+        }
+        let weights = weigh(cells, &left_out, if line.is_some() { MODELS } else { 1 });
+        let mixed = |row: &[f64; MODELS]| -> f64 { row.iter().zip(&weights).map(|(v, w)| v * w).sum() };
+        let left_out: Vec<f64> = left_out.iter().map(mixed).collect();
+        let outside = line.as_ref().and_then(|line| line.plain(&grid.sizes, cells));
+        let mut mixture = Mixture {
+            weights,
+            constant: middles.constant.middle,
+            ratio: middles.ratio.middle,
+            line: line.map(|line| line.line),
+            power: power.law,
+            outside,
+            places: Vec::new(),
+        };
+        let place = |(n, cell): (usize, &Cell)| Place {
+            ln_size: grid.ln_sizes[n],
+            level: cell.level,
+            smooth: smooth.with[n],
+            own: 0.0,
+        };
+        mixture.places = cells.iter().enumerate().map(place).collect();
+        Self::correct(mixture, grid, cells, left_out, within)
+    }
+
+    fn constant(level: f64, within: f64) -> Self {
+        let mut weights = [0.0; MODELS];
+        weights[CONSTANT] = 1.0;
+        let mixture = Mixture {
+            weights,
+            constant: level,
+            ratio: 0.0,
+            line: None,
+            power: PowerLaw::default(),
+            outside: None,
+            places: Vec::new(),
+        };
+        Self { mixture, at_cells: vec![level], left_out: vec![level], between: f64::INFINITY, within }
+    }
+
+    /// Adds at each observed size what its samples say beyond the mixture, drawn towards zero.
+    ///
+    /// How far is estimated from the data (variance between sizes against variance within one size divided
+    /// by its samples). Source: B. Efron and C. Morris, "Stein's estimation rule and its competitors", JASA
+    /// 68, 1973.
+    fn correct(mut mixture: Mixture, grid: &Grid, cells: &[Cell], left_out: Vec<f64>, within: f64) -> Self {
+        let squares: f64 = cells
+            .iter()
+            .zip(&left_out)
+            .map(|(c, l)| (c.level - l).clamp(-ERROR_MAX, ERROR_MAX).powi(2) - within / c.count)
+            .sum();
+        let between = (squares / cells.len() as f64).max(0.0);
+        let mut at_cells = Vec::with_capacity(cells.len());
+        for (place, cell) in cells.iter().enumerate() {
+            let plain = mixture.at(grid.sizes[place]);
+            let rest = cell.level - plain;
+            let drawn = rest * trust(between, within, cell.count);
+            let own = if cell.count >= OWN_SAMPLES_MIN {
+                drawn.max(cell.least - plain).min(cell.most - plain)
+            } else {
+                drawn
+            };
+            mixture.places[place].own = own;
+            at_cells.push(plain + own);
+        }
+        let silent = mixture.weights[NEIGHBOURS] == 0.0 && mixture.weights[SMOOTH] == 0.0;
+        if silent && mixture.places.iter().all(|p| p.own == 0.0) {
+            mixture.places = Vec::new();
+        }
+        Self { mixture, at_cells, left_out, between, within }
+    }
+
+    /// What would be predicted for a member of a cell without it: the mixture without the cell, drawn
+    /// towards the median of the other members.
+    pub fn without(&self, data: &Cells, cell: usize, member: usize) -> f64 {
+        let members = data.members(cell);
+        if members.len() == 1 {
+            return self.left_out[cell];
+        }
+        let others = median_without(members, member);
+        if self.between.is_infinite() {
+            return others;
+        }
+        let part = trust(self.between, self.within, (members.len() - 1) as f64);
+        let mut predicted = self.left_out[cell] + part * (others - self.left_out[cell]);
+        if members.len() as f64 > OWN_SAMPLES_MIN {
+            predicted = predicted.max(members[0].0).min(members[members.len() - 1].0);
+        }
+        predicted
+    }
+}
+
+fn trust(between: f64, within: f64, count: f64) -> f64 {
+    if between > 0.0 { between / (between + within / count) } else { 0.0 }
+}
+
+/// Median of sorted values without the one at `left_out`.
+fn median_without(sorted: &[(f64, f64)], left_out: usize) -> f64 {
+    let rest = sorted.len() - 1;
+    let at = |n: usize| sorted[if n < left_out { n } else { n + 1 }].0;
+    if rest % 2 == 1 { at(rest / 2) } else { f64::midpoint(at(rest / 2 - 1), at(rest / 2)) }
+}
+
+/// Weights of the models from their errors at cells that were left out.
+fn weigh(cells: &[Cell], left_out: &[[f64; MODELS]], models: usize) -> [f64; MODELS] {
+    if models == MODELS && cells.len() == 2 {
+        // Nothing can be left out of two sizes; a line is what is between them.
+        let mut weights = [0.0; MODELS];
+        weights[LINE] = 1.0;
+        return weights;
+    }
+    let total: f64 = cells.iter().map(|c| c.weight).sum();
+    let sharpness = (cells.len() as f64).min(SHARPNESS_MAX);
+    let mut weights = [0.0; MODELS];
+    for (model, weight) in weights.iter_mut().enumerate().take(models) {
+        let error: f64 = cells
+            .iter()
+            .zip(left_out)
+            .map(|(cell, row)| cell.weight * (row[model] - cell.level).abs().min(ERROR_MAX))
+            .sum::<f64>()
+            / total;
+        *weight = (error + ERROR_MIN).powf(-sharpness);
+    }
+    let normalise = |weights: &mut [f64; MODELS]| {
+        let total: f64 = weights.iter().sum();
+        weights.iter_mut().for_each(|w| *w /= total);
+    };
+    normalise(&mut weights);
+    weights.iter_mut().filter(|w| **w < WEIGHT_MIN).for_each(|w| *w = 0.0);
+    normalise(&mut weights);
+    weights
+}
+
+/// Weighted medians of the level and of the level per byte.
+struct Middles {
+    constant: Middle,
+    ratio: Middle,
+}
+
+impl Middles {
+    fn new(cells: &[Cell], ln_sizes: &[f64]) -> Self {
+        let constant = cells.iter().map(|c| (c.level, c.weight)).collect();
+        let ratio = cells.iter().zip(ln_sizes).map(|(c, u)| (c.level - u, c.weight)).collect();
+        Self { constant: Middle::new(constant), ratio: Middle::new(ratio) }
+    }
+}
+
+/// A median, and what it would be with one value of average weight less on either side.
+struct Middle {
+    middle: f64,
+    less_below: f64,
+    less_above: f64,
+}
+
+impl Middle {
+    fn new(mut values: Vec<(f64, f64)>) -> Self {
+        let middle = crate::stats::median(&mut values);
+        let total: f64 = values.iter().map(|v| v.1).sum();
+        let mean = total / values.len() as f64;
+        let at = |target: f64| {
+            let mut below = 0.0;
+            for (value, weight) in &values {
+                below += weight;
+                if below >= target {
+                    return *value;
+                }
+            }
+            middle
+        };
+        let (less_below, less_above) = (at((total + mean) / 2.0 + 1e-9), at((total - mean) / 2.0 - 1e-9));
+        Self { middle, less_below, less_above }
+    }
+
+    fn without(&self, value: f64) -> f64 {
+        match value.total_cmp(&self.middle) {
+            std::cmp::Ordering::Less => self.less_below,
+            std::cmp::Ordering::Greater => self.less_above,
+            std::cmp::Ordering::Equal => f64::midpoint(self.less_below, self.less_above),
+        }
+    }
+}
+
+/// Level of a cell from its neighbours on both sides, linear in the log size.
+fn interpolated(place: usize, ln_sizes: &[f64], cells: &[Cell]) -> f64 {
+    let last = cells.len() - 1;
+    match place {
+        0 => cells[1].level,
+        n if n == last => cells[last - 1].level,
+        n => {
+            let part = (ln_sizes[n] - ln_sizes[n - 1]) / (ln_sizes[n + 1] - ln_sizes[n - 1]);
+            cells[n - 1].level + part * (cells[n + 1].level - cells[n - 1].level)
+        }
+    }
+}
+
+/// Levels averaged over near sizes, with and without the cell itself.
+struct Smooth {
+    with: Vec<f64>,
+    without: Vec<f64>,
+}
+
+/// Source: E. A. Nadaraya, "On estimating regression", Theory of Probability and its Applications 9, 1964,
+/// with a kernel that falls linearly.
+fn smooth(ln_sizes: &[f64], cells: &[Cell]) -> Smooth {
+    let width = SMOOTHING * (ln_sizes[ln_sizes.len() - 1] - ln_sizes[0]);
+    let (mut with, mut without) = (Vec::with_capacity(cells.len()), Vec::with_capacity(cells.len()));
+    for (place, own) in cells.iter().enumerate() {
+        let (mut sum, mut total) = (0.0, 0.0);
+        let mut add = |n: usize| -> bool {
+            let near = 1.0 - (ln_sizes[n] - ln_sizes[place]).abs() / width;
+            if near > 0.0 {
+                sum += near * cells[n].weight * cells[n].level;
+                total += near * cells[n].weight;
+            }
+            near > 0.0
+        };
+        let _ = (0..place).rev().all(&mut add);
+        let _ = (place + 1..cells.len()).all(&mut add);
+        without.push(if total > 0.0 { sum / total } else { interpolated(place, ln_sizes, cells) });
+        with.push((sum + own.weight * own.level) / (total + own.weight));
+    }
+    Smooth { with, without }
+}
