@@ -41,7 +41,7 @@ pub const GRID: usize = SERIALS.len() * CAPS.len();
 const SERIAL_MEAN: f64 = 0.08;
 const SERIAL_EVEN: f64 = 0.06;
 /// Log error of the form itself at one share.
-const MISFIT: f64 = 0.03;
+const MISFIT: f64 = 0.05;
 /// Weight of the prior on the misfit, in shares.
 const MISFIT_SHARES: f64 = 1.0;
 /// Log error within one cell where no cell has two samples.
