@@ -50,14 +50,27 @@ pub struct Mixture {
     places: Vec<Place>,
 }
 
-/// One observed size.
+/// One observed size; stored as numbers without names, because a snapshot holds many.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(from = "[f64; 4]", into = "[f64; 4]")]
 struct Place {
     ln_size: f64,
     level: f64,
     smooth: f64,
     /// Added at this size only.
     own: f64,
+}
+
+impl From<[f64; 4]> for Place {
+    fn from([ln_size, level, smooth, own]: [f64; 4]) -> Self {
+        Self { ln_size, level, smooth, own }
+    }
+}
+
+impl From<Place> for [f64; 4] {
+    fn from(place: Place) -> Self {
+        [place.ln_size, place.level, place.smooth, place.own]
+    }
 }
 
 /// A mixture and what it says of the points it was fitted to.

@@ -396,3 +396,13 @@ fn sizes_with_times_of_their_own_keep_them_and_a_line_stays_a_line() {
     let line: Vec<(u64, f64)> = (1..=12).map(|n| (n * 1_000_000, n as f64 * 7.0)).collect();
     check(value(&History::default().tasks(512, line).exec(512, 6_500_000), Sla::MEDIAN), 45.5, 3.0);
 }
+
+#[test]
+fn a_task_too_short_to_be_throttled_does_not_follow_memory() {
+    let mut brief = History::default().tasks(1024, (0..20).map(|n| (0, 0.07 + 0.002 * noise(n))));
+    for memory_mb in [512, 2048] {
+        check(value(&brief.exec(memory_mb, 0), Sla::MEDIAN), 0.07, 5.0);
+    }
+    let mut long = History::default().tasks(1024, (0..20).map(|n| (0, 700.0 + 20.0 * noise(n))));
+    assert!(value(&long.exec(512, 0), Sla::MEDIAN) > 1000.0);
+}
