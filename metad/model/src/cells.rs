@@ -26,6 +26,8 @@ pub struct Grid {
     pub ln_sizes: Vec<f64>,
     /// Mean size per cell.
     pub sizes: Vec<f64>,
+    /// Whether all sizes of a cell are alike, or it was joined from several.
+    pub alike: Vec<bool>,
 }
 
 /// The samples of one cell.
@@ -64,6 +66,7 @@ impl Grid {
             of: vec![0; points.len()],
             ln_sizes: Vec::with_capacity(cells),
             sizes: Vec::with_capacity(cells),
+            alike: Vec::with_capacity(cells),
             order,
             bounds,
         };
@@ -72,6 +75,8 @@ impl Grid {
             let total: f64 = members.iter().map(|place| points[*place as usize].size).sum();
             members.iter().for_each(|place| grid.of[*place as usize] = cell as u32);
             let size = total / members.len() as f64;
+            let (first, last) = (members[0] as usize, members[members.len() - 1] as usize);
+            grid.alike.push((1.0 + points[last].size) <= (1.0 + points[first].size) * (1.0 + SAME));
             grid.sizes.push(size);
             grid.ln_sizes.push(size.ln_1p());
         }

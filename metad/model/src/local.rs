@@ -1,5 +1,5 @@
-//! Corrections near what was observed: the residuals of single sizes or CPU shares, drawn towards zero and
-//! interpolated.
+//! Corrections near what was observed: the residuals of single CPU shares, drawn towards zero and
+//! interpolated, constant beyond.
 //!
 //! How far they are drawn is estimated from the data (variance between places against variance within one
 //! place divided by its samples). Source: B. Efron and C. Morris, "Stein's estimation rule and its
@@ -17,21 +17,11 @@ pub const SAME: f64 = 0.01;
 /// median of five lies outside their range with a chance of 1 in 16.
 const OWN_SAMPLES_MIN: f64 = 5.0;
 
-/// How a correction applies between the places.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub enum Reach {
-    /// At the observed places only.
-    Exact,
-    /// Linearly between them, constant beyond.
-    Between,
-}
-
 /// Log corrections along a logarithmic axis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Local {
     /// Places, ascending, with their corrections.
     places: Vec<(f64, f64)>,
-    reach: Reach,
 }
 
 /// What was observed at one place.
@@ -47,7 +37,7 @@ struct Cell {
 impl Local {
     /// Corrections from log residuals `(place, residual, weight)`; `misfit` is the standard deviation between
     /// places that is expected before any is seen. Nothing where no place has two samples.
-    pub fn fit(residuals: &mut [(f64, f64, f64)], misfit: f64, reach: Reach) -> Option<Self> {
+    pub fn fit(residuals: &mut [(f64, f64, f64)], misfit: f64) -> Option<Self> {
         // The order within a place does not matter, and callers often bring the places in order.
         residuals.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut cells = cells(residuals);
@@ -70,7 +60,7 @@ impl Local {
             cells.sort_by(|a, b| a.place.total_cmp(&b.place));
         }
         let places: Vec<(f64, f64)> = cells.iter().map(|c| (c.place, offset(c))).collect();
-        (between > 0.0 || places.iter().any(|p| p.1 != 0.0)).then_some(Self { places, reach })
+        (between > 0.0 || places.iter().any(|p| p.1 != 0.0)).then_some(Self { places })
     }
 
     /// The correction at `place`, as a logarithm, and the distance to the nearest observed place.
@@ -86,7 +76,7 @@ impl Local {
             (Some((p, offset)), None) | (None, Some((p, offset))) => (offset, (place - p).abs()),
             (None, None) => (0.0, 0.0),
         };
-        (if self.reach == Reach::Between { offset } else { 0.0 }, nearest)
+        (offset, nearest)
     }
 }
 
@@ -121,11 +111,11 @@ mod tests {
     fn certain_places_are_corrected_and_noise_is_not() {
         let mut certain: Vec<_> =
             (0..20).map(|n| (f64::from(n % 2), if n % 2 == 0 { 0.5 } else { -0.5 }, 1.0)).collect();
-        let local = Local::fit(&mut certain, 0.0, Reach::Between).unwrap();
+        let local = Local::fit(&mut certain, 0.0).unwrap();
         assert!((local.at(0.0).0 - 0.5).abs() < 1e-9 && local.at(0.5).0.abs() < 1e-9);
         let mut noise: Vec<_> =
             (0..40).map(|n| (f64::from(n % 4), f64::from(n * 7 % 11) - 5.0, 1.0)).collect();
-        let most = Local::fit(&mut noise, 0.0, Reach::Between).map_or(0.0, |l| l.at(1.0).0.abs());
+        let most = Local::fit(&mut noise, 0.0).map_or(0.0, |l| l.at(1.0).0.abs());
         assert!(most < 0.5, "{most}");
     }
 
@@ -134,15 +124,7 @@ mod tests {
         let noisy = (0..30).map(|n| (0.0, 0.06 * f64::from(n * 7 % 31 - 15), 1.0));
         let quiet = (0..5).map(|n| (1.0, 0.3 + 0.01 * f64::from(n - 2), 1.0));
         let mut data: Vec<_> = noisy.chain(quiet).collect();
-        let offset = Local::fit(&mut data, 0.0, Reach::Exact).unwrap().at(1.0).0;
+        let offset = Local::fit(&mut data, 0.0).unwrap().at(1.0).0;
         assert!((0.28 - 1e-9..0.32 + 1e-9).contains(&offset), "{offset}");
-    }
-
-    #[test]
-    fn an_exact_correction_stays_where_it_was_observed() {
-        let mut data: Vec<_> = (0..20).map(|n| (f64::from(n % 2), f64::from(n % 2) - 0.5, 1.0)).collect();
-        let local = Local::fit(&mut data, 0.0, Reach::Exact).unwrap();
-        assert!((local.at(1.0).0 - 0.5).abs() < 1e-9);
-        assert_eq!(local.at(0.4).0, 0.0);
     }
 }

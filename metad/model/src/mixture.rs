@@ -50,14 +50,27 @@ pub struct Mixture {
     places: Vec<Place>,
 }
 
-/// One observed size.
+/// One observed size; stored as numbers without names, because a snapshot holds many.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(from = "[f64; 4]", into = "[f64; 4]")]
 struct Place {
     ln_size: f64,
     level: f64,
     smooth: f64,
     /// Added at this size only.
     own: f64,
+}
+
+impl From<[f64; 4]> for Place {
+    fn from([ln_size, level, smooth, own]: [f64; 4]) -> Self {
+        Self { ln_size, level, smooth, own }
+    }
+}
+
+impl From<Place> for [f64; 4] {
+    fn from(place: Place) -> Self {
+        [place.ln_size, place.level, place.smooth, place.own]
+    }
 }
 
 /// A mixture and what it says of the points it was fitted to.
@@ -71,6 +84,8 @@ pub struct Fitted {
     /// Variance between sizes beyond the mixture, and within one size.
     between: f64,
     within: f64,
+    /// Whether all samples of a cell have the same size.
+    alike: Vec<bool>,
 }
 
 impl Mixture {
@@ -196,7 +211,14 @@ impl Fitted {
             outside: None,
             places: Vec::new(),
         };
-        Self { mixture, at_cells: vec![level], left_out: vec![level], between: f64::INFINITY, within }
+        Self {
+            mixture,
+            at_cells: vec![level],
+            left_out: vec![level],
+            between: f64::INFINITY,
+            within,
+            alike: vec![true],
+        }
     }
 
     /// Adds at each observed size what its samples say beyond the mixture, drawn towards zero.
@@ -216,7 +238,9 @@ impl Fitted {
             let plain = mixture.at(grid.sizes[place]);
             let rest = cell.level - plain;
             let drawn = rest * trust(between, within, cell.count);
-            let own = if cell.count >= OWN_SAMPLES_MIN {
+            let own = if !grid.alike[place] {
+                0.0
+            } else if cell.count >= OWN_SAMPLES_MIN {
                 drawn.max(cell.least - plain).min(cell.most - plain)
             } else {
                 drawn
@@ -228,14 +252,14 @@ impl Fitted {
         if silent && mixture.places.iter().all(|p| p.own == 0.0) {
             mixture.places = Vec::new();
         }
-        Self { mixture, at_cells, left_out, between, within }
+        Self { mixture, at_cells, left_out, between, within, alike: grid.alike.clone() }
     }
 
     /// What would be predicted for a member of a cell without it: the mixture without the cell, drawn
     /// towards the median of the other members.
     pub fn without(&self, data: &Cells, cell: usize, member: usize) -> f64 {
         let members = data.members(cell);
-        if members.len() == 1 {
+        if members.len() == 1 || !self.alike[cell] {
             return self.left_out[cell];
         }
         let others = median_without(members, member);

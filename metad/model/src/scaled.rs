@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cells::Grid;
 use crate::curve::{Ask, Curve, OFFSET_MS, Setup};
-use crate::local::{Local, Reach};
+use crate::local::Local;
 use crate::mixture::Fitted;
 use crate::shape::{Evidence, Pool, Shape};
 use crate::size::Point;
@@ -21,8 +21,10 @@ use crate::size::Point;
 pub const SPREAD_TIME: f64 = 0.1;
 /// Times that each part is fitted to what the others leave.
 const ROUNDS: usize = 3;
+/// Log error of the shape at an observed share that is expected before any is seen.
+const SHARE_PRIOR: f64 = 0.03;
 /// Log error of the shape between observed shares.
-const SHARE_MISFIT: f64 = 0.03;
+const SHARE_MISFIT: f64 = 0.05;
 /// Log distance to the nearest observed share at which that error is complete.
 const SHARE_REACH: f64 = 0.35;
 /// Weight of the belief that the shape is the same at all sizes, in units of squared shape times size.
@@ -43,6 +45,8 @@ pub struct Scaled {
     ln_size: f64,
     share_min: f64,
     share_max: f64,
+    /// Shape's log factor at the largest and the smallest share observed.
+    ln_factors: (f64, f64),
 }
 
 impl Scaled {
@@ -67,7 +71,8 @@ impl Scaled {
         let data = grid.cells(&parts.levelled(), &points);
         let curve = Curve::of(&points, &grid, &data, Fitted::new(&grid, &data), &setup);
         let Parts { local, tilt, ln_size, .. } = parts;
-        Some(Self { shape, curve, local, tilt, ln_size, share_min, share_max })
+        let ln_factors = (shape.factor(share_max).0.ln(), shape.factor(share_min).0.ln());
+        Some(Self { shape, curve, local, tilt, ln_size, share_min, share_max, ln_factors })
     }
 
     /// The factor on the curve at `share` and a size, and the standard deviation of its logarithm.
@@ -77,7 +82,12 @@ impl Scaled {
         let (correction, distance) = local.at(share.ln());
         let misfit = SHARE_MISFIT.hypot(sigma) * (distance / SHARE_REACH).min(1.0);
         let nearest = size.clamp(self.curve.size_min, self.curve.size_max);
-        let tilt = self.tilt * (nearest.ln_1p() - self.ln_size) * factor.ln();
+        if self.tilt == 0.0 {
+            return (factor * correction.exp(), misfit);
+        }
+        // Beyond the observed shares the tilt stays what it was there: it is not known to go on.
+        let strength = factor.ln().clamp(self.ln_factors.0, self.ln_factors.1);
+        let tilt = self.tilt * (nearest.ln_1p() - self.ln_size) * strength;
         (factor * (correction + tilt).exp(), misfit)
     }
 
@@ -149,7 +159,7 @@ impl Parts {
         let tilted = |n: usize| self.tilt * self.shape[n] * self.sizes[n];
         let mut residuals: Vec<(f64, f64, f64)> =
             (0..rest.len()).map(|n| (self.ln_shares[n], rest[n] - tilted(n), self.weights[n])).collect();
-        self.local = Local::fit(&mut residuals, SHARE_MISFIT, Reach::Between);
+        self.local = Local::fit(&mut residuals, SHARE_PRIOR);
         let mut former = (f64::NAN, 0.0);
         for n in 0..rest.len() {
             if former.0 != self.ln_shares[n] {
@@ -158,9 +168,9 @@ impl Parts {
             self.correction[n] = former.1;
         }
         let (mut across, mut square) = (0.0, TILT_PRIOR);
-        for n in 0..rest.len() {
+        for (n, rest) in rest.iter().enumerate() {
             let x = self.shape[n] * self.sizes[n];
-            across += self.weights[n] * x * (rest[n] - self.correction[n]).clamp(-1.0, 1.0);
+            across += self.weights[n] * x * (rest - self.correction[n]).clamp(-1.0, 1.0);
             square += self.weights[n] * x * x;
         }
         self.tilt = (across / square).clamp(-TILT_MAX, TILT_MAX);

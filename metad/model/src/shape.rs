@@ -12,7 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::size::Point;
-use crate::stats::{Weighted, median, robust_deviation};
+use crate::stats::{Weighted, median, plain_median, robust_deviation};
 
 const SERIALS: [f64; 16] =
     [0.0, 0.02, 0.05, 0.08, 0.12, 0.17, 0.23, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96, 1.0];
@@ -41,7 +41,7 @@ pub const GRID: usize = SERIALS.len() * CAPS.len();
 const SERIAL_MEAN: f64 = 0.08;
 const SERIAL_EVEN: f64 = 0.06;
 /// Log error of the form itself at one share.
-const MISFIT: f64 = 0.03;
+const MISFIT: f64 = 0.05;
 /// Weight of the prior on the misfit, in shares.
 const MISFIT_SHARES: f64 = 1.0;
 /// Log error within one cell where no cell has two samples.
@@ -57,9 +57,13 @@ const SIZE_CELL: f64 = 0.1;
 /// Resolution of pooled beliefs.
 const BELIEF_UNITS: f64 = 1024.0;
 
+/// Times of about this length and below do not follow the share: a platform lets a task run unthrottled until
+/// the share of a scheduling period is spent, which is milliseconds long. Source: P. Turner, B. Rao, N. Rao,
+/// "CPU bandwidth control for CFS", Linux Symposium 2010.
+const BRIEF_MS: f64 = 1.0;
 /// Distinct shares from which on a task's shape needs no other tasks; below, a changed pool fits the task
 /// again.
-const OWN_SHARES_MIN: usize = 4;
+const OWN_SHARES_MIN: usize = 6;
 
 /// f at `share`; larger is slower, 1 at share 1 where cap is at least 1.
 pub fn slowdown(serial: f64, cap: f64, share: f64) -> f64 {
@@ -117,6 +121,8 @@ pub struct Evidence {
     /// Distinct shares, ascending, with the weight of the measurements at each; the weights sum to 1.
     pub shares: Vec<Weighted>,
     ln_likelihood: Vec<f64>,
+    /// Odds that the task is too short to be slowed down by a small share.
+    brief_odds: f64,
 }
 
 /// Median log time of the measurements at one share and about one size.
@@ -139,12 +145,15 @@ impl Evidence {
         let total: f64 = weights.iter().sum();
         let ln_likelihood = if shares.len() < 2 { vec![0.0; GRID] } else { ln_likelihood(&cells, &shares) };
         let shares = shares.into_iter().zip(weights.iter().map(|w| w / total)).collect();
-        Self { shares, ln_likelihood }
+        let mut values: Vec<f64> = points.iter().map(|(_, p)| p.value).collect();
+        let brief_odds = (BRIEF_MS / plain_median(&mut values).max(f64::MIN_POSITIVE)).powi(2);
+        Self { shares, ln_likelihood, brief_odds }
     }
 
-    /// The belief under the default prior, for the pool; nothing from a single share.
+    /// The belief under the default prior, for the pool; nothing from a single share, nor from a task so
+    /// short that it says nothing of longer ones.
     pub fn belief(&self) -> Option<Belief> {
-        (self.shares.len() >= 2).then(|| {
+        (self.shares.len() >= 2 && self.brief_odds < 1.0).then(|| {
             let posterior = self.posterior(&default_prior());
             posterior.iter().map(|p| (p * BELIEF_UNITS).round() as u16).collect()
         })
@@ -157,7 +166,13 @@ impl Evidence {
 
     fn posterior(&self, prior: &[f64]) -> Vec<f64> {
         let most = self.ln_likelihood.iter().fold(f64::MIN, |most, l| most.max(*l));
-        let raw: Vec<f64> = self.ln_likelihood.iter().zip(prior).map(|(l, p)| (l - most).exp() * p).collect();
+        let mass: f64 = prior.iter().sum();
+        // Where the serial part is all, the cap means nothing: the first of them stands for them.
+        let flat = GRID - CAPS.len();
+        let raw = self.ln_likelihood.iter().zip(prior).enumerate().map(|(place, (l, p))| {
+            (l - most).exp() * (p + if place == flat { self.brief_odds * mass } else { 0.0 })
+        });
+        let raw: Vec<f64> = raw.collect();
         let total: f64 = raw.iter().sum();
         raw.iter().map(|p| p / total).collect()
     }

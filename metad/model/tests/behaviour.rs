@@ -338,3 +338,75 @@ fn another_version_is_refused_with_a_hint() {
     let error = serde_json::from_str::<Predictor>(&text).unwrap_err().to_string();
     assert!(error.contains("`99`"), "{error}");
 }
+
+#[test]
+fn a_larger_input_is_never_faster_on_a_config_far_outside() {
+    let mut noise_at = 0;
+    let mut history = History::default();
+    for memory_mb in [256, 512, 1024, 2048] {
+        for mb in [2_u64, 10, 50, 100] {
+            for _ in 0..4 {
+                noise_at += 1;
+                let cpu_ms = 20.0 * mb as f64 * 1769.0 / f64::from(memory_mb);
+                history = history.task(
+                    memory_mb,
+                    mb * 1_000_000,
+                    (300.0 + cpu_ms) * (1.0 + 0.03 * noise(noise_at)),
+                );
+            }
+        }
+    }
+    for memory_mb in [64, 100, 700, 5000, 10_240, 100_000] {
+        let mut last = 0.0;
+        for mb in [0_u64, 1, 2, 5, 20, 75, 100, 500, 5000] {
+            let found = value(&history.exec(memory_mb, mb * 1_000_000), Sla::MEDIAN);
+            assert!(found > last * 0.97, "{mb} MB on {memory_mb} MB: {found} ms after {last} ms");
+            last = found;
+        }
+    }
+    let (small, large) = (history.exec(100_000, 2_000_000), history.exec(100_000, 500_000_000));
+    assert!(value(&large, Sla::MEDIAN) > value(&small, Sla::MEDIAN) * 2.0);
+}
+
+#[test]
+fn a_config_measured_again_after_a_change_is_new_while_the_others_are_old() {
+    let times = |memory_mb: u32, factor: f64, count: u64| {
+        (0..count)
+            .map(move |n| (0, factor * 1e6 / f64::from(memory_mb) * (1.0 + 0.05 * noise(n + count))))
+            .collect::<Vec<_>>()
+    };
+    let mut history = History::default()
+        .tasks(512, times(512, 1.0, 60))
+        .tasks(1024, times(1024, 1.0, 60))
+        .tasks(512, times(512, 2.0, 20));
+    check(value(&history.exec(512, 0), Sla::MEDIAN), 2e6 / 512.0, 15.0);
+    check(value(&history.exec(1024, 0), Sla::MEDIAN), 1e6 / 1024.0, 15.0);
+}
+
+#[test]
+fn sizes_with_times_of_their_own_keep_them_and_a_line_stays_a_line() {
+    // Sizes drawn from a table of a few, each with its own time: no line, no power law.
+    let table = [(1_000_000, 40.0), (3_000_000, 15.0), (9_000_000, 90.0), (27_000_000, 33.0)];
+    let mut history = History::default().tasks(
+        512,
+        (0..40_u64).map(|n| {
+            let (bytes, ms) = table[(n % 4) as usize];
+            (bytes, ms * (1.0 + 0.02 * noise(n)))
+        }),
+    );
+    for (bytes, ms) in table {
+        check(value(&history.exec(512, bytes), Sla::MEDIAN), ms, 3.0);
+    }
+    let line: Vec<(u64, f64)> = (1..=12).map(|n| (n * 1_000_000, n as f64 * 7.0)).collect();
+    check(value(&History::default().tasks(512, line).exec(512, 6_500_000), Sla::MEDIAN), 45.5, 3.0);
+}
+
+#[test]
+fn a_task_too_short_to_be_throttled_does_not_follow_memory() {
+    let mut brief = History::default().tasks(1024, (0..20).map(|n| (0, 0.07 + 0.002 * noise(n))));
+    for memory_mb in [512, 2048] {
+        check(value(&brief.exec(memory_mb, 0), Sla::MEDIAN), 0.07, 5.0);
+    }
+    let mut long = History::default().tasks(1024, (0..20).map(|n| (0, 700.0 + 20.0 * noise(n))));
+    assert!(value(&long.exec(512, 0), Sla::MEDIAN) > 1000.0);
+}

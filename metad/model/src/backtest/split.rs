@@ -21,8 +21,10 @@ const RUNS_ASKED_MAX: usize = 200;
 const DRAWINGS: usize = 10;
 /// Samples learned where the data tell training runs from test runs.
 const TRAINING_ROWS_MAX: usize = 6;
-/// Largest number of rows predicted from one fit of the coverage protocol.
+/// Largest number of rows predicted from one fit of the coverage protocol, and fits per task beyond which it
+/// grows.
 const REFIT_ROWS_MAX: usize = 16;
+const REFITS_MAX: usize = 256;
 /// Largest factor between the config learned and the one predicted, with room for rounded shares.
 const JUMP_MAX: f64 = 2.02;
 
@@ -238,9 +240,11 @@ fn coverage(table: &Table, split: &mut Split, count: usize) {
     let base = Arc::new(Vec::new());
     for rows in by_task(table) {
         let mut seen: BTreeMap<(u32, u64), usize> = BTreeMap::new();
+        let most = REFIT_ROWS_MAX.max(rows.len().div_ceil(REFITS_MAX));
+        split.thinned.push(format!("up to {most} rows in a row are predicted from one fit"));
         let mut from = 0;
         while from < rows.len() {
-            let to = (from + (from / 10).clamp(1, REFIT_ROWS_MAX)).min(rows.len());
+            let to = (from + (from / 10).clamp(1, most)).min(rows.len());
             let enough = |row: &&usize| seen.get(&table.cases[**row].config()).is_some_and(|n| *n >= count);
             let ask = rows[from..to].iter().filter(enough).copied().collect();
             split.trials.push(Trial { base: Arc::clone(&base), learn: rows[..from].to_vec(), ask });
@@ -248,5 +252,4 @@ fn coverage(table: &Table, split: &mut Split, count: usize) {
             from = to;
         }
     }
-    split.thinned.push(format!("up to {REFIT_ROWS_MAX} rows in a row are predicted from one fit"));
 }
