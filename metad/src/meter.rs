@@ -1,47 +1,78 @@
 //! What metad counts of itself, and its OpenMetrics text.
 //!
-//! Names begin with `foresail_metad_`; times are in seconds, as OpenMetrics wants it. Source of the text
-//! format: the OpenMetrics 1.0 specification.
+//! Names begin with `foresail_metad_`, those of scores with `metad_prediction_`; times are in seconds, as
+//! OpenMetrics wants it. Source of the text format: the OpenMetrics 1.0 specification.
+
+mod scores;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use foresail_model::Scores;
 
 /// Upper ends of the histogram buckets in seconds.
 const BUCKETS_S: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-/// A histogram of times.
-#[derive(Debug, Clone, Default)]
-pub struct Times {
-    buckets: [u64; BUCKETS_S.len()],
-    count: u64,
-    sum_s: f64,
+/// A histogram of times that any thread may add to; a text made meanwhile may miss the last of them.
+#[derive(Debug, Default)]
+struct Times {
+    buckets: [AtomicU64; BUCKETS_S.len()],
+    count: AtomicU64,
+    sum_ns: AtomicU64,
 }
 
 impl Times {
-    fn add(&mut self, time: Duration) {
+    fn add(&self, time: Duration) {
         let seconds = time.as_secs_f64();
         if let Some(place) = BUCKETS_S.iter().position(|&end| seconds <= end) {
-            self.buckets[place] += 1;
+            add(&self.buckets[place], 1);
         }
-        self.count += 1;
-        self.sum_s += seconds;
+        add(&self.count, 1);
+        add(&self.sum_ns, time.as_nanos() as u64);
     }
 
     fn write(&self, out: &mut String, name: &str, labels: &str) {
         let comma = if labels.is_empty() { "" } else { "," };
         let mut below = 0;
-        for (end, count) in BUCKETS_S.iter().zip(self.buckets) {
-            below += count;
+        for (end, count) in BUCKETS_S.iter().zip(&self.buckets) {
+            below += count.load(Ordering::Relaxed);
             line(out, &format!("{name}_bucket{{{labels}{comma}le=\"{end:?}\"}}"), below);
         }
-        line(out, &format!("{name}_bucket{{{labels}{comma}le=\"+Inf\"}}"), self.count);
+        let count = self.count.load(Ordering::Relaxed).max(below);
+        line(out, &format!("{name}_bucket{{{labels}{comma}le=\"+Inf\"}}"), count);
         let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-        line(out, &format!("{name}_count{braces}"), self.count);
-        line(out, &format!("{name}_sum{braces}"), self.sum_s);
+        line(out, &format!("{name}_count{braces}"), count);
+        line(out, &format!("{name}_sum{braces}"), self.sum_ns.load(Ordering::Relaxed) as f64 / 1e9);
+    }
+}
+
+/// Methods that are counted apart.
+const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "HEAD", "other"];
+
+/// Statuses that are counted apart; the last place is for all others.
+const STATUSES: [u16; 20] =
+    [200, 201, 204, 304, 400, 401, 404, 405, 408, 409, 410, 413, 415, 422, 429, 500, 503, 504, 507, 0];
+
+/// What was answered at one route.
+#[derive(Debug, Default)]
+pub struct RouteMeter {
+    answers: [[AtomicU64; STATUSES.len()]; METHODS.len()],
+    times: Times,
+}
+
+impl RouteMeter {
+    /// Counts an answer.
+    pub fn answered(&self, method: &str, status: u16, time: Duration) {
+        let place = |n: Option<usize>, last: usize| n.unwrap_or(last - 1);
+        let method = place(METHODS.iter().position(|m| *m == method), METHODS.len());
+        let status = place(STATUSES.iter().position(|s| *s == status), STATUSES.len());
+        add(&self.answers[method][status], 1);
+        self.times.add(time);
     }
 }
 
@@ -66,12 +97,10 @@ pub struct Meter {
     pub checkpoints: AtomicU64,
     /// Requests under way, those that listen for events included.
     pub requests_open: AtomicU64,
-    commits: Mutex<Times>,
-    fits: Mutex<Times>,
-    /// By route, method and status.
-    requests: Mutex<BTreeMap<(String, String, u16), u64>>,
-    /// By route.
-    latencies: Mutex<BTreeMap<String, Times>>,
+    commits: Times,
+    fits: Times,
+    /// By the pattern of the address.
+    routes: ArcSwap<BTreeMap<String, Arc<RouteMeter>>>,
 }
 
 /// What is true at the moment of asking.
@@ -89,6 +118,8 @@ pub struct Gauges {
     pub runs: BTreeMap<&'static str, u64>,
     /// 1 when requests are taken.
     pub ready: u64,
+    /// How well plans predicted.
+    pub scores: Scores,
 }
 
 /// Adds `n` to a counter.
@@ -104,25 +135,30 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     writeln!(out, "# TYPE {name} {kind}\n# HELP {name} {help}").expect("writing to a String cannot fail");
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Meter {
     /// Counts a commit (one fsync).
     pub fn commit(&self, time: Duration) {
-        locked(&self.commits).add(time);
+        self.commits.add(time);
     }
 
     /// Counts one building of new model snapshots.
     pub fn fit(&self, time: Duration) {
-        locked(&self.fits).add(time);
+        self.fits.add(time);
     }
 
-    /// Counts a request; `route` is the pattern of the address, of which there are few.
-    pub fn request(&self, route: &str, method: &str, status: u16, time: Duration) {
-        *locked(&self.requests).entry((route.to_owned(), method.to_owned(), status)).or_default() += 1;
-        locked(&self.latencies).entry(route.to_owned()).or_default().add(time);
+    /// The counters of a route; `pattern` is the pattern of the address, of which there are few.
+    pub fn route(&self, pattern: &str) -> Arc<RouteMeter> {
+        if let Some(known) = self.routes.load().get(pattern) {
+            return Arc::clone(known);
+        }
+        let new = Arc::<RouteMeter>::default();
+        let before = self.routes.rcu(|routes| {
+            let mut routes = BTreeMap::clone(routes);
+            routes.entry(pattern.to_owned()).or_insert_with(|| Arc::clone(&new));
+            routes
+        });
+        // Somebody may have been faster.
+        before.get(pattern).cloned().unwrap_or(new)
     }
 
     /// All of it as OpenMetrics text.
@@ -132,6 +168,7 @@ impl Meter {
         self.write_requests(&mut out);
         self.write_counters(&mut out);
         write_gauges(&mut out, gauges, self.requests_open.load(Ordering::Relaxed));
+        scores::write(&mut out, &gauges.scores);
         out.push_str("# EOF\n");
         out
     }
@@ -139,21 +176,29 @@ impl Meter {
     fn write_requests(&self, out: &mut String) {
         let name = "foresail_metad_requests";
         head(out, name, "counter", "Requests by route, method and status.");
-        for ((route, method, status), count) in locked(&self.requests).iter() {
-            let labels = format!("route=\"{route}\",method=\"{method}\",status=\"{status}\"");
-            line(out, &format!("{name}_total{{{labels}}}"), count);
+        let routes = self.routes.load();
+        for (route, meter) in routes.iter() {
+            for (method, counts) in METHODS.iter().zip(&meter.answers) {
+                for (status, count) in STATUSES.iter().zip(counts) {
+                    let count = count.load(Ordering::Relaxed);
+                    if count > 0 {
+                        let labels = format!("route=\"{route}\",method=\"{method}\",status=\"{status}\"");
+                        line(out, &format!("{name}_total{{{labels}}}"), count);
+                    }
+                }
+            }
         }
         let name = "foresail_metad_request_seconds";
         head(out, name, "histogram", "Time from the head of a request to the head of its answer.");
-        for (route, times) in locked(&self.latencies).iter() {
-            times.write(out, name, &format!("route=\"{route}\""));
+        for (route, meter) in routes.iter().filter(|(_, m)| m.times.count.load(Ordering::Relaxed) > 0) {
+            meter.times.write(out, name, &format!("route=\"{route}\""));
         }
         let name = "foresail_metad_commit_seconds";
         head(out, name, "histogram", "Time of one commit of the store, which is one fsync.");
-        locked(&self.commits).write(out, name, "");
+        self.commits.write(out, name, "");
         let name = "foresail_metad_fit_seconds";
         head(out, name, "histogram", "Time to learn a group of batches and to build the new snapshots.");
-        locked(&self.fits).write(out, name, "");
+        self.fits.write(out, name, "");
     }
 
     fn write_counters(&self, out: &mut String) {
@@ -203,8 +248,8 @@ mod tests {
     #[test]
     fn the_text_has_every_family_once_and_ends_as_the_format_wants() {
         let meter = Meter::default();
-        meter.request("/v1/runs", "GET", 200, Duration::from_millis(2));
-        meter.request("/v1/runs", "GET", 200, Duration::from_millis(40));
+        meter.route("/v1/runs").answered("GET", 200, Duration::from_millis(2));
+        meter.route("/v1/runs").answered("GET", 200, Duration::from_millis(40));
         meter.commit(Duration::from_micros(700));
         add(&meter.accepted, 3);
         let gauges = Gauges { epoch: 7, runs: BTreeMap::from([("running", 2)]), ..Gauges::default() };
@@ -225,5 +270,12 @@ mod tests {
         let types: Vec<_> = text.lines().filter(|l| l.starts_with("# TYPE")).collect();
         let distinct: std::collections::BTreeSet<_> = types.iter().collect();
         assert_eq!(types.len(), distinct.len());
+    }
+
+    #[test]
+    fn every_status_that_a_problem_has_is_counted_apart() {
+        for code in foresail_schemas::ErrorCode::ALL {
+            assert!(STATUSES.contains(&code.status()), "{code:?} {}", code.status());
+        }
     }
 }

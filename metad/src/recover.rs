@@ -97,7 +97,7 @@ fn recover_model(view: &ReadView, number: u32, row: &WorkflowRow) -> Result<(Mod
                     for record in &batch.records {
                         match record {
                             Record::Task(r) if younger.get(&r.task).is_some_and(|known| *known >= at) => {
-                                model.count();
+                                model.count(record, batch.arrival);
                             }
                             record => model.update(record, batch.arrival),
                         }

@@ -12,17 +12,15 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use axum::Router;
 use axum::serve::Listener;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::http;
+use crate::http::Front;
 use crate::recover::{Recovered, recover};
 use crate::settings::{Settings, SettingsError};
 use crate::shared::Shared;
@@ -136,7 +134,7 @@ impl Drop for Server {
 async fn serve(listener: TcpListener, shared: &Arc<Shared>) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(shared.settings.connections_max as usize));
     let mut listener = Counted { inner: tokio::net::TcpListener::from_std(listener)?, places };
-    let router = http::router(Arc::clone(shared));
+    let front = Front::new(Arc::clone(shared));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new());
     http.header_read_timeout(Duration::from_millis(shared.settings.head_ms_max));
@@ -145,7 +143,7 @@ async fn serve(listener: TcpListener, shared: &Arc<Shared>) -> io::Result<()> {
     loop {
         tokio::select! {
             (connection, _) = listener.accept() => {
-                connections.spawn(converse(http.clone(), connection, router.clone(), stop.clone()));
+                connections.spawn(converse(http.clone(), connection, front.clone(), stop.clone()));
             }
             // Lets go of what has ended.
             Some(_ended) = connections.join_next() => {}
@@ -166,11 +164,10 @@ async fn serve(listener: TcpListener, shared: &Arc<Shared>) -> io::Result<()> {
 async fn converse(
     http: http1::Builder,
     connection: Connection,
-    router: Router,
+    front: Front,
     mut stop: watch::Receiver<bool>,
 ) {
-    let service = TowerToHyperService::new(router);
-    let mut conversation = pin!(http.serve_connection(TokioIo::new(connection), service));
+    let mut conversation = pin!(http.serve_connection(TokioIo::new(connection), front));
     let ended = tokio::select! {
         ended = conversation.as_mut() => Some(ended),
         () = stopped(&mut stop) => None,

@@ -159,6 +159,9 @@ settings! {
         "Most events in one answer.";
     list_max: u64 = 1000, "1000", "FORESAIL_METAD_LIST_MAX",
         "Most entries in one answer that lists runs or quarantined records.";
+    export_records_max: u64 = 50_000, "50000", "FORESAIL_METAD_EXPORT_RECORDS_MAX",
+        "Records that a download of samples reads at a time (whole batches), and most rows in a row group \
+         of a Parquet file.";
     workflows_max: u64 = 10_000, "10000", "FORESAIL_METAD_WORKFLOWS_MAX",
         "Most workflows whose metrics are kept.";
     running_runs_max: u64 = 1000, "1000", "FORESAIL_METAD_RUNNING_RUNS_MAX",
@@ -232,6 +235,7 @@ impl Settings {
             ("operations_max", self.operations_max),
             ("events_page_max", self.events_page_max),
             ("list_max", self.list_max),
+            ("export_records_max", self.export_records_max),
             ("workflows_max", self.workflows_max),
             ("running_runs_max", self.running_runs_max),
             ("finished_runs_max", self.finished_runs_max),

@@ -5,7 +5,7 @@
 //! group that had batches; the epoch of a [`View`] is that of the last group with a batch of its workflow.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use foresail_model::Predictor;
 use foresail_schemas::id::WorkflowName;
@@ -16,6 +16,9 @@ use crate::store::workflows::WorkflowRow;
 
 /// Most other workflows that are asked when a workflow knows nothing itself.
 pub const PRIOR_CANDIDATES_MAX: usize = 8;
+
+/// What answers for a workflow that is not known.
+static BLANK: LazyLock<Arc<Predictor>> = LazyLock::new(Arc::default);
 
 /// All workflows at one epoch.
 #[derive(Debug, Clone, Default)]
@@ -106,7 +109,7 @@ impl World {
     /// Somebody who answers questions about `workflow`, known or not.
     #[must_use]
     pub fn oracle(&self, workflow: &str) -> Oracle<'_> {
-        Oracle { world: self, own: self.get(workflow), blank: Arc::default(), priors: HashMap::new() }
+        Oracle { world: self, own: self.get(workflow), priors: HashMap::new() }
     }
 }
 
@@ -114,7 +117,6 @@ impl World {
 pub struct Oracle<'a> {
     world: &'a World,
     own: Option<&'a Arc<View>>,
-    blank: Arc<Predictor>,
     priors: HashMap<TaskName, Vec<&'a Arc<View>>>,
 }
 
@@ -129,7 +131,7 @@ impl<'a> Oracle<'a> {
     /// most samples that knows something.
     pub fn answer(&mut self, query: &Query, slas: &[Sla]) -> Answer {
         let own_epoch = self.epoch();
-        let own = self.own.map_or_else(|| Arc::clone(&self.blank), |v| Arc::clone(&v.predictor));
+        let own = self.own.map_or_else(|| &*BLANK, |v| &v.predictor);
         let prediction = own.predict(query, slas);
         if prediction.basis != Basis::None {
             return Answer { epoch: own_epoch, prediction };

@@ -114,8 +114,12 @@ pub enum Sla {
 impl Sla {
     /// The median, the default service level.
     pub const MEDIAN: Self = Self::Quantile(5000);
+    /// The 90th percentile.
+    pub const P90: Self = Self::Quantile(9000);
     /// The 95th percentile.
     pub const P95: Self = Self::Quantile(9500);
+    /// The 99th percentile.
+    pub const P99: Self = Self::Quantile(9900);
 
     /// The quantile in (0, 1), or nothing for the mean.
     #[must_use]

@@ -5,8 +5,10 @@
 //! flexible one.
 
 mod listing;
+mod score;
 
 pub use listing::{quarantine_list, run_list, task_list, workflow_entry, workflow_list};
+pub use score::workflow_scores;
 
 use jiff::Timestamp;
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    error, examples, invocation, listing, metric, openapi, plan, platform, prediction, run, workflow,
+    error, examples, invocation, listing, metric, openapi, plan, platform, prediction, run, score, workflow,
 };
 
 /// The command that rewrites what is out of date.
@@ -77,6 +77,7 @@ pub fn subjects() -> Vec<Subject> {
         Subject::of::<listing::WorkflowEntry>("workflow-entry", &examples::workflow_entry()),
         Subject::of::<listing::TaskList>("task-list", &examples::task_list()),
         Subject::of::<listing::QuarantineList>("quarantine-list", &examples::quarantine_list()),
+        Subject::of::<score::WorkflowScores>("workflow-scores", &examples::workflow_scores()),
         Subject::of::<listing::RunList>("run-list", &examples::run_list()),
         Subject::of::<prediction::PredictionRequest>("prediction-request", &examples::prediction_request()),
         Subject::of::<prediction::PredictionAnswer>("prediction-answer", &examples::prediction_answer()),

@@ -27,6 +27,7 @@ pub mod plan;
 pub mod platform;
 pub mod prediction;
 pub mod run;
+pub mod score;
 pub mod wfformat;
 pub mod workflow;
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::ResourceConfig;
+use crate::config::{ResourceConfig, Sla};
 use crate::error::ErrorCode;
 use crate::id::{BatchId, InstanceId, RunId, TaskName};
 use crate::number::{non_negative, non_negative_opt, positive_opt};
@@ -100,6 +100,23 @@ pub struct Forecast {
     #[serde(deserialize_with = "non_negative")]
     #[schemars(range(min = 0.0))]
     pub p99_ms: f64,
+}
+
+impl Forecast {
+    /// The service levels, in the order of the fields.
+    pub const SLAS: [Sla; 4] = [Sla::MEDIAN, Sla::P90, Sla::P95, Sla::P99];
+
+    /// The forecast with a time per service level of [`Self::SLAS`].
+    #[must_use]
+    pub fn new([median_ms, p90_ms, p95_ms, p99_ms]: [f64; 4]) -> Self {
+        Self { median_ms, p90_ms, p95_ms, p99_ms }
+    }
+
+    /// The time per service level of [`Self::SLAS`].
+    #[must_use]
+    pub fn times_ms(&self) -> [f64; 4] {
+        [self.median_ms, self.p90_ms, self.p95_ms, self.p99_ms]
+    }
 }
 
 /// One object moved between a worker and a store.

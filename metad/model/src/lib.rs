@@ -34,6 +34,7 @@ mod quantile;
 mod report;
 mod ring;
 mod scaled;
+mod score;
 mod series;
 mod shape;
 mod size;
@@ -46,8 +47,10 @@ pub use config::CONFIGS_PER_TASK_MAX;
 pub use model::{MODEL_VERSION, SavedRest, SavedTask, TASKS_PER_WORKFLOW_MAX, WorkflowModel};
 pub use predictor::{PREDICTOR_VERSION, Predictor};
 pub use report::{
-    Bucket, ConfigReport, InputRange, Quantiles, ShapeReport, SizeFit, TaskReport, TuningPoint,
+    Bucket, ConfigReport, CurvePoint, InputRange, Quantiles, ShapeReport, SizeCurve, SizeFit, TaskReport,
+    TuningPoint,
 };
 pub use ring::RING_SAMPLES;
+pub use score::{DAYS_KEPT_MAX, Scores};
 pub use task::EXACT_SAMPLES_MIN;
 pub use transfer::STORES_MAX;

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use foresail_schemas::TaskName;
-use foresail_schemas::metric::Record;
+use foresail_schemas::metric::{Record, TaskRecord};
 use jiff::Timestamp;
 use serde::ser::{SerializeMap, SerializeStruct};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::pool::{Effect, Members, SharedPool};
 use crate::predictor::{Derived, Predictor, TaskMap, Tasks};
+use crate::score::Scores;
 use crate::startup::StartupModel;
 use crate::task::TaskModel;
 use crate::transfer::TransferModel;
@@ -29,6 +30,8 @@ pub const TASKS_PER_WORKFLOW_MAX: usize = 65_536;
 pub struct WorkflowModel {
     samples: u64,
     tasks: TaskMap,
+    /// The scores of all tasks together.
+    scores: Arc<Scores>,
     transfers: Arc<TransferModel>,
     startups: Arc<StartupModel>,
     members: Members,
@@ -52,6 +55,7 @@ pub struct SavedRest {
     #[serde(deserialize_with = "version")]
     version: u32,
     samples: u64,
+    scores: Arc<Scores>,
     transfers: Arc<TransferModel>,
     startups: Arc<StartupModel>,
 }
@@ -83,8 +87,7 @@ impl WorkflowModel {
     /// What a snapshot shares is copied before it is changed, per task and config. No time is later than the
     /// arrival: else one worker with a fast clock would be newer than everybody.
     pub fn update(&mut self, record: &Record, arrival: Timestamp) {
-        let at_us = record.at().unwrap_or(arrival).min(arrival).as_microsecond();
-        self.samples += 1;
+        let at_us = self.count(record, arrival);
         match record {
             Record::Task(r) => self.update_task(&r.task, |task| task.record(r, at_us)),
             Record::Transfer(r) => {
@@ -121,9 +124,15 @@ impl WorkflowModel {
         }
     }
 
-    /// Counts a record of a task that already contains it, because the task was stored later than the rest.
-    pub fn count(&mut self) {
+    /// Takes in what a record tells the workflow as a whole, and gives its time; by itself for a record of a
+    /// task that already contains it, because the task was stored later than the rest.
+    pub fn count(&mut self, record: &Record, arrival: Timestamp) -> i64 {
+        let at_us = record.at().unwrap_or(arrival).min(arrival).as_microsecond();
         self.samples += 1;
+        if let Record::Task(TaskRecord { forecast: Some(forecast), exec_ms, .. }) = record {
+            Arc::make_mut(&mut self.scores).record(forecast, *exec_ms, at_us);
+        }
+        at_us
     }
 
     /// The tasks that changed since the last call, as they are now, in the order of their names. It copies
@@ -141,6 +150,7 @@ impl WorkflowModel {
         SavedRest {
             version: MODEL_VERSION,
             samples: self.samples,
+            scores: Arc::clone(&self.scores),
             transfers: Arc::clone(&self.transfers),
             startups: Arc::clone(&self.startups),
         }
@@ -149,9 +159,9 @@ impl WorkflowModel {
     /// The model of stored parts; none of its tasks counts as changed.
     #[must_use]
     pub fn from_saved(rest: SavedRest, tasks: impl Iterator<Item = (TaskName, SavedTask)>) -> Self {
-        let SavedRest { samples, transfers, startups, .. } = rest;
+        let SavedRest { samples, scores, transfers, startups, .. } = rest;
         let changed = Changed { transfers: Change::Yes, startups: Change::Yes, ..Changed::default() };
-        let mut model = Self { samples, transfers, startups, changed, ..Self::default() };
+        let mut model = Self { samples, scores, transfers, startups, changed, ..Self::default() };
         for (name, SavedTask(task)) in tasks {
             model.place(&name, task);
         }
@@ -169,6 +179,7 @@ impl WorkflowModel {
     /// Takes in everything that `other` was told.
     pub fn merge(&mut self, other: &Self) {
         self.samples += other.samples;
+        Arc::make_mut(&mut self.scores).merge(&other.scores);
         let mut names: Vec<(&TaskName, &Arc<TaskModel>)> = other.tasks.iter().collect();
         names.sort_unstable_by_key(|(name, _)| *name);
         for (name, theirs) in names {
@@ -196,6 +207,7 @@ impl WorkflowModel {
         let changed = std::mem::take(&mut self.changed);
         let mut next = (*self.built).clone();
         next.samples = self.samples;
+        next.scores = Arc::clone(&self.scores);
         if changed.tasks == Change::Yes {
             let pool = match &next.tasks {
                 Tasks::Measured(_, pool) if changed.pool == Change::No => Arc::clone(pool),
@@ -220,6 +232,7 @@ impl PartialEq for WorkflowModel {
     fn eq(&self, other: &Self) -> bool {
         self.samples == other.samples
             && self.tasks == other.tasks
+            && self.scores == other.scores
             && self.transfers == other.transfers
             && self.startups == other.startups
     }
@@ -242,10 +255,11 @@ impl Serialize for InOrder<'_> {
 
 impl Serialize for WorkflowModel {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut form = to.serialize_struct("WorkflowModel", 5)?;
+        let mut form = to.serialize_struct("WorkflowModel", 6)?;
         form.serialize_field("version", &MODEL_VERSION)?;
         form.serialize_field("samples", &self.samples)?;
         form.serialize_field("tasks", &InOrder(&self.tasks))?;
+        form.serialize_field("scores", &self.scores)?;
         form.serialize_field("transfers", &self.transfers)?;
         form.serialize_field("startups", &self.startups)?;
         form.end()
@@ -259,14 +273,15 @@ struct Stored {
     version: u32,
     samples: u64,
     tasks: BTreeMap<TaskName, SavedTask>,
+    scores: Arc<Scores>,
     transfers: Arc<TransferModel>,
     startups: Arc<StartupModel>,
 }
 
 impl<'de> Deserialize<'de> for WorkflowModel {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let Stored { version, samples, tasks, transfers, startups } = Stored::deserialize(from)?;
-        let rest = SavedRest { version, samples, transfers, startups };
+        let Stored { version, samples, tasks, scores, transfers, startups } = Stored::deserialize(from)?;
+        let rest = SavedRest { version, samples, scores, transfers, startups };
         let mut model = Self::from_saved(rest, tasks.into_iter());
         model.unsaved = model.tasks.keys().cloned().collect();
         Ok(model)

@@ -17,6 +17,7 @@ use crate::answers::{Answers, TaskPredictor};
 use crate::config::ConfigKey;
 use crate::pool::SharedPool;
 use crate::report::{ConfigReport, TaskReport, report};
+use crate::score::Scores;
 use crate::shape::Pool;
 use crate::startup::{StartupModel, StartupPredictor};
 use crate::task::TaskModel;
@@ -33,6 +34,8 @@ pub type TaskMap = HashTrieMapSync<TaskName, Arc<TaskModel>>;
 pub struct Predictor {
     pub(crate) samples: u64,
     pub(crate) tasks: Tasks,
+    /// Empty in a download: scores say how good the answers were and are no part of them.
+    pub(crate) scores: Arc<Scores>,
     pub(crate) transfers: Arc<Derived<TransferModel, TransferPredictor>>,
     pub(crate) startups: Arc<Derived<StartupModel, StartupPredictor>>,
 }
@@ -149,10 +152,25 @@ impl Predictor {
         self.task(task).map_or(0, |answers| answers.samples())
     }
 
+    /// How well plans predicted all tasks together; a download has no scores.
+    #[must_use]
+    pub fn scores(&self) -> &Scores {
+        &self.scores
+    }
+
+    /// How well plans predicted a task, where one did; a download has no scores.
+    #[must_use]
+    pub fn task_scores(&self, task: &TaskName) -> Option<&Scores> {
+        match &self.tasks {
+            Tasks::Measured(tasks, _) => tasks.get(task).and_then(|task| task.scores()),
+            Tasks::Fitted(_) => None,
+        }
+    }
+
     /// What is known of a task.
     #[must_use]
     pub fn report(&self, task: &TaskName) -> Option<TaskReport> {
-        self.task(task).map(|answers| report(task, &answers))
+        self.task(task).map(|answers| report(task, &answers, self.task_scores(task)))
     }
 
     /// The part of [`Self::report`] that needs no curve, in the order of the configs; empty where the task is
@@ -268,7 +286,7 @@ impl<'de> Deserialize<'de> for Predictor {
         let Stored { samples, tasks, transfers, startups, .. } = Stored::deserialize(from)?;
         let tasks = Tasks::Fitted(Arc::new(tasks));
         let (transfers, startups) = (Arc::new(transfers.into()), Arc::new(startups.into()));
-        Ok(Self { samples, tasks, transfers, startups })
+        Ok(Self { samples, tasks, transfers, startups, scores: Arc::default() })
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use foresail_schemas::{ResourceConfig, TaskName};
+use foresail_schemas::score::Coverage;
+use foresail_schemas::{ResourceConfig, Sla, TaskName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::answers::Answers;
 use crate::config::ConfigKey;
 use crate::curve::OFFSET_MS;
+use crate::score::Scores;
 use crate::series::Series;
 use crate::shape::Pool;
 
@@ -16,6 +18,12 @@ use crate::shape::Pool;
 const BUCKETS_MAX: usize = 24;
 /// Memory sizes of the tuning curve between the smallest and the largest one seen, these included.
 const TUNING_STEPS: usize = 12;
+/// Most configs whose curve is drawn, those with the most samples.
+const CURVES_MAX: usize = 8;
+/// Sizes at which a curve is drawn.
+const CURVE_STEPS: usize = 25;
+/// Service levels of a drawn curve: nine of ten times lie within its band.
+const BAND: [Sla; 3] = [Sla::Quantile(500), Sla::MEDIAN, Sla::P95];
 
 /// One task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +40,32 @@ pub struct TaskReport {
     pub shape: Option<ShapeReport>,
     /// Median time against memory at the median input size, within the memory sizes seen.
     pub tuning: Vec<TuningPoint>,
+    /// Predicted time against input size, per config (at most 8), within the sizes seen on it.
+    pub curves: Vec<SizeCurve>,
+    /// How well plans predicted it; null where nothing was scored.
+    pub coverage: Option<Coverage>,
+}
+
+/// The fitted curve of one config.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SizeCurve {
+    /// The config.
+    pub config: ResourceConfig,
+    /// Points to draw, by rising size.
+    pub points: Vec<CurvePoint>,
+}
+
+/// One point of a fitted curve.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CurvePoint {
+    /// Size of all inputs in bytes.
+    pub input_bytes: u64,
+    /// 5th percentile in ms.
+    pub p5_ms: f64,
+    /// Median in ms.
+    pub median_ms: f64,
+    /// 95th percentile in ms.
+    pub p95_ms: f64,
 }
 
 /// One config of a task.
@@ -196,7 +230,11 @@ fn buckets(hdr: &hdrhistogram::Histogram<u64>) -> Vec<Bucket> {
 }
 
 /// The report of a task.
-pub fn report<'a, P: Fn() -> &'a Arc<Pool>>(task: &TaskName, answers: &Answers<'a, P>) -> TaskReport {
+pub fn report<'a, P: Fn() -> &'a Arc<Pool>>(
+    task: &TaskName,
+    answers: &Answers<'a, P>,
+    scores: Option<&Scores>,
+) -> TaskReport {
     let histories = answers.histories();
     let sizes = |(_, h): &(ConfigKey, ConfigHistory)| (h.size_bytes_min, h.size_bytes_max);
     let range = histories.iter().map(sizes).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
@@ -217,7 +255,44 @@ pub fn report<'a, P: Fn() -> &'a Arc<Pool>>(task: &TaskName, answers: &Answers<'
         }),
         shape: scaled.map(|(shape, _)| shape),
         tuning: tuning(answers, seen, median),
+        curves: curves(answers, &histories),
+        coverage: scores.map(Scores::coverage),
     }
+}
+
+/// The curves of the configs with the most samples, in order of the configs.
+fn curves<'a, P: Fn() -> &'a Arc<Pool>>(
+    answers: &Answers<'a, P>,
+    histories: &[(ConfigKey, ConfigHistory)],
+) -> Vec<SizeCurve> {
+    let mut most: Vec<&(ConfigKey, ConfigHistory)> = histories.iter().collect();
+    most.sort_by_key(|(key, history)| (std::cmp::Reverse(history.samples), *key));
+    most.truncate(CURVES_MAX);
+    most.sort_by_key(|(key, _)| *key);
+    let point = |key: ConfigKey, input_bytes: u64| {
+        let answer = answers.exec(key, input_bytes, &BAND)?;
+        let time = |sla| answer.values.get(&sla).copied().flatten();
+        let [Some(p5_ms), Some(median_ms), Some(p95_ms)] = BAND.map(time) else { return None };
+        Some(CurvePoint { input_bytes, p5_ms, median_ms, p95_ms })
+    };
+    let curve = |(key, history): &(ConfigKey, ConfigHistory)| {
+        let sizes = drawn_sizes(history.size_bytes_min, history.size_bytes_max);
+        let points = sizes.into_iter().filter_map(|size| point(*key, size)).collect();
+        SizeCurve { config: key.config(), points }
+    };
+    most.into_iter().map(curve).collect()
+}
+
+/// Sizes from `low` to `high`, these included, evenly spaced in their logarithm, as the fits see them.
+fn drawn_sizes(low: u64, high: u64) -> Vec<u64> {
+    let (from, to) = ((1.0 + low as f64).ln(), (1.0 + high as f64).ln());
+    let size = |step: usize| (from + (to - from) * step as f64 / (CURVE_STEPS - 1) as f64).exp() - 1.0;
+    let mut sizes: Vec<u64> =
+        (1..CURVE_STEPS - 1).map(|step| (size(step).round() as u64).clamp(low, high)).collect();
+    sizes.extend([low, high]);
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes
 }
 
 /// Where vCPUs are given apart from memory, memory alone does not say the share, so only sizes seen are
@@ -240,7 +315,7 @@ fn tuning<'a, P: Fn() -> &'a Arc<Pool>>(
     keys.sort_unstable();
     keys.dedup();
     let point = |key: &ConfigKey| {
-        let exact = answers.exec(*key, size as u64, &[foresail_schemas::Sla::MEDIAN])?;
+        let exact = answers.exec(*key, size as u64, &[Sla::MEDIAN])?;
         let median_ms = exact.values.values().next().copied().flatten()?;
         Some(TuningPoint { memory_mb: key.config().memory_mb, median_ms: median_ms.max(OFFSET_MS) })
     };

@@ -49,8 +49,8 @@ impl Sample {
         (self.value_ms * 1000.0).round() as u64
     }
 
-    /// The contents as a number that looks random. Source: the finaliser of SplitMix64 (Steele, Lea and Flood,
-    /// 2014).
+    /// The contents as a number that looks random. Source: the finaliser of SplitMix64 (G. Steele, D. Lea and
+    /// C. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
     fn mixed(&self) -> u64 {
         let fields = [self.size_bytes, self.output.map_or(0, NonZeroU64::get), self.value_ms.to_bits()];
         fields.into_iter().fold(0, |mixed: u64, field| {

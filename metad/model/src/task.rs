@@ -17,6 +17,7 @@ use crate::curve::{Curve, OFFSET_BYTES, OFFSET_MS, Setup, recent_points, weigh};
 use crate::memo::Memo;
 use crate::ring::Sample;
 use crate::scaled::{SPREAD_TIME, Scaled};
+use crate::score::Scores;
 use crate::series::Series;
 use crate::shape::{Belief, Evidence, Pool};
 use crate::size::Point;
@@ -37,6 +38,8 @@ static NO_POOL: LazyLock<Arc<Pool>> = LazyLock::new(Arc::default);
 pub struct TaskModel {
     samples: u64,
     configs: ByConfig,
+    /// How well plans predicted it; nothing where none did, as most tasks of a large model are.
+    scores: Option<Arc<Scores>>,
     #[serde(skip)]
     fits: Memo<Box<Fits>>,
 }
@@ -73,6 +76,10 @@ impl TaskModel {
         let sample = Sample::new(at_us, record.input_bytes, record.exec_ms, record.output_bytes);
         self.fits = Memo::default();
         self.samples += 1;
+        if let Some(forecast) = &record.forecast {
+            let scores = Arc::make_mut(self.scores.get_or_insert_default());
+            scores.record(forecast, record.exec_ms, at_us);
+        }
         self.configs.record(ConfigKey::new(record.memory_mb, record.vcpu), sample);
     }
 
@@ -80,12 +87,20 @@ impl TaskModel {
     pub fn merge(&mut self, other: &Self) {
         self.fits = Memo::default();
         self.samples += other.samples;
+        if let Some(theirs) = &other.scores {
+            Arc::make_mut(self.scores.get_or_insert_default()).merge(theirs);
+        }
         self.configs.merge(&other.configs);
     }
 
     /// Executions over all configs.
     pub fn samples(&self) -> u64 {
         self.samples
+    }
+
+    /// How well plans predicted it.
+    pub fn scores(&self) -> Option<&Scores> {
+        self.scores.as_deref()
     }
 
     /// The measurements by config.

@@ -139,7 +139,8 @@ proptest! {
             batch.iter().for_each(|record| model.update(record, at(20)));
             let snapshot = model.snapshot();
             for (k, index) in asked.iter().enumerate().filter(|(k, _)| (n + k) % 3 > 0) {
-                let _asked_for_its_fits = snapshot.predict(&all[(index.index(all.len()) + k) % all.len()], &slas());
+                let query = &all[(index.index(all.len()) + k) % all.len()];
+                let _asked_for_its_fits = snapshot.predict(query, &slas());
             }
             held.push(snapshot);
         }

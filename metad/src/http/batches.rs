@@ -1,7 +1,8 @@
 //! `POST /v1/workflows/{workflow}/batches`: parse, set bad records aside, hand over, answer.
 //!
-//! The typed form is tried first, because almost every batch is good. When it fails, the records are taken
-//! one by one from their raw text, so that a bad one costs nobody but itself.
+//! A JSON text is read as a whole first, because almost every batch is good. When that fails, the records are
+//! taken one by one from their raw text, so that a bad one costs nobody but itself. Columns are read in
+//! `columns`.
 
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -11,7 +12,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::reply::{Answer, Failure, NDJSON, json};
+use super::columns::{self, COLUMNS};
+use super::flat;
+use super::reply::{Answer, Failure, JSON, NDJSON, json};
 use super::take::{App, Content, PathOf, QueryOf, by_size, invalid_json, media_type};
 use crate::write::{Command, Ingest};
 
@@ -24,22 +27,25 @@ const TIME_MS_MAX: f64 = 30.0 * 86_400e3;
 /// What may stand in the address instead of the body.
 #[derive(Debug, Default, Clone, Deserialize)]
 pub struct Origin {
-    batch_id: Option<BatchId>,
-    run: Option<RunId>,
-    worker: Option<InstanceId>,
+    /// The id of the batch.
+    pub batch_id: Option<BatchId>,
+    /// The run that was measured.
+    pub run: Option<RunId>,
+    /// The worker that measured.
+    pub worker: Option<InstanceId>,
 }
 
 /// The body, with records as records or as their raw text.
 #[derive(Deserialize)]
-struct Form<R> {
+struct Form<L> {
     batch_id: Option<BatchId>,
     run: Option<RunId>,
     worker: Option<InstanceId>,
-    records: Vec<R>,
+    records: L,
 }
 
-impl<R> Form<R> {
-    fn open(self) -> (Vec<R>, Parsed) {
+impl<L> Form<L> {
+    fn open(self) -> (L, Parsed) {
         let origin = Origin { batch_id: self.batch_id, run: self.run, worker: self.worker };
         (self.records, Parsed { origin, ..Parsed::default() })
     }
@@ -47,10 +53,13 @@ impl<R> Form<R> {
 
 /// A batch as parsed.
 #[derive(Debug, Default)]
-struct Parsed {
-    origin: Origin,
-    records: Vec<Record>,
-    rejected: Vec<(Rejected, serde_json::Value)>,
+pub struct Parsed {
+    /// Where it came from, as the body says.
+    pub origin: Origin,
+    /// The good records.
+    pub records: Vec<Record>,
+    /// The bad ones, as they came.
+    pub rejected: Vec<(Rejected, serde_json::Value)>,
 }
 
 /// Stores a batch.
@@ -61,20 +70,18 @@ pub async fn post(
     headers: HeaderMap,
     content: Content,
 ) -> Answer {
-    let lines = match media_type(&headers).as_deref() {
-        None | Some("application/json") => false,
-        Some(NDJSON | "application/jsonl" | "application/ndjson") => true,
+    let parse: fn(&[u8], u64) -> Result<Parsed, Failure> = match media_type(&headers).as_deref() {
+        None | Some(JSON) => parse_json,
+        Some(NDJSON | "application/jsonl" | "application/ndjson") => parse_lines,
+        Some(COLUMNS) => columns::parse,
         Some(other) => {
-            let detail = format!("`{other}` is not taken here, application/json and {NDJSON} are");
+            let detail = format!("`{other}` is not taken here, {JSON}, {NDJSON} and {COLUMNS} are");
             return Err(Failure::new(ErrorCode::UnsupportedMediaType, detail));
         }
     };
     let limit = app.settings.batch_records_max;
     let bytes = content.bytes.clone();
-    let parsed = by_size(bytes.len(), move || match lines {
-        true => parse_lines(&bytes, limit),
-        false => parse_json(&bytes, limit),
-    });
+    let parsed = by_size(bytes.len(), move || parse(&bytes, limit));
     let batch = ingest(workflow, parsed.await??, query, &headers)?;
     let answer = app.change(|reply| Command::Ingest(Box::new(batch), reply)).await?;
     Ok(json(&answer))
@@ -115,7 +122,8 @@ fn one_id(places: [Option<BatchId>; 3]) -> Result<BatchId, Failure> {
     }
 }
 
-fn too_many(records: usize, limit: u64) -> Result<(), Failure> {
+/// Refuses a batch with more records than the limit.
+pub fn too_many(records: usize, limit: u64) -> Result<(), Failure> {
     if records as u64 <= limit {
         return Ok(());
     }
@@ -123,7 +131,8 @@ fn too_many(records: usize, limit: u64) -> Result<(), Failure> {
     Err(Failure::limit(ErrorCode::TooMany, detail, limit))
 }
 
-fn checked(record: &Record) -> Result<(), String> {
+/// Checks what neither the types nor the decoders hold.
+pub fn checked(record: &Record) -> Result<(), String> {
     record.check()?;
     let (name, ms) = match record {
         Record::Task(r) => ("exec_ms", r.exec_ms),
@@ -137,49 +146,47 @@ fn checked(record: &Record) -> Result<(), String> {
 }
 
 fn parse_json(bytes: &[u8], limit: u64) -> Result<Parsed, Failure> {
-    if let Ok(form) = serde_json::from_slice::<Form<Record>>(bytes) {
-        let (records, mut parsed) = form.open();
+    if let Ok(form) = serde_json::from_slice::<Form<flat::Records>>(bytes) {
+        let (flat::Records(records), parsed) = form.open();
         too_many(records.len(), limit)?;
-        for (record, index) in records.into_iter().zip(0..) {
-            match checked(&record) {
-                Ok(()) => parsed.records.push(record),
-                Err(detail) => {
-                    let value = serde_json::to_value(&record).unwrap_or_default();
-                    parsed.reject(index, detail, value);
-                }
-            }
+        if records.iter().all(|record| checked(record).is_ok()) {
+            return Ok(Parsed { records, ..parsed });
         }
-        return Ok(parsed);
     }
-    let form: Form<&RawValue> = serde_json::from_slice(bytes).map_err(|e| invalid_json(&e))?;
+    let form: Form<Vec<&RawValue>> = serde_json::from_slice(bytes).map_err(|e| invalid_json(&e))?;
     let (records, mut parsed) = form.open();
     too_many(records.len(), limit)?;
+    let names = flat::Names::default();
     for (raw, index) in records.into_iter().zip(0..) {
-        parsed.take(index, raw.get());
+        parsed.take(index, raw.get(), &names);
     }
     Ok(parsed)
 }
 
 fn parse_lines(bytes: &[u8], limit: u64) -> Result<Parsed, Failure> {
-    let mut parsed = Parsed::default();
+    let (mut parsed, names) = (Parsed::default(), flat::Names::default());
     let lines = bytes.split(|&b| b == b'\n').filter(|line| !line.trim_ascii().is_empty());
     for (line, index) in lines.zip(0u64..) {
         too_many(index as usize + 1, limit)?;
-        parsed.take(index, &String::from_utf8_lossy(line));
+        parsed.take(index, &String::from_utf8_lossy(line), &names);
     }
     Ok(parsed)
 }
 
 impl Parsed {
-    fn take(&mut self, index: u64, text: &str) {
-        let record = serde_json::from_str::<Record>(text).map_err(|e| e.to_string());
+    fn take(&mut self, index: u64, text: &str, names: &flat::Names) {
+        let record = match flat::record(text, names) {
+            Some(record) => Ok(record),
+            None => serde_json::from_str::<Record>(text).map_err(|e| e.to_string()),
+        };
         match record.and_then(|r| checked(&r).map(|()| r)) {
             Ok(record) => self.records.push(record),
             Err(detail) => self.reject(index, detail, as_it_came(text)),
         }
     }
 
-    fn reject(&mut self, index: u64, detail: String, record: serde_json::Value) {
+    /// Sets a record aside.
+    pub fn reject(&mut self, index: u64, detail: String, record: serde_json::Value) {
         self.rejected.push((Rejected { index, code: ErrorCode::InvalidRecord, detail }, record));
     }
 }

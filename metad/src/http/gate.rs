@@ -1,4 +1,9 @@
-//! What every request passes before its handler, and what is counted of it.
+//! What every request passes before it is carried out, whichever way it is answered, and what is counted of
+//! it.
+//!
+//! [`enter`] is the gate: it counts, checks the token and gives a place; [`Visit::leave`] counts the answer.
+//! The router passes it as a layer ([`pass`]), the answers that are made before the router call it
+//! themselves.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,18 +14,16 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use foresail_schemas::ErrorCode;
+use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 
 use super::EVENTS;
 use super::reply::Failure;
 use super::take::{App, Sent};
-use crate::meter::add;
-use crate::shared::overloaded;
+use crate::meter::{RouteMeter, add};
+use crate::shared::{Shared, overloaded};
 
-/// The pattern of the address: a label with few values.
-fn route(request: &Request) -> String {
-    let matched = request.extensions().get::<MatchedPath>();
-    matched.map_or_else(|| "unmatched".to_owned(), |m| m.as_str().to_owned())
-}
+/// Label of requests whose address no route has.
+const UNMATCHED: &str = "unmatched";
 
 /// Any text can be a method; labels must be few.
 fn method_label(method: &Method) -> &'static str {
@@ -34,18 +37,121 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
-/// Counts the request and writes it to the log.
-pub async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
-    let (route, method, began) = (route(&request), method_label(request.method()), Instant::now());
-    let path = request.uri().path().to_owned();
+/// What of a request decides whether it is let in.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The path.
+    pub path: &'a str,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+    /// The places it needs one of.
+    pub places: Places,
+}
+
+/// Places among the requests under way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Places {
+    /// For requests that are answered as fast as possible.
+    Requests,
+    /// For requests that wait for events.
+    Listeners,
+}
+
+/// A place that is taken.
+enum Place<'a> {
+    None,
+    Request(#[allow(dead_code, reason = "it is given back when it is dropped")] SemaphorePermit<'a>),
+    Listener(Arc<OwnedSemaphorePermit>),
+}
+
+/// A request that was let in, under way until this is dropped.
+pub struct Visit<'a> {
+    app: &'a Shared,
+    route: &'a RouteMeter,
+    method: &'static str,
+    began: Instant,
+    /// Only where it is logged.
+    path: Option<String>,
+    place: Place<'a>,
+}
+
+/// Lets a request in, or answers why not.
+#[allow(clippy::result_large_err, reason = "the error is the answer, which is sent as it is")]
+pub fn enter<'a>(app: &'a Shared, route: &'a RouteMeter, asked: Asked<'_>) -> Result<Visit<'a>, Response> {
     add(&app.meter.requests_open, 1);
-    let response = next.run(request).await;
-    app.meter.requests_open.fetch_sub(1, Ordering::Relaxed);
-    let (status, time) = (response.status().as_u16(), began.elapsed());
-    app.meter.request(&route, method, status, time);
-    let elapsed_ms = time.as_secs_f64() * 1000.0;
-    tracing::debug!(method, path, status, elapsed_ms, "answered");
-    response
+    let path = tracing::enabled!(tracing::Level::DEBUG).then(|| asked.path.to_owned());
+    let (method, began) = (method_label(asked.method), Instant::now());
+    let mut visit = Visit { app, route, method, began, path, place: Place::None };
+    match token(app, asked).and_then(|()| place(app, asked)) {
+        Ok(place) => {
+            visit.place = place;
+            Ok(visit)
+        }
+        Err(refused) => Err(visit.leave(refused.into_response())),
+    }
+}
+
+impl Visit<'_> {
+    /// The place of a request that listens: a stream goes on after its handler and takes it along.
+    pub fn listener(&self) -> Option<Arc<OwnedSemaphorePermit>> {
+        match &self.place {
+            Place::Listener(place) => Some(Arc::clone(place)),
+            _ => None,
+        }
+    }
+
+    /// Counts the answer and writes it to the log.
+    pub fn leave(self, response: Response) -> Response {
+        let (status, time) = (response.status().as_u16(), self.began.elapsed());
+        self.route.answered(self.method, status, time);
+        if let Some(path) = &self.path {
+            let elapsed_ms = time.as_secs_f64() * 1000.0;
+            tracing::debug!(method = self.method, path, status, elapsed_ms, "answered");
+        }
+        response
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        // Here, because a client that goes away ends its request without an answer.
+        self.app.meter.requests_open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Lets `work` answer within the time for a request.
+pub async fn in_time(app: &Shared, work: impl Future<Output = Response>) -> Response {
+    let limit_ms = app.settings.request_ms_max;
+    match tokio::time::timeout(Duration::from_millis(limit_ms), work).await {
+        Ok(response) => response,
+        Err(_) => {
+            let detail = format!("there was no answer within {limit_ms} ms");
+            Failure::limit(ErrorCode::Timeout, detail, limit_ms).into_response()
+        }
+    }
+}
+
+/// The gate in front of the handlers of the router.
+pub async fn pass(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or(UNMATCHED);
+    let places = if matched == EVENTS { Places::Listeners } else { Places::Requests };
+    let route = app.meter.route(matched);
+    let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
+    let visit = match enter(&app, &route, Asked { method, path, headers, places }) {
+        Ok(visit) => visit,
+        Err(refused) => return refused,
+    };
+    if let Some(place) = visit.listener() {
+        request.extensions_mut().insert(place);
+    }
+    let response = match visit.place {
+        // Whoever looks after the daemon is answered at once.
+        Place::None => next.run(request).await,
+        _ => in_time(&app, next.run(request)).await,
+    };
+    visit.leave(response)
 }
 
 /// Compares in a time that does not tell where the first difference is.
@@ -54,44 +160,36 @@ fn same(left: &[u8], right: &[u8]) -> bool {
 }
 
 /// Lets nobody in without the token, where one is set; only `/livez` is open.
-pub async fn token(State(app): State<App>, request: Request, next: Next) -> Response {
-    let Some(token) = &app.settings.token else { return next.run(request).await };
-    let given = request.headers().get(header::AUTHORIZATION).map(|v| v.as_bytes());
+fn token(app: &Shared, asked: Asked<'_>) -> Result<(), Failure> {
+    let Some(token) = &app.settings.token else { return Ok(()) };
+    let given = asked.headers.get(header::AUTHORIZATION).map(|v| v.as_bytes());
     let given = given.and_then(|v| v.strip_prefix(b"Bearer ")).unwrap_or_default();
-    if request.uri().path() == "/livez" || same(given, token.as_bytes()) {
-        return next.run(request).await;
+    if asked.path == "/livez" || same(given, token.as_bytes()) {
+        return Ok(());
     }
     let detail =
         if given.is_empty() { "the request brings no token" } else { "the token is not the right one" };
-    Failure::new(ErrorCode::Unauthorized, detail).into_response()
+    Err(Failure::new(ErrorCode::Unauthorized, detail))
 }
 
-/// Gives the request a place among those under way, and a limit of time.
-pub async fn place(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if path == "/livez" || path == "/readyz" {
+/// Gives the request a place among those under way.
+fn place<'a>(app: &'a Shared, asked: Asked<'_>) -> Result<Place<'a>, Failure> {
+    if matches!(asked.path, "/livez" | "/readyz") {
         // Whoever looks after the daemon gets an answer under overload too.
-        return next.run(request).await;
+        return Ok(Place::None);
     }
-    let listens = route(&request) == EVENTS;
-    let (places, what, limit) = match listens {
-        true => (&app.listeners, "too many requests listen for events", app.settings.listeners_max),
-        false => (&app.requests, "too many requests are under way", app.settings.requests_max),
-    };
-    let Ok(place) = Arc::clone(places).try_acquire_owned() else {
-        return Failure(overloaded(what, limit)).into_response();
-    };
-    let place = Arc::new(place);
-    if listens {
-        // A stream goes on after its handler and takes the place along.
-        request.extensions_mut().insert(Arc::clone(&place));
-    }
-    let limit_ms = app.settings.request_ms_max;
-    match tokio::time::timeout(Duration::from_millis(limit_ms), next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            let detail = format!("there was no answer within {limit_ms} ms");
-            Failure::limit(ErrorCode::Timeout, detail, limit_ms).into_response()
+    let full = |what, limit| Failure(overloaded(what, limit));
+    match asked.places {
+        Places::Requests => app
+            .requests
+            .try_acquire()
+            .map(Place::Request)
+            .map_err(|_| full("too many requests are under way", app.settings.requests_max)),
+        Places::Listeners => {
+            let place = Arc::clone(&app.listeners)
+                .try_acquire_owned()
+                .map_err(|_| full("too many requests listen for events", app.settings.listeners_max))?;
+            Ok(Place::Listener(Arc::new(place)))
         }
     }
 }

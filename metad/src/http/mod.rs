@@ -3,14 +3,22 @@
 //! What every request passes, outside in: counting, the token, a place among the requests under way and a
 //! time limit, the size and the encoding of its body. Whatever fails is answered as problem+json, unknown
 //! addresses included.
+//!
+//! Predictions are what is asked most: where they are asked plainly, [`Front`] answers them before the
+//! router, through the same gate and with the same functions. Everything else goes through the router.
 
 mod batches;
 mod blobs;
+mod columns;
 mod events;
+mod flat;
+mod front;
 mod gate;
+mod prediction_json;
 mod predictions;
 mod reply;
 mod runs;
+mod samples;
 mod service;
 mod take;
 mod workflows;
@@ -28,14 +36,20 @@ use tower::ServiceBuilder;
 use tower_http::decompression::{DecompressionBody, RequestDecompressionLayer};
 
 use crate::shared::Shared;
+pub use front::Front;
 use reply::Failure;
 use take::App;
 
 /// Route of the events, whose requests may wait and have places of their own.
 const EVENTS: &str = "/v1/runs/{run}/events";
 
-/// The API over the shared state.
-pub fn router(app: Arc<Shared>) -> Router {
+/// Route of many predictions.
+const PREDICTIONS: &str = "/v1/workflows/{workflow}/predictions";
+/// Route of one prediction.
+const PREDICTION: &str = "/v1/workflows/{workflow}/predictions/{kind}";
+
+/// The routes over the shared state.
+fn router(app: Arc<Shared>) -> Router {
     let decompression = ServiceBuilder::new()
         .layer(RequestDecompressionLayer::new())
         .map_request(|r: Request<DecompressionBody<Body>>| r.map(Body::new));
@@ -47,9 +61,7 @@ pub fn router(app: Arc<Shared>) -> Router {
         .method_not_allowed_fallback(other_method)
         .layer(decompression)
         .layer(from_fn_with_state(Arc::clone(&app), gate::body))
-        .layer(from_fn_with_state(Arc::clone(&app), gate::place))
-        .layer(from_fn_with_state(Arc::clone(&app), gate::token))
-        .layer(from_fn_with_state(Arc::clone(&app), gate::count))
+        .layer(from_fn_with_state(Arc::clone(&app), gate::pass))
         .with_state(app)
 }
 
@@ -58,12 +70,13 @@ fn workflow_routes() -> Router<App> {
         .route("/v1/workflows", get(workflows::list))
         .route("/v1/workflows/{workflow}", get(workflows::get))
         .route("/v1/workflows/{workflow}/batches", post(batches::post))
-        .route("/v1/workflows/{workflow}/predictions", post(predictions::post))
-        .route("/v1/workflows/{workflow}/predictions/{kind}", get(predictions::get))
+        .route(PREDICTIONS, post(predictions::post))
+        .route(PREDICTION, get(predictions::get))
         .route("/v1/workflows/{workflow}/tasks", get(workflows::tasks))
         .route("/v1/workflows/{workflow}/tasks/{task}", get(workflows::task))
+        .route("/v1/workflows/{workflow}/scores", get(workflows::scores))
         .route("/v1/workflows/{workflow}/model", get(workflows::model))
-        .route("/v1/workflows/{workflow}/samples", get(workflows::samples))
+        .route("/v1/workflows/{workflow}/samples", get(samples::get))
         .route("/v1/workflows/{workflow}/quarantine", get(workflows::quarantine))
 }
 

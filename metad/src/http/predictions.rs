@@ -1,25 +1,33 @@
 //! Predictions: one by GET, many by POST. Both answer from one snapshot of the world.
+//!
+//! The front and the router answer with the same functions ([`answer_one`], [`answer_many`]); they differ in
+//! how they read a single question: the front reads plain ones ([`plain`]), the router all.
 
+use std::str::FromStr;
+
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::response::Response;
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::metric::{Direction, StartState};
-use foresail_schemas::prediction::{
-    PredictionAnswer, PredictionRequest, Query, SLAS_PER_REQUEST_MAX, SinglePrediction,
-};
+use foresail_schemas::prediction::{PredictionRequest, Query, SLAS_PER_REQUEST_MAX};
 use foresail_schemas::{ErrorCode, Sla, TaskName, WorkflowName};
 use serde::Deserialize;
 
-use super::reply::{Answer, Failure, json, not_modified, tagged};
-use super::take::{App, JsonOf, PathOf, QueryOf, by_size};
+use super::flat;
+use super::prediction_json::{Many, single};
+use super::reply::{Answer, Failure, JSON, json_text, not_modified, tagged};
+use super::take::{App, Content, PathOf, QueryOf, by_size, invalid_json, media_type};
 use crate::meter::add;
+use crate::shared::Shared;
 use crate::world::World;
 
 /// Bytes of work that one question stands for when it is decided where to answer.
 const QUERY_BYTES: usize = 128;
 
 /// The parameters of a single question; which are needed depends on its kind.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub struct Question {
     task: Option<TaskName>,
     input_bytes: Option<u64>,
@@ -42,23 +50,63 @@ pub async fn get(
     let slas = slas(question.sla.as_deref())?;
     let query = question.query(&kind)?;
     check(&query).map_err(|detail| Failure::new(ErrorCode::InvalidParameter, detail))?;
-    let world = app.world.load();
-    let answer = world.oracle(workflow.as_str()).answer(&query, &slas);
-    add(&app.meter.predictions, 1);
-    if let Some(known) = not_modified(answer.epoch, &headers) {
-        return Ok(known);
-    }
-    let single = SinglePrediction { epoch: answer.epoch, prediction: answer.prediction };
-    Ok(tagged(answer.epoch, json(&single)))
+    Ok(answer_one(&app, workflow.as_str(), &query, &slas, &headers))
 }
 
 /// Answers several questions.
 pub async fn post(
     State(app): State<App>,
     PathOf(workflow): PathOf<WorkflowName>,
-    JsonOf(request, content): JsonOf<PredictionRequest>,
+    headers: HeaderMap,
+    content: Content,
 ) -> Answer {
-    let (limit, count) = (app.settings.queries_max, request.queries.len());
+    if let Some(found) = media_type(&headers)
+        && found != JSON
+    {
+        let detail = format!("`{found}` is not taken here, {JSON} is");
+        return Err(Failure::new(ErrorCode::UnsupportedMediaType, detail));
+    }
+    answer_many(&app, workflow, content).await
+}
+
+/// Answers a question that was checked.
+pub fn answer_one(
+    app: &Shared,
+    workflow: &str,
+    query: &Query,
+    slas: &[Sla],
+    headers: &HeaderMap,
+) -> Response {
+    let world = app.world.load();
+    let answer = world.oracle(workflow).answer(query, slas);
+    add(&app.meter.predictions, 1);
+    match not_modified(answer.epoch, headers) {
+        Some(known) => known,
+        None => tagged(answer.epoch, json_text(single(answer.epoch, &answer.prediction))),
+    }
+}
+
+/// Answers the questions of a JSON text, on the blocking pool where they are many.
+pub async fn answer_many(app: &App, workflow: WorkflowName, content: Content) -> Answer {
+    let (text, limit) = (content.bytes.clone(), app.settings.queries_max);
+    let request = by_size(text.len(), move || read(&text, limit)).await??;
+    let (world, count) = (app.world.load_full(), request.queries.len());
+    let work = count * request.sla.len() * QUERY_BYTES;
+    let text = by_size(work, move || answer_all(&world, &workflow, &request)).await?;
+    drop(content);
+    add(&app.meter.predictions, count as u64);
+    Ok(json_text(text))
+}
+
+/// Reads and checks a request.
+fn read(text: &[u8], limit: u64) -> Result<PredictionRequest, Failure> {
+    let request = match serde_json::from_slice::<flat::Request>(text) {
+        Ok(flat::Request { sla, queries }) => {
+            PredictionRequest { sla: sla.unwrap_or_else(|| vec![Sla::MEDIAN]), queries: queries.0 }
+        }
+        Err(_) => serde_json::from_slice(text).map_err(|e| invalid_json(&e))?,
+    };
+    let count = request.queries.len();
     if count as u64 > limit {
         let detail = format!("the request has `{count}` questions, at most {limit} are taken");
         return Err(Failure::limit(ErrorCode::TooMany, detail, limit));
@@ -67,24 +115,63 @@ pub async fn post(
     for (place, query) in request.queries.iter().enumerate() {
         check(query).map_err(|e| Failure::new(ErrorCode::InvalidBody, format!("queries[{place}]: {e}")))?;
     }
-    let world = app.world.load_full();
-    let work = count * request.sla.len() * QUERY_BYTES;
-    let response = by_size(work, move || json(&answer_all(&world, &workflow, &request))).await?;
-    drop(content);
-    add(&app.meter.predictions, count as u64);
-    Ok(response)
+    Ok(request)
 }
 
-fn answer_all(world: &World, workflow: &WorkflowName, request: &PredictionRequest) -> PredictionAnswer {
+fn answer_all(world: &World, workflow: &WorkflowName, request: &PredictionRequest) -> Bytes {
     let mut oracle = world.oracle(workflow.as_str());
     let mut epoch = oracle.epoch();
-    let mut predictions = Vec::with_capacity(request.queries.len());
+    let mut text = Many::with_capacity(request.queries.len());
     for query in &request.queries {
         let answer = oracle.answer(query, &request.sla);
         epoch = epoch.max(answer.epoch);
-        predictions.push(answer.prediction);
+        text.push(&answer.prediction);
     }
-    PredictionAnswer { epoch, predictions }
+    text.finish(epoch)
+}
+
+/// Reads a single question whose parameters are plain: nothing encoded, nothing twice, nothing wrong. What is
+/// not plain is nothing here, and left to the router.
+pub fn plain(kind: &str, parameters: &str) -> Option<(Query, Vec<Sla>)> {
+    let (mut question, mut service_levels) = (Question::default(), None);
+    for parameter in parameters.split('&') {
+        let (name, value) = parameter.split_once('=')?;
+        if value.bytes().any(|b| matches!(b, b'%' | b'+')) || name.bytes().any(|b| matches!(b, b'%' | b'+')) {
+            return None;
+        }
+        match name {
+            "task" => set(&mut question.task, TaskName::new(value).ok()?)?,
+            "input_bytes" => set(&mut question.input_bytes, number(value)?)?,
+            "memory_mb" => set(&mut question.memory_mb, number(value)?)?,
+            "vcpu" => set(&mut question.vcpu, number(value)?)?,
+            "direction" => {
+                let upload = Some(Direction::Upload).filter(|_| value == "upload");
+                let direction = upload.or(Some(Direction::Download).filter(|_| value == "download"));
+                set(&mut question.direction, direction?)?;
+            }
+            "bytes" => set(&mut question.bytes, number(value)?)?,
+            "store" => set(&mut question.store, TaskName::new(value).ok()?)?,
+            "state" => {
+                let cold = Some(StartState::Cold).filter(|_| value == "cold");
+                let state = cold.or(Some(StartState::Warm).filter(|_| value == "warm"));
+                set(&mut question.state, state?)?;
+            }
+            "sla" => set(&mut service_levels, slas(Some(value)).ok()?)?,
+            _ => {}
+        }
+    }
+    let query = question.query(kind).ok()?;
+    check(&query).ok()?;
+    Some((query, service_levels.unwrap_or_else(|| vec![Sla::MEDIAN])))
+}
+
+/// Fills a place that must be empty.
+fn set<T>(place: &mut Option<T>, value: T) -> Option<()> {
+    place.replace(value).is_none().then_some(())
+}
+
+fn number<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok()
 }
 
 /// Reads `median,p95`.

@@ -3,13 +3,15 @@
 use std::fmt::Display;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use foresail_schemas::{ErrorCode, Problem};
 use serde::Serialize;
 
 use crate::store::StoreError;
 
+/// Media type of most bodies.
+pub const JSON: &str = "application/json";
 /// Media type of problems.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 /// Media type of records line by line.
@@ -76,27 +78,27 @@ pub fn json<T: Serialize>(value: &T) -> Response {
 
 /// An answer that is JSON text already.
 pub fn json_text(text: impl Into<Body>) -> Response {
-    typed("application/json", text)
+    typed(JSON, text)
 }
 
 /// An answer of some media type.
 pub fn typed(media_type: &'static str, content: impl Into<Body>) -> Response {
-    let headers: [(HeaderName, HeaderValue); 1] =
-        [(header::CONTENT_TYPE, HeaderValue::from_static(media_type))];
-    (headers, content.into()).into_response()
+    let mut response = Response::new(content.into());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
 }
 
 /// The answer 304, where the client has this version already: an epoch, and its form where there are several.
 pub fn not_modified(version: impl Display, headers: &HeaderMap) -> Option<Response> {
+    let known = headers.get(header::IF_NONE_MATCH)?.to_str().unwrap_or_default();
     let etag = format!("\"{version}\"");
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let matches = known.split(',').map(|t| t.trim().trim_start_matches("W/")).any(|t| t == etag || t == "*");
     matches.then(|| tagged(version, StatusCode::NOT_MODIFIED.into_response()))
 }
 
 /// The answer with its version as `ETag`.
 pub fn tagged(version: impl Display, mut response: Response) -> Response {
-    let etag = HeaderValue::from_str(&format!("\"{version}\""))
+    let etag = HeaderValue::try_from(format!("\"{version}\""))
         .expect("digits and the name of a form in quotes are a legal header");
     response.headers_mut().insert(header::ETAG, etag);
     response

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
+use foresail_model::Scores;
 use foresail_schemas::run::RunStatus;
 
 use super::reply::{Answer, Failure, json_text, typed};
-use super::take::App;
+use super::take::{App, blocking};
 use crate::meter::Gauges;
-use crate::shared::stopping;
+use crate::shared::{Shared, stopping};
+use crate::world::World;
 
 /// The process is alive.
 pub async fn livez() -> Response {
@@ -26,7 +28,13 @@ pub async fn readyz(State(app): State<App>) -> Answer {
 }
 
 /// What metad counts of itself.
-pub async fn metrics(State(app): State<App>) -> Response {
+pub async fn metrics(State(app): State<App>) -> Answer {
+    // Thousands of workflows take longer than other requests shall wait.
+    let text = blocking(move || app.meter.text(&gauges(&app))).await?;
+    Ok(typed("application/openmetrics-text; version=1.0.0; charset=utf-8", text))
+}
+
+fn gauges(app: &Shared) -> Gauges {
     let world = app.world.load();
     let mut runs = BTreeMap::from([("running", 0), ("completed", 0), ("failed", 0), ("cancelled", 0)]);
     for board in app.boards.load().values() {
@@ -38,16 +46,23 @@ pub async fn metrics(State(app): State<App>) -> Response {
         };
         *runs.entry(status).or_default() += 1;
     }
-    let gauges = Gauges {
+    Gauges {
         epoch: world.epoch,
         queue: app.queue_depth(),
         workflows: world.views().len() as u64,
-        tasks: world.views().iter().map(|v| v.predictor.tasks().count() as u64).sum(),
+        tasks: world.views().iter().map(|v| v.predictor.task_count() as u64).sum(),
         runs,
         ready: u64::from(app.health.problem().is_none()),
-    };
-    typed("application/openmetrics-text; version=1.0.0; charset=utf-8", app.meter.text(&gauges))
-        .into_response()
+        scores: scores(&world),
+    }
+}
+
+/// The scores of all workflows together: one series per quantile, however many workflows there are.
+fn scores(world: &World) -> Scores {
+    world.views().iter().fold(Scores::default(), |mut sum, view| {
+        sum.merge_sum(view.predictor.scores());
+        sum
+    })
 }
 
 /// The OpenAPI document of this version.

@@ -4,10 +4,12 @@
 //! all bodies under way. Texts longer than [`INLINE_BYTES_MAX`] are parsed on the blocking pool, so that one
 //! large request does not hold up the others.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
@@ -154,12 +156,17 @@ fn broken(error: &(dyn std::error::Error + 'static), limit: u64) -> Failure {
 ///
 /// # Errors
 /// Too large, overloaded, or broken off.
-pub async fn content(app: &Shared, body: Body, limit: u64) -> Result<Content, Failure> {
+pub async fn content<B>(app: &Shared, body: B, limit: u64) -> Result<Content, Failure>
+where
+    B: HttpBody<Data = Bytes, Error: std::error::Error + 'static>,
+{
     let mut memory = Memory::default();
     let mut chunks: Vec<Bytes> = Vec::new();
-    let mut stream = body.into_data_stream();
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|e| broken(&e, app.settings.body_bytes_max))?;
+    let mut body = pin!(body);
+    while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
+        let frame = frame.map_err(|e| broken(&e, app.settings.body_bytes_max))?;
+        // What is no data are trailers, which nobody needs.
+        let Ok(chunk) = frame.into_data() else { continue };
         memory.bytes += chunk.len() as u64;
         if memory.bytes > limit {
             return Err(too_large("the body", limit));

@@ -1,24 +1,17 @@
-//! What is known of workflows: lists, reports, the model as a download, raw samples, the quarantine.
+//! What is known of workflows: lists, reports, scores, the model as a download, the quarantine.
 
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use foresail_schemas::listing::{QuarantineList, TaskEntry, TaskList, WorkflowEntry, WorkflowList};
-use foresail_schemas::metric::Record;
+use foresail_schemas::score::{TaskScore, WorkflowScores};
 use foresail_schemas::{ErrorCode, TaskName, WorkflowName};
-use futures_util::stream;
-use serde::Deserialize;
 
-use super::reply::{Answer, Failure, NDJSON, json, not_modified, tagged, typed};
-use super::take::{App, PathOf, QueryOf, blocking};
-use crate::store::{StoreError, StoreReader};
+use super::reply::{Answer, Failure, json, not_modified, tagged, typed};
+use super::take::{App, PathOf, blocking};
 use crate::world::View;
-
-/// Batches that are read at once while samples are sent.
-const SAMPLE_BATCHES: usize = 64;
 
 fn entry(view: &View) -> WorkflowEntry {
     WorkflowEntry {
@@ -33,7 +26,8 @@ fn entry(view: &View) -> WorkflowEntry {
     }
 }
 
-fn find(app: &App, workflow: &WorkflowName) -> Result<Arc<View>, Failure> {
+/// The workflow, if something is known of it.
+pub fn find(app: &App, workflow: &WorkflowName) -> Result<Arc<View>, Failure> {
     app.world.load().get(workflow.as_str()).cloned().ok_or_else(|| {
         Failure::new(ErrorCode::WorkflowNotFound, format!("nothing is known of a workflow `{workflow}`"))
     })
@@ -96,6 +90,29 @@ pub async fn task(
     Ok(not_modified(view.epoch(), &headers).unwrap_or_else(|| tagged(view.epoch(), json(&report))))
 }
 
+/// How well plans predicted the tasks of a workflow.
+pub async fn scores(
+    State(app): State<App>,
+    PathOf(workflow): PathOf<WorkflowName>,
+    headers: HeaderMap,
+) -> Answer {
+    let view = find(&app, &workflow)?;
+    let epoch = view.epoch();
+    if let Some(known) = not_modified(epoch, &headers) {
+        return Ok(known);
+    }
+    let response = blocking(move || {
+        let score = |task: &TaskName| {
+            let score = view.predictor.task_scores(task)?.score();
+            Some(TaskScore { task: task.clone(), score })
+        };
+        let total = view.predictor.scores().coverage();
+        let tasks = view.predictor.tasks().filter_map(score).collect();
+        json(&WorkflowScores { epoch, total, tasks })
+    });
+    Ok(tagged(epoch, response.await?))
+}
+
 /// The whole model as one snapshot: JSON where `Accept` asks for it, else postcard of
 /// `foresail_model::Predictor`.
 pub async fn model(
@@ -104,10 +121,7 @@ pub async fn model(
     headers: HeaderMap,
 ) -> Answer {
     let view = find(&app, &workflow)?;
-    let wants_json = headers
-        .get(header::ACCEPT)
-        .and_then(|v| v.to_str().ok())
-        .is_some_and(|accept| accept.contains("application/json"));
+    let wants_json = accepts(&headers, "application/json");
     // Two forms of one epoch are two versions, or a cache would hand out one for the other.
     let version = if wants_json { format!("{}-json", view.epoch()) } else { view.epoch().to_string() };
     if let Some(known) = not_modified(&version, &headers) {
@@ -122,59 +136,16 @@ pub async fn model(
     Ok(by_accept(tagged(version, response)))
 }
 
+/// Whether `Accept` names a media type.
+pub fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    accept.is_some_and(|accept| accept.contains(media_type))
+}
+
 /// The answer, marked as one whose form `Accept` decides.
-fn by_accept(mut response: Response) -> Response {
+pub fn by_accept(mut response: Response) -> Response {
     response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
     response
-}
-
-/// The parameter of the samples.
-#[derive(Debug, Deserialize)]
-pub struct SampleFormat {
-    format: Option<String>,
-}
-
-/// The raw records that retention keeps, one per line, in the form in which they came.
-pub async fn samples(
-    State(app): State<App>,
-    PathOf(workflow): PathOf<WorkflowName>,
-    QueryOf(SampleFormat { format }): QueryOf<SampleFormat>,
-) -> Answer {
-    let view = find(&app, &workflow)?;
-    if let Some(other) = format.as_deref().filter(|f| *f != "ndjson") {
-        let detail = format!("`format` is `{other}`, only ndjson is offered");
-        return Err(Failure::new(ErrorCode::InvalidParameter, detail));
-    }
-    // A chunk at a time, each from a state of its own: a slow reader holds neither memory nor old pages of
-    // the store.
-    let number = view.number;
-    let chunks = stream::try_unfold((app.store.clone(), 0u64), move |(store, after)| async move {
-        let read = blocking(move || sample_lines(&store, number, after).map(|chunk| (store, chunk)));
-        let (store, chunk) = read.await.map_err(|f| f.0)?.map_err(|e| Failure::from(e).0)?;
-        Ok::<_, foresail_schemas::Problem>(chunk.map(|(last, lines)| (lines, (store, last))))
-    });
-    Ok(typed(NDJSON, Body::from_stream(chunks)))
-}
-
-fn sample_lines(store: &StoreReader, workflow: u32, after: u64) -> Result<Option<(u64, Bytes)>, StoreError> {
-    let batches = store.view()?.batches_after(workflow, after, SAMPLE_BATCHES)?;
-    let Some((last, _)) = batches.last() else { return Ok(None) };
-    let (last, mut lines) = (*last, Vec::new());
-    for (_, batch) in batches {
-        let batch = batch?;
-        for mut record in batch.records {
-            let at = match &mut record {
-                Record::Task(r) => &mut r.at,
-                Record::Transfer(r) => &mut r.at,
-                Record::Startup(r) => &mut r.at,
-            };
-            at.get_or_insert(batch.arrival);
-            serde_json::to_writer(&mut lines, &record)
-                .expect("a record has a JSON form, and memory takes it");
-            lines.push(b'\n');
-        }
-    }
-    Ok(Some((last, lines.into())))
 }
 
 /// The quarantine of a workflow.

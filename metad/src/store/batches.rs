@@ -271,6 +271,33 @@ impl ReadView {
     }
 }
 
+impl ReadView {
+    /// Batches of a workflow after `sequence`, in order: so many that they have `records` records or more
+    /// together, or all that are left.
+    ///
+    /// # Errors
+    /// [`super::StoreError`] when the database fails or a batch is damaged.
+    pub fn samples_after(
+        &self,
+        workflow: u32,
+        sequence: u64,
+        records: u64,
+    ) -> Result<Vec<(u64, StoredBatch)>> {
+        let table = self.0.open_table(TABLE)?;
+        let (mut batches, mut found) = (Vec::new(), 0);
+        for entry in table.range((workflow, sequence.saturating_add(1))..=(workflow, u64::MAX))? {
+            let (key, value) = entry?;
+            let batch = decode(value.value()).map_err(|e| corrupt(NAME, key.value(), e))?;
+            found += batch.records.len() as u64;
+            batches.push((key.value().1, batch));
+            if found >= records {
+                break;
+            }
+        }
+        Ok(batches)
+    }
+}
+
 impl WriteGroup {
     /// Writes a batch.
     ///

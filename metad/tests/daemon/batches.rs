@@ -3,6 +3,8 @@
 use std::io::Write as _;
 
 use foresail_schemas::ErrorCode;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::{Field, Row};
 use serde_json::{Value, json};
 
 use crate::{Daemon, fails, good, task};
@@ -172,8 +174,25 @@ async fn samples_come_back_as_they_were_sent() {
     assert_eq!(back[0]["at"], sent[0]["at"]);
     assert_eq!(back[1]["store"], json!("s3"));
     assert!(back[3]["at"].is_string(), "the time of arrival stands in");
-    let parquet = daemon.get("/v1/workflows/w/samples?format=parquet");
-    assert!(fails(parquet, ErrorCode::InvalidParameter).await.detail.contains("`parquet`"));
+    let csv = daemon.get("/v1/workflows/w/samples?format=csv");
+    assert!(fails(csv, ErrorCode::InvalidParameter).await.detail.contains("`csv`"));
+}
+
+#[tokio::test]
+async fn samples_download_as_parquet_in_groups_of_the_set_size() {
+    let daemon = Daemon::with(|settings| settings.export_records_max = 10);
+    for n in 0..5 {
+        let records = (0..7).map(|i| task(f64::from(n * 7 + i))).collect();
+        daemon.batch(&format!("b-{n}"), Value::Array(records)).await;
+    }
+    let answer = daemon.get("/v1/workflows/w/samples?format=parquet").send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "application/vnd.apache.parquet");
+    let file = SerializedFileReader::new(answer.bytes().await.unwrap()).unwrap();
+    let groups: Vec<i64> = file.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
+    assert_eq!(groups, [10, 10, 10, 5]);
+    let exec_ms = |row: Row| row.into_columns().into_iter().find(|(name, _)| name == "exec_ms").unwrap().1;
+    let read: Vec<Field> = file.get_row_iter(None).unwrap().map(|row| exec_ms(row.unwrap())).collect();
+    assert_eq!(read, (0..35).map(|n| Field::Double(f64::from(n))).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ async fn seeded() -> Daemon {
     for n in 0..40 {
         let mut sized = task(f64::from(100 + n));
         sized["input_bytes"] = json!(1000 + 10 * n);
+        sized["forecast"] = json!({"median_ms": 120, "p90_ms": 130, "p95_ms": 135, "p99_ms": 139});
         let mut larger = task(f64::from(50 + n));
         (larger["memory_mb"], larger["vcpu"]) = (json!(3538), json!(2.0));
         records.extend([sized, larger, transfer(n), startup(n)]);
@@ -46,8 +47,7 @@ fn addresses(path: &str, operation: &Value) -> Vec<String> {
     let filled = filled.replace("{epoch}", "1").replace("{key}", "key");
     let parameters = operation["parameters"].as_array().unwrap();
     let Some(kind) = parameters.iter().find(|p| p["name"] == "kind" && p["in"] == "path") else {
-        let query = if path == "/v1/workflows/{workflow}/samples" { "?format=ndjson" } else { "" };
-        return vec![filled + query];
+        return vec![filled];
     };
     let kinds = kind["schema"]["enum"].as_array().unwrap().iter();
     kinds.map(|k| format!("{}?{QUERY}", filled.replace("{kind}", k.as_str().unwrap()))).collect()
@@ -134,6 +134,10 @@ async fn no_list_of_the_seeded_daemon_is_empty() {
         ("/v1/workflows", "/workflows"),
         ("/v1/workflows/w/tasks", "/tasks"),
         ("/v1/workflows/w/tasks/count", "/tuning"),
+        ("/v1/workflows/w/tasks/count", "/curves/0/points"),
+        ("/v1/workflows/w/tasks/count", "/coverage/days"),
+        ("/v1/workflows/w/scores", "/tasks"),
+        ("/v1/workflows/w/scores", "/total/days"),
         ("/v1/workflows/w/tasks/count", "/configs/0/histogram"),
         ("/v1/workflows/w/quarantine", "/records"),
         ("/v1/runs", "/runs"),
@@ -158,6 +162,8 @@ async fn a_field_too_many_or_too_few_is_a_fault() {
         ("/v1/workflows", "/v1/workflows", "/workflows/0", "batches"),
         ("/v1/workflows/{workflow}/tasks/{task}", "/v1/workflows/w/tasks/count", "/configs/1", "mean_ms"),
         ("/v1/workflows/{workflow}/tasks/{task}", "/v1/workflows/w/tasks/count", "/shape", "cap"),
+        ("/v1/workflows/{workflow}/tasks/{task}", "/v1/workflows/w/tasks/count", "/coverage/days/0", "n"),
+        ("/v1/workflows/{workflow}/scores", "/v1/workflows/w/scores", "/tasks/0", "task"),
         ("/v1/workflows/{workflow}/quarantine", "/v1/workflows/w/quarantine", "/records/0", "detail"),
         ("/v1/runs", "/v1/runs", "/runs/0/predicted", "makespan_ms"),
         ("/v1/runs/{run}/events", "/v1/runs/r-1/events", "/events/0", "seq"),

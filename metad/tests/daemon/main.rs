@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected shall panic")]
 
 mod batches;
+mod columns;
 mod document;
 mod events;
 mod limits;
 mod predictions;
 mod restart;
 mod runs;
+mod scores;
 mod service;
+mod ways;
 
 use foresail_metad::{Server, Settings};
 use foresail_schemas::run::{RunCreated, RunRequest};

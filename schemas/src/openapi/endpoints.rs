@@ -27,7 +27,10 @@ pub(super) fn everywhere(tag: &str) -> &'static [ErrorCode] {
 
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
+const PARQUET: &str = "application/vnd.apache.parquet";
 const OCTETS: &str = "application/octet-stream";
+/// Batches as columns; the layout is in docs/metad.md.
+const COLUMNS: &str = "application/vnd.foresail.columns";
 
 /// One endpoint.
 pub(super) struct Endpoint {
@@ -194,6 +197,7 @@ fn measurements() -> Vec<Endpoint> {
         .header("Idempotency-Key", "The batch id, where the body has none", text())
         .takes("batch")
         .takes_as(NDJSON, lines)
+        .takes_as(COLUMNS, bytes())
         .gives(200, "Good records are stored, bad ones are set aside with the reason", "batch-answer")
         .fails(&[InvalidBody, InvalidName, TooLarge, UnsupportedMediaType, TooMany, StoreFailed]);
     vec![post]
@@ -225,7 +229,7 @@ fn predictions() -> Vec<Endpoint> {
 
 fn workflows() -> Vec<Endpoint> {
     let get = |path, id| Endpoint::new("workflows", "get", path, id).fails(&[InvalidName, WorkflowNotFound]);
-    let format = json!({"enum": ["ndjson"], "default": "ndjson"});
+    let format = json!({"enum": ["ndjson", "parquet"], "default": "ndjson"});
     vec![
         get("/v1/workflows", "getWorkflows")
             .summary("The workflows that something is known of")
@@ -245,6 +249,10 @@ fn workflows() -> Vec<Endpoint> {
             .gives_as(200, "The task", JSON, Shape::Plain(task_report::schema()))
             .cached()
             .fails(&[InvalidName, WorkflowNotFound, TaskNotFound]),
+        get("/v1/workflows/{workflow}/scores", "getScores")
+            .summary("How well plans predicted the times of the tasks; the ETag is the epoch")
+            .gives(200, "The scores of all tasks and of each", "workflow-scores")
+            .cached(),
         get("/v1/workflows/{workflow}/model", "getModel")
             .summary("The whole model of a workflow as one snapshot; the ETag is the epoch")
             .gives_as(200, "The snapshot", OCTETS, bytes())
@@ -254,6 +262,7 @@ fn workflows() -> Vec<Endpoint> {
             .summary("The raw measurements that are still kept")
             .query("format", "The format", format)
             .gives_as(200, "The records", NDJSON, some_text("One record per line"))
+            .gives_as(200, "The records", PARQUET, bytes())
             .fails(&[InvalidName, InvalidParameter, WorkflowNotFound, StoreFailed]),
         get("/v1/workflows/{workflow}/quarantine", "getQuarantine")
             .summary("The records that were set aside, with the reason")

@@ -20,17 +20,17 @@ pub(super) fn schema() -> Value {
             ("samples", count("Executions measured")),
             ("configs", list("The configs it was measured on, in order of their memory", config())),
             ("tuning", list("Median time against memory at the median input size", tuning_point())),
+            ("curves", list("Predicted time against input size, per config, at most 8", size_curve())),
         ],
-        vec![("input", input()), ("shape", shape())],
+        vec![("input", input()), ("shape", shape()), ("coverage", coverage())],
     )
 }
 
 fn config() -> Value {
-    let vcpu = json!({"type": "number", "exclusiveMinimum": 0, "description": "vCPUs, where decoupled"});
     object(
         "One config",
         vec![
-            ("config", object("The config", vec![("memory_mb", memory())], vec![("vcpu", vcpu)])),
+            ("config", key()),
             ("samples", count("Executions measured on it")),
             ("mean_ms", amount("Mean time in ms")),
             ("quantiles", quantiles()),
@@ -40,6 +40,11 @@ fn config() -> Value {
         ],
         vec![("size_fit", size_fit())],
     )
+}
+
+fn key() -> Value {
+    let vcpu = json!({"type": "number", "exclusiveMinimum": 0, "description": "vCPUs, where decoupled"});
+    object("The config", vec![("memory_mb", memory())], vec![("vcpu", vcpu)])
 }
 
 fn quantiles() -> Value {
@@ -91,6 +96,49 @@ fn shape() -> Value {
 
 fn tuning_point() -> Value {
     object("One point", vec![("memory_mb", memory()), ("median_ms", amount("Median time in ms"))], vec![])
+}
+
+fn size_curve() -> Value {
+    let point = vec![
+        ("input_bytes", count("Size of all inputs in bytes")),
+        ("p5_ms", amount("5th percentile in ms")),
+        ("median_ms", amount("Median in ms")),
+        ("p95_ms", amount("95th percentile in ms")),
+    ];
+    let points = list("Points to draw, by rising size", object("One point", point, vec![]));
+    object("The fitted curve of one config", vec![("config", key()), ("points", points)], vec![])
+}
+
+fn coverage() -> Value {
+    let day = json!({"type": "string", "format": "date", "description": "The day, in UTC"});
+    let days = object("One day", [vec![("day", day)], score()].concat(), vec![]);
+    let days = list("The newest days on which something was scored, at most 30, oldest first", days);
+    or_null(object(
+        "How well plans predicted it; null where nothing was scored",
+        [score(), vec![("days", days)]].concat(),
+        vec![],
+    ))
+}
+
+fn score() -> Vec<Field> {
+    let percent = |description| {
+        let mut percent = amount(description);
+        percent["type"] = json!(["number", "null"]);
+        percent
+    };
+    let ratio = json!({
+        "type": "object", "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1},
+        "description": "Share of the executions that took no longer than each forecast quantile",
+    });
+    vec![
+        ("n", count("Executions whose forecast was scored")),
+        (
+            "mdape_percent",
+            percent("Median absolute error of the forecast median, at most 10 % of itself off"),
+        ),
+        ("mape_percent", percent("Mean of those errors")),
+        ("ratio", ratio),
+    ]
 }
 
 fn object(description: &str, required: Vec<Field>, optional: Vec<Field>) -> Value {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
 mod crash;
+mod plans;
 mod runs;
 mod schemas;
 mod stack;

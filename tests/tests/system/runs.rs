@@ -197,6 +197,50 @@ fn what_was_measured_is_known_to_the_next_plan() {
 }
 
 #[test]
+fn the_second_plan_forecasts_every_task_and_its_run_is_scored() {
+    let mut stack = Stack::start();
+    let workflow = addition("0.1");
+    let tasks = workflow.tasks().len() as u64;
+    let platform = Platform::built_in().remove(0);
+    block_on(async {
+        stack.run(&workflow, "simple", |_| {}).await;
+        let client = stack.client().await;
+        let until = Instant::now() + WAIT;
+        let table = loop {
+            let table = client.predictions(&workflow, &platform, Sla::MEDIAN).await.expect("metad answers");
+            if table.basis.iter().all(|basis| *basis != Basis::None) {
+                break table;
+            }
+            assert!(Instant::now() < until, "the workers sent what they measured: {:?}", table.basis);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        let problem = foresail::problem(&workflow, &platform, table, Objective::Fastest, 1);
+        let plan = client.plan("simple", &problem).expect("the planner plans");
+        for task in &plan.tasks {
+            let times_ms = task.forecast.expect("every task was measured").times_ms();
+            assert!(times_ms[0] > 0.0 && times_ms.is_sorted(), "{}: {times_ms:?}", task.task);
+        }
+        let scores = client.scores(workflow.name()).await.expect("metad answers").expect("it is known");
+        assert_eq!(scores.total.score.n, 0, "the first plan knew nothing, so it forecast nothing");
+        stack.run(&workflow, "simple", |_| {}).await;
+        loop {
+            let scores = client.scores(workflow.name()).await.expect("metad answers").expect("it is known");
+            if scores.total.score.n >= tasks {
+                assert_eq!(scores.tasks.len(), 3, "number, sum and double: {:?}", scores.tasks);
+                assert!(scores.total.score.mdape_percent.is_some() && scores.total.score.ratio.len() == 4);
+                assert_eq!(
+                    scores.total.days.iter().map(|day| day.score.n).sum::<u64>(),
+                    scores.total.score.n
+                );
+                break;
+            }
+            assert!(Instant::now() < until, "every forecast is scored: {scores:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+}
+
+#[test]
 fn a_failing_task_fails_the_run_with_its_cause() {
     let stack = Stack::start();
     let mut workflow = WorkflowBuilder::new("broken");

@@ -97,6 +97,7 @@ async fn carry_out_checked(
         invocation,
         clock,
         workflow: Arc::clone(&known.workflow),
+        known: Arc::clone(&known),
         last_event,
         metad: metad.clone(),
         host: process.host.clone(),

@@ -11,20 +11,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foresail_choreography::{Action, Event, Executed, Invoke, Worker};
-use foresail_schemas::TaskName;
 use foresail_schemas::id::InstanceId;
 use foresail_schemas::invocation::Invocation;
-use foresail_schemas::metric::{Record, TaskRecord, TransferRecord};
+use foresail_schemas::metric::{Forecast, Record, TaskRecord, TransferRecord};
 use foresail_schemas::plan::Plan;
 use foresail_schemas::run::{
     Commit, CurrentPlan, Failure, FailureKind, Measured, Operation, OperationAnswer, OperationRequest,
     OperationResult, RunStatus, WorkerUsage,
 };
 use foresail_schemas::workflow::{Input, Workflow};
+use foresail_schemas::{ResourceConfig, TaskName};
 use jiff::Timestamp;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use super::KnownRun;
 use super::carry::{Clock, PAUSE_MAX};
 use super::listen::listen;
 use crate::data::{Data, Transfer};
@@ -53,6 +54,8 @@ pub(super) struct Driver {
     pub invocation: Invocation,
     pub clock: Clock,
     pub workflow: Arc<Workflow>,
+    /// The run with the plan that the invocation begins with.
+    pub known: Arc<KnownRun>,
     /// Number of the last event of the run when the invocation began.
     pub last_event: u64,
     pub metad: Metad,
@@ -67,7 +70,7 @@ struct UnderWay {
     events: mpsc::Sender<Event>,
     /// Answers that need no waiting.
     ready: VecDeque<Event>,
-    running: HashMap<u32, Cancel>,
+    running: HashMap<u32, Running>,
     /// Requests, tasks, the listener: of no interest any more when the invocation is over.
     work: JoinSet<()>,
     /// Invocations and deletions: finished before the invocation ends.
@@ -78,6 +81,13 @@ struct UnderWay {
     refused: Arc<Notify>,
     wake: Option<Instant>,
     newer_plan: Option<(u64, Plan)>,
+}
+
+/// A task that runs.
+struct Running {
+    cancel: Cancel,
+    /// What the plan that it began under said of its time here.
+    forecast: Option<Forecast>,
 }
 
 impl Driver {
@@ -119,7 +129,9 @@ impl Driver {
             match action {
                 Action::Operate { request, operations } => self.operate(request, operations, under_way),
                 Action::Execute { task, attempt, parents } => self.execute(task, attempt, parents, under_way),
-                Action::Abort { task } => under_way.running.remove(&task).into_iter().for_each(|c| c.set()),
+                Action::Abort { task } => {
+                    under_way.running.remove(&task).into_iter().for_each(|r| r.cancel.set());
+                }
                 Action::Discard { task, attempt } => self.discard(task, attempt, under_way),
                 Action::Invoke(invoke) => self.invoke(invoke, under_way),
                 Action::Listen => {
@@ -169,7 +181,9 @@ impl Driver {
 
     fn execute(&self, task: u32, attempt: u32, parents: Vec<Commit>, under_way: &mut UnderWay) {
         let cancel = Cancel::default();
-        under_way.running.insert(task, cancel.clone());
+        let plan = under_way.newer_plan.as_ref().map_or(&self.known.plan.plan, |(_, plan)| plan);
+        let forecast = forecast(plan, task, self.invocation.config);
+        under_way.running.insert(task, Running { cancel: cancel.clone(), forecast });
         let attempt_of = Attempt {
             workflow: Arc::clone(&self.workflow),
             data: self.data.clone(),
@@ -232,9 +246,9 @@ impl Driver {
     fn note_event(&self, event: &Event, under_way: &mut UnderWay, recorder: &mut Recorder) {
         match event {
             Event::Executed { task, attempt, outcome } => {
-                under_way.running.remove(task);
+                let forecast = under_way.running.remove(task).and_then(|running| running.forecast);
                 if let Ok(executed) = outcome {
-                    recorder.record(self.task_record(*task, *attempt, &executed.measured));
+                    recorder.record(self.task_record(*task, *attempt, &executed.measured, forecast));
                 }
                 self.record_transfers(recorder);
             }
@@ -245,7 +259,13 @@ impl Driver {
         }
     }
 
-    fn task_record(&self, task: u32, attempt: u32, measured: &Measured) -> Record {
+    fn task_record(
+        &self,
+        task: u32,
+        attempt: u32,
+        measured: &Measured,
+        forecast: Option<Forecast>,
+    ) -> Record {
         let config = self.invocation.config;
         Record::Task(TaskRecord {
             task: self.workflow.task(task).name.clone(),
@@ -257,7 +277,7 @@ impl Driver {
             peak_memory_mb: Some(measured.peak_memory_mb).filter(|mb| *mb > 0.0),
             attempt,
             at: Some(Timestamp::now()),
-            forecast: None,
+            forecast,
         })
     }
 
@@ -278,7 +298,7 @@ impl Driver {
 
     /// Stops what is of no interest any more and waits, within a limit, for what others count on.
     async fn end(&self, under_way: &mut UnderWay, recorder: &mut Recorder) {
-        under_way.running.drain().for_each(|(_, cancel)| cancel.set());
+        under_way.running.drain().for_each(|(_, running)| running.cancel.set());
         under_way.work.abort_all();
         // The limit holds for the time without progress: a wide fan-out takes long, and every part counts.
         loop {
@@ -294,6 +314,12 @@ impl Driver {
         }
         self.record_transfers(recorder);
     }
+}
+
+/// What the plan predicted for a task on workers of this size; nothing where it planned another size.
+fn forecast(plan: &Plan, task: u32, config: ResourceConfig) -> Option<Forecast> {
+    let planned = plan.tasks.get(task as usize).filter(|planned| planned.config.key() == config.key())?;
+    planned.forecast
 }
 
 /// What a store that does not know the run any more means: nothing can be changed, nothing is left to do.

@@ -1,4 +1,4 @@
-//! Tests of invoking many workers at a time, with a host that counts.
+//! Tests of invoking many workers at a time, with a host that counts, and of what is recorded of a task.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -47,4 +47,24 @@ async fn a_wide_fan_out_asks_the_host_for_a_few_workers_at_a_time_and_for_all_in
     server.abort();
     let (most, all) = (counts.most.load(Ordering::SeqCst), counts.all.load(Ordering::SeqCst));
     assert_eq!((most, all), (INVOCATIONS_AT_ONCE, CHILDREN));
+}
+
+#[test]
+fn a_forecast_goes_with_the_measurement_only_where_the_planned_size_runs_the_task() {
+    let mut plan = foresail_schemas::examples::plan();
+    let promised = Forecast::new([10.0, 12.0, 13.0, 15.0]);
+    plan.tasks[1].forecast = Some(promised);
+    let planned = plan.tasks[1].config;
+    let other = ResourceConfig { memory_mb: planned.memory_mb * 2, vcpu: None };
+    let written = ResourceConfig { vcpu: Some(planned.cpu_share()), ..planned };
+    for (task, config, expected) in [
+        (1, planned, Some(promised)),
+        (1, written, Some(promised)),
+        (1, other, None),
+        (u32::MAX, planned, None),
+    ] {
+        assert_eq!(forecast(&plan, task, config), expected, "task {task} on {config}");
+    }
+    plan.tasks[1].forecast = None;
+    assert_eq!(forecast(&plan, 1, planned), None);
 }

@@ -1,0 +1,407 @@
+//! Questions and records read in one pass, without the copy that serde makes of a form with its tag inside.
+//!
+//! What is read here is read by the types of `foresail-schemas` as the same value (property tests). Whatever
+//! is not plain (a field that is missing, twice, of another type or out of range) is an error without detail:
+//! the caller then reads the text again with those types, which decide and find the words.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::fmt;
+
+use foresail_schemas::metric::{
+    Direction, Forecast, Record, StartState, StartupRecord, TaskRecord, TransferRecord,
+};
+use foresail_schemas::prediction::Query;
+use foresail_schemas::{Sla, TaskName};
+use jiff::Timestamp;
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// Names that are remembered while a text is read; a power of two.
+const NAMES_MAX: usize = 64;
+
+/// Names that were just read: a batch repeats few of them.
+#[derive(Default)]
+pub struct Names(RefCell<Vec<Option<TaskName>>>);
+
+impl Names {
+    /// The name, checked.
+    fn name(&self, text: &str) -> Option<TaskName> {
+        let mut known = self.0.borrow_mut();
+        known.resize(NAMES_MAX, None);
+        let mixed =
+            text.bytes().fold(text.len(), |sum, byte| sum.wrapping_mul(31).wrapping_add(byte as usize));
+        let slot = &mut known[mixed % NAMES_MAX];
+        match slot {
+            Some(name) if name.as_str() == text => Some(name.clone()),
+            _ => {
+                *slot = Some(TaskName::new(text).ok()?);
+                slot.clone()
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Key {
+    Kind,
+    Task,
+    MemoryMb,
+    Vcpu,
+    InputBytes,
+    OutputBytes,
+    ExecMs,
+    PeakMemoryMb,
+    Attempt,
+    At,
+    Forecast,
+    Direction,
+    Bytes,
+    TimeMs,
+    Store,
+    State,
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Task,
+    Transfer,
+    Startup,
+    ExecutionTime,
+    OutputSize,
+    TransferTime,
+    StartupTime,
+}
+
+/// The fields of a question or of a record.
+#[derive(Default)]
+struct Fields {
+    kind: Option<Kind>,
+    task: Option<TaskName>,
+    memory_mb: Option<u32>,
+    vcpu: Option<f64>,
+    input_bytes: Option<u64>,
+    output_bytes: Option<u64>,
+    exec_ms: Option<f64>,
+    peak_memory_mb: Option<f64>,
+    attempt: Option<u32>,
+    at: Option<Timestamp>,
+    forecast: Option<Forecast>,
+    direction: Option<Direction>,
+    bytes: Option<u64>,
+    time_ms: Option<f64>,
+    store: Option<TaskName>,
+    state: Option<StartState>,
+}
+
+/// A text that the sender wrote without escapes is not copied.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+struct FieldsOf<'n>(&'n Names);
+
+impl<'de> DeserializeSeed<'de> for FieldsOf<'_> {
+    type Value = Fields;
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Fields, D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for FieldsOf<'_> {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let (mut fields, mut seen) = (Fields::default(), 0u32);
+        let name = |text: &str| self.0.name(text).ok_or_else(|| A::Error::custom("a name"));
+        while let Some(key) = map.next_key::<Key>()? {
+            if let Key::Other = key {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let bit = 1 << key as u32;
+            if seen & bit != 0 {
+                return Err(A::Error::custom("twice"));
+            }
+            seen |= bit;
+            match key {
+                Key::Kind => fields.kind = Some(map.next_value()?),
+                Key::Task => fields.task = Some(name(&map.next_value::<Text>()?.0)?),
+                Key::MemoryMb => fields.memory_mb = Some(map.next_value()?),
+                Key::Vcpu => fields.vcpu = map.next_value()?,
+                Key::InputBytes => fields.input_bytes = Some(map.next_value()?),
+                Key::OutputBytes => fields.output_bytes = map.next_value()?,
+                Key::ExecMs => fields.exec_ms = Some(map.next_value()?),
+                Key::PeakMemoryMb => fields.peak_memory_mb = map.next_value()?,
+                Key::Attempt => fields.attempt = Some(map.next_value()?),
+                Key::At => fields.at = map.next_value()?,
+                Key::Forecast => fields.forecast = map.next_value()?,
+                Key::Direction => fields.direction = Some(map.next_value()?),
+                Key::Bytes => fields.bytes = Some(map.next_value()?),
+                Key::TimeMs => fields.time_ms = Some(map.next_value()?),
+                Key::Store => {
+                    let text = map.next_value::<Option<Text>>()?;
+                    fields.store = text.map(|text| name(&text.0)).transpose()?;
+                }
+                Key::State => fields.state = Some(map.next_value()?),
+                Key::Other => {}
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// Finite and not negative.
+fn is_amount(value: f64) -> bool {
+    value.is_finite() && value >= 0.0
+}
+
+impl Fields {
+    /// vCPU is a number > 0, where it is one.
+    fn vcpu_is_good(&self) -> bool {
+        self.vcpu.is_none_or(|v| v.is_finite() && v > 0.0)
+    }
+
+    fn query(self) -> Option<Query> {
+        let (vcpu, is_good) = (self.vcpu, self.vcpu_is_good());
+        let input_bytes = self.input_bytes.unwrap_or(0);
+        let query = match self.kind? {
+            Kind::ExecutionTime => {
+                Query::ExecutionTime { task: self.task?, input_bytes, memory_mb: self.memory_mb?, vcpu }
+            }
+            Kind::OutputSize => return Some(Query::OutputSize { task: self.task?, input_bytes }),
+            Kind::TransferTime => Query::TransferTime {
+                direction: self.direction?,
+                bytes: self.bytes.unwrap_or(0),
+                memory_mb: self.memory_mb?,
+                vcpu,
+                store: self.store,
+            },
+            Kind::StartupTime => Query::StartupTime { state: self.state?, memory_mb: self.memory_mb?, vcpu },
+            Kind::Task | Kind::Transfer | Kind::Startup => return None,
+        };
+        is_good.then_some(query)
+    }
+
+    fn record(self) -> Option<Record> {
+        let time_ms = if self.kind? == Kind::Task { self.exec_ms } else { self.time_ms };
+        let time_ms = time_ms.filter(|&ms| is_amount(ms))?;
+        if !self.vcpu_is_good() {
+            return None;
+        }
+        let (memory_mb, vcpu, at) = (self.memory_mb?, self.vcpu, self.at);
+        match self.kind? {
+            Kind::Task => Some(Record::Task(TaskRecord {
+                task: self.task?,
+                memory_mb,
+                vcpu,
+                input_bytes: self.input_bytes.unwrap_or(0),
+                output_bytes: self.output_bytes,
+                exec_ms: time_ms,
+                peak_memory_mb: match self.peak_memory_mb {
+                    Some(peak) if !is_amount(peak) => return None,
+                    peak => peak,
+                },
+                attempt: self.attempt.unwrap_or(1),
+                at,
+                forecast: self.forecast,
+            })),
+            Kind::Transfer => {
+                let (direction, bytes, store) = (self.direction?, self.bytes?, self.store);
+                Some(Record::Transfer(TransferRecord {
+                    direction,
+                    bytes,
+                    time_ms,
+                    memory_mb,
+                    vcpu,
+                    store,
+                    at,
+                }))
+            }
+            Kind::Startup => {
+                let state = self.state?;
+                Some(Record::Startup(StartupRecord { state, time_ms, memory_mb, vcpu, at }))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A list, each entry of which is made of its fields by a function.
+struct ListOf<'n, T>(&'n Names, fn(Fields) -> Option<T>);
+
+impl<'de, T> DeserializeSeed<'de> for ListOf<'_, T> {
+    type Value = Vec<T>;
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Vec<T>, D::Error> {
+        from.deserialize_seq(self)
+    }
+}
+
+impl<'de, T> Visitor<'de> for ListOf<'_, T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(fields) = list.next_element_seed(FieldsOf(self.0))? {
+            entries.push((self.1)(fields).ok_or_else(|| A::Error::custom("an entry"))?);
+        }
+        Ok(entries)
+    }
+}
+
+/// The questions of a request.
+pub struct Queries(pub Vec<Query>);
+
+impl<'de> Deserialize<'de> for Queries {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        ListOf(&Names::default(), Fields::query).deserialize(from).map(Self)
+    }
+}
+
+/// The records of a batch.
+pub struct Records(pub Vec<Record>);
+
+impl<'de> Deserialize<'de> for Records {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        ListOf(&Names::default(), Fields::record).deserialize(from).map(Self)
+    }
+}
+
+/// Several questions at the same service levels.
+#[derive(Deserialize)]
+pub struct Request {
+    /// The service levels; the median where absent.
+    pub sla: Option<Vec<Sla>>,
+    /// The questions.
+    pub queries: Queries,
+}
+
+/// One record; `names` are those that earlier ones had.
+pub fn record(text: &str, names: &Names) -> Option<Record> {
+    let mut from = serde_json::Deserializer::from_str(text);
+    let fields = FieldsOf(names).deserialize(&mut from).ok()?;
+    from.end().ok()?;
+    fields.record()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Objects that are almost questions or records: fields of all kinds, good, bad, null and foreign.
+    fn any_object() -> impl Strategy<Value = Value> {
+        let kind = prop_oneof![
+            8 => prop::sample::select(vec![
+                "task", "transfer", "startup", "execution_time", "output_size", "transfer_time",
+                "startup_time",
+            ]).prop_map(Value::from),
+            1 => Just(json!("unheard")),
+            1 => Just(Value::Null),
+        ];
+        let good = json!({
+            "task": "count", "memory_mb": 1769, "vcpu": 1.5, "input_bytes": 7, "output_bytes": 8,
+            "exec_ms": 2.5, "peak_memory_mb": 3.0, "attempt": 2, "at": "2025-01-02T03:04:05Z",
+            "direction": "upload", "bytes": 9,
+            "forecast": {"median_ms": 1.0, "p90_ms": 2.0, "p95_ms": 3.0, "p99_ms": 4}, "time_ms": 1.25,
+            "store": "s3", "state": "cold", "foreign": [1, {"a": 2}]
+        });
+        let names: Vec<String> = good.as_object().unwrap().keys().cloned().collect();
+        let odd = vec![
+            Value::Null,
+            json!(-1),
+            json!(0),
+            json!(0.5),
+            json!(1e300),
+            json!("x y"),
+            json!("cold"),
+            json!([]),
+            json!(5_000_000_000_u64),
+            json!("p\u{e9}"),
+            json!("a\"b"),
+            json!(true),
+            json!({}),
+        ];
+        let changes =
+            prop::collection::vec((prop::sample::select(names.clone()), prop::sample::select(odd)), 0..3);
+        let removed = prop::collection::vec(prop::sample::select(names), 0..4);
+        (kind, changes, removed).prop_map(move |(kind, changes, removed)| {
+            let mut object = good.clone();
+            let fields = object.as_object_mut().unwrap();
+            removed.iter().for_each(|name| drop(fields.remove(name)));
+            fields.extend(changes);
+            fields.insert("kind".to_owned(), kind);
+            object
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_flat_is_what_the_types_read(object in any_object()) {
+            let text = object.to_string();
+            let plain = record(&text, &Names::default());
+            let typed = serde_json::from_str::<Record>(&text).ok();
+            prop_assert!(plain.is_none() || plain == typed, "{text}\n{plain:?}\n{typed:?}");
+            let list = format!("[{text}]");
+            let plain = serde_json::from_str::<Queries>(&list).ok().map(|q| q.0);
+            let typed = serde_json::from_str::<Vec<Query>>(&list).ok();
+            prop_assert!(plain.is_none() || plain == typed, "{text}\n{plain:?}\n{typed:?}");
+        }
+
+        #[test]
+        fn damaged_text_is_refused_or_read_as_the_types_read_it(
+            object in any_object(), at in any::<prop::sample::Index>(), to in any::<u8>(),
+        ) {
+            let mut bytes = object.to_string().into_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = to;
+            let text = String::from_utf8_lossy(&bytes);
+            let plain = record(&text, &Names::default());
+            prop_assert!(plain.is_none() || plain == serde_json::from_str(&text).ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn good_records_and_questions_need_no_second_reading() {
+        for text in [
+            r#"{"kind":"task","task":"count","memory_mb":1769,"exec_ms":1,"vcpu":null,"output_bytes":null}"#,
+            r#"{"time_ms":640.2,"state":"cold","memory_mb":1769,"kind":"startup"}"#,
+            r#"{"kind":"transfer","direction":"upload","bytes":1,"time_ms":1e3,"memory_mb":1,"store":"s3"}"#,
+        ] {
+            assert!(record(text, &Names::default()).is_some(), "{text}");
+        }
+        let text = r#"{"queries":[{"kind":"output_size","task":"t"},
+            {"kind":"execution_time","memory_mb":5,"task":"t","input_bytes":3},
+            {"kind":"transfer_time","direction":"download","memory_mb":5},
+            {"kind":"startup_time","state":"warm","memory_mb":5}]}"#;
+        assert_eq!(serde_json::from_str::<Request>(text).unwrap().queries.0.len(), 4);
+    }
+
+    #[test]
+    fn a_list_in_the_place_of_an_object_is_not_plain() {
+        assert!(record(r#"["task","count",1769]"#, &Names::default()).is_none());
+        assert!(record(r#"{"kind":"startup","kind":"task"}"#, &Names::default()).is_none());
+    }
+
+    #[test]
+    fn more_names_than_are_remembered_are_read_right() {
+        let names = Names::default();
+        for text in (0..1000).map(|n| format!("t{}", n % 300)) {
+            assert_eq!(names.name(&text).unwrap().as_str(), text);
+        }
+        assert!(names.name("a b").is_none());
+    }
+}
