@@ -7,13 +7,17 @@ use foresail_model::Predictor;
 use foresail_planner as planner;
 use foresail_schemas::config::Sla;
 use foresail_schemas::id::RunId;
-use foresail_schemas::listing::RunList;
+use foresail_schemas::listing::{RunList, TaskEntry, TaskList, WorkflowEntry, WorkflowList};
 use foresail_schemas::plan::{Objective, Plan, PredictionTable, Problem};
 use foresail_schemas::platform::{Platform, Prices};
+use foresail_schemas::prediction::{Basis, PredictionAnswer, PredictionRequest};
 use foresail_schemas::run::{CurrentPlan, RunCreated, RunOptions, RunRequest, RunSummary};
+use foresail_schemas::score::WorkflowScores;
 use foresail_schemas::{ErrorCode, Workflow, WorkflowName};
 
+use crate::basis;
 use crate::error::ClientError;
+use crate::forecast::{self, Models};
 use crate::http::{Call, Service};
 use crate::predict;
 use crate::run::RunHandle;
@@ -26,7 +30,8 @@ static RUNS_STARTED: AtomicU32 = AtomicU32::new(0);
 /// A connection to metad and to the host of the workers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    services: Arc<Services>,
+    pub(crate) services: Arc<Services>,
+    models: Arc<Models>,
 }
 
 /// How a workflow is run.
@@ -61,7 +66,7 @@ impl Client {
         let metad = Service::new("metad", metad_url, &settings)?;
         let host = Service::new("the host of the workers", host_url, &settings)?;
         metad.bytes(Call::get(&["readyz"])).await?;
-        Ok(Self { services: Arc::new(Services { metad, host }) })
+        Ok(Self { services: Arc::new(Services { metad, host }), models: Arc::default() })
     }
 
     /// What is known about `workflow` at `sla`: the model is downloaded once and asked in this process; where
@@ -80,7 +85,9 @@ impl Client {
             None => blind,
             Some((model, epoch)) => {
                 let ask = |query: &_, sla| model.predict(query, &[sla]);
-                predict::table(workflow, blind, epoch, platform.inline_bytes_max, ask)
+                let table = predict::table(workflow, blind, epoch, platform.inline_bytes_max, ask);
+                self.models.keep(workflow.name(), epoch, Arc::new(model));
+                table
             }
         })
     }
@@ -98,12 +105,81 @@ impl Client {
         }
     }
 
-    /// Plans `workflow`. The same arguments give the same plan.
+    /// Asks metad several questions about one workflow; the answers stand in the order of the questions.
+    /// What this workflow does not know is answered from other workflows, with the basis `prior`.
+    ///
+    /// # Errors
+    /// [`ClientError`] when metad does not answer, or refuses a question.
+    pub async fn ask(
+        &self,
+        workflow: &WorkflowName,
+        request: &PredictionRequest,
+    ) -> Result<PredictionAnswer, ClientError> {
+        let call = Call::post(&["v1", "workflows", workflow.as_str(), "predictions"], request);
+        self.services.metad.json(call).await
+    }
+
+    /// The workflows of which something was measured or run.
+    ///
+    /// # Errors
+    /// [`ClientError`] when metad does not answer.
+    pub async fn workflows(&self) -> Result<Vec<WorkflowEntry>, ClientError> {
+        let WorkflowList { workflows, .. } =
+            self.services.metad.json(Call::get(&["v1", "workflows"])).await?;
+        Ok(workflows)
+    }
+
+    /// The measured tasks of a workflow, by name; nothing where the workflow is not known.
+    ///
+    /// # Errors
+    /// [`ClientError`] when metad does not answer.
+    pub async fn tasks(&self, workflow: &WorkflowName) -> Result<Option<Vec<TaskEntry>>, ClientError> {
+        let call = Call::get(&["v1", "workflows", workflow.as_str(), "tasks"]);
+        match self.services.metad.json::<TaskList>(call).await {
+            Ok(list) => Ok(Some(list.tasks)),
+            Err(error) if error.code() == Some(ErrorCode::WorkflowNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How well plans of a workflow predicted the times of its tasks; nothing where the workflow is not
+    /// known.
+    ///
+    /// # Errors
+    /// [`ClientError`] when metad does not answer.
+    pub async fn scores(&self, workflow: &WorkflowName) -> Result<Option<WorkflowScores>, ClientError> {
+        let call = Call::get(&["v1", "workflows", workflow.as_str(), "scores"]);
+        match self.services.metad.json(call).await {
+            Ok(scores) => Ok(Some(scores)),
+            Err(error) if error.code() == Some(ErrorCode::WorkflowNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Plans a problem like [`plan`], and writes into the plan what the model forecasts for each task, so
+    /// that the forecasts are scored when the plan was carried out. It has them where the predictions of the
+    /// problem are the latest of [`Self::predictions`] of this client or a clone of it.
     ///
     /// # Errors
     /// [`ClientError::NoPlan`] when there is no such planner, or it finds no plan.
     pub fn plan(&self, planner: &str, problem: &Problem) -> Result<Plan, ClientError> {
-        plan(planner, problem)
+        let mut plan = plan(planner, problem)?;
+        let (workflow, table) = (&problem.workflow, &problem.predictions);
+        if let Some(model) = self.models.find(workflow.name(), table.epoch) {
+            forecast::fill(workflow, table, &mut plan, |query, slas| model.predict(query, slas));
+        }
+        Ok(plan)
+    }
+
+    /// What the execution time of every task rests on at the size that `plan` chose for it; over the whole
+    /// menu where the predictions of the problem are not the latest of this client.
+    #[must_use]
+    pub fn basis(&self, problem: &Problem, plan: &Plan) -> Vec<Basis> {
+        let (workflow, table) = (&problem.workflow, &problem.predictions);
+        match self.models.find(workflow.name(), table.epoch) {
+            None => table.basis.clone(),
+            Some(model) => basis::of_plan(workflow, table, plan, &model),
+        }
     }
 
     /// Starts a run: stores it, invokes its first workers and watches over it until the handle is dropped.

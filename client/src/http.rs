@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foresail_schemas::Problem;
+use futures_util::stream::{self, Stream};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use serde::Serialize;
@@ -124,6 +125,34 @@ impl Service {
         self.answer(call).await.map(|answer| answer.body)
     }
 
+    /// The body piece by piece, so that a large one needs no memory. Each piece may take as long as a whole
+    /// request elsewhere; what breaks off is not repeated.
+    pub async fn pieces(
+        &self,
+        call: Call,
+    ) -> Result<impl Stream<Item = Result<Bytes, ClientError>> + Send + use<>, ClientError> {
+        let url = self.url(&call);
+        let (service, limit) = (self.name, self.settings.request_limit);
+        let lost = move |reason: String| ClientError::Unreachable { service, url: url.to_string(), reason };
+        let sent = tokio::time::timeout(limit, self.request(&call).send()).await;
+        let response = match sent {
+            Ok(sent) => sent.map_err(|e| lost(causes(&e)))?,
+            Err(_) => return Err(lost(format!("no answer within {limit:?}"))),
+        };
+        if !response.status().is_success() {
+            let (url, status) = (response.url().clone(), response.status());
+            let body = response.bytes().await.map_err(|e| lost(causes(&e)))?;
+            return Err(self.refusal(&url, status, &body));
+        }
+        Ok(stream::try_unfold((response, lost), move |(mut response, lost)| async move {
+            match tokio::time::timeout(limit, response.chunk()).await {
+                Ok(Ok(piece)) => Ok(piece.map(|piece| (piece, (response, lost)))),
+                Ok(Err(error)) => Err(lost(causes(&error))),
+                Err(_) => Err(lost(format!("nothing more came within {limit:?}"))),
+            }
+        }))
+    }
+
     /// Sends until it is answered, refused for good, or the attempts are used up.
     async fn answer(&self, call: Call) -> Result<Answer, ClientError> {
         let mut pause = self.settings.backoff;
@@ -145,18 +174,21 @@ impl Service {
             reason: causes(&error),
         };
         let limit = self.settings.request_limit + call.wait;
-        let mut request = self.http.request(call.method.clone(), url.clone()).timeout(limit);
-        request = request.header("accept", call.accept);
-        if let Some(body) = &call.body {
-            request = request.header("content-type", "application/json").body(body.clone());
-        }
-        let response = request.send().await.map_err(lost)?;
+        let response = self.request(call).timeout(limit).send().await.map_err(lost)?;
         let status = response.status();
         let epoch = response.headers().get("etag").and_then(|tag| tag.to_str().ok()).map_or(0, epoch);
         let body = response.bytes().await.map_err(lost)?;
         match status.is_success() {
             true => Ok(Answer { body, epoch }),
             false => Err(self.refusal(&url, status, &body)),
+        }
+    }
+
+    fn request(&self, call: &Call) -> reqwest::RequestBuilder {
+        let request = self.http.request(call.method.clone(), self.url(call)).header("accept", call.accept);
+        match &call.body {
+            None => request,
+            Some(body) => request.header("content-type", "application/json").body(body.clone()),
         }
     }
 

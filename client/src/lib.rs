@@ -28,19 +28,24 @@
 //!
 //! Units stand in the last part of a name: times in ms, sizes in bytes, memory in MB, money in USD.
 
+mod basis;
 pub mod builder;
 pub mod cli;
 pub mod client;
 pub mod error;
 pub mod examples;
+pub mod forecast;
 pub mod functions;
 mod http;
+pub mod lab;
 pub mod predict;
 pub mod progress;
 pub mod run;
+pub mod samples;
 pub mod settings;
 pub mod stack;
 pub mod text;
+pub mod tune;
 pub mod units;
 mod watch;
 
@@ -54,6 +59,7 @@ pub use progress::Progress;
 pub use run::{RunHandle, RunOutcome};
 pub use settings::ClientSettings;
 pub use stack::{LocalStack, StackSettings};
+pub use tune::{TuneRequest, Tuning, tune};
 
 /// Makes this program a worker where a host has started it as one, and returns at once otherwise.
 ///

@@ -54,8 +54,7 @@ struct Filler<'a, F> {
 impl<F: Fn(&Query, Sla) -> Prediction> Filler<'_, F> {
     fn task(&mut self, t: u32) {
         let task = self.workflow.task(t);
-        let read = self.workflow.graph().reads(t).iter();
-        let input_bytes = read.map(|&o| self.table.object_bytes[o as usize]).sum::<u64>() + value_bytes(task);
+        let input_bytes = input_bytes(self.workflow, &self.table.object_bytes, t);
         let key = (task.name.clone(), input_bytes);
         let (row, basis) = match self.exec.get(&key) {
             Some(known) => known.clone(),
@@ -191,6 +190,12 @@ fn affine(
 fn value(answer: &Prediction, sla: Sla) -> Option<f64> {
     let known = answer.basis != Basis::None;
     answer.values.get(&sla).copied().flatten().filter(|v| known && v.is_finite() && *v >= 0.0)
+}
+
+/// Size of all inputs of a task, where objects have these sizes.
+pub(crate) fn input_bytes(workflow: &Workflow, object_bytes: &[u64], t: u32) -> u64 {
+    let read = workflow.graph().reads(t).iter();
+    read.map(|&o| object_bytes[o as usize]).sum::<u64>() + value_bytes(workflow.task(t))
 }
 
 /// Bytes of the values written in the workflow, as the worker reads them.

@@ -1,5 +1,9 @@
 //! What can be typed: commands, flags and the types of their values. No command is carried out here.
 
+mod ask;
+mod data;
+mod lab;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -10,17 +14,24 @@ use foresail_schemas::plan::Objective;
 
 use crate::units;
 
+pub use ask::{AskedSla, PredictArgs, Quantities, ScoresArgs, TuneArgs};
+pub use data::{ExportArgs, ExportWhat, ImportArgs, ImportOrder, SampleForm, SamplesArgs};
+pub use lab::{AccuracyArgs, BacktestArgs, LabArgs, LabCommand};
+
 const AFTER_HELP: &str = "\
 Start here:
   foresail demo                       watch one real workflow get better from run to run
   foresail run hello                  run the smallest example
   foresail run text-analysis          run it again and again: every run plans with what the last ones measured
   foresail plan montage -o table      see a plan without running it
+  foresail import history.csv         learn from measurements made elsewhere
+  foresail tune w/t --input 50MB      find the memory size for a task, without invoking it
   foresail up                         keep a stack running; other commands find it
 
 Data goes to stdout, everything else to stderr.
-Exit codes: 0 done; 1 the run failed, was cancelled by somebody else, or results differ; 2 wrong arguments or
-input file; 3 the stack cannot be reached or started; 130 interrupted.";
+Exit codes: 0 done; 1 the run failed, was cancelled by somebody else or had ended before, results differ, or
+lines of an import were refused; 2 wrong arguments, input file or name; 3 the stack cannot be reached or
+started; 130 interrupted.";
 
 /// Workflows on serverless workers that get better with every run.
 #[derive(Debug, Parser)]
@@ -70,6 +81,8 @@ pub enum Format {
     Json,
     /// One JSON document per line.
     Ndjson,
+    /// A Markdown table, for `lab`.
+    Markdown,
 }
 
 /// When colour is used.
@@ -90,14 +103,22 @@ pub enum Command {
     Run(RunArgs),
     /// Plan a workflow without running it.
     Plan(PlanArgs),
-    /// Ask the model how long a task will take.
+    /// Ask the model how long a task will take and how much it will write.
     Predict(PredictArgs),
+    /// Compare memory sizes for a task: time and cost, from history, without invoking anything.
+    Tune(TuneArgs),
+    /// Show how good the predictions were that plans were made with.
+    Scores(ScoresArgs),
     /// List runs, or show one with its events.
     Runs(RunsArgs),
     /// End a run.
     Cancel(CancelArgs),
-    /// Write a run in an exchange format.
+    /// Read measurements from a CSV or NDJSON file.
+    Import(ImportArgs),
+    /// Write a run, or the measurements of a workflow, in an exchange format.
     Export(ExportArgs),
+    /// Judge the predictor on recorded measurements.
+    Lab(LabArgs),
     /// Run one real workflow several times and watch it get better.
     Demo(DemoArgs),
     /// Write completions for a shell to stdout.
@@ -204,28 +225,6 @@ pub struct PlanArgs {
     pub platform: String,
 }
 
-/// `foresail predict`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  \
-    foresail predict text-analysis/count --input 2MB --memory 1769 --sla p50,p95,p99")]
-pub struct PredictArgs {
-    /// The task: WORKFLOW/TASK.
-    #[arg(value_name = "WORKFLOW/TASK")]
-    pub task: String,
-    /// Size of all its inputs, for instance 50MB or 1.5GiB.
-    #[arg(long, default_value = "0", value_parser = units::parse_bytes, value_name = "SIZE")]
-    pub input: u64,
-    /// Memory of the worker in MB.
-    #[arg(long, default_value_t = 1769, value_name = "MB")]
-    pub memory: u32,
-    /// vCPUs of the worker, where decoupled from memory.
-    #[arg(long)]
-    pub vcpu: Option<f64>,
-    /// Statistics, separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = "median,p95")]
-    pub sla: Vec<Sla>,
-}
-
 /// `foresail runs`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  foresail runs\n  foresail runs r-20260105-101530-4f2a1c\n  \
@@ -237,23 +236,14 @@ pub struct RunsArgs {
 
 /// `foresail cancel`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  foresail cancel r-20260105-101530-4f2a1c --reason 'wrong input'\n\n\
+    A run that has ended before stays as it is; the exit code is then 1.")]
 pub struct CancelArgs {
     /// The run.
     pub run: RunId,
     /// Why; kept with the run.
     #[arg(long, default_value = "cancelled on the command line")]
     pub reason: String,
-}
-
-/// `foresail export`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  foresail export r-20260105-101530-4f2a1c --wfformat > run.json")]
-pub struct ExportArgs {
-    /// The run.
-    pub run: RunId,
-    /// Writes WfFormat 1.5, the exchange format of WfCommons.
-    #[arg(long, required = true)]
-    pub wfformat: bool,
 }
 
 /// `foresail demo`.

@@ -163,7 +163,7 @@ impl Demo<'_> {
         };
         let assumed_tasks = predictions.basis.iter().filter(|b| **b == Basis::None).count();
         let problem = client::problem(workflow, platform, predictions, self.args.objective, SEED);
-        let plan = client::plan(planner, &problem)?;
+        let plan = client.plan(planner, &problem)?;
         let (tasks, runs) = (workflow.tasks().len(), self.args.runs);
         let known = tasks - assumed_tasks;
         self.terminal.say(&format!(

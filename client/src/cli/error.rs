@@ -3,6 +3,9 @@
 use std::io;
 use std::process::ExitCode;
 
+use foresail_schemas::ErrorCode;
+use foresail_schemas::id::RunId;
+
 use super::interrupt;
 use crate::error::ClientError;
 use crate::examples::ExampleError;
@@ -25,6 +28,22 @@ pub enum CliError {
     /// Runs of the same workflow over the same input had different results.
     #[error("the runs had different results: {0}")]
     Differ(String),
+    /// Lines of a file were not taken.
+    #[error("{refused} of {lines} lines were refused; the others are stored")]
+    Refused {
+        /// How many.
+        refused: u64,
+        /// Of how many.
+        lines: u64,
+    },
+    /// A run that was to be cancelled had ended.
+    #[error("run `{run}` is {status}; nothing was left to cancel")]
+    Over {
+        /// The run.
+        run: RunId,
+        /// How it ended.
+        status: &'static str,
+    },
     /// The user interrupted.
     #[error("interrupted; the run was cancelled")]
     Interrupted,
@@ -44,8 +63,13 @@ impl CliError {
     pub fn hint(&self) -> String {
         match self {
             Self::Input { hint, .. } => hint.clone(),
-            Self::Client(error) => error.hint(),
+            Self::Client(error) => hint_of(error),
             Self::Differ(_) => "a task is not deterministic, or its input changed meanwhile".to_owned(),
+            Self::Refused { .. } => {
+                "correct the lines and import them from a file of their own; this file is not read twice"
+                    .to_owned()
+            }
+            Self::Over { run, .. } => format!("`foresail runs {run}` shows what it did"),
             Self::Interrupted => String::new(),
             Self::Output(_) => "is the disk full, or was the reader of the pipe closed?".to_owned(),
         }
@@ -55,7 +79,7 @@ impl CliError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Differ(_) | Self::Output(_) => 1,
+            Self::Differ(_) | Self::Refused { .. } | Self::Over { .. } | Self::Output(_) => 1,
             Self::Input { .. } => 2,
             Self::Interrupted => interrupt::EXIT_CODE,
             Self::Client(error) => match error {
@@ -74,6 +98,15 @@ impl CliError {
                 | ClientError::Stack { .. } => 3,
             },
         })
+    }
+}
+
+/// metad's hints name its endpoints; here commands do the same.
+fn hint_of(error: &ClientError) -> String {
+    match error.code() {
+        Some(ErrorCode::RunNotFound) => "`foresail runs` lists the runs".to_owned(),
+        Some(ErrorCode::Unauthorized) => "give the token with FORESAIL_METAD_TOKEN or --token".to_owned(),
+        _ => error.hint(),
     }
 }
 

@@ -7,15 +7,21 @@ pub mod args;
 mod demo;
 mod error;
 mod execute;
+mod export;
+mod import;
 mod interrupt;
+mod known;
+mod lab;
 mod plan;
 mod predict;
 mod render;
 mod run;
 mod runs;
+mod scores;
 mod session;
 mod source;
 mod terminal;
+mod tune;
 mod up;
 
 use std::io::{ErrorKind, IsTerminal};
@@ -24,7 +30,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use tracing_subscriber::EnvFilter;
 
-use args::{Cli, Command};
+use args::{Cli, Command, Format};
 use error::CliError;
 use interrupt::Interrupt;
 use terminal::Terminal;
@@ -72,6 +78,9 @@ async fn until_interrupted(cli: &Cli, terminal: &Terminal) -> Result<(), CliErro
 
 async fn carry_out(cli: &Cli, terminal: &Terminal, interrupt: &Interrupt) -> Result<(), CliError> {
     let global = &cli.global;
+    if global.format == Format::Markdown && !matches!(cli.command, Command::Lab(_)) {
+        return Err(CliError::input("only `foresail lab` writes Markdown", "use -o table, json or ndjson"));
+    }
     match &cli.command {
         Command::Up(args) => up::up(global, args, terminal, interrupt).await,
         Command::Run(args) => run::run(global, args, terminal, interrupt).await,
@@ -79,7 +88,11 @@ async fn carry_out(cli: &Cli, terminal: &Terminal, interrupt: &Interrupt) -> Res
         Command::Predict(args) => predict::predict(global, args, terminal).await,
         Command::Runs(args) => runs::runs(global, args, terminal).await,
         Command::Cancel(args) => runs::cancel(global, args, terminal).await,
-        Command::Export(args) => runs::export(global, args).await,
+        Command::Tune(args) => tune::tune(global, args, terminal).await,
+        Command::Scores(args) => scores::scores(global, args, terminal).await,
+        Command::Import(args) => import::import(global, args, terminal).await,
+        Command::Export(args) => export::export(global, args, terminal).await,
+        Command::Lab(args) => lab::lab(global, args, terminal).await,
         Command::Demo(args) => demo::demo(global, args, terminal, interrupt).await,
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "foresail", &mut std::io::stdout());

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use foresail_schemas::plan::{Objective, Plan, PredictionTable};
+use foresail_schemas::plan::{Objective, Plan, PlanSummary};
 use foresail_schemas::prediction::Basis;
 use foresail_schemas::wfformat::Scale;
-use foresail_schemas::{Platform, Workflow};
+use foresail_schemas::{Platform, Sla, Workflow};
 
 use super::args::{Global, HostArgs, PlanArgs, PlanningArgs};
 use super::error::CliError;
@@ -37,10 +37,19 @@ pub async fn plan(global: &Global, args: &PlanArgs, terminal: &Terminal) -> Resu
     }
     let planned = make(&session.client, &workflow, &platform, &args.planning).await;
     session.close().await;
-    let (plan, predictions) = planned?;
-    terminal.say(&basis_line(&predictions));
+    let Planned { plan, basis } = planned?;
+    terminal.say(&basis_line(args.planning.sla, &basis));
     render::one(global.format, &plan, || table(&plan))?;
     Ok(())
+}
+
+/// A plan and what it rests on.
+#[derive(Debug)]
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// What the time of every task rests on, at the size that was chosen for it.
+    pub basis: Vec<Basis>,
 }
 
 /// Predicts and plans.
@@ -52,22 +61,38 @@ pub async fn make(
     workflow: &Workflow,
     platform: &Platform,
     args: &PlanningArgs,
-) -> Result<(Plan, PredictionTable), CliError> {
+) -> Result<Planned, CliError> {
     let predictions = client.predictions(workflow, platform, args.sla).await?;
     let problem = client::problem(workflow, platform, predictions, args.objective, args.seed);
-    let plan = client::plan(&args.planner, &problem)?;
-    Ok((plan, problem.predictions))
+    let plan = client.plan(&args.planner, &problem)?;
+    Ok(Planned { basis: client.basis(&problem, &plan), plan })
 }
 
 /// On what the predictions rest, in one line.
 #[must_use]
-pub fn basis_line(predictions: &PredictionTable) -> String {
+pub fn basis_line(sla: Sla, basis: &[Basis]) -> String {
     let mut counts: BTreeMap<Basis, usize> = BTreeMap::new();
-    for basis in &predictions.basis {
+    for basis in basis {
         *counts.entry(*basis).or_default() += 1;
     }
     let parts: Vec<String> = counts.iter().map(|(b, n)| format!("{n} {}", basis_name(*b))).collect();
-    format!("predictions at {}, by task: {}", predictions.sla, parts.join(", "))
+    format!("predictions at {sla}, by task: {}", parts.join(", "))
+}
+
+/// The limit of the objective that is missed, in words; nothing where it is kept or there is none.
+#[must_use]
+pub fn missed(objective: &Objective, summary: &PlanSummary) -> Option<String> {
+    match *objective {
+        Objective::Deadline { makespan_ms } if summary.makespan_ms > makespan_ms => {
+            let (took, limit) = (units::ms(summary.makespan_ms), units::ms(makespan_ms));
+            Some(format!("{took}, over the deadline of {limit}"))
+        }
+        Objective::Budget { cost_usd } if summary.cost_usd > cost_usd => {
+            let (cost, limit) = (units::usd(summary.cost_usd), units::usd(cost_usd));
+            Some(format!("{cost}, over the budget of {limit}"))
+        }
+        _ => None,
+    }
 }
 
 /// A basis in words.
@@ -142,4 +167,20 @@ fn table(plan: &Plan) -> String {
         text += &format!("- {sentence}\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_told_where_it_is_missed() {
+        let summary = PlanSummary { makespan_ms: 12_000.0, cost_usd: 0.02, ..PlanSummary::default() };
+        let told = |objective| missed(&objective, &summary);
+        let deadline = |makespan_ms| Objective::Deadline { makespan_ms };
+        assert_eq!(told(deadline(10_000.0)).unwrap(), "12.0 s, over the deadline of 10.0 s");
+        let budget = Objective::Budget { cost_usd: 0.01 };
+        assert_eq!(told(budget).unwrap(), "$0.0200, over the budget of $0.0100");
+        assert_eq!([told(deadline(12_000.0)), told(Objective::Fastest)], [None, None]);
+    }
 }

@@ -26,6 +26,24 @@ impl Table {
         cells.resize(self.header.len(), String::new());
         self.rows.push(cells);
     }
+
+    /// The table in Markdown; columns of numbers stand to the right.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let line = |cells: &mut dyn Iterator<Item = String>| {
+            let cells: Vec<String> = cells.map(|cell| cell.replace('|', "\\|")).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
+        let rule = |column| if self.is_numeric(column) { "---:" } else { "---" };
+        let mut text = line(&mut self.header.iter().cloned());
+        text += &line(&mut (0..self.header.len()).map(|column| rule(column).to_owned()));
+        self.rows.iter().for_each(|row| text += &line(&mut row.iter().cloned()));
+        text
+    }
+
+    fn is_numeric(&self, column: usize) -> bool {
+        !self.rows.is_empty() && self.rows.iter().all(|row| is_number(&row[column]))
+    }
 }
 
 impl std::fmt::Display for Table {
@@ -35,9 +53,7 @@ impl std::fmt::Display for Table {
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.header.len()).map(width).collect();
-        let numeric: Vec<bool> = (0..self.header.len())
-            .map(|column| !self.rows.is_empty() && self.rows.iter().all(|row| is_number(&row[column])))
-            .collect();
+        let numeric: Vec<bool> = (0..self.header.len()).map(|column| self.is_numeric(column)).collect();
         let rule: Vec<String> = widths.iter().map(|&w| "-".repeat(w)).collect();
         for row in [&self.header, &rule].into_iter().chain(&self.rows) {
             let mut line = String::new();
@@ -66,10 +82,18 @@ fn is_number(cell: &str) -> bool {
 pub fn one(format: Format, data: &impl Serialize, table: impl FnOnce() -> String) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match format {
-        Format::Table => out.write_all(table().as_bytes()),
+        Format::Table | Format::Markdown => out.write_all(table().as_bytes()),
         Format::Json => json(&mut out, data, serde_json::to_vec_pretty),
         Format::Ndjson => json(&mut out, data, serde_json::to_vec),
     }
+}
+
+/// Writes text as it is.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn text(text: &str) -> io::Result<()> {
+    io::stdout().lock().write_all(text.as_bytes())
 }
 
 /// Writes several documents: an array as JSON, a line each as NDJSON.
@@ -105,6 +129,13 @@ mod tests {
         table.row(["long".into(), "-".into()]);
         let text = table.to_string();
         assert_eq!(text, "name   time  note\n----  -----  ----\na     12 ms  x\nlong      -\n");
+    }
+
+    #[test]
+    fn markdown_has_the_same_cells() {
+        let mut table = Table::new(&["name", "time"]);
+        table.row(["a|b".into(), "12 ms".into()]);
+        assert_eq!(table.markdown(), "| name | time |\n| --- | ---: |\n| a\\|b | 12 ms |\n");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use foresail_schemas::plan::PlanSummary;
+use foresail_schemas::plan::{Objective, PlanSummary};
 use foresail_schemas::run::RunStatus;
 use foresail_schemas::wfformat::Scale;
 use serde::Serialize;
@@ -12,9 +12,9 @@ use super::args::{Global, RunArgs};
 use super::error::CliError;
 use super::execute::follow;
 use super::interrupt::Interrupt;
-use super::plan::{basis_line, make, sizes};
+use super::plan::{Planned, basis_line, make, missed, sizes};
 use super::render::{self, Table};
-use super::session::Session;
+use super::session::{self, Session};
 use super::source;
 use super::terminal::Terminal;
 use crate::client::SubmitOptions;
@@ -37,6 +37,9 @@ struct Told {
     predicted: PlanSummary,
     actual: PlanSummary,
     failed_attempts: u64,
+    objective: Objective,
+    /// The limit of the objective that was missed, in words.
+    missed: Option<String>,
     results: Vec<TheResult>,
 }
 
@@ -63,6 +66,7 @@ pub async fn run(
     terminal: &Terminal,
     interrupt: &Interrupt,
 ) -> Result<(), CliError> {
+    session::check_host_named(global)?;
     let workflow = source::workflow(&args.planning, SCALED)?;
     let session = Session::open(global, &args.workers, ClientSettings::default()).await?;
     let place = if session.is_embedded() { "a stack of this command" } else { "the stack at" };
@@ -88,8 +92,12 @@ async fn submit_and_follow(
     terminal: &Terminal,
     interrupt: &Interrupt,
 ) -> Result<(RunOutcome, Told), CliError> {
-    let (plan, predictions) = make(&session.client, workflow, &session.platform, &args.planning).await?;
-    terminal.say(&basis_line(&predictions));
+    let Planned { plan, basis } = make(&session.client, workflow, &session.platform, &args.planning).await?;
+    terminal.say(&basis_line(args.planning.sla, &basis));
+    if let Some(miss) = missed(&plan.objective, &plan.predicted) {
+        terminal
+            .say(&format!("no plan was found that keeps to it: {miss} is predicted; it is run all the same"));
+    }
     let options = SubmitOptions { prices: Some(session.platform.prices), ..SubmitOptions::default() };
     let handle = session.client.submit(workflow, plan, options).await?;
     terminal.title(&format!(
@@ -107,6 +115,9 @@ async fn submit_and_follow(
         _ => Vec::new(),
     };
     let told = tell(&handle, &outcome, results);
+    if let Some(miss) = &told.missed {
+        terminal.say(&format!("the run did not keep to it: {miss}"));
+    }
     Ok((outcome, told))
 }
 
@@ -153,6 +164,8 @@ fn tell(handle: &RunHandle, outcome: &RunOutcome, results: Vec<TheResult>) -> To
         predicted: outcome.predicted,
         actual: outcome.actual,
         failed_attempts: outcome.progress.failed_attempts,
+        objective: handle.plan().objective,
+        missed: missed(&handle.plan().objective, &outcome.actual),
         results,
     }
 }

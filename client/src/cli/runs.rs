@@ -1,12 +1,12 @@
-//! `foresail runs`, `foresail cancel` and `foresail export`: what was run before.
+//! `foresail runs` and `foresail cancel`: what was run before.
 
 use std::time::Duration;
 
+use foresail_schemas::Workflow;
 use foresail_schemas::id::RunId;
 use foresail_schemas::run::{Change, RunEvent, RunStatus, RunSummary};
-use foresail_schemas::{Workflow, wfformat};
 
-use super::args::{CancelArgs, ExportArgs, Format, Global, HostArgs, RunsArgs};
+use super::args::{CancelArgs, Format, Global, RunsArgs};
 use super::error::CliError;
 use super::render::{self, Table};
 use super::run::comparison;
@@ -14,20 +14,14 @@ use super::session::Session;
 use super::terminal::Terminal;
 use crate::progress::Progress;
 use crate::run::RunHandle;
-use crate::settings::ClientSettings;
 use crate::units;
-
-async fn open(global: &Global) -> Result<Session, CliError> {
-    let workers = HostArgs { concurrency: None, cold_start_ms: None };
-    Session::open(global, &workers, ClientSettings::default()).await
-}
 
 /// Lists runs, or shows one.
 ///
 /// # Errors
 /// [`CliError`] when there is no stack or no such run.
 pub async fn runs(global: &Global, args: &RunsArgs, terminal: &Terminal) -> Result<(), CliError> {
-    let session = open(global).await?;
+    let session = Session::look(global).await?;
     let done = match &args.run {
         None => list(global, &session, terminal).await,
         Some(run) => detail(global, &session, run).await,
@@ -39,36 +33,25 @@ pub async fn runs(global: &Global, args: &RunsArgs, terminal: &Terminal) -> Resu
 /// Ends a run.
 ///
 /// # Errors
-/// [`CliError`] when there is no stack or no such run.
+/// [`CliError`] when there is no stack or no such run, or the run had ended before.
 pub async fn cancel(global: &Global, args: &CancelArgs, terminal: &Terminal) -> Result<(), CliError> {
-    let session = open(global).await?;
+    let session = Session::look(global).await?;
     let done = async {
         let handle = session.client.attach(&args.run).await?;
+        let before = handle.summary().await?.status;
         handle.cancel(&args.reason).await?;
-        handle.summary().await
+        Ok::<_, CliError>((before, handle.summary().await?.status))
     };
     let done = done.await;
     session.close().await;
-    terminal.say(&format!("run {} is {}", args.run, status_name(done?.status)));
-    Ok(())
-}
-
-/// Writes a run as WfFormat.
-///
-/// # Errors
-/// [`CliError`] when there is no stack or no such run.
-pub async fn export(global: &Global, args: &ExportArgs) -> Result<(), CliError> {
-    let session = open(global).await?;
-    let read = async {
-        let handle = session.client.attach(&args.run).await?;
-        Ok::<_, CliError>((handle.workflow().clone(), handle.summary().await?, all_events(&handle).await?))
-    };
-    let read = read.await;
-    session.close().await;
-    let (workflow, summary, events) = read?;
-    let document = wfformat::write(&workflow, &summary, &events);
-    let format = if global.format == Format::Table { Format::Json } else { global.format };
-    Ok(render::one(format, &document, String::new)?)
+    match done? {
+        // It may end by itself between the look and the order.
+        (RunStatus::Running, RunStatus::Cancelled) => {
+            terminal.say(&format!("run {} is cancelled", args.run));
+            Ok(())
+        }
+        (_, status) => Err(CliError::Over { run: args.run.clone(), status: status_name(status) }),
+    }
 }
 
 async fn list(global: &Global, session: &Session, terminal: &Terminal) -> Result<(), CliError> {
@@ -84,7 +67,9 @@ async fn detail(global: &Global, session: &Session, run: &RunId) -> Result<(), C
     let summary = handle.summary().await?;
     let events = all_events(&handle).await?;
     match global.format {
-        Format::Table => Ok(render::one(global.format, &(), || detail_table(&handle, &summary, &events))?),
+        Format::Table | Format::Markdown => {
+            Ok(render::one(global.format, &(), || detail_table(&handle, &summary, &events))?)
+        }
         Format::Json => {
             let document = serde_json::json!({ "summary": summary, "plan": handle.plan(), "events": events });
             Ok(render::one(global.format, &document, String::new)?)
@@ -93,7 +78,11 @@ async fn detail(global: &Global, session: &Session, run: &RunId) -> Result<(), C
     }
 }
 
-async fn all_events(handle: &RunHandle) -> Result<Vec<RunEvent>, CliError> {
+/// All events of a run until now.
+///
+/// # Errors
+/// [`CliError`] when metad does not answer.
+pub async fn all_events(handle: &RunHandle) -> Result<Vec<RunEvent>, CliError> {
     let mut events = Vec::new();
     let mut after = 0;
     loop {

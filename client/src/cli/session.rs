@@ -70,6 +70,15 @@ impl Session {
         Self::embed(LocalStack::start(settings).await?, limits).await
     }
 
+    /// Finds or starts a stack for a command that runs nothing.
+    ///
+    /// # Errors
+    /// [`CliError`] when one was named that does not answer, or none can be started.
+    pub async fn look(global: &Global) -> Result<Self, CliError> {
+        let workers = HostArgs { concurrency: None, cold_start_ms: None };
+        Self::open(global, &workers, ClientSettings::default()).await
+    }
+
     /// A session on a stack of this process.
     ///
     /// # Errors
@@ -143,6 +152,20 @@ pub fn data_dir(global: &Global) -> PathBuf {
     global.data.clone().unwrap_or_else(default)
 }
 
+/// Whether a command that runs something can: a metad that was named has no workers of its own.
+///
+/// # Errors
+/// [`CliError::Input`] when metad was named and the host of the workers was not.
+pub fn check_host_named(global: &Global) -> Result<(), CliError> {
+    match (&global.metad, &global.host) {
+        (Some(metad), None) => Err(CliError::input(
+            format!("metad was named as `{metad}`, the host of the workers was not"),
+            "give its address with --host or FORESAIL_HOST; `foresail up` prints both",
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn named(global: &Global) -> Result<Option<StackFile>, CliError> {
     match (&global.metad, &global.host) {
         (None, None) => Ok(None),
@@ -205,6 +228,13 @@ mod tests {
     fn a_host_without_metad_is_refused() {
         assert!(named(&global(None, Some("http://127.0.0.1:1"))).is_err());
         assert_eq!(named(&global(None, None)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_command_that_runs_something_needs_a_host_where_metad_is_named() {
+        let url = Some("http://127.0.0.1:1");
+        assert!(check_host_named(&global(url, None)).is_err());
+        assert!(check_host_named(&global(url, url)).is_ok() && check_host_named(&global(None, None)).is_ok());
     }
 
     #[tokio::test]

@@ -51,6 +51,12 @@ impl Terminal {
         }
     }
 
+    /// Follows something that is counted up to about `total`.
+    #[must_use]
+    pub fn counter(&self, what: &'static str, total: u64) -> CounterLine {
+        CounterLine { live: self.live, what, total, last: Instant::now() }
+    }
+
     /// Follows one run.
     #[must_use]
     pub fn progress(&self, predicted: PlanSummary) -> ProgressLine {
@@ -80,6 +86,37 @@ impl ProgressLine {
         if due {
             eprintln!("{text}");
             self.last = Some((Instant::now(), progress.committed));
+        }
+    }
+
+    /// Leaves the terminal as it was.
+    pub fn end(&mut self) {
+        if self.live {
+            eprint!("\r\x1b[2K");
+            let _ = std::io::stderr().flush();
+        }
+    }
+}
+
+/// The line that follows something that is counted.
+#[derive(Debug)]
+pub struct CounterLine {
+    live: bool,
+    what: &'static str,
+    total: u64,
+    last: Instant,
+}
+
+impl CounterLine {
+    /// Shows the count; on a terminal as often as it is called, elsewhere now and then.
+    pub fn show(&mut self, count: u64) {
+        let text = format!("{count} of about {} {}", self.total.max(count), self.what);
+        if self.live {
+            eprint!("\r\x1b[2K{text}");
+            let _ = std::io::stderr().flush();
+        } else if self.last.elapsed() >= PLAIN_PAUSE {
+            eprintln!("{text}");
+            self.last = Instant::now();
         }
     }
 

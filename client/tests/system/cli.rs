@@ -39,7 +39,7 @@ fn the_second_run_plans_with_what_the_first_measured() {
     assert!(!second.stderr.contains("assumed"), "{second:?}");
     assert!(second.stderr.contains("3 measured"), "{second:?}");
     let predict = run(data.path(), &["predict", "tree-reduction/add", "--sla", "p50,p95", "-o", "json"]);
-    let median = predict.json()["execution_time"]["values"]["median"].as_f64();
+    let median = predict.json()["execution_time"][0]["values"]["p50"].as_f64();
     assert!(median.is_some_and(|ms| ms >= 0.0), "{predict:?}");
 
     let runs = run(data.path(), &["runs", "-o", "json"]);
@@ -50,7 +50,7 @@ fn the_second_run_plans_with_what_the_first_measured() {
     let events = run(data.path(), &["runs", &id, "-o", "ndjson"]);
     let last = events.stdout.lines().filter(|line| line.contains("run_finished")).count();
     assert_eq!(last, 1, "{events:?}");
-    let exported = run(data.path(), &["export", &id, "--wfformat"]);
+    let exported = run(data.path(), &["export", &id]);
     assert_eq!(wfformat::read(&exported.stdout).unwrap().tasks().len(), 3, "{exported:?}");
 }
 
@@ -126,11 +126,50 @@ fn a_stack_that_does_not_answer_is_code_3() {
 }
 
 #[test]
+fn a_run_with_metad_alone_is_refused_before_anything_is_asked() {
+    let data = tempfile::tempdir().unwrap();
+    let ended = run(data.path(), &["run", "hello", "--metad", "http://127.0.0.1:9"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("--host") && ended.stderr.contains("hint:"), "{ended:?}");
+}
+
+#[test]
+fn a_run_that_has_ended_cannot_be_cancelled_and_an_unknown_one_is_told_by_commands() {
+    let data = tempfile::tempdir().unwrap();
+    let done = run(data.path(), &["run", "hello", "-o", "json"]);
+    let id = done.json()["run"].as_str().unwrap().to_owned();
+    let ended = run(data.path(), &["cancel", &id]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("is completed; nothing was left to cancel"), "{ended:?}");
+    for command in ["runs", "cancel", "export"] {
+        let ended = run(data.path(), &[command, "r-none"]);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains("hint: `foresail runs` lists the runs"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_limit_that_is_missed_is_told_before_and_after_the_run() {
+    let data = tempfile::tempdir().unwrap();
+    let args = ["run", "hello", "--objective", "budget:0.000000001", "-o", "json"];
+    let ended = run(data.path(), &args);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("over the budget"), "{ended:?}");
+    assert!(ended.stderr.contains("the run did not keep to it"), "{ended:?}");
+    assert!(ended.json()["missed"].as_str().unwrap().contains("over the budget"), "{ended:?}");
+    let kept = run(data.path(), &["run", "hello", "--objective", "budget:1000", "-o", "json"]);
+    assert!(kept.json()["missed"].is_null() && !kept.stderr.contains("keep to it"), "{kept:?}");
+}
+
+#[test]
 fn completions_name_every_command() {
     let data = tempfile::tempdir().unwrap();
     let ended = run(data.path(), &["completions", "bash"]);
     assert_eq!(ended.code, Some(0));
-    for command in ["up", "run", "plan", "predict", "runs", "cancel", "export", "demo"] {
+    let commands = [
+        "up", "run", "plan", "predict", "tune", "scores", "runs", "cancel", "import", "export", "lab", "demo",
+    ];
+    for command in commands.into_iter().chain(["samples", "backtest", "accuracy"]) {
         assert!(ended.stdout.contains(command), "{command}");
     }
 }

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test ends with the panic that tells what was unexpected")]
 
 mod cli;
+mod history;
 mod interrupt;
+mod lab;
 mod library;
 mod support;
 mod token;

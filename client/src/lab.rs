@@ -1,0 +1,225 @@
+//! The lab: judges the predictor on recorded measurements, without a stack.
+//!
+//! The back-test itself is `foresail_model::backtest`: pure, and through the code that the daemon runs. Here
+//! files become rows. Errors in percent, coverage as a ratio, times in ms, sizes
+//! in bytes.
+
+use std::path::{Path, PathBuf};
+
+use foresail_model::backtest::{self, BacktestError, Method, Protocol, Quantity, Report, Row, Settings};
+use serde::Serialize;
+
+pub use foresail_model::backtest as protocols;
+
+/// Largest file of measurements, in bytes; all its rows are held in memory.
+pub const FILE_BYTES_MAX: u64 = 1 << 30;
+/// Most files of a folder.
+pub const FILES_MAX: usize = 1_000;
+
+/// What [`accuracy`] asks of every file. No file says whether its rows are transfers: they are taken for
+/// executions.
+pub const QUESTIONS: [(Protocol, Quantity); 8] = [
+    (Protocol::Memory, Quantity::ExecutionTime),
+    (Protocol::MemoryOne, Quantity::ExecutionTime),
+    (Protocol::Joint(30), Quantity::ExecutionTime),
+    (Protocol::Joint(10), Quantity::ExecutionTime),
+    (Protocol::Extrapolate, Quantity::ExecutionTime),
+    (Protocol::NextRun, Quantity::ExecutionTime),
+    (Protocol::Coverage(10), Quantity::ExecutionTime),
+    (Protocol::NextRun, Quantity::OutputSize),
+];
+
+/// Why the lab has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// A file or folder cannot be read.
+    #[error("`{}` cannot be read: {reason}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A folder has no files to judge with.
+    #[error("`{}` has no CSV file that supports a protocol", .0.display())]
+    NoFiles(PathBuf),
+    /// The rows and the protocol do not fit.
+    #[error("`{}`: {error}", path.display())]
+    Backtest {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: BacktestError,
+    },
+}
+
+/// The answers of one folder.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Accuracy {
+    /// Seed of what was drawn.
+    pub seed: u64,
+    /// One per file and question that the file supports, files by name.
+    pub reports: Vec<FileReport>,
+}
+
+/// The answer of one file to one question.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FileReport {
+    /// Name of the file without folder and ending.
+    pub file: String,
+    /// Lines of the file that are no measurements and were left out.
+    pub refused: u64,
+    /// Why the first of them is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
+    /// The answer.
+    #[serde(flatten)]
+    pub report: Report,
+}
+
+/// The measurements of a file.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FileRows {
+    /// The measurements, in the order of the file.
+    pub rows: Vec<Row>,
+    /// Lines that are none.
+    pub refused: u64,
+    /// Why the first of them is none, with its line.
+    pub refusal: Option<String>,
+}
+
+/// Reads a CSV file with a header; a blank cell is not known.
+///
+/// # Errors
+/// [`LabError::Unreadable`] when it is too large or has no line that is a measurement.
+pub fn rows(path: &Path) -> Result<FileRows, LabError> {
+    let wrong = |reason: String| LabError::Unreadable { path: path.to_owned(), reason };
+    let bytes = std::fs::metadata(path).map_err(|e| wrong(e.to_string()))?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(wrong(format!("it has {bytes} bytes, at most {FILE_BYTES_MAX} are taken")));
+    }
+    let read = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path);
+    let mut file = FileRows::default();
+    for row in read.map_err(|e| wrong(e.to_string()))?.into_deserialize() {
+        match row {
+            Ok(row) => file.rows.push(row),
+            Err(error) if error.is_io_error() => return Err(wrong(error.to_string())),
+            Err(error) => {
+                file.refused += 1;
+                file.refusal.get_or_insert_with(|| error.to_string());
+            }
+        }
+    }
+    match file.refusal {
+        Some(reason) if file.rows.is_empty() => Err(wrong(reason)),
+        _ => Ok(file),
+    }
+}
+
+/// Runs one back-test over one file.
+///
+/// # Errors
+/// [`LabError`] when the file cannot be read or leaves nothing to predict.
+pub fn backtest(path: &Path, settings: &Settings) -> Result<FileReport, LabError> {
+    let failed = |error| LabError::Backtest { path: path.to_owned(), error };
+    let file = rows(path)?;
+    let report = backtest::run(&file.rows, settings).map_err(failed)?;
+    Ok(file.answer(path, report))
+}
+
+impl FileRows {
+    fn answer(&self, path: &Path, report: Report) -> FileReport {
+        let file = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        FileReport { file, refused: self.refused, refusal: self.refusal.clone(), report }
+    }
+}
+
+/// Asks every CSV file of a folder every question that it supports; `watch` is told each before it is asked.
+///
+/// # Errors
+/// [`LabError`] when the folder or one of its files cannot be read, or none supports anything.
+pub fn accuracy(
+    folder: &Path,
+    seed: u64,
+    mut watch: impl FnMut(&Path, &Settings),
+) -> Result<Accuracy, LabError> {
+    let mut reports = Vec::new();
+    for path in csv_files(folder)? {
+        let file = rows(&path)?;
+        for (protocol, quantity) in QUESTIONS {
+            let settings = Settings { protocol, quantity, methods: Method::ALL.to_vec(), seed };
+            watch(&path, &settings);
+            match backtest::run(&file.rows, &settings) {
+                Ok(report) => reports.push(file.answer(&path, report)),
+                Err(BacktestError::Nothing { .. }) => {}
+                Err(error) => return Err(LabError::Backtest { path, error }),
+            }
+        }
+    }
+    match reports.is_empty() {
+        true => Err(LabError::NoFiles(folder.to_owned())),
+        false => Ok(Accuracy { seed, reports }),
+    }
+}
+
+/// The CSV files of a folder by name.
+fn csv_files(folder: &Path) -> Result<Vec<PathBuf>, LabError> {
+    let wrong = |reason: String| LabError::Unreadable { path: folder.to_owned(), reason };
+    let entries = std::fs::read_dir(folder).map_err(|e| wrong(e.to_string()))?;
+    let is_csv = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "csv");
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_csv).collect();
+    if files.len() > FILES_MAX {
+        return Err(wrong(format!("it has {} CSV files, at most {FILES_MAX} are taken", files.len())));
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Times that halve with every doubling of memory and grow with the input, without noise.
+    fn write(folder: &Path) {
+        let mut text = "workflow,task,run,memory_mb,vcpu,input_bytes,output_bytes,exec_ms\n".to_owned();
+        for run in 1..=8 {
+            for mb in [256, 512, 1024] {
+                let input_bytes = run * 1_000_000;
+                let exec_ms = f64::from(input_bytes) / f64::from(mb);
+                text += &format!("w,t,{run},{mb},,{input_bytes},,{exec_ms}\n");
+            }
+        }
+        std::fs::write(folder.join("halving.csv"), text).unwrap();
+    }
+
+    #[test]
+    fn every_question_that_a_file_supports_is_answered_the_same_every_time() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path());
+        std::fs::write(folder.path().join("notes.txt"), "no measurements").unwrap();
+        let mut asked = 0;
+        let first = accuracy(folder.path(), 3, |_, _| asked += 1).unwrap();
+        assert_eq!(asked, QUESTIONS.len());
+        let protocols: Vec<Protocol> = first.reports.iter().map(|r| r.report.protocol).collect();
+        assert!(protocols.contains(&Protocol::Memory) && protocols.contains(&Protocol::NextRun));
+        assert!(first.reports.iter().all(|r| r.report.quantity != Quantity::OutputSize), "none has outputs");
+        assert_eq!(first, accuracy(folder.path(), 3, |_, _| ()).unwrap());
+        let memory = first.reports.iter().find(|r| r.report.protocol == Protocol::Memory).unwrap();
+        assert_eq!(memory.report.scores[0].method, Method::Model);
+        assert!(memory.report.scores[0].mdape_percent < 10.0, "{}", memory.report.scores[0].mdape_percent);
+    }
+
+    #[test]
+    fn lines_that_are_no_measurements_are_left_out_and_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(accuracy(folder.path(), 0, |_, _| ()), Err(LabError::NoFiles(_))));
+        let path = folder.path().join("bad.csv");
+        std::fs::write(&path, "workflow,task,exec_ms\nw,t,1\nw,t,soon\nw,t,2\n").unwrap();
+        let file = rows(&path).unwrap();
+        assert_eq!((file.rows.len(), file.refused), (2, 1));
+        assert!(file.refusal.unwrap().contains("line: 3"));
+        std::fs::write(&path, "workflow,task,exec_ms\nw,t,soon\n").unwrap();
+        let error = rows(&path).unwrap_err().to_string();
+        assert!(error.contains("bad.csv") && error.contains("line: 2"), "{error}");
+    }
+}

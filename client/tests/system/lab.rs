@@ -1,0 +1,84 @@
+//! The lab: back-tests over files, without a stack.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::support::run;
+
+/// Times that follow memory and input exactly, so that a fitted model must beat the mean.
+fn samples(folder: &Path) -> String {
+    let mut text = "workflow,task,run,memory_mb,vcpu,input_bytes,output_bytes,exec_ms\n".to_owned();
+    for run in 1..=6 {
+        for mb in [256, 512, 1024, 1769] {
+            let input_bytes = run * 1_000_000;
+            let exec_ms = f64::from(input_bytes) / f64::from(mb);
+            writeln!(text, "w,t,{run},{mb},,{input_bytes},{},{exec_ms}", input_bytes / 4).unwrap();
+        }
+    }
+    let path = folder.join("exact.csv");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_model_is_judged_beside_simple_rules() {
+    let data = tempfile::tempdir().unwrap();
+    let path = samples(data.path());
+    let args = ["lab", "backtest", "--samples", &path, "--protocol", "memory"];
+    let ended = run(data.path(), &[&args[..], &["-o", "json"]].concat());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let report = ended.json();
+    assert_eq!(report["protocol"], "memory");
+    let error = |method: &str| {
+        let scores = report["scores"].as_array().unwrap();
+        let score = scores.iter().find(|score| score["method"] == method).unwrap();
+        assert_eq!(score["n"], 24, "{score:#}");
+        assert!(score["pinball_ms"]["p95"].is_number() && score["coverage"]["p90"].is_number());
+        score["mdape_percent"].as_f64().unwrap()
+    };
+    assert!(error("model") < error("mean") / 2.0, "{report:#}");
+
+    let few = run(data.path(), &[&args[..], &["--methods", "model,median", "-o", "markdown"]].concat());
+    assert_eq!(few.stdout.lines().count(), 4, "{few:?}");
+    assert!(few.stdout.starts_with("| method | n | MdAPE |"), "{few:?}");
+    let table = run(data.path(), &args);
+    assert!(table.stdout.contains("nearest-neighbours") && table.stderr.contains("24 rows"), "{table:?}");
+}
+
+#[test]
+fn a_folder_gives_one_table_the_same_every_time() {
+    let data = tempfile::tempdir().unwrap();
+    samples(data.path());
+    let args = ["lab", "accuracy", data.path().to_str().unwrap(), "--seed", "5", "-o", "markdown"];
+    let (first, second) = (run(data.path(), &args), run(data.path(), &args));
+    assert_eq!(first.code, Some(0), "{first:?}");
+    assert_eq!(first.stdout, second.stdout);
+    for word in
+        ["| file | question | n | model |", "exact", "memory, execution-time", "next-run, output-size"]
+    {
+        assert!(first.stdout.contains(word), "`{word}` is missing: {first:?}");
+    }
+}
+
+#[test]
+fn wrong_questions_and_files_are_code_2_with_a_hint() {
+    let data = tempfile::tempdir().unwrap();
+    let path = samples(data.path());
+    let one = data.path().join("one.csv");
+    std::fs::write(&one, "workflow,task,exec_ms\nw,t,5\n").unwrap();
+    let bad = data.path().join("bad.csv");
+    std::fs::write(&bad, "workflow,task,exec_ms\nw,t,soon\n").unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    for (args, word) in [
+        (vec!["lab", "backtest", "--samples", &path, "--protocol", "joint"], "joint:30"),
+        (vec!["lab", "backtest", "--samples", one.to_str().unwrap(), "--protocol", "memory"], "hint:"),
+        (vec!["lab", "backtest", "--samples", bad.to_str().unwrap(), "--protocol", "memory"], "line: 2"),
+        (vec!["lab", "accuracy", empty.path().to_str().unwrap()], "no CSV file"),
+        (vec!["runs", "-o", "markdown"], "only `foresail lab`"),
+    ] {
+        let ended = run(data.path(), &args);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(word), "`{word}` is missing: {ended:?}");
+        assert!(ended.stdout.is_empty(), "{ended:?}");
+    }
+}
