@@ -6,10 +6,15 @@ CASES ?= 100000
 # Arguments of the demonstration, for instance ARGS=--help.
 ARGS ?=
 
-.PHONY: help demo test bench proof lint fuzz
+# Comparisons of `make bench-rivals`.
+RIVALS ?= history quantiles durable
+# The Python that has the package `redis`; that of .venv or python3 where empty.
+PYTHON ?=
+
+.PHONY: help demo test bench bench-rivals proof lint fuzz
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z]*\): ## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\): ## /  make \1\t/p' Makefile | expand -t 24
 
 demo: ## Run a real workflow several times, first blind, then with what was learned (ARGS=...)
 	$(CARGO) run --release --bin foresail -- demo $(ARGS)
@@ -19,6 +24,12 @@ test: ## Run all tests, the long proofs scaled down
 
 bench: ## Run all benchmarks
 	$(CARGO) bench --workspace
+
+# Needs Debian's redis-server and prometheus (sudo apt-get install redis-server prometheus; nothing has to run as a
+# service) and the Python package redis (python3 -m venv .venv && .venv/bin/pip install redis). What is missing is
+# named, and its comparison left out.
+bench-rivals: ## Measure beside Redis, Python and Prometheus, where they are installed (RIVALS=..., PYTHON=...)
+	FORESAIL_BENCH_PYTHON=$(PYTHON) $(CARGO) bench -p foresail-tests --bench rivals -- $(RIVALS)
 
 proof: ## Run all tests with the long proofs at full size
 	FORESAIL_PROOF=1 $(CARGO) test --release --workspace

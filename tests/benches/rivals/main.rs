@@ -1,0 +1,46 @@
+//! Foresail beside programs that answer the same need: history in Redis and Python, Prometheus, Redis as a
+//! durable store.
+//!
+//! `make bench-rivals` runs all; `cargo bench -p foresail-tests --bench rivals -- history` runs one of
+//! `history`, `quantiles`, `durable`. A rival that is not installed is named and its comparison left out.
+//! Sides run in turns within one run and medians over the turns are shown: absolute numbers are of one
+//! machine and moment, ratios travel.
+
+use std::path::Path;
+
+mod draw;
+mod durable;
+mod history;
+#[allow(dead_code, reason = "the other benches use the rest")]
+#[path = "../load/mod.rs"]
+mod load;
+mod need;
+mod quantiles;
+mod resp;
+#[allow(dead_code, reason = "the system tests use more of it")]
+#[path = "../../tests/system/stack.rs"]
+mod stack;
+
+type Comparison = fn(&Path) -> Result<(), need::Missing>;
+
+/// The comparisons by name.
+const COMPARISONS: [(&str, Comparison); 3] =
+    [("history", history::run), ("quantiles", quantiles::run), ("durable", durable::run)];
+
+fn main() {
+    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    if asked.is_empty() {
+        // `cargo bench --workspace` needs cargo and nothing else.
+        println!("the comparisons with rivals are not part of this run: `make bench-rivals` runs them");
+        return;
+    }
+    for (name, compare) in COMPARISONS.iter().filter(|(name, _)| asked.iter().any(|a| a == name)) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        if let Err(missing) = compare(dir.path()) {
+            println!("skipped `{name}`: {missing}");
+        }
+        println!();
+    }
+    let unknown = asked.iter().filter(|a| COMPARISONS.iter().all(|(name, _)| a != name));
+    unknown.for_each(|name| println!("there is no comparison `{name}`: history, quantiles and durable are"));
+}
