@@ -193,6 +193,8 @@ settings! {
         "Longest time in ms that a request for events waits for one.";
     stop_ms_max: u64 = 10_000, "10000", "FORESAIL_METAD_STOP_MS_MAX",
         "Longest time in ms that a graceful stop waits for requests under way.";
+    journal_ms_max: u64 = 1000, "1000", "FORESAIL_METAD_JOURNAL_MS_MAX",
+        "Longest time in ms until the database has durably what so far only the journal has.";
     checkpoint_records: u64 = 50_000, "50000", "FORESAIL_METAD_CHECKPOINT_RECORDS",
         "Records after which the model of a workflow is written to the store.";
     checkpoint_ms: u64 = 60_000, "60000", "FORESAIL_METAD_CHECKPOINT_MS",
@@ -248,6 +250,7 @@ impl Settings {
             ("group_max", self.group_max),
             ("head_ms_max", self.head_ms_max),
             ("request_ms_max", self.request_ms_max),
+            ("journal_ms_max", self.journal_ms_max),
             ("checkpoint_records", self.checkpoint_records),
             ("checkpoint_ms", self.checkpoint_ms),
         ];

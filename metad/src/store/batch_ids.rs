@@ -8,6 +8,7 @@ use foresail_schemas::metric::Rejected;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
+use super::change::Change;
 use super::{Result, WriteGroup, corrupt};
 
 const NAME: &str = "batch_ids";
@@ -55,13 +56,34 @@ pub(super) fn prepare(group: &WriteTransaction) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn put(
+    transaction: &WriteTransaction,
+    (workflow, sequence): (u32, u64),
+    batch_id: &[u8],
+    receipt: &[u8],
+) -> Result<()> {
+    transaction.open_table(TABLE)?.insert((workflow, batch_id), receipt)?;
+    transaction.open_table(ORDER)?.insert((workflow, sequence), batch_id)?;
+    Ok(())
+}
+
+pub(super) fn drop(
+    transaction: &WriteTransaction,
+    (workflow, sequence): (u32, u64),
+    batch_id: &[u8],
+) -> Result<()> {
+    transaction.open_table(ORDER)?.remove((workflow, sequence))?;
+    transaction.open_table(TABLE)?.remove((workflow, batch_id))?;
+    Ok(())
+}
+
 impl WriteGroup {
     /// The first answer to a batch, where it was stored before (in this group or earlier).
     ///
     /// # Errors
     /// [`super::StoreError`].
     pub fn receipt(&self, workflow: u32, batch_id: &str) -> Result<Option<Receipt>> {
-        let table = self.0.open_table(TABLE)?;
+        let table = self.transaction.open_table(TABLE)?;
         let value = table.get((workflow, batch_id.as_bytes()))?;
         value.map(|v| decode(v.value()).map_err(|e| corrupt(NAME, (workflow, batch_id), e))).transpose()
     }
@@ -71,10 +93,8 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn put_receipt(&self, workflow: u32, sequence: u64, batch_id: &str, receipt: &Receipt) -> Result<()> {
-        let key = (workflow, batch_id.as_bytes());
-        self.0.open_table(TABLE)?.insert(key, encode(receipt).as_slice())?;
-        self.0.open_table(ORDER)?.insert((workflow, sequence), batch_id.as_bytes())?;
-        Ok(())
+        let (batch_id, receipt) = (batch_id.as_bytes(), &encode(receipt));
+        self.make(Change::PutReceipt { workflow, sequence, batch_id, receipt })
     }
 
     /// Forgets the oldest batch id of a workflow; answers whether there was one.
@@ -82,16 +102,13 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn drop_oldest_receipt(&self, workflow: u32) -> Result<bool> {
-        let mut order = self.0.open_table(ORDER)?;
-        let (sequence, id) = match order.range((workflow, 0)..=(workflow, u64::MAX))?.next() {
-            None => return Ok(false),
-            Some(entry) => {
-                let (key, value) = entry?;
-                (key.value(), value.value().to_vec())
-            }
+        let oldest = {
+            let order = self.transaction.open_table(ORDER)?;
+            let first = order.range((workflow, 0)..=(workflow, u64::MAX))?.next().transpose()?;
+            first.map(|(key, value)| (key.value().1, value.value().to_vec()))
         };
-        order.remove(sequence)?;
-        self.0.open_table(TABLE)?.remove((workflow, id.as_slice()))?;
+        let Some((sequence, batch_id)) = oldest else { return Ok(false) };
+        self.make(Change::DropReceipt { workflow, sequence, batch_id: &batch_id })?;
         Ok(true)
     }
 }

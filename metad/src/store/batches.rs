@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
+use super::change::Change;
 use super::{ReadView, Result, WriteGroup, corrupt};
 
 const NAME: &str = "batches";
@@ -246,6 +247,16 @@ pub(super) fn prepare(group: &WriteTransaction) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn put(transaction: &WriteTransaction, key: (u32, u64), batch: &[u8]) -> Result<()> {
+    transaction.open_table(TABLE)?.insert(key, batch)?;
+    Ok(())
+}
+
+pub(super) fn drop(transaction: &WriteTransaction, key: (u32, u64)) -> Result<()> {
+    transaction.open_table(TABLE)?.remove(key)?;
+    Ok(())
+}
+
 impl ReadView {
     /// Up to `limit` batches of a workflow after `sequence`, in order. What cannot be read comes as its
     /// error, so that one damaged value does not hide those behind it.
@@ -304,8 +315,7 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn put_batch(&self, workflow: u32, sequence: u64, batch: &StoredBatch) -> Result<()> {
-        self.0.open_table(TABLE)?.insert((workflow, sequence), encode(batch).as_slice())?;
-        Ok(())
+        self.make(Change::PutBatch { workflow, sequence, batch: &encode(batch) })
     }
 
     /// Drops the oldest batch of a workflow unless it is younger than `sequence_max`; answers how many
@@ -314,16 +324,14 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn drop_oldest_batch(&self, workflow: u32, sequence_max: u64) -> Result<Option<u64>> {
-        let mut table = self.0.open_table(TABLE)?;
-        let oldest = match table.range((workflow, 0)..=(workflow, sequence_max))?.next() {
-            None => return Ok(None),
-            Some(entry) => {
-                let (key, value) = entry?;
-                (key.value(), count(value.value()).unwrap_or(0))
-            }
+        let oldest = {
+            let table = self.transaction.open_table(TABLE)?;
+            let first = table.range((workflow, 0)..=(workflow, sequence_max))?.next().transpose()?;
+            first.map(|(key, value)| (key.value().1, count(value.value()).unwrap_or(0)))
         };
-        table.remove(oldest.0)?;
-        Ok(Some(oldest.1))
+        let Some((sequence, records)) = oldest else { return Ok(None) };
+        self.make(Change::DropBatch { workflow, sequence })?;
+        Ok(Some(records))
     }
 }
 

@@ -6,6 +6,7 @@
 
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
+use super::change::Change;
 use super::{ReadView, Result, WriteGroup};
 
 const BLOBS: TableDefinition<(u64, &[u8]), &[u8]> = TableDefinition::new("blobs");
@@ -16,6 +17,32 @@ const LAST_KEY: &[u8] = &[255];
 pub(super) fn prepare(group: &WriteTransaction) -> Result<()> {
     group.open_table(BLOBS)?;
     group.open_table(TOTALS)?;
+    Ok(())
+}
+
+/// Writes a blob; the blobs of its run have `total` bytes with it.
+pub(super) fn put(
+    transaction: &WriteTransaction,
+    (run, key): (u64, &[u8]),
+    content: &[u8],
+    total: u64,
+) -> Result<()> {
+    transaction.open_table(BLOBS)?.insert((run, key), content)?;
+    transaction.open_table(TOTALS)?.insert(run, total)?;
+    Ok(())
+}
+
+/// Removes a blob; the others of its run have `total` bytes.
+pub(super) fn drop(transaction: &WriteTransaction, (run, key): (u64, &[u8]), total: u64) -> Result<()> {
+    transaction.open_table(BLOBS)?.remove((run, key))?;
+    transaction.open_table(TOTALS)?.insert(run, total)?;
+    Ok(())
+}
+
+/// Drops the blobs of a run.
+pub(super) fn drop_all(transaction: &WriteTransaction, run: u64) -> Result<()> {
+    transaction.open_table(BLOBS)?.retain_in((run, &[][..])..(run, LAST_KEY), |_, _| false)?;
+    transaction.open_table(TOTALS)?.remove(run)?;
     Ok(())
 }
 
@@ -35,17 +62,12 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn put_blob(&self, run: u64, key: &str, content: &[u8], total_max: u64) -> Result<bool> {
-        let mut blobs = self.0.open_table(BLOBS)?;
-        let mut totals = self.0.open_table(TOTALS)?;
-        let key = (run, key.as_bytes());
-        let former = blobs.get(key)?.map_or(0, |v| v.value().len() as u64);
-        let total = totals.get(run)?.map_or(0, |v| v.value());
-        let total = total.saturating_sub(former) + content.len() as u64;
+        let key = key.as_bytes();
+        let total = self.others(run, key)? + content.len() as u64;
         if total > total_max {
             return Ok(false);
         }
-        blobs.insert(key, content)?;
-        totals.insert(run, total)?;
+        self.make(Change::PutBlob { run, key, content, total })?;
         Ok(true)
     }
 
@@ -54,18 +76,15 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn drop_blob(&self, run: u64, key: &str) -> Result<()> {
-        let removed =
-            self.0.open_table(BLOBS)?.remove((run, key.as_bytes()))?.map_or(0, |v| v.value().len() as u64);
-        let mut totals = self.0.open_table(TOTALS)?;
-        let total = totals.get(run)?.map_or(0, |v| v.value());
-        totals.insert(run, total.saturating_sub(removed))?;
-        Ok(())
+        let key = key.as_bytes();
+        self.make(Change::DropBlob { run, key, total: self.others(run, key)? })
     }
 
-    pub(super) fn drop_blobs(&self, run: u64) -> Result<()> {
-        self.0.open_table(BLOBS)?.retain_in((run, &[][..])..(run, LAST_KEY), |_, _| false)?;
-        self.0.open_table(TOTALS)?.remove(run)?;
-        Ok(())
+    /// Bytes of all blobs of the run but one.
+    fn others(&self, run: u64, key: &[u8]) -> Result<u64> {
+        let (blobs, totals) = (self.transaction.open_table(BLOBS)?, self.transaction.open_table(TOTALS)?);
+        let this = blobs.get((run, key))?.map_or(0, |v| v.value().len() as u64);
+        Ok(totals.get(run)?.map_or(0, |v| v.value()).saturating_sub(this))
     }
 }
 

@@ -8,6 +8,7 @@
 
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
+use super::change::Change;
 use super::{ReadView, Result, WriteGroup};
 
 const WORKFLOWS: TableDefinition<u64, &[u8]> = TableDefinition::new("run_workflows");
@@ -16,6 +17,23 @@ const PLANS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("run_plan
 pub(super) fn prepare(group: &WriteTransaction) -> Result<()> {
     group.open_table(WORKFLOWS)?;
     group.open_table(PLANS)?;
+    Ok(())
+}
+
+pub(super) fn put_workflow(transaction: &WriteTransaction, run: u64, json: &[u8]) -> Result<()> {
+    transaction.open_table(WORKFLOWS)?.insert(run, json)?;
+    Ok(())
+}
+
+pub(super) fn put_plan(transaction: &WriteTransaction, key: (u64, u64), json: &[u8]) -> Result<()> {
+    transaction.open_table(PLANS)?.insert(key, json)?;
+    Ok(())
+}
+
+/// Drops the documents of a run.
+pub(super) fn drop_all(transaction: &WriteTransaction, run: u64) -> Result<()> {
+    transaction.open_table(WORKFLOWS)?.remove(run)?;
+    transaction.open_table(PLANS)?.retain_in((run, 0)..=(run, u64::MAX), |_, _| false)?;
     Ok(())
 }
 
@@ -43,7 +61,7 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn plan_document(&self, run: u64, epoch: u64) -> Result<Option<Vec<u8>>> {
-        Ok(self.0.open_table(PLANS)?.get((run, epoch))?.map(|v| v.value().to_vec()))
+        Ok(self.transaction.open_table(PLANS)?.get((run, epoch))?.map(|v| v.value().to_vec()))
     }
 
     /// The workflow of a run, as far as this group knows.
@@ -51,7 +69,7 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn workflow_document(&self, run: u64) -> Result<Option<Vec<u8>>> {
-        Ok(self.0.open_table(WORKFLOWS)?.get(run)?.map(|v| v.value().to_vec()))
+        Ok(self.transaction.open_table(WORKFLOWS)?.get(run)?.map(|v| v.value().to_vec()))
     }
 
     /// Writes the workflow of a run.
@@ -59,8 +77,7 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn put_workflow_document(&self, run: u64, json: &[u8]) -> Result<()> {
-        self.0.open_table(WORKFLOWS)?.insert(run, json)?;
-        Ok(())
+        self.make(Change::PutWorkflowDocument { run, json })
     }
 
     /// Writes a plan of a run.
@@ -68,14 +85,7 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn put_plan_document(&self, run: u64, epoch: u64, json: &[u8]) -> Result<()> {
-        self.0.open_table(PLANS)?.insert((run, epoch), json)?;
-        Ok(())
-    }
-
-    pub(super) fn drop_documents(&self, run: u64) -> Result<()> {
-        self.0.open_table(WORKFLOWS)?.remove(run)?;
-        self.0.open_table(PLANS)?.retain_in((run, 0)..=(run, u64::MAX), |_, _| false)?;
-        Ok(())
+        self.make(Change::PutPlanDocument { run, epoch, json })
     }
 }
 

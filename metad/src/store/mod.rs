@@ -1,6 +1,7 @@
 //! The store: the only place that names redb.
 //!
-//! One file `metad.redb` in the data directory. Every table belongs to one key family, and every family to
+//! Two files in the data directory: `metad.redb`, the database, and `metad.journal`, which takes each group
+//! first and is the only one that is synced for it ([`journal`], [`group`]). Every table belongs to one key family, and every family to
 //! one file here, which says how its keys and values are laid out, in which version, and proves that they
 //! come back as they went in. Integers in keys are those of redb (ordered, little-endian on disk), names are
 //! their UTF-8 bytes.
@@ -8,6 +9,7 @@
 //! | file | table | key | value |
 //! |---|---|---|---|
 //! | `mod.rs` | `meta` | text | `schema` -> version of the whole layout, [`SCHEMA_VERSION`] |
+//! | [`group`] | `meta` | text | `journal_sequence`, `journal_salt`: what the journal has beyond this |
 //! | [`workflows`] | `workflows` | number of the workflow | name and counters, postcard |
 //! | [`batches`] | `batches` | (workflow, sequence) | one value per batch: record count, then postcard |
 //! | [`batch_ids`] | `batch_ids` | (workflow, batch id) | the first answer, postcard |
@@ -30,7 +32,12 @@
 pub mod batch_ids;
 pub mod batches;
 pub mod blobs;
+mod change;
+#[cfg(test)]
+pub(crate) mod crash_tests;
 pub mod documents;
+mod group;
+mod journal;
 pub mod models;
 pub mod quarantine;
 pub mod run_events;
@@ -38,12 +45,15 @@ pub mod runs;
 pub mod workflows;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+pub use group::{StoreWriter, WriteGroup};
+use journal::Journal;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 /// Version of the whole layout. A change of layout raises it and teaches `open` to bring older files along.
-pub const SCHEMA_VERSION: u64 = 1;
+/// Version 2 has a journal beside it, without which the last changes would be missing.
+pub const SCHEMA_VERSION: u64 = 2;
 /// Name of the file in the data directory.
 pub const FILE_NAME: &str = "metad.redb";
 /// Memory that redb may use to keep pages, in bytes.
@@ -81,6 +91,9 @@ pub enum StoreError {
         /// What is wrong with the value.
         reason: String,
     },
+    /// The journal cannot be read or written.
+    #[error("the journal failed: {0}")]
+    Journal(#[source] std::io::Error),
     /// The database failed.
     #[error("the database failed: {0}")]
     Database(Box<redb::Error>),
@@ -118,17 +131,8 @@ pub struct StoreReader {
     database: Arc<Database>,
 }
 
-/// Writes. There is one, and the writer thread has it.
-#[derive(Debug)]
-pub struct StoreWriter {
-    database: Arc<Database>,
-}
-
 /// One committed state of the store.
 pub struct ReadView(redb::ReadTransaction);
-
-/// One group of changes: all of them are stored by [`WriteGroup::commit`], or none.
-pub struct WriteGroup(redb::WriteTransaction);
 
 /// Opens the store in `directory`, which is made where it does not exist.
 ///
@@ -144,13 +148,15 @@ pub fn open(directory: &Path) -> Result<(StoreWriter, StoreReader)> {
         }
         other => refused(other.to_string()),
     })?;
-    opened(database)
+    // The database is locked from here on, so the journal is this process's too.
+    prepare(&database)?;
+    let journal = group::replay(&database, &directory.join(journal::FILE_NAME))?;
+    Ok(opened(database, Some(Arc::new(Mutex::new(journal)))))
 }
 
-fn opened(database: Database) -> Result<(StoreWriter, StoreReader)> {
-    prepare(&database)?;
+fn opened(database: Database, journal: Option<Arc<Mutex<Journal>>>) -> (StoreWriter, StoreReader) {
     let database = Arc::new(database);
-    Ok((StoreWriter { database: Arc::clone(&database) }, StoreReader { database }))
+    (StoreWriter { database: Arc::clone(&database), journal }, StoreReader { database })
 }
 
 /// Checks the version and makes every table, so that a read never meets one that is missing.
@@ -161,8 +167,8 @@ fn prepare(database: &Database) -> Result<()> {
         let found = meta.get("schema")?.map(|v| v.value());
         match found {
             Some(found) if found > SCHEMA_VERSION => return Err(StoreError::Newer { found }),
-            Some(_) => {}
-            None => {
+            Some(SCHEMA_VERSION) => {}
+            _ => {
                 meta.insert("schema", SCHEMA_VERSION)?;
             }
         }
@@ -189,28 +195,6 @@ impl StoreReader {
     }
 }
 
-impl StoreWriter {
-    /// Begins a group. Dropping it changes nothing.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub fn begin(&self) -> Result<WriteGroup> {
-        let mut group = self.database.begin_write()?;
-        group.set_durability(Durability::Immediate)?;
-        Ok(WriteGroup(group))
-    }
-}
-
-impl WriteGroup {
-    /// Stores the group: when this returns, it survives a crash (one fsync).
-    ///
-    /// # Errors
-    /// [`StoreError::Database`]; the group may then be there after a restart, or not, but never in part.
-    pub fn commit(self) -> Result<()> {
-        Ok(self.0.commit()?)
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod testing {
     //! Stores in memory, and one that fails when it is told to.
@@ -224,7 +208,9 @@ pub(crate) mod testing {
 
     /// A store in memory.
     pub fn in_memory() -> (StoreWriter, StoreReader) {
-        opened(redb::Builder::new().create_with_backend(InMemoryBackend::new()).unwrap()).unwrap()
+        let database = redb::Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
+        prepare(&database).unwrap();
+        opened(database, None)
     }
 
     /// A backend whose writes fail from the moment the switch is on, like a full disk.
@@ -268,7 +254,9 @@ pub(crate) mod testing {
     pub fn failing() -> (StoreWriter, StoreReader, Arc<AtomicBool>) {
         let fails = Arc::new(AtomicBool::new(false));
         let backend = FailingBackend { inner: InMemoryBackend::new(), fails: Arc::clone(&fails) };
-        let (writer, reader) = opened(redb::Builder::new().create_with_backend(backend).unwrap()).unwrap();
+        let database = redb::Builder::new().create_with_backend(backend).unwrap();
+        prepare(&database).unwrap();
+        let (writer, reader) = opened(database, None);
         (writer, reader, fails)
     }
 }
@@ -282,7 +270,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (writer, reader) = open(directory.path()).unwrap();
         let group = writer.begin().unwrap();
-        group.0.open_table(META).unwrap().insert("schema", SCHEMA_VERSION + 1).unwrap();
+        group.transaction.open_table(META).unwrap().insert("schema", SCHEMA_VERSION + 1).unwrap();
+        group.bypass();
         group.commit().unwrap();
         drop((writer, reader));
         let refused = open(directory.path()).unwrap_err();

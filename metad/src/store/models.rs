@@ -115,16 +115,20 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn put_piece(&self, piece: &Piece) -> Result<()> {
-        let mut tasks = self.0.open_table(TASKS)?;
+        // A checkpoint is large, and a start without it only takes longer.
+        self.bypass();
+        let mut tasks = self.transaction.open_table(TASKS)?;
         if piece.former == Former::Dropped {
-            self.0.open_table(REST)?.remove(piece.workflow)?;
+            self.transaction.open_table(REST)?.remove(piece.workflow)?;
             tasks.retain_in((piece.workflow, "")..(piece.workflow + 1, ""), |_, _| false)?;
         }
         for (name, saved) in &piece.tasks {
             tasks.insert((piece.workflow, name.as_str()), encode(TASK_VERSION, saved).as_slice())?;
         }
         if let Some(rest) = &piece.rest {
-            self.0.open_table(REST)?.insert(piece.workflow, encode(REST_VERSION, rest).as_slice())?;
+            self.transaction
+                .open_table(REST)?
+                .insert(piece.workflow, encode(REST_VERSION, rest).as_slice())?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 use foresail_schemas::metric::Quarantined;
 use redb::{TableDefinition, WriteTransaction};
 
+use super::change::Change;
 use super::{ReadView, Result, WriteGroup, corrupt};
 
 const NAME: &str = "quarantine";
@@ -21,6 +22,17 @@ fn decode(value: &[u8]) -> std::result::Result<Quarantined, String> {
 
 pub(super) fn prepare(group: &WriteTransaction) -> Result<()> {
     group.open_table(TABLE)?;
+    Ok(())
+}
+
+pub(super) fn put(transaction: &WriteTransaction, key: (u32, u64), record: &[u8]) -> Result<()> {
+    transaction.open_table(TABLE)?.insert(key, record)?;
+    Ok(())
+}
+
+/// Drops those of a workflow up to a number.
+pub(super) fn drop(transaction: &WriteTransaction, (workflow, number_max): (u32, u64)) -> Result<()> {
+    transaction.open_table(TABLE)?.retain_in((workflow, 0)..=(workflow, number_max), |_, _| false)?;
     Ok(())
 }
 
@@ -49,8 +61,7 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn put_quarantined(&self, workflow: u32, number: u64, record: &Quarantined) -> Result<()> {
-        self.0.open_table(TABLE)?.insert((workflow, number), encode(record).as_slice())?;
-        Ok(())
+        self.make(Change::PutQuarantined { workflow, number, record: &encode(record) })
     }
 
     /// Drops the quarantined records of a workflow up to `number_max`.
@@ -58,8 +69,7 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn drop_quarantined(&self, workflow: u32, number_max: u64) -> Result<()> {
-        self.0.open_table(TABLE)?.retain_in((workflow, 0)..=(workflow, number_max), |_, _| false)?;
-        Ok(())
+        self.make(Change::DropQuarantined { workflow, number_max })
     }
 }
 

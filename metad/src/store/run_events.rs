@@ -8,7 +8,7 @@ use redb::{TableDefinition, WriteTransaction};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{ReadView, Result, WriteGroup, corrupt};
+use super::{ReadView, Result, WriteGroup, change, corrupt};
 
 const NAME: &str = "run_events";
 const TABLE: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new(NAME);
@@ -46,6 +46,17 @@ pub(super) fn prepare(group: &WriteTransaction) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn put(transaction: &WriteTransaction, key: (u64, u64), json: &[u8]) -> Result<()> {
+    transaction.open_table(TABLE)?.insert(key, json)?;
+    Ok(())
+}
+
+/// Drops the events of a run.
+pub(super) fn drop_all(transaction: &WriteTransaction, run: u64) -> Result<()> {
+    transaction.open_table(TABLE)?.retain_in((run, 0)..=(run, u64::MAX), |_, _| false)?;
+    Ok(())
+}
+
 impl ReadView {
     /// The events of up to `groups_max` commit groups of a run, from the one that holds the event after
     /// `after`.
@@ -76,13 +87,7 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn put_events(&self, run: u64, first: u64, json: &str) -> Result<()> {
-        self.0.open_table(TABLE)?.insert((run, first), json.as_bytes())?;
-        Ok(())
-    }
-
-    pub(super) fn drop_events(&self, run: u64) -> Result<()> {
-        self.0.open_table(TABLE)?.retain_in((run, 0)..=(run, u64::MAX), |_, _| false)?;
-        Ok(())
+        self.make(change::Change::PutEvents { run, first, json: json.as_bytes() })
     }
 }
 

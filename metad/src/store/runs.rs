@@ -14,7 +14,8 @@ use jiff::Timestamp;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
-use super::{ReadView, Result, WriteGroup, corrupt};
+use super::change::Change;
+use super::{ReadView, Result, WriteGroup, blobs, corrupt, documents, run_events};
 
 const NAME: &str = "runs";
 const HEADERS: TableDefinition<u64, &[u8]> = TableDefinition::new(NAME);
@@ -66,6 +67,26 @@ pub(super) fn prepare(group: &WriteTransaction) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn put(transaction: &WriteTransaction, number: u64, run: &[u8], header: &[u8]) -> Result<()> {
+    transaction.open_table(HEADERS)?.insert(number, header)?;
+    transaction.open_table(IDS)?.insert(run, number)?;
+    Ok(())
+}
+
+pub(super) fn put_end(transaction: &WriteTransaction, number: u64, summary: &[u8]) -> Result<()> {
+    transaction.open_table(ENDS)?.insert(number, summary)?;
+    Ok(())
+}
+
+pub(super) fn drop(transaction: &WriteTransaction, number: u64, run: &[u8]) -> Result<()> {
+    transaction.open_table(HEADERS)?.remove(number)?;
+    transaction.open_table(IDS)?.remove(run)?;
+    transaction.open_table(ENDS)?.remove(number)?;
+    documents::drop_all(transaction, number)?;
+    run_events::drop_all(transaction, number)?;
+    blobs::drop_all(transaction, number)
+}
+
 impl ReadView {
     /// Every run, in order of creation. One that cannot be read comes as its error.
     ///
@@ -112,9 +133,8 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn put_run(&self, number: u64, header: &RunHeader) -> Result<()> {
-        self.0.open_table(HEADERS)?.insert(number, encode(header).as_slice())?;
-        self.0.open_table(IDS)?.insert(header.run.as_str().as_bytes(), number)?;
-        Ok(())
+        let (run, header) = (header.run.as_str().as_bytes(), &encode(header));
+        self.make(Change::PutRun { number, run, header })
     }
 
     /// Writes the last summary of a run that has ended.
@@ -122,8 +142,7 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn put_run_end(&self, number: u64, summary: &RunSummary) -> Result<()> {
-        self.0.open_table(ENDS)?.insert(number, encode(summary).as_slice())?;
-        Ok(())
+        self.make(Change::PutRunEnd { number, summary: &encode(summary) })
     }
 
     /// Removes a run and all that belongs to it.
@@ -131,12 +150,7 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn drop_run(&self, number: u64, run: &RunId) -> Result<()> {
-        self.0.open_table(HEADERS)?.remove(number)?;
-        self.0.open_table(IDS)?.remove(run.as_str().as_bytes())?;
-        self.0.open_table(ENDS)?.remove(number)?;
-        self.drop_documents(number)?;
-        self.drop_events(number)?;
-        self.drop_blobs(number)
+        self.make(Change::DropRun { number, run: run.as_str().as_bytes() })
     }
 }
 

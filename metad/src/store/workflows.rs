@@ -6,6 +6,7 @@
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
+use super::change::Change;
 use super::{ReadView, Result, WriteGroup, corrupt};
 
 const NAME: &str = "workflows";
@@ -50,6 +51,11 @@ pub(super) fn prepare(group: &WriteTransaction) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn put(transaction: &WriteTransaction, workflow: u32, row: &[u8]) -> Result<()> {
+    transaction.open_table(TABLE)?.insert(workflow, row)?;
+    Ok(())
+}
+
 fn encode(row: &WorkflowRow) -> Vec<u8> {
     postcard::to_extend(row, vec![VERSION]).expect("numbers and text always have a postcard form")
 }
@@ -86,8 +92,7 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn put_workflow(&self, workflow: u32, row: &WorkflowRow) -> Result<()> {
-        self.0.open_table(TABLE)?.insert(workflow, encode(row).as_slice())?;
-        Ok(())
+        self.make(Change::PutWorkflow { workflow, row: &encode(row) })
     }
 }
 

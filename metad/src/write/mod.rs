@@ -1,7 +1,7 @@
 //! The writer: the one thread that changes the store and the state of runs.
 //!
-//! It takes all changes that wait (up to `group_max`), applies them, stores them in one transaction with one
-//! fsync, and only then shows and answers them: what was answered survives a crash, and nobody has seen what
+//! It takes all changes that wait (up to `group_max`), applies them, stores them together with one sync of the
+//! journal, and only then shows and answers them: what was answered survives a crash, and nobody has seen what
 //! does not. Batches go on to the learner, which answers them when the new model is published, so that a read
 //! after the answer sees it.
 //!
@@ -18,12 +18,14 @@ mod tests;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use foresail_schemas::metric::{BatchAnswer, Quarantined, Record, Rejected};
 use foresail_schemas::run::{Operation, OperationAnswer, RunCreated, RunOptions};
 use foresail_schemas::{BatchId, InstanceId, Plan, Problem, RunId, Workflow, WorkflowName};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 pub use ingest::Catalog;
 pub use learn::{Learner, Model};
@@ -153,6 +155,8 @@ pub struct Writer {
     catalog: Catalog,
     runs: Runs,
     mailbox: Arc<Mailbox>,
+    /// Waits with a limit.
+    clock: Runtime,
     lessons: Option<SyncSender<Lesson>>,
     learner: Option<JoinHandle<Learner>>,
 }
@@ -189,7 +193,8 @@ impl Writer {
             .name("metad-learner".to_owned())
             .spawn(move || learner.run(&received))?;
         let (store, lessons, learner) = (Arc::new(store), Some(lessons), Some(learner));
-        let mut writer = Self { shared, store, queue, catalog, runs, mailbox, lessons, learner };
+        let clock = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let mut writer = Self { shared, store, queue, catalog, runs, mailbox, clock, lessons, learner };
         std::thread::Builder::new().name("metad-writer".to_owned()).spawn(move || {
             let _closes = ClosesOnExit(Arc::clone(&writer.shared));
             writer.run();
@@ -198,7 +203,7 @@ impl Writer {
 
     fn run(&mut self) {
         let mut waiting = Vec::new();
-        while let Some(first) = self.queue.blocking_recv() {
+        while let Some(first) = self.next() {
             waiting.push(first);
             while waiting.len() < self.shared.settings.group_max as usize
                 && let Ok(next) = self.queue.try_recv()
@@ -210,8 +215,46 @@ impl Writer {
             if stop {
                 break;
             }
+            self.settle_what_is_due();
         }
         self.finish();
+    }
+
+    /// The next change; waits for it, and lets the database catch up with the journal when it is time.
+    fn next(&mut self) -> Option<Command> {
+        loop {
+            if let Ok(next) = self.queue.try_recv() {
+                return Some(next);
+            }
+            // After a failure there is nothing to catch up with until the next start.
+            let unsettled = self.store.unsettled_since().filter(|_| self.shared.health.problem().is_none());
+            let Some(since) = unsettled else { return self.queue.blocking_recv() };
+            let left = self.settle_after().saturating_sub(since.elapsed());
+            match self.clock.block_on(async { timeout(left, self.queue.recv()).await }) {
+                Ok(next) => return next,
+                Err(_elapsed) => self.settle_what_is_due(),
+            }
+        }
+    }
+
+    fn settle_after(&self) -> Duration {
+        Duration::from_millis(self.shared.settings.journal_ms_max)
+    }
+
+    /// Answers have gone before this, so that no change waits for the database but the next.
+    fn settle_what_is_due(&self) {
+        if self.store.unsettled_since().is_some_and(|since| since.elapsed() >= self.settle_after()) {
+            self.settle();
+        }
+    }
+
+    fn settle(&self) {
+        if self.shared.health.problem().is_none()
+            && let Err(error) = self.store.settle()
+        {
+            tracing::error!(%error, "the store failed; no change is taken until a restart");
+            self.shared.health.store_failed();
+        }
     }
 
     /// Carries out what still waits, lets the learner end, and stores the last checkpoints.
@@ -234,6 +277,7 @@ impl Writer {
             ),
             None => {}
         }
+        self.settle();
         tracing::info!("everything is stored");
     }
 

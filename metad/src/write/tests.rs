@@ -17,7 +17,7 @@ use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::store::batches::StoredBatch;
 use crate::store::models::{Former, Piece, Saved};
-use crate::store::{self, StoreReader, StoreWriter, testing};
+use crate::store::{self, StoreReader, StoreWriter, crash_tests, testing};
 
 struct Rig {
     shared: Arc<Shared>,
@@ -121,6 +121,41 @@ fn what_a_crash_leaves_gives_the_same_models_as_were_in_memory() {
     }
     rig.stop();
     assert!(reader.view().unwrap().saved_rest(0).unwrap().is_some_and(|c| c.sequence == 15));
+}
+
+#[test]
+fn a_crash_with_changes_that_only_the_journal_has_loses_nothing_that_was_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || {
+        let (writer, reader) = store::open(directory.path()).unwrap();
+        Rig::new(writer, reader, |s| s.journal_ms_max = 3_600_000)
+    };
+    let mut rig = open();
+    rig.ingest(batch("a", "b-0", 3.0)).unwrap();
+    // The stop writes a checkpoint, so that the rest comes on top of one.
+    rig.stop();
+    drop(rig.shared);
+    let mut rig = open();
+    let run = examples::run_request().run.unwrap();
+    let create = rig.shared.change(|reply| Command::CreateRun(Box::new(new_run()), reply));
+    rig.runtime.block_on(create).unwrap();
+    for n in 1..12 {
+        let id = format!("b-{n}");
+        assert!(!rig.ingest(batch(["a", "b"][n % 2], &id, n as f64)).unwrap().duplicate);
+        assert!(rig.ingest(batch(["a", "b"][n % 2], &id, n as f64)).unwrap().duplicate);
+        let copy = crash_tests::copy(directory.path());
+        let (_writer, reader) = store::open(copy.path()).unwrap();
+        let found = recover(&reader).unwrap();
+        let (world, boards) = (rig.shared.world.load(), rig.shared.boards.load());
+        assert_eq!(found.world.epoch, world.epoch);
+        for view in world.views() {
+            let again = found.world.get(view.name.as_str()).unwrap();
+            assert_eq!((&again.row, &again.predictor), (&view.row, &view.predictor));
+        }
+        let (shown, again) = (boards.get(&run).unwrap().summary(), found.boards.get(&run).unwrap().summary());
+        assert_eq!((again.status, again.last_event), (shown.status, shown.last_event));
+    }
+    rig.stop();
 }
 
 #[test]
