@@ -68,3 +68,26 @@ fn a_running_stack_is_found_used_and_ended() {
     assert!(!data.path().join("stack.json").exists());
     assert_eq!(processes("sleep\u{0}612.25"), Vec::<u32>::new());
 }
+
+#[test]
+fn an_interrupt_of_a_command_without_a_run_speaks_of_none() {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    // A metad that takes the connection and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", silent.local_addr().unwrap());
+    let data = tempfile::tempdir().unwrap();
+    let args = ["export", "samples", "w", "--file", "out.ndjson", "--metad", &address];
+    let mut command = foresail(data.path(), &args);
+    let command = command.current_dir(data.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = Running(command.spawn().unwrap());
+    let (mut request, _) = silent.accept().unwrap();
+    request.read_exact(&mut [0]).unwrap();
+    signal(child.0.id(), "INT");
+    assert_eq!(child.0.wait().unwrap().code(), Some(130));
+    let mut said = String::new();
+    child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("interrupted") && said.contains("no file was written"), "{said}");
+    assert!(!said.contains("cancelled") && !data.path().join("out.ndjson").exists(), "{said}");
+}
