@@ -83,12 +83,13 @@ impl Table {
         self.mean_ratio
     }
 
-    /// Log residuals between which the true quantile `q` lies with 90 % confidence; `sigma` as in [`Self::at`].
+    /// Log residuals between which the true quantile `q` lies with 90 % confidence; `sigma` as in
+    /// [`Self::at`].
     ///
-    /// Two errors add as variances do: that of a quantile of few samples and that of a level that was carried
-    /// over from other sizes or configs. Source of the first: order statistics with binomial ranks, W. J.
-    /// Conover, Practical Nonparametric Statistics, 3.2; where the samples do not reach as far, the error of a
-    /// normal quantile, A. Stuart and K. Ord, Kendall's Advanced Theory of Statistics, 10.
+    /// Two errors add as variances do: that of a quantile of few samples and that of a level that was
+    /// carried over from other sizes or configs. Source of the first: order statistics with binomial ranks,
+    /// W. J. Conover, Practical Nonparametric Statistics, 3.2; where the samples do not reach as far, the
+    /// error of a normal quantile, A. Stuart and K. Ord, Kendall's Advanced Theory of Statistics, 10.
     pub fn interval(&self, q: f64, sigma: f64) -> (f64, f64) {
         let (n, plain) = (self.count.max(1.0), self.at(q, 0.0));
         let half = Z_90 * (n * q * (1.0 - q)).sqrt();
