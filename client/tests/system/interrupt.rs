@@ -1,10 +1,9 @@
 //! What an interrupt, an end of the stack or a cancel leaves behind: a cancelled run and no process.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::support::{Running, eventually, foresail, processes, run, signal};
+use crate::support::{Running, eventually, foresail, processes, run, signal, stack};
 
 /// A workflow that sleeps; the odd number makes its process easy to find.
 fn sleeper(folder: &Path, seconds: &str) -> String {
@@ -36,16 +35,7 @@ fn an_interrupt_cancels_the_run_and_leaves_no_process() {
 #[test]
 fn a_running_stack_is_found_used_and_ended() {
     let data = tempfile::tempdir().unwrap();
-    let mut up = Running(
-        foresail(data.path(), &["up", "--listen", "127.0.0.1:0", "-o", "ndjson"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
-    let mut line = String::new();
-    BufReader::new(up.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let addresses: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let (mut up, addresses) = stack(data.path(), &[]);
     let metad = addresses["metad"].as_str().unwrap();
 
     let used = run(data.path(), &["run", "hello", "-o", "json"]);
