@@ -98,7 +98,7 @@ impl Client {
     /// [`ClientError`] when metad does not answer or its model cannot be read.
     pub async fn model(&self, workflow: &WorkflowName) -> Result<Option<(Predictor, u64)>, ClientError> {
         let call = Call::get(&["v1", "workflows", workflow.as_str(), "model"]);
-        match self.services.metad.json_and_epoch(call).await {
+        match self.services.metad.packed_and_epoch(call).await {
             Ok(model) => Ok(Some(model)),
             Err(error) if error.code() == Some(ErrorCode::WorkflowNotFound) => Ok(None),
             Err(error) => Err(error),

@@ -106,19 +106,21 @@ impl Service {
     }
 
     pub async fn json<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
-        self.json_and_epoch(call).await.map(|(value, _)| value)
-    }
-
-    /// The answer, and the epoch in its ETag (0 where it has none).
-    pub async fn json_and_epoch<T: DeserializeOwned>(&self, call: Call) -> Result<(T, u64), ClientError> {
         let url = self.url(&call);
         let answer = self.answer(Call { accept: "application/json", ..call }).await?;
-        let value = serde_json::from_slice(&answer.body).map_err(|e| ClientError::Unreadable {
-            service: self.name,
-            url: url.to_string(),
-            reason: e.to_string(),
-        })?;
+        serde_json::from_slice(&answer.body).map_err(|e| self.unreadable(&url, e.to_string()))
+    }
+
+    /// The answer as postcard, and the epoch in its ETag (0 where it has none).
+    pub async fn packed_and_epoch<T: DeserializeOwned>(&self, call: Call) -> Result<(T, u64), ClientError> {
+        let url = self.url(&call);
+        let answer = self.answer(Call { accept: "application/octet-stream", ..call }).await?;
+        let value = postcard::from_bytes(&answer.body).map_err(|e| self.unreadable(&url, e.to_string()))?;
         Ok((value, answer.epoch))
+    }
+
+    fn unreadable(&self, url: &Url, reason: String) -> ClientError {
+        ClientError::Unreadable { service: self.name, url: url.to_string(), reason }
     }
 
     pub async fn bytes(&self, call: Call) -> Result<Bytes, ClientError> {
@@ -168,18 +170,25 @@ impl Service {
 
     async fn once(&self, call: &Call) -> Result<Answer, ClientError> {
         let url = self.url(call);
-        let lost = |error: reqwest::Error| ClientError::Unreachable {
-            service: self.name,
-            url: url.to_string(),
-            reason: causes(&error),
-        };
+        let lost =
+            |reason: String| ClientError::Unreachable { service: self.name, url: url.to_string(), reason };
         let limit = self.settings.request_limit + call.wait;
-        let response = self.request(call).timeout(limit).send().await.map_err(lost)?;
+        let late = |_| lost(format!("no answer within {limit:?}"));
+        let sent = tokio::time::timeout(limit, self.request(call).send()).await.map_err(late)?;
+        let mut response = sent.map_err(|e| lost(causes(&e)))?;
         let status = response.status();
         let epoch = response.headers().get("etag").and_then(|tag| tag.to_str().ok()).map_or(0, epoch);
-        let body = response.bytes().await.map_err(lost)?;
+        // A large answer is made while it is sent: each piece has the time that a short answer has.
+        let mut body = Vec::new();
+        while let Some(piece) = tokio::time::timeout(limit, response.chunk())
+            .await
+            .map_err(late)?
+            .map_err(|e| lost(causes(&e)))?
+        {
+            body.extend_from_slice(&piece);
+        }
         match status.is_success() {
-            true => Ok(Answer { body, epoch }),
+            true => Ok(Answer { body: body.into(), epoch }),
             false => Err(self.refusal(&url, status, &body)),
         }
     }
@@ -289,5 +298,33 @@ mod tests {
         assert!(matches!(error, ClientError::Unreachable { .. }), "{error:?}");
         assert!(error.to_string().contains("http://127.0.0.1:9/livez"));
         assert!(error.hint().contains("foresail up"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_may_take_longer_than_the_limit_as_long_as_it_comes() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let settings = ClientSettings {
+            request_limit: Duration::from_secs(2),
+            attempts_max: 1,
+            ..ClientSettings::default()
+        };
+        let service = Service::new("metad", &address, &settings).unwrap();
+        let serve = async |pause: Duration| {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; 4]).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n").await.unwrap();
+            for _ in 0..4 {
+                tokio::time::sleep(pause).await;
+                // The client may have given up.
+                let _ = stream.write_all(b"x").await;
+            }
+        };
+        let slow = async |pause| tokio::join!(service.bytes(Call::get(&["livez"])), serve(pause)).0;
+        assert_eq!(slow(Duration::from_millis(700)).await.unwrap(), "xxxx");
+        let error = slow(Duration::from_millis(2_500)).await.unwrap_err();
+        assert!(error.to_string().contains("2s"), "{error}");
     }
 }

@@ -4,10 +4,16 @@
 //! files become rows. Errors in percent, coverage as a ratio, times in ms, sizes
 //! in bytes.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
+use csv::StringRecord;
 use foresail_model::backtest::{self, BacktestError, Method, Protocol, Quantity, Report, Row, Settings};
+use foresail_schemas::config::ResourceConfig;
 use serde::Serialize;
+
+use crate::samples::{CsvLines, Line};
 
 pub use foresail_model::backtest as protocols;
 
@@ -98,15 +104,16 @@ pub fn rows(path: &Path) -> Result<FileRows, LabError> {
     if bytes > FILE_BYTES_MAX {
         return Err(wrong(format!("it has {bytes} bytes, at most {FILE_BYTES_MAX} are taken")));
     }
-    let read = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path);
+    let unreadable = |e: std::io::Error| wrong(e.to_string());
+    let input = BufReader::new(File::open(path).map_err(unreadable)?);
     let mut file = FileRows::default();
-    for row in read.map_err(|e| wrong(e.to_string()))?.into_deserialize() {
-        match row {
+    let Some(mut lines) = CsvLines::open(input).map_err(unreadable)? else { return Ok(file) };
+    while let Some(Line { number, read, .. }) = lines.next_row().map_err(unreadable)? {
+        match read.and_then(|cells| measurement(&cells, lines.header())) {
             Ok(row) => file.rows.push(row),
-            Err(error) if error.is_io_error() => return Err(wrong(error.to_string())),
-            Err(error) => {
+            Err(reason) => {
                 file.refused += 1;
-                file.refusal.get_or_insert_with(|| error.to_string());
+                file.refusal.get_or_insert_with(|| format!("line {number}: {reason}"));
             }
         }
     }
@@ -114,6 +121,25 @@ pub fn rows(path: &Path) -> Result<FileRows, LabError> {
         Some(reason) if file.rows.is_empty() => Err(wrong(reason)),
         _ => Ok(file),
     }
+}
+
+/// A row, or why it is no measurement: what the daemon would set aside teaches nothing here either.
+fn measurement(cells: &StringRecord, header: &StringRecord) -> Result<Row, String> {
+    let row: Row = cells.deserialize(Some(header)).map_err(|error| match error.kind() {
+        csv::ErrorKind::Deserialize { err, .. } => {
+            let at = err.field().and_then(|at| usize::try_from(at).ok());
+            let cell = at.and_then(|at| header.get(at).zip(cells.get(at)));
+            let cell = cell.map(|(column, cell)| format!("{column} `{cell}`: ")).unwrap_or_default();
+            format!("{cell}{}", err.kind())
+        }
+        _ => error.to_string(),
+    })?;
+    if !(row.exec_ms.is_finite() && row.exec_ms >= 0.0) {
+        return Err(format!("exec_ms `{}` is not a number from 0", row.exec_ms));
+    }
+    ResourceConfig::new(row.memory_mb.unwrap_or(backtest::MEMORY_MB_DEFAULT), row.vcpu)
+        .map_err(|e| e.to_string())?;
+    Ok(row)
 }
 
 /// Runs one back-test over one file.
@@ -217,9 +243,36 @@ mod tests {
         std::fs::write(&path, "workflow,task,exec_ms\nw,t,1\nw,t,soon\nw,t,2\n").unwrap();
         let file = rows(&path).unwrap();
         assert_eq!((file.rows.len(), file.refused), (2, 1));
-        assert!(file.refusal.unwrap().contains("line: 3"));
+        assert!(file.refusal.unwrap().contains("line 3"));
         std::fs::write(&path, "workflow,task,exec_ms\nw,t,soon\n").unwrap();
         let error = rows(&path).unwrap_err().to_string();
-        assert!(error.contains("bad.csv") && error.contains("line: 2"), "{error}");
+        assert!(error.contains("bad.csv") && error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn values_that_no_measurement_has_cost_their_own_line_only() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path());
+        let path = folder.path().join("halving.csv");
+        let good = std::fs::read_to_string(&path).unwrap();
+        let expect = accuracy(folder.path(), 3, |_, _| ()).unwrap();
+        let bad = [
+            ("w,t,1,0,,1,,5", "memory_mb `0`"),
+            ("w,t,1,512,,1,,-3", "exec_ms `-3`"),
+            ("w,t,1,512,0,1,,5", "vcpu `0`"),
+            ("w,t,1,512,,1,,\"5", "`\"`"),
+            ("w,t,1,512,,many,,5", "input_bytes `many`"),
+        ];
+        for (line, word) in bad {
+            std::fs::write(&path, good.replacen('\n', &format!("\n\n{line}\n"), 1)).unwrap();
+            let found = accuracy(folder.path(), 3, |_, _| ()).unwrap();
+            let told = found.reports[0].refusal.clone().unwrap();
+            assert!(told.starts_with("line 3: ") && told.contains(word), "`{line}` is told as `{told}`");
+            assert!(found.reports.iter().all(|report| report.refused == 1), "{line}");
+            let scores = |answer: &Accuracy| -> Vec<Report> {
+                answer.reports.iter().map(|report| report.report.clone()).collect()
+            };
+            assert_eq!(scores(&found), scores(&expect), "{line}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::metric::{Direction, StartState};
 use foresail_schemas::plan::{PredictionTable, StartupTimes, TransferTimes};
 use foresail_schemas::prediction::{Basis, Prediction, Query};
-use foresail_schemas::workflow::{Input, Task};
+use foresail_schemas::workflow::Input;
 use foresail_schemas::{Sla, TaskName, Workflow};
 
 /// Most sizes at which transfer times are asked for.
@@ -192,19 +192,21 @@ fn value(answer: &Prediction, sla: Sla) -> Option<f64> {
     answer.values.get(&sla).copied().flatten().filter(|v| known && v.is_finite() && *v >= 0.0)
 }
 
-/// Size of all inputs of a task, where objects have these sizes.
+/// Size of all inputs of a task, where objects have these sizes: what the worker records, so an object that
+/// is read twice counts twice, and a value as the JSON text that the task reads.
 pub(crate) fn input_bytes(workflow: &Workflow, object_bytes: &[u64], t: u32) -> u64 {
-    let read = workflow.graph().reads(t).iter();
-    read.map(|&o| object_bytes[o as usize]).sum::<u64>() + value_bytes(workflow.task(t))
-}
-
-/// Bytes of the values written in the workflow, as the worker reads them.
-fn value_bytes(task: &Task) -> u64 {
-    let values = task.inputs.iter().map(|input| match input {
-        Input::Value { value } => value.to_string().len() as u64,
-        Input::Task { .. } | Input::External { .. } => 0,
+    // The graph has every object once, in the order in which the inputs first name them.
+    let (objects, mut places) = (workflow.graph().reads(t), HashMap::new());
+    let read = workflow.task(t).inputs.iter().map(|input| {
+        let name = match input {
+            Input::Task { task, output } => (task.as_str(), output.as_str()),
+            Input::External { uri, .. } => ("", uri.as_str()),
+            Input::Value { value } => return value.to_string().len() as u64,
+        };
+        let next = places.len();
+        object_bytes[objects[*places.entry(name).or_insert(next)] as usize]
     });
-    values.sum()
+    read.sum()
 }
 
 #[cfg(test)]
@@ -334,5 +336,18 @@ mod tests {
         let workflow = flow.build().unwrap();
         let table = table(&workflow, blind(&workflow), 1, 0, model);
         assert_eq!(table.exec_ms[1][0], 10.0);
+    }
+
+    #[test]
+    fn an_object_that_is_read_twice_counts_twice() {
+        let mut flow = WorkflowBuilder::new("w");
+        let both = flow.task("both").command("true").outputs(["a", "b"]).handle();
+        let twice = flow.task("twice").command("cat").reads_output(&both, "b").reads_output(&both, "a");
+        twice.reads_value(7).reads_output(&both, "b");
+        let workflow = flow.build().unwrap();
+        let mut sizes = vec![0; workflow.graph().objects().len()];
+        let reads = workflow.graph().reads(1);
+        (sizes[reads[0] as usize], sizes[reads[1] as usize]) = (100, 10);
+        assert_eq!(input_bytes(&workflow, &sizes, 1), 100 + 10 + 1 + 100);
     }
 }

@@ -1,9 +1,17 @@
 //! Measurements in files: import into metad, and export from it.
 //!
-//! A file is sent in chunks. The id of each batch is made of the hash of the file's content and the number of
-//! the chunk, so that importing a file again, or going on after an import that broke off, changes nothing
-//! that is stored already. Chunks have a fixed size for the same reason.
+//! A file is sent in chunks, and metad stores a batch id once, so that importing a file again, going on after
+//! an import that broke off, and importing a file that grew store every line once:
+//!
+//! - The *beginning* of a chunk, all its records but the last, has an id made of its place among the records
+//!   of its workflow and of its first line. A file that grew has the same first line there, and the answer
+//!   says how many records the chunk had before. Behind these the next chunk begins.
+//! - Before it a batch without records is stored, the *mark*, whose id is made of all lines. By it a chunk
+//!   that broke off is told from one that only begins alike.
+//! - After it the *end* is stored, the last record, its id made of all lines too. It has no record where the
+//!   chunk was found to begin alike only, so that this is known for good.
 
+mod lines;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -19,54 +27,34 @@ use serde::Serialize;
 
 pub use read::{LineOrder, NameRule, Notes, ReadSettings, Refusal, Sample, SampleFileError, SampleReader};
 
+pub(crate) use lines::{CsvLines, Line};
+
 use crate::client::Client;
 use crate::error::ClientError;
 use crate::http::Call;
 
-/// Records of one chunk. Part of what makes an import repeatable: with another number the same lines would
-/// come in other batches.
+/// Most records of one chunk.
 pub const CHUNK_RECORDS: usize = 2_000;
 /// Most records that wait for their chunk to be full, over all workflows of a file.
 const WAITING_RECORDS_MAX: usize = 200_000;
 /// Most refused lines that are kept with their reason; further ones are counted.
 pub const REFUSALS_MAX: usize = 1_000;
-/// Bytes that are hashed at once.
-const HASH_BYTES: usize = 64 << 10;
+/// Bytes that are looked at at once.
+const LOOK_BYTES: usize = 64 << 10;
 
-/// What identifies the content of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fingerprint {
-    /// Hash of the content, as hexadecimal digits.
-    pub hash: String,
-    /// Ends of lines in it.
-    pub lines: u64,
-}
-
-impl Fingerprint {
-    /// Reads to the end.
-    ///
-    /// # Errors
-    /// When reading fails.
-    pub fn of(mut input: impl Read) -> std::io::Result<Self> {
-        let (mut hasher, mut lines) = (blake3::Hasher::new(), 0);
-        let mut buffer = vec![0; HASH_BYTES];
-        loop {
-            let read = match input.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => &buffer[..read],
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            hasher.update(read);
-            lines += read.iter().filter(|byte| **byte == b'\n').count() as u64;
+/// Ends of lines in a file, read to its end.
+///
+/// # Errors
+/// When reading fails.
+pub fn count_lines(mut input: impl Read) -> std::io::Result<u64> {
+    let (mut lines, mut buffer) = (0, vec![0; LOOK_BYTES]);
+    loop {
+        match input.read(&mut buffer) {
+            Ok(0) => return Ok(lines),
+            Ok(read) => lines += buffer[..read].iter().filter(|byte| **byte == b'\n').count() as u64,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
-        Ok(Self { hash: hasher.finalize().to_hex().to_string(), lines })
-    }
-
-    /// The id of chunk number `at` of a workflow.
-    fn batch_id(&self, at: u64) -> BatchId {
-        BatchId::new(format!("import-{}-{at}", &self.hash[..32]))
-            .expect("letters, hexadecimal digits and dashes are a legal id")
     }
 }
 
@@ -77,7 +65,7 @@ pub struct ImportReport {
     pub lines: u64,
     /// Records stored by this import.
     pub stored: u64,
-    /// Records that an import of the same file had stored before.
+    /// Records that an import of the same lines had stored before.
     pub stored_before: u64,
     /// Lines that were not taken.
     pub refused: u64,
@@ -104,9 +92,45 @@ pub enum ImportError {
 /// Records of one workflow that wait for their chunk to be full.
 #[derive(Debug, Default)]
 struct Waiting {
-    chunks_sent: u64,
+    /// Records that came before them.
+    place: u64,
     lines: Vec<u64>,
+    hashes: Vec<blake3::Hash>,
     records: Vec<Record>,
+    /// Whether a chunk that only begins like a stored one was met: what follows cannot be told from what is
+    /// stored behind that one.
+    differs: bool,
+}
+
+impl Waiting {
+    fn push(&mut self, sample: Sample) {
+        self.lines.push(sample.line);
+        self.hashes.push(sample.hash);
+        self.records.push(sample.record);
+    }
+
+    /// The id of a batch that begins here, made of the first `records` lines.
+    fn batch_id(&self, kind: &str, records: usize) -> BatchId {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.place.to_le_bytes());
+        for hash in &self.hashes[..records] {
+            hasher.update(hash.as_bytes());
+        }
+        BatchId::new(format!("import-{kind}-{}", &hasher.finalize().to_hex()[..32]))
+            .expect("letters, hexadecimal digits and dashes are a legal id")
+    }
+
+    /// A part of a chunk that has `of` lines.
+    fn part(&self, kind: &str, of: usize, records: &[Record]) -> Batch {
+        Batch { batch_id: self.batch_id(kind, of), run: None, worker: None, records: records.to_vec() }
+    }
+
+    fn drop_first(&mut self, records: usize) {
+        self.place += records as u64;
+        self.lines.drain(..records);
+        self.hashes.drain(..records);
+        self.records.drain(..records);
+    }
 }
 
 impl ImportReport {
@@ -121,23 +145,34 @@ impl ImportReport {
         let BatchAnswer { accepted, duplicate, rejected, .. } = answer;
         *(if duplicate { &mut self.stored_before } else { &mut self.stored }) += accepted;
         *self.workflows.entry(workflow.clone()).or_default() += accepted;
-        let told = rejected.len() as u64;
         for one in rejected {
             let line = usize::try_from(one.index).ok().and_then(|at| lines.get(at)).copied();
             self.refuse(Refusal { line: line.unwrap_or(0), reason: one.detail });
         }
-        // The same file was imported before with other settings, under which other lines were good.
-        let sent = lines.len() as u64;
-        let known = accepted + told;
-        if known < sent {
-            self.refused += sent - known - 1;
-            let reason = format!(
-                "the {sent} records from this line on are a chunk of `{workflow}` that was imported before \
-                 with {known} records; it stays as it is"
-            );
-            self.refuse(Refusal { line: lines[0], reason });
-        }
     }
+
+    /// Refuses all that waits, because it begins like a chunk that was stored and goes on otherwise.
+    fn refuse_waiting(&mut self, workflow: &WorkflowName, waiting: &mut Waiting, known: usize) {
+        let sent = waiting.records.len();
+        if !waiting.differs {
+            let reason = format!(
+                "this line begins a chunk of `{workflow}` that was imported before with {known} records that \
+                 are not those of this file; that chunk stays as it is, and no record of `{workflow}` from \
+                 this line on is taken. Was the file changed, or is it read with other settings? Import new \
+                 lines from a file of their own"
+            );
+            self.refuse(Refusal { line: waiting.lines[0], reason });
+            self.refused -= 1;
+        }
+        self.refused += sent as u64;
+        waiting.differs = true;
+        waiting.drop_first(sent);
+    }
+}
+
+/// Records of a batch when it was stored.
+fn told(answer: &BatchAnswer) -> usize {
+    usize::try_from(answer.accepted).unwrap_or(usize::MAX).saturating_add(answer.rejected.len())
 }
 
 impl Client {
@@ -149,7 +184,6 @@ impl Client {
     pub async fn import<R: BufRead>(
         &self,
         reader: &mut SampleReader<R>,
-        file: &Fingerprint,
         mut watch: impl FnMut(&ImportReport),
     ) -> Result<ImportReport, ImportError> {
         let mut report = ImportReport::default();
@@ -157,29 +191,30 @@ impl Client {
         let mut count = 0;
         while let Some(line) = reader.next_line()? {
             report.lines = reader.lines();
-            let Sample { line, workflow, record } = match line {
+            let sample = match line {
                 Ok(sample) => sample,
                 Err(refusal) => {
                     report.refuse(refusal);
                     continue;
                 }
             };
+            let workflow = sample.workflow.clone();
             let chunk = waiting.entry(workflow.clone()).or_default();
-            chunk.lines.push(line);
-            chunk.records.push(record);
+            chunk.push(sample);
             count += 1;
             if chunk.records.len() == CHUNK_RECORDS {
-                count -= CHUNK_RECORDS;
-                self.send(&workflow, chunk, file, &mut report).await?;
+                // A part may have been stored before: what is behind it waits for more lines.
+                self.send(&workflow, chunk, &mut report).await?;
+                count = count + chunk.records.len() - CHUNK_RECORDS;
                 watch(&report);
-            } else if count == WAITING_RECORDS_MAX {
+            } else if count >= WAITING_RECORDS_MAX {
                 // Depends on the content alone, so that the chunks of a second import are the same.
-                self.send_all(&mut waiting, file, &mut report).await?;
+                self.send_all(&mut waiting, &mut report).await?;
                 count = 0;
                 watch(&report);
             }
         }
-        self.send_all(&mut waiting, file, &mut report).await?;
+        self.send_all(&mut waiting, &mut report).await?;
         report.notes = reader.notes().clone();
         report.refusals.sort_by_key(|refusal| refusal.line);
         watch(&report);
@@ -189,31 +224,54 @@ impl Client {
     async fn send_all(
         &self,
         waiting: &mut BTreeMap<WorkflowName, Waiting>,
-        file: &Fingerprint,
         report: &mut ImportReport,
     ) -> Result<(), ClientError> {
         for (workflow, chunk) in waiting {
-            if !chunk.records.is_empty() {
-                self.send(workflow, chunk, file, report).await?;
+            while !chunk.records.is_empty() {
+                self.send(workflow, chunk, report).await?;
             }
         }
         Ok(())
     }
 
+    /// Stores the chunk that waits, or drops as many of its first records as a chunk that begins here had
+    /// before.
     async fn send(
         &self,
         workflow: &WorkflowName,
         chunk: &mut Waiting,
-        file: &Fingerprint,
         report: &mut ImportReport,
     ) -> Result<(), ClientError> {
-        let records = std::mem::take(&mut chunk.records);
-        let batch = Batch { batch_id: file.batch_id(chunk.chunks_sent), run: None, worker: None, records };
-        let call = Call::post(&["v1", "workflows", workflow.as_str(), "batches"], &batch);
-        let answer = self.services.metad.json(call).await?;
-        report.add(workflow, &std::mem::take(&mut chunk.lines), answer);
-        chunk.chunks_sent += 1;
+        let sent = chunk.records.len();
+        if chunk.differs {
+            report.refuse_waiting(workflow, chunk, 0);
+            return Ok(());
+        }
+        let mut mark = self.store(workflow, &chunk.part("mark", sent, &[])).await?;
+        let begin = self.store(workflow, &chunk.part("begin", 1, &chunk.records[..sent - 1])).await?;
+        let taken = told(&begin) + 1;
+        if begin.duplicate && taken < sent {
+            mark = self.store(workflow, &chunk.part("mark", taken, &[])).await?;
+        }
+        if taken > sent {
+            report.refuse_waiting(workflow, chunk, taken);
+            return Ok(());
+        }
+        let is_other = begin.duplicate && !mark.duplicate;
+        let last = if is_other { &[] } else { &chunk.records[taken - 1..taken] };
+        let end = self.store(workflow, &chunk.part("end", taken, last)).await?;
+        if told(&end) == 0 {
+            report.refuse_waiting(workflow, chunk, taken);
+            return Ok(());
+        }
+        report.add(workflow, &chunk.lines, begin);
+        report.add(workflow, &chunk.lines[taken - 1..], end);
+        chunk.drop_first(taken);
         Ok(())
+    }
+
+    async fn store(&self, workflow: &WorkflowName, batch: &Batch) -> Result<BatchAnswer, ClientError> {
+        self.services.metad.json(Call::post(&["v1", "workflows", workflow.as_str(), "batches"], batch)).await
     }
 
     /// The measurements of a workflow that metad keeps, piece by piece: `ndjson` or `parquet`. Nothing where

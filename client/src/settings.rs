@@ -8,7 +8,8 @@ use std::time::Duration;
 pub struct ClientSettings {
     /// Longest time to open a connection.
     pub connect_limit: Duration,
-    /// Longest time one request may take, without the time a long poll waits on purpose.
+    /// Longest time until a request is answered, without the time a long poll waits on purpose, and until the
+    /// next piece of a large answer comes.
     pub request_limit: Duration,
     /// Most attempts of a request whose failure may pass.
     pub attempts_max: u32,

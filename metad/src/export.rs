@@ -10,17 +10,38 @@ use foresail_schemas::metric::Record;
 
 use crate::store::batches::StoredBatch;
 
-/// Records of a batch, one per line.
-///
-/// # Errors
-/// What serde says of a record that has no JSON form.
-pub fn lines(batch: StoredBatch, out: &mut Vec<u8>) -> serde_json::Result<()> {
-    let arrival = batch.arrival;
-    for record in batch.records {
-        serde_json::to_writer(&mut *out, &timed(record, arrival))?;
-        out.push(b'\n');
+/// The records of a batch that are not written yet.
+pub struct Remaining {
+    arrival: jiff::Timestamp,
+    records: std::vec::IntoIter<Record>,
+}
+
+impl From<StoredBatch> for Remaining {
+    fn from(batch: StoredBatch) -> Self {
+        Self { arrival: batch.arrival, records: batch.records.into_iter() }
     }
-    Ok(())
+}
+
+impl Remaining {
+    /// Writes records, one per line, until there are none or `out` has `bytes_max` bytes or more.
+    ///
+    /// # Errors
+    /// What serde says of a record that has no JSON form.
+    pub fn write(&mut self, out: &mut Vec<u8>, bytes_max: usize) -> serde_json::Result<()> {
+        while out.len() < bytes_max
+            && let Some(record) = self.records.next()
+        {
+            serde_json::to_writer(&mut *out, &timed(record, self.arrival))?;
+            out.push(b'\n');
+        }
+        Ok(())
+    }
+
+    /// Whether all were written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.len() == 0
+    }
 }
 
 /// The record with a time.

@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Sleep;
 
 use crate::http::Front;
 use crate::recover::{Recovered, recover};
@@ -133,7 +134,8 @@ impl Drop for Server {
 
 async fn serve(listener: TcpListener, shared: &Arc<Shared>) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(shared.settings.connections_max as usize));
-    let mut listener = Counted { inner: tokio::net::TcpListener::from_std(listener)?, places };
+    let send_max = Duration::from_millis(shared.settings.send_ms_max);
+    let mut listener = Counted { inner: tokio::net::TcpListener::from_std(listener)?, places, send_max };
     let front = Front::new(Arc::clone(shared));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new());
@@ -192,12 +194,29 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 struct Counted {
     inner: tokio::net::TcpListener,
     places: Arc<Semaphore>,
+    send_max: Duration,
 }
 
-/// A connection with its place.
+/// A connection with its place. It breaks when its client takes nothing of what was written for too long:
+/// else whoever never reads would keep what was made for it, and its places.
 struct Connection {
     stream: TcpStream,
     _place: Option<OwnedSemaphorePermit>,
+    send_max: Duration,
+    /// Ends when the write that is waiting has waited too long.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    /// What a write came to, or that it waited too long.
+    fn in_time(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.waiting = None;
+            return written;
+        }
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.send_max)));
+        waiting.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 impl Listener for Counted {
@@ -210,7 +229,7 @@ impl Listener for Counted {
         let (stream, address) = Listener::accept(&mut self.inner).await;
         // Answers are small and waited for: never hold one back to fill a packet.
         let _slower_without = stream.set_nodelay(true);
-        (Connection { stream, _place: place }, address)
+        (Connection { stream, _place: place, send_max: self.send_max, waiting: None }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -230,7 +249,8 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.in_time(cx, written)
     }
 
     fn poll_write_vectored(
@@ -238,7 +258,8 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.in_time(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -180,6 +180,8 @@ settings! {
         "Most requests at the same time besides those that listen for events; past it the answer is 429.";
     listeners_max: u64 = 4096, "4096", "FORESAIL_METAD_LISTENERS_MAX",
         "Most requests at the same time that listen for events; past it the answer is 429.";
+    exports_max: u64 = 16, "16", "FORESAIL_METAD_EXPORTS_MAX",
+        "Most downloads of samples and models at the same time; past it the answer is 503.";
     queue_max: u64 = 1024, "1024", "FORESAIL_METAD_QUEUE_MAX",
         "Most changes that wait for the writer; past it the answer is 429.";
     group_max: u64 = 512, "512", "FORESAIL_METAD_GROUP_MAX",
@@ -189,6 +191,8 @@ settings! {
          then it is closed.";
     request_ms_max: u64 = 60_000, "60000", "FORESAIL_METAD_REQUEST_MS_MAX",
         "Longest time in ms for one request, from its head to the head of the answer.";
+    send_ms_max: u64 = 30_000, "30000", "FORESAIL_METAD_SEND_MS_MAX",
+        "Longest time in ms that a client takes nothing of its answer; then its connection is closed.";
     wait_ms_max: u64 = 30_000, "30000", "FORESAIL_METAD_WAIT_MS_MAX",
         "Longest time in ms that a request for events waits for one.";
     stop_ms_max: u64 = 10_000, "10000", "FORESAIL_METAD_STOP_MS_MAX",
@@ -246,9 +250,11 @@ impl Settings {
             ("connections_max", self.connections_max),
             ("requests_max", self.requests_max),
             ("listeners_max", self.listeners_max),
+            ("exports_max", self.exports_max),
             ("queue_max", self.queue_max),
             ("group_max", self.group_max),
             ("head_ms_max", self.head_ms_max),
+            ("send_ms_max", self.send_ms_max),
             ("request_ms_max", self.request_ms_max),
             ("journal_ms_max", self.journal_ms_max),
             ("checkpoint_records", self.checkpoint_records),

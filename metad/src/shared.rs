@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use arc_swap::ArcSwap;
 use foresail_schemas::{ErrorCode, Problem};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::board::Boards;
 use crate::meter::Meter;
@@ -42,6 +42,8 @@ pub struct Shared {
     pub requests: Arc<Semaphore>,
     /// Places for requests that listen for events.
     pub listeners: Arc<Semaphore>,
+    /// Places for downloads, each of which keeps its place until it ends.
+    pub exports: Arc<Semaphore>,
     /// Memory for bodies, in units of [`BUDGET_UNIT_BYTES`].
     pub body_budget: Arc<Semaphore>,
     commands: mpsc::Sender<Command>,
@@ -103,6 +105,7 @@ impl Shared {
         let shared = Self {
             requests: places(settings.requests_max),
             listeners: places(settings.listeners_max),
+            exports: places(settings.exports_max),
             body_budget: places(budget),
             settings,
             store,
@@ -132,6 +135,18 @@ impl Shared {
             mpsc::error::TrySendError::Closed(_) => self.refusal(),
         })?;
         answer.await.unwrap_or_else(|_| Err(self.refusal()))
+    }
+
+    /// A place for a download, which goes on after its request was answered.
+    ///
+    /// # Errors
+    /// Unavailable, when all are taken.
+    pub fn export_place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.exports).try_acquire_owned().map_err(|_| {
+            let limit = self.settings.exports_max;
+            let detail = format!("too many downloads are under way: the limit `{limit}` is reached");
+            Problem::new(ErrorCode::Unavailable, detail).with_limit(limit)
+        })
     }
 
     /// Why the writer did not answer.

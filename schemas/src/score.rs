@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Sla;
 use crate::id::TaskName;
-use crate::number::non_negative_opt;
+use crate::number::{non_negative_opt, shares};
 
 /// Forecasts in sum.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +29,7 @@ pub struct Score {
     pub mape_percent: Option<f64>,
     /// Share of the executions that took no longer than each forecast quantile; right is 0.5 for the median,
     /// 0.95 for p95. Empty where nothing was scored.
+    #[serde(deserialize_with = "shares")]
     pub ratio: BTreeMap<Sla, f64>,
 }
 

@@ -44,9 +44,15 @@ pub enum CliError {
         /// How it ended.
         status: &'static str,
     },
-    /// The user interrupted.
+    /// The user interrupted a run, which was cancelled.
     #[error("interrupted; the run was cancelled")]
     Interrupted,
+    /// The user interrupted something else than a run.
+    #[error("interrupted")]
+    Stopped {
+        /// What that leaves behind.
+        hint: &'static str,
+    },
     /// stdout or a file cannot be written.
     #[error("the output cannot be written: {0}")]
     Output(#[from] io::Error),
@@ -71,6 +77,7 @@ impl CliError {
             }
             Self::Over { run, .. } => format!("`foresail runs {run}` shows what it did"),
             Self::Interrupted => String::new(),
+            Self::Stopped { hint } => (*hint).to_owned(),
             Self::Output(_) => "is the disk full, or was the reader of the pipe closed?".to_owned(),
         }
     }
@@ -81,7 +88,7 @@ impl CliError {
         ExitCode::from(match self {
             Self::Differ(_) | Self::Refused { .. } | Self::Over { .. } | Self::Output(_) => 1,
             Self::Input { .. } => 2,
-            Self::Interrupted => interrupt::EXIT_CODE,
+            Self::Interrupted | Self::Stopped { .. } => interrupt::EXIT_CODE,
             Self::Client(error) => match error {
                 ClientError::RunEnded { .. }
                 | ClientError::TimedOut { .. }

@@ -1,6 +1,8 @@
 //! `foresail export`: a run as WfFormat, or the measurements of a workflow.
 
+use std::fs::Permissions;
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 
@@ -23,6 +25,8 @@ use crate::error::ClientError;
 /// Columns of exported measurements, those that an import reads.
 const COLUMNS: [&str; 8] =
     ["workflow", "task", "memory_mb", "vcpu", "input_bytes", "output_bytes", "exec_ms", "at"];
+/// Mode of an exported file before the umask takes from it, as of any file that a program writes.
+const FILE_MODE: u32 = 0o666;
 /// Longest line of exported measurements, in bytes; a record has a few hundred.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
@@ -54,6 +58,9 @@ async fn wfformat_of(global: &Global, run: &RunId) -> Result<(), CliError> {
 
 async fn samples(global: &Global, args: &SamplesArgs, terminal: &Terminal) -> Result<(), CliError> {
     let form = form(global, args)?;
+    if let Some(file) = &args.file {
+        may_be_written(file)?;
+    }
     let session = Session::look(global).await?;
     let written = write_samples(&session, args, form).await;
     session.close().await;
@@ -91,6 +98,19 @@ fn form(global: &Global, args: &SamplesArgs) -> Result<SampleForm, CliError> {
     Ok(form)
 }
 
+/// Refuses a file that cannot be one, before anything is asked for.
+fn may_be_written(file: &Path) -> Result<(), CliError> {
+    let (name, folder) = (file.display(), folder(file));
+    if !folder.is_dir() {
+        let what = format!("`{name}` cannot be written: there is no folder `{}`", folder.display());
+        return Err(CliError::input(what, format!("make it with `mkdir -p {}`", folder.display())));
+    }
+    if file.is_dir() {
+        return Err(CliError::input(format!("`{name}` is a folder"), "name a file with --file"));
+    }
+    Ok(())
+}
+
 /// Writes and tells how many records have no place in the form.
 async fn write_samples(session: &Session, args: &SamplesArgs, form: SampleForm) -> Result<u64, CliError> {
     let format = if form == SampleForm::Parquet { "parquet" } else { "ndjson" };
@@ -118,7 +138,7 @@ async fn write_csv(
     out: &mut Target,
 ) -> Result<u64, CliError> {
     let mut table = csv::Writer::from_writer(out);
-    table.write_record(COLUMNS).map_err(io::Error::from)?;
+    table.write_record(COLUMNS).map_err(io_error)?;
     let (mut left_out, mut rest) = (0, Vec::new());
     let mut pieces = pin!(pieces);
     while let Some(piece) = pieces.try_next().await? {
@@ -146,7 +166,7 @@ fn write_row(table: &mut csv::Writer<&mut Target>, workflow: &WorkflowName, line
     fn text<T: ToString>(known: Option<T>) -> String {
         known.map_or_else(String::new, |known| known.to_string())
     }
-    table.write_record([
+    let row = [
         workflow.to_string(),
         record.task.to_string(),
         record.memory_mb.to_string(),
@@ -155,8 +175,22 @@ fn write_row(table: &mut csv::Writer<&mut Target>, workflow: &WorkflowName, line
         text(record.output_bytes),
         record.exec_ms.to_string(),
         text(record.at),
-    ])?;
+    ];
+    table.write_record(row).map_err(io_error)?;
     Ok(true)
+}
+
+/// The error below: its kind says whether the reader of a pipe has gone.
+fn io_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
+
+/// The folder of a file.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Where data goes: stdout, or a file that appears under its name when it is complete.
@@ -168,9 +202,10 @@ enum Target {
 impl Target {
     fn open(path: Option<&Path>) -> io::Result<Self> {
         let Some(path) = path else { return Ok(Self::Stdout(BufWriter::new(io::stdout()))) };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let file =
-            tempfile::Builder::new().prefix(".foresail-").tempfile_in(folder.unwrap_or(Path::new(".")))?;
+        let mut builder = tempfile::Builder::new();
+        // The mode stays with the file when it gets its name.
+        builder.prefix(".foresail-").permissions(Permissions::from_mode(FILE_MODE));
+        let file = builder.tempfile_in(folder(path))?;
         Ok(Self::File(BufWriter::new(file), path.to_owned()))
     }
 

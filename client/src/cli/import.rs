@@ -13,7 +13,7 @@ use super::render::{self, Table};
 use super::session::Session;
 use super::terminal::Terminal;
 use crate::samples::{
-    Fingerprint, ImportError, ImportReport, LineOrder, NameRule, ReadSettings, SampleFileError, SampleReader,
+    ImportError, ImportReport, LineOrder, NameRule, ReadSettings, SampleFileError, SampleReader, count_lines,
 };
 
 /// Most refused lines that are shown to people; `-o json` has more.
@@ -29,14 +29,14 @@ pub async fn import(global: &Global, args: &ImportArgs, terminal: &Terminal) -> 
         CliError::input(format!("`{name}` cannot be read: {e}"), "give a CSV or NDJSON file")
     };
     let (mut file, age) = open(&args.file).map_err(unreadable)?;
-    let print = Fingerprint::of(&mut file).map_err(unreadable)?;
+    let lines = count_lines(&mut file).map_err(unreadable)?;
     file.rewind().map_err(unreadable)?;
     let of_file = |e: SampleFileError| CliError::input(format!("`{name}`: {e}"), e.hint());
-    let mut reader = SampleReader::new(BufReader::new(file), settings(args, &print, age)).map_err(of_file)?;
+    let mut reader = SampleReader::new(BufReader::new(file), settings(args, lines, age)).map_err(of_file)?;
     let session = Session::look(global).await?;
     terminal.say(&format!("importing `{name}` into the metad at {}", session.addresses.metad));
-    let mut line = terminal.counter("lines", print.lines);
-    let done = session.client.import(&mut reader, &print, |report| line.show(report.lines)).await;
+    let mut line = terminal.counter("lines", lines);
+    let done = session.client.import(&mut reader, |report| line.show(report.lines)).await;
     line.end();
     session.close().await;
     let report = done.map_err(|error| match error {
@@ -69,14 +69,14 @@ fn open(path: &Path) -> std::io::Result<(File, SystemTime)> {
 
 /// No line can have been measured after the file was written: this is the latest that its lines can be, and
 /// so they are never taken for newer than what metad measured since.
-fn settings(args: &ImportArgs, print: &Fingerprint, written: SystemTime) -> ReadSettings {
+fn settings(args: &ImportArgs, lines: u64, written: SystemTime) -> ReadSettings {
     let order = match args.order {
         ImportOrder::Rows => LineOrder::Measured,
         ImportOrder::Shuffled => LineOrder::Shuffled,
     };
     let now = Timestamp::now();
     let written = Timestamp::try_from(written).unwrap_or(now).min(now);
-    let span = SignedDuration::from_micros(order.span_us(print.lines));
+    let span = SignedDuration::from_micros(order.span_us(lines));
     ReadSettings {
         workflow: args.workflow.clone(),
         memory_mb: args.memory,
@@ -108,7 +108,7 @@ fn tell(report: &ImportReport, args: &ImportArgs, terminal: &Terminal) {
         terminal.say(&format!("ignored columns: {}", notes.ignored_columns.join(", ")));
     }
     if report.stored == 0 && report.stored_before > 0 {
-        terminal.say("this file was imported before; nothing changed");
+        terminal.say("these lines were imported before; nothing changed");
     }
     for refusal in report.refusals.iter().take(REFUSALS_SHOWN_MAX) {
         terminal.say(&format!("line {}: {}", refusal.line, refusal.reason));

@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use tracing_subscriber::EnvFilter;
 
-use args::{Cli, Command, Format};
+use args::{Cli, Command, ExportArgs, ExportWhat, Format, SamplesArgs};
 use error::CliError;
 use interrupt::Interrupt;
 use terminal::Terminal;
@@ -72,7 +72,22 @@ async fn until_interrupted(cli: &Cli, terminal: &Terminal) -> Result<(), CliErro
     };
     tokio::select! {
         done = carry_out(cli, terminal, &interrupt) => done,
-        () = given_up => Err(CliError::Interrupted),
+        () = given_up => Err(CliError::Stopped { hint: left_behind(&cli.command) }),
+    }
+}
+
+/// What an interrupted command leaves behind, where the user may ask.
+fn left_behind(command: &Command) -> &'static str {
+    match command {
+        Command::Import(_) => "what was sent is stored; the same import again goes on from there",
+        Command::Export(ExportArgs {
+            what: Some(ExportWhat::Samples(SamplesArgs { file: Some(_), .. })),
+            ..
+        }) => "no file was written",
+        Command::Run(_) | Command::Demo(_) => {
+            "it took too long to end in good order; `foresail runs` shows whether the run has ended"
+        }
+        _ => "",
     }
 }
 

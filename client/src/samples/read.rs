@@ -4,16 +4,16 @@
 //! the reason; the same file and settings give the same samples. Units: times in ms, sizes in bytes, memory
 //! in MB.
 
-use std::io::{BufRead, Chain, Read};
+use std::io::BufRead;
 
-use csv::{ErrorKind, StringRecord};
+use csv::StringRecord;
 use foresail_schemas::metric::{Record, TaskRecord};
 use foresail_schemas::{TaskName, WorkflowName};
 use jiff::{Timestamp, ToSpan};
 use serde_json::Value;
 
-/// Longest line of an NDJSON file, in bytes.
-const LINE_BYTES_MAX: u64 = 1 << 20;
+use super::lines::{CsvLines, Line, Lines};
+
 /// Times of shuffled lines are drawn from this long a span, in microseconds: so long that few are equal.
 const SHUFFLE_SPAN_US: i64 = 1 << 32;
 
@@ -82,6 +82,9 @@ pub struct Sample {
     pub workflow: WorkflowName,
     /// The measurement.
     pub record: Record,
+    /// Hash of what the line says, with the names of its columns: the same wherever the line stands, whenever
+    /// the file was written and whatever the settings are.
+    pub hash: blake3::Hash,
 }
 
 /// A line that was not taken.
@@ -150,12 +153,9 @@ pub struct SampleReader<R: BufRead> {
 }
 
 enum Source<R: BufRead> {
-    Csv { rows: Box<csv::Reader<Chain<R, &'static [u8]>>>, columns: Columns },
-    Ndjson { input: R, line: u64 },
+    Csv { rows: CsvLines<R>, columns: Columns },
+    Ndjson(Lines<R>),
 }
-
-/// A line with its number, or why it is none.
-type Numbered<T> = (u64, Result<T, String>);
 
 /// Where the columns stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,15 +180,10 @@ impl<R: BufRead> SampleReader<R> {
         let mut notes = Notes::default();
         let source = match first {
             None => return Err(SampleFileError::Empty),
-            Some(b'{') => Source::Ndjson { input, line: 0 },
+            Some(b'{') => Source::Ndjson(Lines::new(input)),
             Some(_) => {
-                // Every row ends with \n, the last one too, so that the number of its line is told by what
-                // comes after it; a \r before it is trimmed away.
-                let mut rows = csv::ReaderBuilder::new();
-                rows.flexible(true).trim(csv::Trim::All).terminator(csv::Terminator::Any(b'\n'));
-                let mut rows = Box::new(rows.from_reader(input.chain(&b"\n"[..])));
-                let header = rows.headers().map_err(broken)?.clone();
-                let columns = Columns::find(&header, &settings, &mut notes)?;
+                let rows = CsvLines::open(input)?.ok_or(SampleFileError::Empty)?;
+                let columns = Columns::find(rows.header(), &settings, &mut notes)?;
                 Source::Csv { rows, columns }
             }
         };
@@ -202,25 +197,20 @@ impl<R: BufRead> SampleReader<R> {
     pub fn next_line(&mut self) -> Result<Option<Result<Sample, Refusal>>, SampleFileError> {
         let at_us = self.settings.order.offset_us(self.lines).microseconds();
         let at = self.settings.start.checked_add(at_us).unwrap_or(self.settings.start);
+        let Self { settings, notes, .. } = self;
         let read = match &mut self.source {
-            Source::Csv { rows, columns } => match next_row(rows)? {
-                None => return Ok(None),
-                Some((line, row)) => {
-                    let width = rows.headers().map_err(broken)?.len();
-                    let sample =
-                        row.and_then(|row| columns.sample(&row, width, &self.settings, at, &mut self.notes));
-                    (line, sample)
-                }
-            },
-            Source::Ndjson { input, line } => match next_text(input, line)? {
-                None => return Ok(None),
-                Some(text) => (*line, text.and_then(|text| sample_of_json(&text, &self.settings, at))),
-            },
+            Source::Csv { rows, columns } => rows.next_row()?.map(|Line { number, raw, read }| {
+                let names = rows.header().as_slice().as_bytes();
+                (number, hash(names, &raw), read.and_then(|row| columns.sample(&row, settings, at, notes)))
+            }),
+            Source::Ndjson(lines) => lines.next_text()?.map(|Line { number, raw, read }| {
+                (number, hash(&[], &raw), read.and_then(|text| sample_of_json(&text, settings, at)))
+            }),
         };
+        let Some((line, hash, sample)) = read else { return Ok(None) };
         self.lines += 1;
-        let (line, sample) = read;
         Ok(Some(match sample {
-            Ok((workflow, record)) => Ok(Sample { line, workflow, record }),
+            Ok((workflow, record)) => Ok(Sample { line, workflow, record, hash }),
             Err(reason) => Err(Refusal { line, reason }),
         }))
     }
@@ -238,8 +228,9 @@ impl<R: BufRead> SampleReader<R> {
     }
 }
 
-fn broken(error: csv::Error) -> SampleFileError {
-    SampleFileError::Io(error.into())
+fn hash(names: &[u8], line: &[u8]) -> blake3::Hash {
+    // No line has an end of line in it.
+    blake3::Hasher::new().update(names).update(b"\n").update(line).finalize()
 }
 
 impl Columns {
@@ -273,14 +264,10 @@ impl Columns {
     fn sample(
         &self,
         row: &StringRecord,
-        width: usize,
         settings: &ReadSettings,
         at: Timestamp,
         notes: &mut Notes,
     ) -> Result<(WorkflowName, Record), String> {
-        if row.len() != width {
-            return Err(format!("has {} fields, the header has {width}", row.len()));
-        }
         let cell =
             |column: Option<usize>| column.and_then(|column| row.get(column)).filter(|cell| !cell.is_empty());
         let workflow = match &settings.workflow {
@@ -309,46 +296,6 @@ impl Columns {
         notes.without_memory += u64::from(memory.is_none());
         notes.without_input += u64::from(input_bytes.is_none());
         Ok((workflow, record))
-    }
-}
-
-/// The next row that is not blank, or why it is none, with the number of its first line.
-fn next_row(rows: &mut csv::Reader<impl Read>) -> Result<Option<Numbered<StringRecord>>, SampleFileError> {
-    loop {
-        let mut row = StringRecord::new();
-        let read = rows.read_record(&mut row);
-        let within = row.iter().map(|cell| cell.matches('\n').count() as u64).sum::<u64>();
-        let line = rows.position().line().saturating_sub(1 + within);
-        match read {
-            Ok(false) => return Ok(None),
-            Ok(true) if row.len() == 1 && row[0].is_empty() => {}
-            Ok(true) => return Ok(Some((line, Ok(row)))),
-            Err(error) => match error.kind() {
-                ErrorKind::Utf8 { err, .. } => return Ok(Some((line, Err(format!("is not UTF-8: {err}"))))),
-                _ => return Err(broken(error)),
-            },
-        }
-    }
-}
-
-/// The next line that is not blank, or why it is none.
-fn next_text(
-    input: &mut impl BufRead,
-    line: &mut u64,
-) -> Result<Option<Result<String, String>>, SampleFileError> {
-    loop {
-        let mut bytes = Vec::new();
-        if input.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut bytes)? == 0 {
-            return Ok(None);
-        }
-        *line += 1;
-        if bytes.len() as u64 == LINE_BYTES_MAX && bytes.last() != Some(&b'\n') {
-            input.skip_until(b'\n')?;
-            return Ok(Some(Err(format!("is longer than {LINE_BYTES_MAX} bytes"))));
-        }
-        if !bytes.trim_ascii().is_empty() {
-            return Ok(Some(String::from_utf8(bytes).map_err(|e| format!("is not UTF-8: {e}"))));
-        }
     }
 }
 

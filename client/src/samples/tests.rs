@@ -80,7 +80,7 @@ fn lines_are_counted_as_an_editor_counts_them() {
     for text in [text.to_owned(), text.replace('\n', "\r\n")] {
         let (good, bad) = read(&text, settings()).unwrap();
         let lines: Vec<u64> = bad.iter().map(|refusal| refusal.line).collect();
-        assert_eq!((good.len(), lines), (0, vec![2, 6, 7]), "{text:?}");
+        assert_eq!((good.len(), lines), (0, vec![2, 3, 6, 7]), "{text:?}");
     }
 }
 
@@ -135,4 +135,53 @@ fn shuffled_lines_have_times_in_another_order_the_same_every_time() {
     let later = first.windows(2).filter(|pair| pair[0] < pair[1]).count();
     assert!((60..140).contains(&later), "{later} of 199 pairs are in order");
     assert!(first.iter().all(|at| *at >= Some(settings().start)));
+}
+
+#[test]
+fn a_stray_quote_costs_its_own_line_only() {
+    let text = "workflow,task,note,exec_ms\nw,a, x ,1\nw,a,\"open,1\nw,a,\"a, \"\"b\"\"\",2\n  \n\
+                w, a ,in\"ch,soon\n";
+    let (good, bad) = read(text, settings()).unwrap();
+    assert_eq!(good.iter().map(|sample| sample.line).collect::<Vec<_>>(), [2, 4]);
+    assert_eq!(bad.iter().map(|refusal| refusal.line).collect::<Vec<_>>(), [3, 6]);
+    for word in ["`\"`", "field 3", "`note`", "line"] {
+        assert!(bad[0].reason.contains(word), "`{word}` is missing: {}", bad[0].reason);
+    }
+    assert!(bad[1].reason.contains("exec_ms `soon`"), "{bad:?}");
+}
+
+#[test]
+fn a_line_without_an_end_is_refused_and_costs_no_memory() {
+    use std::io::{BufReader, Read};
+
+    let long = || std::io::repeat(b'x').take(5 << 20);
+    for (head, line, number) in [
+        ("workflow,task,exec_ms\n", "w,a,1", 3),
+        ("", r#"{"kind":"task","task":"a","memory_mb":512,"exec_ms":3.5,"workflow":"w"}"#, 2),
+    ] {
+        let (before, behind) = (format!("{head}{line}\n"), format!("\n{line}\n"));
+        let file = before.as_bytes().chain(&b"\""[..]).chain(long()).chain(behind.as_bytes());
+        let mut reader = SampleReader::new(BufReader::new(file), settings()).unwrap();
+        assert!(reader.next_line().unwrap().unwrap().is_ok());
+        let refusal = reader.next_line().unwrap().unwrap().unwrap_err();
+        assert_eq!(refusal.line, number);
+        assert!(refusal.reason.contains("longer than 1048576 bytes"), "{refusal:?}");
+        assert!(reader.next_line().unwrap().unwrap().is_ok());
+        assert!(reader.next_line().unwrap().is_none());
+    }
+    let error = SampleReader::new(BufReader::new(long()), settings()).err().unwrap();
+    assert!(error.to_string().contains("line 1 is longer"), "{error}");
+}
+
+#[test]
+fn a_line_is_known_again_by_what_it_says_whatever_the_settings_are() {
+    let hashes = |text: &str, settings| -> Vec<_> {
+        read(text, settings).unwrap().0.iter().map(|sample| sample.hash).collect()
+    };
+    let text = "workflow,task,exec_ms\nw,a,1\nw,a,2\nw,a,1\n";
+    let first = hashes(text, settings());
+    assert!(first[0] == first[2] && first[0] != first[1]);
+    let later = ReadSettings { start: Timestamp::from_second(9_000).unwrap(), memory_mb: 9, ..settings() };
+    assert_eq!(hashes(text, later), first);
+    assert_ne!(hashes("workflow,task,exec_ms,vcpu\nw,a,1,\n", settings())[0], first[0]);
 }

@@ -87,6 +87,76 @@ fn importing_the_same_file_again_changes_nothing() {
     assert_eq!(predict(data.path(), "resize/scale"), before);
 }
 
+/// Lines `from..to` of a task whose times differ from line to line.
+fn lines(from: u32, to: u32) -> String {
+    (from..to).map(|n| format!("w,t,,512,,1,,{}\n", 100 + n % 7)).collect()
+}
+
+#[test]
+fn of_a_file_that_grew_only_the_new_lines_are_stored() {
+    let data = tempfile::tempdir().unwrap();
+    let mut stored = 0;
+    for end in [3, 4, 4, 2_000, 2_001, 5_000, 5_001] {
+        let path = file(data.path(), "log.csv", &format!("{HEADER}{}", lines(0, end)));
+        let ended = run(data.path(), &["import", &path, "-o", "json"]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let report = ended.json();
+        assert_eq!([&report["stored"], &report["stored_before"]], [end - stored, stored], "{end} lines");
+        stored = end;
+    }
+    let out = run(data.path(), &["export", "samples", "w"]);
+    assert_eq!(out.stdout.lines().count(), 5_001);
+    let kept = run(data.path(), &["export", "samples", "w", "--form", "csv"]).stdout;
+    let times: Vec<&str> = kept.lines().skip(1).map(|line| line.split(',').nth(6).unwrap()).collect();
+    let expect: Vec<String> = (0..5_001).map(|n| (100 + n % 7).to_string()).collect();
+    assert_eq!(times, expect, "every line is there once, in the order of the file");
+}
+
+#[test]
+fn a_file_that_was_changed_is_refused_from_there_on_however_often_it_is_imported() {
+    let data = tempfile::tempdir().unwrap();
+    let whole = format!("{HEADER}{}", lines(0, 2_500));
+    let path = file(data.path(), "log.csv", &whole);
+    assert_eq!(run(data.path(), &["import", &path]).code, Some(0));
+    // Line 2,205: the 204th of the second chunk.
+    let mut changed: Vec<&str> = whole.lines().collect();
+    changed[2_204] = "w,t,,512,,1,,9999";
+    for more in ["", "w,t,,512,,1,,7\n"] {
+        let path = file(data.path(), "changed.csv", &format!("{}\n{more}", changed.join("\n")));
+        for _ in 0..2 {
+            let ended = run(data.path(), &["import", &path, "-o", "json"]);
+            assert_eq!(ended.code, Some(1), "{ended:?}");
+            let (report, behind) = (ended.json(), 500 + more.lines().count());
+            assert_eq!(
+                [&report["stored"], &report["stored_before"], &report["refused"]],
+                [&json!(0), &json!(2_000), &json!(behind)]
+            );
+            assert_eq!(report["refusals"][0]["line"], 2_002, "{report:#}");
+            assert!(ended.stderr.contains("imported before"), "{ended:?}");
+        }
+    }
+    assert_eq!(run(data.path(), &["export", "samples", "w"]).stdout.lines().count(), 2_500);
+}
+
+#[test]
+fn an_exported_file_has_the_mode_that_the_umask_leaves_and_a_folder_that_is_there() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let data = tempfile::tempdir().unwrap();
+    imported(data.path());
+    let (made, other) = (data.path().join("made.csv"), data.path().join("other"));
+    let target = made.to_str().unwrap();
+    assert_eq!(run(data.path(), &["export", "samples", "resize", "--file", target]).code, Some(0));
+    std::fs::write(&other, "").unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&made), mode(&other));
+
+    let nowhere = data.path().join("nodir/x.csv");
+    let ended = run(data.path(), &["export", "samples", "resize", "--file", nowhere.to_str().unwrap()]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("nodir`") && ended.stderr.contains("mkdir"), "{ended:?}");
+}
+
 #[test]
 fn bad_lines_are_told_with_number_and_reason_and_the_others_are_stored() {
     let data = tempfile::tempdir().unwrap();

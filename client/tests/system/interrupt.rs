@@ -1,10 +1,9 @@
 //! What an interrupt, an end of the stack or a cancel leaves behind: a cancelled run and no process.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::support::{Running, eventually, foresail, processes, run, signal};
+use crate::support::{Running, eventually, foresail, processes, run, signal, stack};
 
 /// A workflow that sleeps; the odd number makes its process easy to find.
 fn sleeper(folder: &Path, seconds: &str) -> String {
@@ -36,16 +35,7 @@ fn an_interrupt_cancels_the_run_and_leaves_no_process() {
 #[test]
 fn a_running_stack_is_found_used_and_ended() {
     let data = tempfile::tempdir().unwrap();
-    let mut up = Running(
-        foresail(data.path(), &["up", "--listen", "127.0.0.1:0", "-o", "ndjson"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
-    let mut line = String::new();
-    BufReader::new(up.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let addresses: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let (mut up, addresses) = stack(data.path(), &[]);
     let metad = addresses["metad"].as_str().unwrap();
 
     let used = run(data.path(), &["run", "hello", "-o", "json"]);
@@ -67,4 +57,27 @@ fn a_running_stack_is_found_used_and_ended() {
     assert_eq!(up.0.wait().unwrap().code(), Some(0));
     assert!(!data.path().join("stack.json").exists());
     assert_eq!(processes("sleep\u{0}612.25"), Vec::<u32>::new());
+}
+
+#[test]
+fn an_interrupt_of_a_command_without_a_run_speaks_of_none() {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    // A metad that takes the connection and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", silent.local_addr().unwrap());
+    let data = tempfile::tempdir().unwrap();
+    let args = ["export", "samples", "w", "--file", "out.ndjson", "--metad", &address];
+    let mut command = foresail(data.path(), &args);
+    let command = command.current_dir(data.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = Running(command.spawn().unwrap());
+    let (mut request, _) = silent.accept().unwrap();
+    request.read_exact(&mut [0]).unwrap();
+    signal(child.0.id(), "INT");
+    assert_eq!(child.0.wait().unwrap().code(), Some(130));
+    let mut said = String::new();
+    child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("interrupted") && said.contains("no file was written"), "{said}");
+    assert!(!said.contains("cancelled") && !data.path().join("out.ndjson").exists(), "{said}");
 }

@@ -72,7 +72,7 @@ fn wrong_questions_and_files_are_code_2_with_a_hint() {
     for (args, word) in [
         (vec!["lab", "backtest", "--samples", &path, "--protocol", "joint"], "joint:30"),
         (vec!["lab", "backtest", "--samples", one.to_str().unwrap(), "--protocol", "memory"], "hint:"),
-        (vec!["lab", "backtest", "--samples", bad.to_str().unwrap(), "--protocol", "memory"], "line: 2"),
+        (vec!["lab", "backtest", "--samples", bad.to_str().unwrap(), "--protocol", "memory"], "line 2"),
         (vec!["lab", "accuracy", empty.path().to_str().unwrap()], "no CSV file"),
         (vec!["runs", "-o", "markdown"], "only `foresail lab`"),
     ] {

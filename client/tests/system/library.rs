@@ -1,14 +1,19 @@
 //! The library: build, predict, plan, submit, events, results.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use foresail::predict;
 use foresail::schemas::plan::{Objective, Plan};
-use foresail::schemas::prediction::Basis;
+use foresail::schemas::prediction::{Basis, Query};
 use foresail::schemas::run::{Change, RunStatus};
 use foresail::schemas::{Sla, Workflow};
 use foresail::{
     Client, ClientError, LocalStack, StackSettings, SubmitOptions, WorkerCommand, WorkflowBuilder, problem,
 };
+use foresail_model::Predictor;
+use foresail_planner as planner;
 use futures_util::TryStreamExt;
 use serde_json::json;
 
@@ -84,19 +89,59 @@ async fn a_second_plan_rests_on_the_first_run() {
         .await
         .unwrap();
     run.wait().await.unwrap().completed().unwrap();
-    // Measurements travel when a worker ends; how long that takes is the worker's affair.
-    for _ in 0..200 {
-        if client.model(workflow.name()).await.unwrap().is_some_and(|(model, _)| model.tasks().count() == 3) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    measured(&client, &workflow).await;
     let known = client.predictions(&workflow, stack.platform(), Sla::MEDIAN).await.unwrap();
     assert!(known.epoch > 0);
     assert!(known.basis.iter().all(|basis| *basis != Basis::None), "{:?}", known.basis);
     let right = workflow.graph().writes(1)[0] as usize;
     assert_eq!(known.object_bytes[right], 20_003);
     stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_asked_at_the_size_that_its_run_recorded() {
+    let stack = stack().await;
+    let client = stack.client().await.unwrap();
+    let mut flow = WorkflowBuilder::new("sizes");
+    let alone = flow.task("alone").command("cat").reads_value("12345678").handle();
+    let twice = flow.task("twice").command("cat").reads(&alone).reads_value(json!({"a": [1, null]}));
+    twice.reads(&alone);
+    let workflow = flow.build().unwrap();
+    let run = client
+        .submit(&workflow, plan(&stack, &client, &workflow).await, SubmitOptions::default())
+        .await
+        .unwrap();
+    run.wait().await.unwrap().completed().unwrap();
+    let model = measured(&client, &workflow).await;
+    let blind = planner::blind_table(&workflow, stack.platform(), Sla::MEDIAN);
+    let asked = RefCell::new(BTreeMap::new());
+    let table = predict::table(&workflow, blind, 1, stack.platform().inline_bytes_max, |query, sla| {
+        if let Query::ExecutionTime { task, input_bytes, .. } = query {
+            asked.borrow_mut().insert(task.clone(), *input_bytes);
+        }
+        model.predict(query, &[sla])
+    });
+    assert!(table.basis.iter().all(|basis| *basis != Basis::None), "{:?}", table.basis);
+    for (task, input_bytes) in asked.into_inner() {
+        let recorded = model.report(&task).unwrap().input.unwrap();
+        assert_eq!((recorded.min_bytes, recorded.max_bytes), (input_bytes, input_bytes), "{task}");
+        assert!(input_bytes >= 10, "{task}: the value counts");
+    }
+    stack.stop().await;
+}
+
+/// The model once every task was measured.
+async fn measured(client: &Client, workflow: &Workflow) -> Predictor {
+    // Measurements travel when a worker ends; how long that takes is the worker's affair.
+    for _ in 0..200 {
+        if let Some((model, _)) = client.model(workflow.name()).await.unwrap()
+            && model.tasks().count() == workflow.tasks().len()
+        {
+            return model;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the workers sent nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! What the tests share: the binary, its output, a limit on every wait.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -106,4 +107,14 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// `foresail up` on free ports, and the addresses that it tells.
+pub fn stack(data: &Path, more: &[&str]) -> (Running, serde_json::Value) {
+    let args = [&["up", "--listen", "127.0.0.1:0", "-o", "ndjson"], more].concat();
+    let mut command = foresail(data, &args);
+    let mut up = Running(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(up.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    (up, serde_json::from_str(&line).unwrap())
 }

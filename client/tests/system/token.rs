@@ -1,27 +1,16 @@
 //! A stack that wants a token, and what the environment must not change: proxies, logs into a file.
 
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
 
-use crate::support::{Running, finish, foresail, run};
+use crate::support::{finish, foresail, run, stack};
 
 const TOKEN: &str = "open-sesame";
 
 #[test]
 fn a_stack_with_a_token_serves_those_who_have_it_past_any_proxy() {
     let data = tempfile::tempdir().unwrap();
-    let mut up = Running(
-        foresail(data.path(), &["up", "--listen", "127.0.0.1:0", "-o", "ndjson", "--token", TOKEN])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
-    let mut line = String::new();
-    BufReader::new(up.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert!(!line.contains(TOKEN), "{line}");
-    let addresses: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let (_up, addresses) = stack(data.path(), &["--token", TOKEN]);
+    assert!(!addresses.to_string().contains(TOKEN), "{addresses}");
     let (metad, host) = (addresses["metad"].as_str().unwrap(), addresses["host"].as_str().unwrap());
     let mode = std::fs::metadata(data.path().join("stack.json")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigKey;
 use crate::curve::{Ask, Curve, OFFSET_BYTES, OFFSET_MS};
+use crate::formula::CurvePart;
 use crate::report::ConfigHistory;
 use crate::scaled::Scaled;
 use crate::shape::Pool;
@@ -64,6 +65,18 @@ impl<'a, P: Fn() -> &'a Arc<Pool>> Answers<'a, P> {
             return self.own_curve(key).map(|curve| curve.answer(&ask, slas));
         }
         self.with_scaled(|scaled| scaled.predict(key.share(), size, slas))
+    }
+
+    /// What answers for a config at its own sizes, and the size models that it is mixed from.
+    pub fn formula(&self, key: ConfigKey) -> Option<(Basis, Vec<CurvePart>)> {
+        if self.is_exact(key, self.own(key)?.size_max) {
+            return self.own_curve(key).map(|curve| (Basis::Exact, curve.formula()));
+        }
+        self.with_scaled(|scaled| {
+            let (factor, _) = scaled.factor(key.share(), scaled.curve.size_median);
+            let parts = scaled.curve.formula().into_iter().map(|part| part.scaled(factor));
+            (Basis::MemoryNormalised, parts.collect())
+        })
     }
 
     /// The output size at an input size.

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cells::{Cells, Grid, SAME};
 use crate::drift;
+use crate::formula::CurvePart;
+use crate::history::History;
 use crate::mixture::{Fitted, Mixture};
 use crate::quantile::Table;
 use crate::ring::{Ring, Sample};
@@ -49,9 +51,9 @@ pub struct Curve {
 pub struct Setup<'a> {
     /// Standard deviation of log residuals.
     pub spread: f64,
-    /// Quantiles of a longer history of the same values, offset included, used beyond the samples where the
-    /// value does not depend on the size.
-    pub tail: Option<&'a dyn Fn(f64) -> f64>,
+    /// A longer history of the same values, offset included, where the points look drawn from it; it gives
+    /// all quantiles where the value does not depend on the size.
+    pub history: Option<&'a dyn Fn() -> Option<History>>,
     /// Samples that the curve rests on where they are more than the points.
     pub samples: u64,
 }
@@ -113,15 +115,23 @@ impl Curve {
     pub fn of(points: &[Point], grid: &Grid, data: &Cells, fitted: Fitted, setup: &Setup) -> Self {
         let (size_min, size_max) =
             points.iter().fold((f64::MAX, 0.0_f64), |(lo, hi), p| (lo.min(p.size), hi.max(p.size)));
-        let middle = fitted.mixture.at(0.0).exp();
         let steady = fitted.mixture.is_constant();
-        let tail = setup.tail.filter(|_| steady).map(|t| move |q: f64| (t(q) / middle).ln());
-        let mut residuals = left_out(data, &fitted);
-        let table = Table::new(&mut residuals, setup.spread, tail.as_ref().map(|t| t as &dyn Fn(f64) -> f64));
+        let asked = setup.history.filter(|_| steady);
+        let (model, table, samples) = match asked.and_then(|history| history()) {
+            Some(history) => {
+                let middle = history.quantile(0.5);
+                (Mixture::constant(middle.ln()), Table::of_history(&history, middle), setup.samples)
+            }
+            None => {
+                let table = Table::new(&mut left_out(data, &fitted), setup.spread);
+                // A history that the points do not look drawn from is nothing that the answer rests on.
+                (fitted.mixture, table, if asked.is_some() { 0 } else { setup.samples })
+            }
+        };
         let mut sizes: Vec<f64> = points.iter().map(|p| p.size).collect();
         let size_median = if grid.len() == 1 { sizes[0] } else { plain_median(&mut sizes) };
-        let samples = setup.samples.max(points.len() as u64);
-        Self { model: fitted.mixture, table, size_min, size_max, size_median, samples }
+        let samples = samples.max(points.len() as u64);
+        Self { model, table, size_min, size_max, size_median, samples }
     }
 
     /// The middle at `size`, offset included, and the log error that its distance from the observed sizes
@@ -147,13 +157,18 @@ impl Curve {
         ((1.0 + size) / (1.0 + nearest)).ln().abs()
     }
 
+    /// The size models that the middle is mixed from.
+    pub fn formula(&self) -> Vec<CurvePart> {
+        self.model.formula()
+    }
+
     /// Answers a question.
     pub fn answer(&self, ask: &Ask, slas: &[Sla]) -> Prediction {
         let (middle, beyond) = self.middle(ask.size);
         let sigma = if beyond > 0.0 { ask.sigma.hypot(beyond) } else { ask.sigma };
         let middle = middle * ask.scale;
         let value = |ratio: f64| tidy((middle * ratio - ask.offset).clamp(0.0, f64::MAX), ask.unit);
-        let at = |q: f64| value(self.table.at(q, sigma).clamp(-LOG_RATIO_MAX, LOG_RATIO_MAX).exp());
+        let ratio = |log: f64| log.clamp(-LOG_RATIO_MAX, LOG_RATIO_MAX).exp();
         let (mut values, mut interval) = (BTreeMap::new(), BTreeMap::new());
         for sla in slas {
             let Some(q) = sla.quantile() else {
@@ -161,10 +176,9 @@ impl Curve {
                 values.insert(*sla, Some(value(self.table.mean_ratio() * spread)));
                 continue;
             };
-            values.insert(*sla, Some(at(q)));
-            if let Some((low, high)) = self.table.interval(q) {
-                interval.insert(*sla, [at(low), at(high)]);
-            }
+            values.insert(*sla, Some(value(ratio(self.table.at(q, sigma)))));
+            let (low, high) = self.table.interval(q, sigma);
+            interval.insert(*sla, [value(ratio(low)), value(ratio(high))]);
         }
         Prediction {
             unit: ask.unit,
@@ -182,8 +196,9 @@ impl Curve {
 fn tidy(value: f64, unit: Unit) -> f64 {
     match unit {
         Unit::Bytes => value.round(),
-        Unit::Ms if value < 1e6 => (value * 1e6).round() / 1e6,
-        Unit::Ms => value,
+        Unit::Ms if value < 1e3 => (value * 1e6).round() / 1e6,
+        Unit::Ms if value < 1e9 => (value * 1e3).round() / 1e3,
+        Unit::Ms => value.round(),
     }
 }
 

@@ -20,8 +20,11 @@ pub mod backtest;
 mod cells;
 mod config;
 mod curve;
+mod download;
 mod drift;
+mod formula;
 mod histogram;
+mod history;
 mod local;
 mod memo;
 mod mixture;
@@ -44,6 +47,8 @@ mod task;
 mod transfer;
 
 pub use config::CONFIGS_PER_TASK_MAX;
+pub use download::{Download, DownloadError, Form};
+pub use formula::CurvePart;
 pub use model::{MODEL_VERSION, SavedRest, SavedTask, TASKS_PER_WORKFLOW_MAX, WorkflowModel};
 pub use predictor::{PREDICTOR_VERSION, Predictor};
 pub use report::{

@@ -22,7 +22,13 @@ const OWN_SAMPLES_MIN: f64 = 5.0;
 pub struct Local {
     /// Places, ascending, with their corrections.
     places: Vec<(f64, f64)>,
+    /// Standard deviation of the error between places, from places that were left out.
+    pub misfit: f64,
 }
+
+/// Log error between places that is expected before any is seen, and its weight in places.
+const MISFIT: f64 = 0.05;
+const MISFIT_PLACES: f64 = 2.0;
 
 /// What was observed at one place.
 struct Cell {
@@ -54,13 +60,14 @@ impl Local {
             let drawn = if between > 0.0 { c.middle * between / (between + noise) } else { 0.0 };
             if c.count >= OWN_SAMPLES_MIN { drawn.max(c.least).min(c.most) } else { drawn }
         };
+        let misfit = between_places(&cells, within);
         if cells.len() > PLACES_MAX {
             cells.sort_by(|a, b| b.count.total_cmp(&a.count).then(a.place.total_cmp(&b.place)));
             cells.truncate(PLACES_MAX);
             cells.sort_by(|a, b| a.place.total_cmp(&b.place));
         }
         let places: Vec<(f64, f64)> = cells.iter().map(|c| (c.place, offset(c))).collect();
-        (between > 0.0 || places.iter().any(|p| p.1 != 0.0)).then_some(Self { places })
+        (between > 0.0 || places.iter().any(|p| p.1 != 0.0)).then_some(Self { places, misfit })
     }
 
     /// The correction at `place`, as a logarithm, and the distance to the nearest observed place.
@@ -78,6 +85,26 @@ impl Local {
         };
         (offset, nearest)
     }
+}
+
+/// Error at a place of what its neighbours say of it, drawn towards what is expected before any is seen.
+fn between_places(cells: &[Cell], within: f64) -> f64 {
+    let last = cells.len() - 1;
+    let mut squares = MISFIT_PLACES * MISFIT * MISFIT;
+    for (n, cell) in cells.iter().enumerate().filter(|_| last > 0) {
+        let (low, high) = (&cells[n.saturating_sub(1)], &cells[(n + 1).min(last)]);
+        let part = if n == 0 {
+            1.0
+        } else if n == last {
+            0.0
+        } else {
+            (cell.place - low.place) / (high.place - low.place)
+        };
+        let error = cell.middle - low.middle - part * (high.middle - low.middle);
+        squares += (error * error - within * within / cell.count).clamp(0.0, 1.0);
+    }
+    let count = if last > 0 { cells.len() as f64 } else { 0.0 };
+    (squares / (MISFIT_PLACES + count)).sqrt()
 }
 
 fn cells(sorted: &[(f64, f64, f64)]) -> Vec<Cell> {

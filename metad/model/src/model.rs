@@ -18,7 +18,7 @@ use crate::task::TaskModel;
 use crate::transfer::TransferModel;
 
 /// Version of the stored form, its first field; another version is refused.
-pub const MODEL_VERSION: u32 = 3;
+pub const MODEL_VERSION: u32 = 4;
 /// Most task names kept per workflow; records of further names are counted in [`WorkflowModel::samples`] and
 /// otherwise left out, so that a flood of names cannot displace what is known.
 pub const TASKS_PER_WORKFLOW_MAX: usize = 65_536;

@@ -34,7 +34,7 @@ impl Own {
     fn curve(&self) -> Option<&Curve> {
         match self {
             Self::Measured(series) => series.curve(|points| {
-                Curve::fit(points, &Setup { spread: SPREAD, tail: None, samples: series.level().samples })
+                Curve::fit(points, &Setup { spread: SPREAD, history: None, samples: series.level().samples })
             }),
             Self::Fitted(curve) => Some(curve),
         }
@@ -70,7 +70,7 @@ impl Pooled {
             points.sort_by_key(|point| point.at_us);
             points.drain(..points.len().saturating_sub(crate::task::POOLED_SAMPLES_MAX));
             weigh(&mut points);
-            Curve::fit(&points, &Setup { spread: SPREAD, tail: None, samples }).map(Box::new)
+            Curve::fit(&points, &Setup { spread: SPREAD, history: None, samples }).map(Box::new)
         };
         self.all.get_or_init(fit).as_deref()
     }

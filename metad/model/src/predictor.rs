@@ -24,7 +24,7 @@ use crate::task::TaskModel;
 use crate::transfer::{TransferModel, TransferPredictor};
 
 /// Version of the serialised form, its first field; another version is refused.
-pub const PREDICTOR_VERSION: u32 = 2;
+pub const PREDICTOR_VERSION: u32 = 3;
 
 /// Tasks by name; a copy shares all but the path to what is changed in it.
 pub type TaskMap = HashTrieMapSync<TaskName, Arc<TaskModel>>;
@@ -211,11 +211,16 @@ impl Predictor {
         }
     }
 
-    fn transfers(&self) -> &TransferPredictor {
+    /// All curves of a task.
+    pub(crate) fn fitted(&self, task: &TaskName) -> Option<TaskPredictor> {
+        self.task(task).map(|answers| answers.fitted())
+    }
+
+    pub(crate) fn transfers(&self) -> &TransferPredictor {
         self.transfers.get(TransferModel::fit)
     }
 
-    fn startups(&self) -> &StartupPredictor {
+    pub(crate) fn startups(&self) -> &StartupPredictor {
         self.startups.get(StartupModel::fit)
     }
 }
@@ -234,10 +239,9 @@ fn unknown(query: &Query, slas: &[Sla]) -> Prediction {
 /// Equal when they answer alike: all curves are the same.
 impl PartialEq for Predictor {
     fn eq(&self, other: &Self) -> bool {
-        let fitted = |of: &Self, name: &TaskName| of.task(name).map(|answers| answers.fitted());
         self.samples == other.samples
             && self.tasks().eq(other.tasks())
-            && self.tasks().all(|name| fitted(self, name) == fitted(other, name))
+            && self.tasks().all(|name| self.fitted(name) == other.fitted(name))
             && self.transfers() == other.transfers()
             && self.startups() == other.startups()
     }
@@ -250,8 +254,8 @@ impl Serialize for AllFitted<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut map = to.serialize_map(Some(self.0.task_count()))?;
         for name in self.0.tasks() {
-            if let Some(answers) = self.0.task(name) {
-                map.serialize_entry(name, &answers.fitted())?;
+            if let Some(task) = self.0.fitted(name) {
+                map.serialize_entry(name, &task)?;
             }
         }
         map.end()

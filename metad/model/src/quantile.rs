@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
+use crate::history::History;
 use crate::stats::{Weighted, effective_count, median, normal_quantile, robust_deviation, student_quantile};
 
 /// Quantiles that a table holds; between them it is interpolated on the normal scale.
@@ -18,6 +19,8 @@ const LEVELS: [f64; 27] = [
 const MIDDLE: usize = 12;
 /// Weight of the prior on the spread, in samples.
 const PRIOR_SAMPLES: f64 = 2.0;
+/// The quantile one standard deviation above the median of a normal distribution.
+const ONE_SIGMA: f64 = 0.841_344_746;
 /// Half width of a 90 % interval in standard deviations.
 const Z_90: f64 = 1.644854;
 
@@ -33,8 +36,8 @@ pub struct Table {
 
 impl Table {
     /// A table of `residuals`; `spread` is the standard deviation expected of log residuals before any is
-    /// seen, `tail` the quantiles of a longer history, used beyond the samples.
-    pub fn new(residuals: &mut [Weighted], spread: f64, tail: Option<&dyn Fn(f64) -> f64>) -> Self {
+    /// seen.
+    pub fn new(residuals: &mut [Weighted], spread: f64) -> Self {
         let middle = median(residuals);
         let total: f64 = residuals.iter().map(|r| r.1).sum();
         let count = effective_count(residuals.iter().map(|r| r.1));
@@ -44,13 +47,19 @@ impl Table {
         let beyond = Student::new(residuals, middle, total, count, spread);
         let mut logs = LEVELS.map(|q| match inside(residuals, &places, q) {
             Inside::At(value) => value,
-            Inside::Below(least) => tail.map_or_else(|| beyond.at(q), |t| t(q)).min(least),
-            Inside::Above(most) => tail.map_or_else(|| beyond.at(q), |t| t(q)).max(most),
+            Inside::Below(least) => beyond.at(q).min(least),
+            Inside::Above(most) => beyond.at(q).max(most),
         });
         for place in 1..logs.len() {
             logs[place] = logs[place].max(logs[place - 1]);
         }
         Self { logs, mean_ratio, count }
+    }
+
+    /// The table of a long history around its `middle`.
+    pub fn of_history(history: &History, middle: f64) -> Self {
+        let logs = LEVELS.map(|q| (history.quantile(q) / middle).ln());
+        Self { logs, mean_ratio: history.mean() / middle, count: history.count() }
     }
 
     /// Log residual at `q`, widened by a further independent error of standard deviation `sigma`.
@@ -74,15 +83,28 @@ impl Table {
         self.mean_ratio
     }
 
-    /// Quantiles between whose values the true quantile `q` lies with 90 % confidence, where the samples say
-    /// it.
+    /// Log residuals between which the true quantile `q` lies with 90 % confidence; `sigma` as in
+    /// [`Self::at`].
     ///
-    /// Source: order statistics with binomial ranks, W. J. Conover, Practical Nonparametric Statistics, 3.2.
-    pub fn interval(&self, q: f64) -> Option<(f64, f64)> {
-        let n = self.count;
+    /// Two errors add as variances do: that of a quantile of few samples and that of a level that was
+    /// carried over from other sizes or configs. Source of the first: order statistics with binomial ranks,
+    /// W. J. Conover, Practical Nonparametric Statistics, 3.2; where the samples do not reach as far, the
+    /// error of a normal quantile, A. Stuart and K. Ord, Kendall's Advanced Theory of Statistics, 10.
+    pub fn interval(&self, q: f64, sigma: f64) -> (f64, f64) {
+        let (n, plain) = (self.count.max(1.0), self.at(q, 0.0));
         let half = Z_90 * (n * q * (1.0 - q)).sqrt();
-        let (low, high) = ((n * q - half).floor(), (n * q + half).ceil());
-        (low >= 1.0 && high <= n.round()).then(|| (low / (n + 1.0), (high / (n + 1.0)).min(0.9999)))
+        let (low, high) = ((n * q - half).floor() / (n + 1.0), (n * q + half).ceil() / (n + 1.0));
+        let reached = low >= 1.0 / (n + 1.0) && high <= n.floor() / (n + 1.0) && low <= q && q <= high;
+        let (below, above) = if reached {
+            ((plain - self.at(low, 0.0)).max(0.0), (self.at(high, 0.0) - plain).max(0.0))
+        } else {
+            let deviation = (self.at(ONE_SIGMA, 0.0) - self.at(1.0 - ONE_SIGMA, 0.0)) / 2.0;
+            let z = normal_quantile(q);
+            let error = Z_90 * deviation * ((1.0 + z * z / 2.0) / n).sqrt();
+            (error, error)
+        };
+        let at = self.at(q, sigma);
+        (at - below.hypot(Z_90 * sigma), at + above.hypot(Z_90 * sigma))
     }
 
     fn interpolate(&self, q: f64) -> (f64, f64) {
@@ -164,7 +186,7 @@ mod tests {
     use super::*;
 
     fn table(values: &[f64]) -> Table {
-        Table::new(&mut values.iter().map(|v| (*v, 1.0)).collect::<Vec<_>>(), 0.1, None)
+        Table::new(&mut values.iter().map(|v| (*v, 1.0)).collect::<Vec<_>>(), 0.1)
     }
 
     #[test]
@@ -190,11 +212,23 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_is_given_where_the_samples_reach() {
-        let values: Vec<f64> = (0..128).map(f64::from).collect();
-        let (low, high) = table(&values).interval(0.5).unwrap();
-        assert!(low < 0.45 && high > 0.55, "{low} {high}");
-        assert!(table(&values).interval(0.95).is_some());
-        assert_eq!(table(&values[..10]).interval(0.95), None);
+    fn an_interval_contains_its_value_and_narrows_with_samples() {
+        let values = |n: u32| (0..n).map(|k| f64::from(k) / f64::from(n)).collect::<Vec<_>>();
+        let mut last = f64::INFINITY;
+        for n in [2, 5, 10, 30, 128, 600] {
+            let table = table(&values(n));
+            for q in [0.01, 0.5, 0.9, 0.95, 0.99, 0.9999] {
+                for sigma in [0.0, 0.2] {
+                    let (low, high) = table.interval(q, sigma);
+                    let at = table.at(q, sigma);
+                    assert!(low <= at && at <= high, "{n} samples, {q}, {sigma}: {at} in {low} to {high}");
+                }
+            }
+            let (low, high) = table.interval(0.95, 0.0);
+            assert!(high - low < last, "{n} samples: {low} to {high}");
+            last = high - low;
+        }
+        let (low, high) = table(&values(600)).interval(0.5, 0.2);
+        assert!(high - low > 0.6, "a level carried over from elsewhere is unsure: {low} to {high}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use foresail_schemas::prediction::Basis;
 use foresail_schemas::score::Coverage;
 use foresail_schemas::{ResourceConfig, Sla, TaskName};
 use schemars::JsonSchema;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::answers::Answers;
 use crate::config::ConfigKey;
 use crate::curve::OFFSET_MS;
+use crate::formula::CurvePart;
 use crate::score::Scores;
 use crate::series::Series;
 use crate::shape::Pool;
@@ -51,6 +53,10 @@ pub struct TaskReport {
 pub struct SizeCurve {
     /// The config.
     pub config: ResourceConfig,
+    /// Whether it rests on the samples of this config or on those of all.
+    pub basis: Basis,
+    /// The size models that it is mixed from: the median is their product, each to the power of its weight.
+    pub formula: Vec<CurvePart>,
     /// Points to draw, by rising size.
     pub points: Vec<CurvePoint>,
 }
@@ -278,9 +284,10 @@ fn curves<'a, P: Fn() -> &'a Arc<Pool>>(
     let curve = |(key, history): &(ConfigKey, ConfigHistory)| {
         let sizes = drawn_sizes(history.size_bytes_min, history.size_bytes_max);
         let points = sizes.into_iter().filter_map(|size| point(*key, size)).collect();
-        SizeCurve { config: key.config(), points }
+        let (basis, formula) = answers.formula(*key)?;
+        Some(SizeCurve { config: key.config(), basis, formula, points })
     };
-    most.into_iter().map(curve).collect()
+    most.into_iter().filter_map(curve).collect()
 }
 
 /// Sizes from `low` to `high`, these included, evenly spaced in their logarithm, as the fits see them.

@@ -23,8 +23,6 @@ pub const SPREAD_TIME: f64 = 0.1;
 const ROUNDS: usize = 3;
 /// Log error of the shape at an observed share that is expected before any is seen.
 const SHARE_PRIOR: f64 = 0.03;
-/// Log error of the shape between observed shares.
-const SHARE_MISFIT: f64 = 0.05;
 /// Log distance to the nearest observed share at which that error is complete.
 const SHARE_REACH: f64 = 0.35;
 /// Weight of the belief that the shape is the same at all sizes, in units of squared shape times size.
@@ -58,7 +56,7 @@ impl Scaled {
         }
         let shape = Shape::new(evidence, pool);
         let points: Vec<Point> = shared.iter().map(|s| s.1).collect();
-        let setup = Setup { spread: SPREAD_TIME, tail: None, samples };
+        let setup = Setup { spread: SPREAD_TIME, history: None, samples };
         let (share_min, share_max) =
             shared.iter().fold((f64::MAX, 0.0_f64), |(lo, hi), (share, _)| (lo.min(*share), hi.max(*share)));
         let grid = Grid::new(&points);
@@ -76,11 +74,11 @@ impl Scaled {
     }
 
     /// The factor on the curve at `share` and a size, and the standard deviation of its logarithm.
-    fn factor(&self, share: f64, size: f64) -> (f64, f64) {
+    pub fn factor(&self, share: f64, size: f64) -> (f64, f64) {
         let (factor, sigma) = self.shape.factor(share);
         let Some(local) = &self.local else { return (factor, sigma) };
         let (correction, distance) = local.at(share.ln());
-        let misfit = SHARE_MISFIT.hypot(sigma) * (distance / SHARE_REACH).min(1.0);
+        let misfit = local.misfit.hypot(sigma) * (distance / SHARE_REACH).min(1.0);
         let nearest = size.clamp(self.curve.size_min, self.curve.size_max);
         if self.tilt == 0.0 {
             return (factor * correction.exp(), misfit);

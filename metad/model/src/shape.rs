@@ -47,7 +47,11 @@ const MISFIT_SHARES: f64 = 1.0;
 /// Log error within one cell where no cell has two samples.
 const NOISE_DEFAULT: f64 = 0.05;
 /// Pseudo-tasks that the default prior stands for when other tasks are pooled with it.
-const DEFAULT_TASKS: f64 = 2.0;
+const DEFAULT_TASKS: f64 = 1.0;
+/// Times that the tasks of a pool look at each other.
+const SETTLING_ROUNDS: usize = 3;
+/// Steps of a pool's size in which beliefs are told to other tasks.
+const COARSE_STEPS: u64 = 128;
 /// Grid points that a prediction averages over.
 const COMPONENTS_MAX: usize = 12;
 /// Two shares are one within this (logarithmic).
@@ -55,7 +59,7 @@ const SAME_SHARE: f64 = 0.02;
 /// Width of the size cells (logarithmic).
 const SIZE_CELL: f64 = 0.1;
 /// Resolution of pooled beliefs.
-const BELIEF_UNITS: f64 = 1024.0;
+const BELIEF_UNITS: f64 = 32_768.0;
 
 /// Times of about this length and below do not follow the share: a platform lets a task run unthrottled until
 /// the share of a scheduling period is spent, which is milliseconds long. Source: P. Turner, B. Rao, N. Rao,
@@ -84,6 +88,8 @@ fn default_prior() -> Vec<f64> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pool {
     units: Vec<u64>,
+    /// What the units are the sum of, until they are settled.
+    told: Vec<Belief>,
 }
 
 /// The belief of one task under the default prior, in units.
@@ -94,25 +100,66 @@ impl Pool {
     pub fn add(&mut self, belief: &Belief) {
         self.units.resize(GRID, 0);
         self.units.iter_mut().zip(belief).for_each(|(unit, more)| *unit += u64::from(*more));
+        self.told.push(belief.clone());
+    }
+
+    /// The sum once every task has looked at the others: two shares of one task say little, but what twenty
+    /// such tasks have in common is certain.
+    ///
+    /// Source: N. Laird, "Nonparametric maximum likelihood estimation of a mixing distribution", JASA 73,
+    /// 1978; its iteration from the default prior, stopped early, so that few tasks do not agree too well.
+    fn settled(&self) -> Vec<u64> {
+        let (default, mut units) = (default_prior(), self.units.clone());
+        for _ in 0..SETTLING_ROUNDS {
+            let told = trust(&default, &units);
+            let mut sum = vec![0.0; units.len()];
+            for belief in &self.told {
+                let total = agreement(belief, &told);
+                sum.iter_mut()
+                    .zip(belief)
+                    .zip(&told)
+                    .for_each(|((sum, b), t)| *sum += f64::from(*b) * t / total);
+            }
+            units = sum.iter().map(|part| (part * BELIEF_UNITS).round() as u64).collect();
+        }
+        units
     }
 
     /// The pool in coarse steps of its own size: it changes seldom, and only then must other tasks be fitted
     /// again.
     pub fn coarse(&self) -> Self {
-        let total: u64 = self.units.iter().sum();
-        let step = (total / 32).next_power_of_two().max(64);
-        Self { units: self.units.iter().map(|unit| (unit + step / 2) / step * step).collect() }
+        let units = self.settled();
+        let step = (units.iter().sum::<u64>() / COARSE_STEPS).next_power_of_two();
+        let units = units.iter().map(|unit| (unit + step / 2) / step * step).collect();
+        Self { units, told: Vec::new() }
     }
 
     /// Default prior plus the beliefs of the tasks other than the one of `own`.
     fn prior(&self, own: Option<&Belief>) -> Vec<f64> {
-        let mut prior: Vec<f64> = default_prior().iter().map(|p| p * DEFAULT_TASKS).collect();
+        let default = default_prior();
+        let mut prior: Vec<f64> = default.iter().map(|p| p * DEFAULT_TASKS).collect();
+        let told = trust(&default, &self.units);
+        let own_total = own.map_or(1.0, |belief| agreement(belief, &told));
         for (place, unit) in self.units.iter().enumerate() {
-            let own = own.map_or(0, |belief| u64::from(belief[place]));
-            prior[place] += unit.saturating_sub(own) as f64 / BELIEF_UNITS;
+            let own = own.map_or(0.0, |belief| f64::from(belief[place]) * told[place] / own_total);
+            prior[place] += (*unit as f64 / BELIEF_UNITS - own).max(0.0);
         }
         prior
     }
+}
+
+/// How much more the pool believes in each grid point than the default prior does.
+fn trust(default: &[f64], units: &[u64]) -> Vec<f64> {
+    default
+        .iter()
+        .zip(units)
+        .map(|(prior, unit)| DEFAULT_TASKS + *unit as f64 / BELIEF_UNITS / prior)
+        .collect()
+}
+
+/// How well a belief agrees with that of a pool.
+fn agreement(belief: &Belief, told: &[f64]) -> f64 {
+    belief.iter().zip(told).map(|(b, t)| f64::from(*b) * t).sum::<f64>().max(f64::MIN_POSITIVE)
 }
 
 /// What the measurements of one task say about its shape.
@@ -320,7 +367,31 @@ impl Shape {
             square += c.belief * f * f;
         }
         let mean = mean.max(f64::MIN_POSITIVE);
-        (mean, ((square / (mean * mean)) - 1.0).max(0.0).sqrt())
+        let sigma = ((square / (mean * mean)) - 1.0).max(0.0).sqrt();
+        let one_share = self.components.len() > COMPONENTS_MAX;
+        (if one_share { self.midmean(share) } else { mean }, sigma)
+    }
+
+    /// The geometric mean of the middle half of the beliefs: after one share they are of several kinds of
+    /// tasks, and a mean of all lies between the kinds.
+    ///
+    /// Source: J. W. Tukey, Exploratory Data Analysis, 1977 (the midmean).
+    fn midmean(&self, share: f64) -> f64 {
+        let mut factors = [(0.0, 0.0); COMPONENTS_MAX * 2];
+        for (place, c) in factors.iter_mut().zip(&self.components) {
+            *place = (c.gain * slowdown(c.serial, c.cap, share), c.belief);
+        }
+        factors.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        let (mut below, mut sum, mut total) = (0.0_f64, 0.0, 0.0);
+        for (factor, belief) in factors {
+            let part = (below + belief).min(0.75) - below.max(0.25);
+            below += belief;
+            if part > 0.0 {
+                sum += part * factor.ln();
+                total += part;
+            }
+        }
+        (sum / total).exp()
     }
 }
 

@@ -51,8 +51,10 @@ pub fn spread(grid: &Grid) -> bool {
 /// ln value = ln_scale + exponent x ln(1 + size).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct PowerLaw {
-    ln_scale: f64,
-    exponent: f64,
+    /// Log value at size 0.
+    pub ln_scale: f64,
+    /// Power of 1 + size.
+    pub exponent: f64,
 }
 
 impl PowerLaw {
@@ -104,8 +106,10 @@ impl PowerFit {
 /// intercept + size x per_byte.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Line {
-    intercept: f64,
-    per_byte: f64,
+    /// Value at size 0, below 0 where it is proportional up to the smallest size observed.
+    pub intercept: f64,
+    /// Rise per byte.
+    pub per_byte: f64,
     /// Below this size (the smallest one observed) the value is proportional where the intercept is negative.
     size_min: f64,
     floor: f64,

@@ -5,7 +5,6 @@
 //! pool), so that it does not matter when it is made. A change of the task forgets its fits; those of configs
 //! that did not change stay.
 
-use std::cell::LazyCell;
 use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwapOption;
@@ -14,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{ByConfig, ConfigKey};
 use crate::curve::{Curve, OFFSET_BYTES, OFFSET_MS, Setup, recent_points, weigh};
+use crate::history::History;
 use crate::memo::Memo;
 use crate::ring::Sample;
 use crate::scaled::{SPREAD_TIME, Scaled};
@@ -26,8 +26,8 @@ use crate::size::Point;
 pub const EXACT_SAMPLES_MIN: u64 = 5;
 /// Most samples that a fit over several configs looks at, newest first.
 pub const POOLED_SAMPLES_MAX: usize = 512;
-/// Histories from this many samples on give the quantiles beyond the ring.
-const TAIL_SAMPLES_MIN: u64 = 512;
+/// Histories from this many samples on give the quantiles instead of the ring: four times as many.
+const HISTORY_SAMPLES_MIN: u64 = 512;
 /// Standard deviation of log residuals of output sizes expected before anything is seen.
 const SPREAD_OUTPUT: f64 = 0.02;
 
@@ -202,7 +202,7 @@ impl TaskModel {
         weigh(&mut points);
         let repeats = points.len() > 1 && points.iter().all(|p| p.value == points[0].value);
         let spread = if repeats { 0.0 } else { SPREAD_OUTPUT };
-        Curve::fit(&points, &Setup { spread, tail: None, samples: 0 })
+        Curve::fit(&points, &Setup { spread, history: None, samples: 0 })
     }
 
     fn fits(&self) -> &Fits {
@@ -239,12 +239,13 @@ impl Leant {
 
 fn own_curve(points: &[Point], series: &Series) -> Option<Curve> {
     let level = series.level();
-    let samples = level.samples;
-    if level.left_out == 0 && samples >= TAIL_SAMPLES_MIN {
-        // Decoded only where the curve has a use for it.
-        let hdr = LazyCell::new(|| series.histogram.decode());
-        let tail = |q: f64| hdr.value_at_quantile(q) as f64 / 1000.0 + OFFSET_MS;
-        return Curve::fit(points, &Setup { spread: SPREAD_TIME, tail: Some(&tail), samples });
-    }
-    Curve::fit(points, &Setup { spread: SPREAD_TIME, tail: None, samples })
+    let history = || {
+        let history = History::new(&series.histogram.decode(), OFFSET_MS);
+        let mut recent: Vec<f64> = points.iter().map(|point| point.value).collect();
+        (history.varies() && history.agrees_with(&mut recent)).then_some(history)
+    };
+    // Decoded only where the curve has a use for it.
+    let long = level.left_out == 0 && level.samples >= HISTORY_SAMPLES_MIN;
+    let history = long.then_some(&history as &dyn Fn() -> Option<History>);
+    Curve::fit(points, &Setup { spread: SPREAD_TIME, history, samples: level.samples })
 }

@@ -14,7 +14,10 @@ use crate::config::{ByConfig, ConfigKey};
 use crate::pooled::Pooled;
 use crate::ring::Sample;
 
-/// Most stores kept per workflow and direction; transfers with further stores are only counted.
+/// Most stores kept per workflow and direction.
+///
+/// A transfer with one more store displaces the store whose newest sample is the oldest; a transfer older
+/// than all of them is only counted.
 pub const STORES_MAX: usize = 16;
 
 /// Measured transfers of one workflow.
@@ -29,8 +32,16 @@ impl TransferModel {
     pub fn record(&mut self, record: &TransferRecord, at_us: i64) {
         let sample = Sample::new(at_us, record.bytes, record.time_ms, None);
         let store = record.store.as_ref().map_or(STORE_NAME_DEFAULT, TaskName::as_str);
-        if let Some(part) = place(self.part_mut(record.direction), store) {
-            part.record(ConfigKey::new(record.memory_mb, record.vcpu), sample);
+        let stores = self.part_mut(record.direction);
+        let key = ConfigKey::new(record.memory_mb, record.vcpu);
+        match stores.get_mut(store) {
+            Some(part) => part.record(key, sample),
+            None => {
+                let mut part = ByConfig::default();
+                part.record(key, sample);
+                stores.insert(store.to_owned(), part);
+                shrink(stores);
+            }
         }
     }
 
@@ -39,11 +50,11 @@ impl TransferModel {
         for (direction, stores) in
             [(Direction::Download, &other.downloads), (Direction::Upload, &other.uploads)]
         {
+            let own = self.part_mut(direction);
             for (store, configs) in stores {
-                if let Some(part) = place(self.part_mut(direction), store) {
-                    part.merge(configs);
-                }
+                own.entry(store.clone()).or_default().merge(configs);
             }
+            shrink(own);
         }
     }
 
@@ -60,14 +71,14 @@ impl TransferModel {
     }
 }
 
-fn place<'a>(stores: &'a mut BTreeMap<String, ByConfig>, store: &str) -> Option<&'a mut ByConfig> {
-    if !stores.contains_key(store) {
-        if stores.len() >= STORES_MAX {
-            return None;
-        }
-        stores.insert(store.to_owned(), ByConfig::default());
+/// Equally old stores go in the order of their names, so that the same samples leave the same stores.
+fn shrink(stores: &mut BTreeMap<String, ByConfig>) {
+    let newest_us = |part: &ByConfig| part.iter().map(|(_, series)| series.ring.newest_us()).max();
+    while stores.len() > STORES_MAX {
+        let oldest = stores.iter().min_by_key(|(_, part)| newest_us(part)).map(|(store, _)| store.clone());
+        let Some(oldest) = oldest else { return };
+        stores.remove(&oldest);
     }
-    stores.get_mut(store)
 }
 
 /// Fitted transfer times.
@@ -117,5 +128,46 @@ impl TransferPredictor {
             prediction.extrapolated = true;
         }
         Some(prediction)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moved(model: &mut TransferModel, store: usize, at_us: i64) {
+        let record = TransferRecord {
+            direction: Direction::Upload,
+            bytes: 1000,
+            time_ms: 5.0,
+            memory_mb: 1769,
+            vcpu: None,
+            store: Some(TaskName::new(format!("s{store:02}")).unwrap()),
+            at: None,
+        };
+        model.record(&record, at_us);
+    }
+
+    #[test]
+    fn one_store_too_many_displaces_the_one_unused_for_longest_in_any_order() {
+        let times: Vec<(usize, i64)> = (0..STORES_MAX + 4).map(|n| (n, (n as i64 * 7) % 20)).collect();
+        let (mut forth, mut back) = (TransferModel::default(), TransferModel::default());
+        times.iter().for_each(|(store, at_us)| moved(&mut forth, *store, *at_us));
+        times.iter().rev().for_each(|(store, at_us)| moved(&mut back, *store, *at_us));
+        assert_eq!(forth, back);
+        let kept: Vec<&String> = forth.uploads.keys().collect();
+        let mut expected: Vec<(i64, String)> =
+            times.iter().map(|(n, at)| (*at, format!("s{n:02}"))).collect();
+        expected.sort();
+        let mut expected: Vec<String> = expected.split_off(4).into_iter().map(|(_, store)| store).collect();
+        expected.sort();
+        assert_eq!(kept, expected.iter().collect::<Vec<_>>());
+
+        let (mut one, mut other) = (TransferModel::default(), TransferModel::default());
+        for (store, at_us) in &times {
+            moved(if store % 2 == 0 { &mut one } else { &mut other }, *store, *at_us);
+        }
+        one.merge(&other);
+        assert_eq!(one, forth);
     }
 }

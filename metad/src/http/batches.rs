@@ -198,7 +198,16 @@ fn as_it_came(text: &str) -> serde_json::Value {
     {
         return value;
     }
-    text.chars().take(QUARANTINED_BYTES_MAX).collect::<String>().into()
+    cut(text, QUARANTINED_BYTES_MAX).into()
+}
+
+/// The front of a text: whole characters in at most `bytes_max` bytes.
+pub fn cut(text: &str, bytes_max: usize) -> &str {
+    let mut end = bytes_max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 #[cfg(test)]
@@ -249,6 +258,14 @@ mod tests {
     fn a_line_that_is_no_json_is_kept_as_text() {
         let parsed = parse_lines(b"{oops\n", 9).unwrap();
         assert_eq!(parsed.rejected[0].1, serde_json::json!("{oops"));
+    }
+
+    #[test]
+    fn a_long_line_is_cut_to_whole_characters_within_the_limit() {
+        let line = format!("x{}", "\u{e4}".repeat(QUARANTINED_BYTES_MAX));
+        let kept = parse_lines(line.as_bytes(), 9).unwrap().rejected.remove(0).1;
+        let kept = kept.as_str().unwrap();
+        assert!(kept.len() == QUARANTINED_BYTES_MAX - 1 && line.starts_with(kept), "{}", kept.len());
     }
 
     #[test]

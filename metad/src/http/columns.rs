@@ -20,6 +20,7 @@
 //!
 //! The decoder never allocates for more records than the body has bytes for.
 
+use foresail_schemas::id::NAME_LEN_MAX;
 use foresail_schemas::metric::{
     Direction, Forecast, Record, StartState, StartupRecord, TaskRecord, TransferRecord,
 };
@@ -28,7 +29,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::batches::{Origin, Parsed, checked, too_many};
+use super::batches::{Origin, Parsed, checked, cut, too_many};
 use super::reply::Failure;
 
 /// Media type of the form.
@@ -356,12 +357,15 @@ impl Group<'_> {
         }
     }
 
-    /// The record as an object of its columns; a number that JSON cannot write is text.
+    /// The record as an object of its columns; a number that JSON cannot write is text. Thousands of records
+    /// may share one long name, so each keeps no more of it than a legal name has; the reason says how long
+    /// it was.
     fn as_it_came(&self, place: usize, names: &[String]) -> Value {
         let mut object = Map::new();
         object.insert("kind".to_owned(), self.kind.name().into());
         for (column, name) in ALL.iter().filter(|(column, _)| self.columns[*column as usize].is_some()) {
-            let named = |number: u32| names.get(number as usize).map(|name| Value::from(name.as_str()));
+            let named =
+                |number: u32| names.get(number as usize).map(|name| Value::from(cut(name, NAME_LEN_MAX)));
             let value = match column {
                 Column::Task | Column::Store => {
                     let number = self.small(*column, place).unwrap_or(u32::MAX);

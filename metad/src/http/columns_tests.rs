@@ -197,6 +197,24 @@ fn a_name_that_is_missing_or_illegal_costs_only_the_records_that_have_it() {
 }
 
 #[test]
+fn a_long_illegal_name_is_cut_in_every_record_that_has_it() {
+    let (records, name) = (1000, "\u{e9}".repeat(500_000));
+    let group = json!({"kind": "task", "records": records, "columns": ["task", "memory_mb", "exec_ms"]});
+    let values = [
+        [0u32; 1000].map(u32::to_le_bytes).concat(),
+        [1769u32; 1000].map(u32::to_le_bytes).concat(),
+        [5.0f64; 1000].map(f64::to_le_bytes).concat(),
+    ];
+    let parsed = parse(&body(&json!({"names": [name], "groups": [group]}), &values.concat()), MANY).unwrap();
+    assert_eq!((parsed.records.len(), parsed.rejected.len()), (0, records));
+    let kept: usize = parsed.rejected.iter().map(|(r, v)| r.detail.len() + v.to_string().len()).sum();
+    assert!(kept < records * 1000, "`{kept}` bytes are kept of {records} records");
+    let (rejected, record) = &parsed.rejected[0];
+    assert!(rejected.detail.contains("1000000") && rejected.detail.contains("255"), "{}", rejected.detail);
+    assert_eq!(record["task"], json!("\u{e9}".repeat(127)), "whole characters");
+}
+
+#[test]
 fn what_is_wrong_with_the_whole_is_said() {
     let group = |kind: &str, records: u64, columns: &[&str]| {
         body(&json!({"groups": [{"kind": kind, "records": records, "columns": columns}]}), &[0; 13])

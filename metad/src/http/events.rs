@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use foresail_schemas::run::RunStatus;
@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::reply::{Answer, Failure, json};
 use super::runs::find;
-use super::take::{App, PathOf, QueryOf, blocking};
+use super::take::{App, PathOf, QueryOf, accepts, blocking};
 use crate::board::{Board, Recent};
 use crate::store::StoreError;
 use crate::store::run_events::EventText;
@@ -90,7 +90,7 @@ pub async fn get(
     let after = wanted.after;
     let wait = Duration::from_millis(wanted.wait_ms.min(app.settings.wait_ms_max));
     let mut follower = Follower { app, board, kinds, after, page_max };
-    if accepts_stream(headers) {
+    if accepts(headers, "text/event-stream") {
         if let Some(last) = last_event_id(headers)? {
             follower.after = last;
         }
@@ -110,11 +110,6 @@ fn kinds(text: &str) -> Result<BTreeSet<String>, Failure> {
             Err(Failure::new(ErrorCode::InvalidParameter, detail))
         }
     }
-}
-
-fn accepts_stream(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    accept.contains("text/event-stream")
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Failure> {

@@ -65,8 +65,10 @@ enum Key {
     Other,
 }
 
+/// Read as the name of a field is: from a text alone, as the types read the tag of an object. A plain enum
+/// would take `{"task": null}` as well.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(field_identifier, rename_all = "snake_case")]
 enum Kind {
     Task,
     Transfer,
@@ -311,6 +313,10 @@ mod tests {
             ]).prop_map(Value::from),
             1 => Just(json!("unheard")),
             1 => Just(Value::Null),
+            2 => prop::sample::select(vec![
+                json!({"task": null}), json!({"startup": null}), json!({"output_size": null}),
+                json!({"startup_time": {}}), json!(["task"]), json!(0),
+            ]),
         ];
         let good = json!({
             "task": "count", "memory_mb": 1769, "vcpu": 1.5, "input_bytes": 7, "output_bytes": 8,
@@ -334,6 +340,9 @@ mod tests {
             json!("a\"b"),
             json!(true),
             json!({}),
+            json!({"cold": null}),
+            json!({"upload": null}),
+            json!(["cold"]),
         ];
         let changes =
             prop::collection::vec((prop::sample::select(names.clone()), prop::sample::select(odd)), 0..3);
@@ -394,6 +403,12 @@ mod tests {
     fn a_list_in_the_place_of_an_object_is_not_plain() {
         assert!(record(r#"["task","count",1769]"#, &Names::default()).is_none());
         assert!(record(r#"{"kind":"startup","kind":"task"}"#, &Names::default()).is_none());
+        let (kind, rest) = (r#"{"task":null}"#, r#""task":"count","memory_mb":1,"exec_ms":1"#);
+        for (kind, is_plain) in [(r#""task""#, true), (kind, false), ("[\"task\"]", false), ("0", false)] {
+            let text = format!(r#"{{"kind":{kind},{rest}}}"#);
+            assert_eq!(record(&text, &Names::default()).is_some(), is_plain, "{text}");
+            assert_eq!(serde_json::from_str::<Record>(&text).is_ok(), is_plain, "{text}");
+        }
     }
 
     #[test]

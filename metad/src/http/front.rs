@@ -128,6 +128,7 @@ impl Service<Request<Incoming>> for Front {
         match prediction_path(parts.uri.path()) {
             Some((workflow, rest)) if parts.method == Method::GET && body.is_end_stream() => {
                 if let Some(kind) = rest.strip_prefix('/')
+                    && !parts.headers.contains_key(header::CONTENT_ENCODING)
                     && let Some(response) = self.one(&parts, workflow, kind)
                 {
                     return Answering::Now(Some(response));

@@ -1,22 +1,31 @@
 //! Raw samples as a download: NDJSON or Parquet, sent as they are read.
 //!
-//! A chunk at a time, each from a state of the store of its own: a slow reader holds neither memory nor old
-//! pages of the store.
+//! Each read is from a state of the store of its own, so a slow reader holds no old pages of it. What is sent
+//! at once is at most [`PIECE_BYTES`], more is made only when it was taken, and a download has a place of its
+//! own until it ends: memory is bounded by the number of places.
+
+use std::collections::VecDeque;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use foresail_schemas::{ErrorCode, WorkflowName};
+use foresail_schemas::{ErrorCode, Problem, WorkflowName};
 use futures_util::stream;
 use serde::Deserialize;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::reply::{Answer, Failure, NDJSON, typed};
-use super::take::{App, PathOf, QueryOf, blocking};
-use super::workflows::{accepts, by_accept, find};
-use crate::export::{self, parquet};
+use super::take::{App, PathOf, QueryOf, accepts, blocking};
+use super::workflows::{by_accept, find};
+use crate::export::{Remaining, parquet};
 use crate::store::StoreReader;
 use crate::store::batches::StoredBatch;
+
+/// Bytes that are sent at once.
+const PIECE_BYTES: usize = 256 << 10;
+/// Records that lines are made of at a time, in whole batches: about a piece.
+const LINE_RECORDS: u64 = 1000;
 
 /// The parameter of the samples.
 #[derive(Debug, Deserialize)]
@@ -42,14 +51,18 @@ pub async fn get(
 ) -> Answer {
     let number = find(&app, &workflow)?.number;
     let records_max = app.settings.export_records_max;
-    let reading = Reading { store: app.store.clone(), workflow: number, after: 0, records_max };
+    let read = |records_max| Reading { store: app.store.clone(), workflow: number, after: 0, records_max };
     let accepted = if accepts(&headers, parquet::MEDIA_TYPE) { "parquet" } else { "ndjson" };
     match format.as_deref().unwrap_or(accepted) {
-        "ndjson" => Ok(by_accept(streamed(NDJSON, reading, lines))),
+        "ndjson" => {
+            let first = (read(records_max.min(LINE_RECORDS)), VecDeque::new());
+            Ok(by_accept(streamed(NDJSON, app.export_place()?, first, lines)))
+        }
         "parquet" => {
             let rows_max = usize::try_from(records_max).unwrap_or(usize::MAX);
             let export = parquet::Export::new(workflow.as_str(), rows_max).map_err(internal)?;
-            Ok(by_accept(streamed(parquet::MEDIA_TYPE, Some((reading, export)), rows)))
+            let first = Some((read(records_max), export));
+            Ok(by_accept(streamed(parquet::MEDIA_TYPE, app.export_place()?, first, rows)))
         }
         other => {
             let detail = format!("`format` is `{other}`, ndjson and parquet are offered");
@@ -64,28 +77,43 @@ type Piece<S> = Result<Option<(Bytes, S)>, Failure>;
 /// An answer whose pieces `next` makes on the blocking pool, each with the state from which the next follows.
 fn streamed<S: Send + 'static>(
     media_type: &'static str,
+    place: OwnedSemaphorePermit,
     first: S,
     next: impl Fn(S) -> Piece<S> + Copy + Send + 'static,
 ) -> Response {
-    let pieces = stream::try_unfold(first, move |state| async move {
-        let piece = blocking(move || next(state)).await;
-        piece.and_then(|piece| piece).map_err(|failure| failure.0)
+    let pieces = stream::try_unfold((Bytes::new(), first, place), move |(made, state, place)| async move {
+        let (mut made, mut state) = (made, state);
+        // A part of a file may be empty, an end is not.
+        while made.is_empty() {
+            let piece = blocking(move || next(state)).await;
+            match piece.and_then(|piece| piece).map_err(|failure| failure.0)? {
+                Some(piece) => (made, state) = piece,
+                None => return Ok::<_, Problem>(None),
+            }
+        }
+        let piece = made.split_to(made.len().min(PIECE_BYTES));
+        Ok(Some((piece, (made, state, place))))
     });
     typed(media_type, Body::from_stream(pieces))
 }
 
-/// The next lines.
-fn lines(mut reading: Reading) -> Piece<Reading> {
-    let batches = reading.batches()?;
-    if batches.is_empty() {
-        return Ok(None);
+/// The next lines, and the batches that were read and are not written yet.
+fn lines((mut reading, mut waiting): (Reading, Waiting)) -> Piece<(Reading, Waiting)> {
+    let mut lines = Vec::with_capacity(PIECE_BYTES);
+    while lines.len() < PIECE_BYTES {
+        if waiting.is_empty() {
+            waiting.extend(reading.batches()?.into_iter().map(Remaining::from));
+        }
+        let Some(batch) = waiting.front_mut() else { break };
+        batch.write(&mut lines, PIECE_BYTES).map_err(internal)?;
+        if batch.is_empty() {
+            waiting.pop_front();
+        }
     }
-    let mut lines = Vec::new();
-    for batch in batches {
-        export::lines(batch, &mut lines).map_err(internal)?;
-    }
-    Ok(Some((lines.into(), reading)))
+    Ok((!lines.is_empty()).then(|| (lines.into(), (reading, waiting))))
 }
+
+type Waiting = VecDeque<Remaining>;
 
 /// The next piece of a Parquet file; its end comes with the last records, and nothing after it.
 fn rows(state: Option<(Reading, parquet::Export)>) -> Piece<Option<(Reading, parquet::Export)>> {

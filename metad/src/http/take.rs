@@ -21,7 +21,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use super::reply::Failure;
 use crate::shared::{BUDGET_UNIT_BYTES, Shared, overloaded};
 
-/// Longest text that is parsed, and largest answer that is built, between two other requests (about 0.3 ms).
+/// Longest text that is parsed between two other requests (about 0.3 ms).
 pub const INLINE_BYTES_MAX: usize = 32 << 10;
 
 /// Bytes and time for which a body is read on after it was refused.
@@ -217,6 +217,17 @@ pub fn media_type(headers: &HeaderMap) -> Option<String> {
     Some(value.split(';').next()?.trim().to_ascii_lowercase())
 }
 
+/// Whether `Accept` names a media type, and not with the weight 0 that refuses it (RFC 9110, section 12.4.2).
+pub fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let values = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let is_named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(media_type));
+        let weight = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+        is_named && weight.is_none_or(|weight| weight.trim().parse() != Ok(0.0_f64))
+    })
+}
+
 /// A body of one JSON type. Without a `Content-Type` it is taken for JSON.
 pub struct JsonOf<T>(pub T, pub Content);
 
@@ -239,4 +250,26 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for JsonOf<T> {
 /// The failure of a text that is not the JSON it should be.
 pub fn invalid_json(error: &serde_json::Error) -> Failure {
     Failure(Problem::new(ErrorCode::InvalidBody, format!("the body: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_media_type_is_accepted_where_it_is_named_with_some_weight() {
+        for (accept, is_accepted) in [
+            ("application/json", true),
+            ("text/html, Application/JSON;q=0.1", true),
+            ("application/json; charset=utf-8; q=1", true),
+            ("application/json;q=0", false),
+            ("application/json; Q=0.000, */*", false),
+            ("application/json-seq", false),
+            ("*/*", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
+            assert_eq!(accepts(&headers, "application/json"), is_accepted, "{accept}");
+        }
+        assert!(!accepts(&HeaderMap::new(), "application/json"));
+    }
 }

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
+use foresail_model::{Download, Form};
 use foresail_schemas::listing::{QuarantineList, TaskEntry, TaskList, WorkflowEntry, WorkflowList};
 use foresail_schemas::score::{TaskScore, WorkflowScores};
 use foresail_schemas::{ErrorCode, TaskName, WorkflowName};
+use futures_util::{StreamExt, stream};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::reply::{Answer, Failure, json, not_modified, tagged, typed};
-use super::take::{App, PathOf, blocking};
+use super::reply::{Answer, Failure, JSON, json, not_modified, tagged, typed};
+use super::take::{App, PathOf, accepts, blocking};
 use crate::world::View;
 
 fn entry(view: &View) -> WorkflowEntry {
@@ -84,10 +88,17 @@ pub async fn task(
     headers: HeaderMap,
 ) -> Answer {
     let view = find(&app, &workflow)?;
-    let report = view.predictor.report(&task).ok_or_else(|| {
-        Failure::new(ErrorCode::TaskNotFound, format!("workflow `{workflow}` has no measured task `{task}`"))
-    })?;
-    Ok(not_modified(view.epoch(), &headers).unwrap_or_else(|| tagged(view.epoch(), json(&report))))
+    if !view.predictor.has_task(&task) {
+        let detail = format!("workflow `{workflow}` has no measured task `{task}`");
+        return Err(Failure::new(ErrorCode::TaskNotFound, detail));
+    }
+    let epoch = view.epoch();
+    if let Some(known) = not_modified(epoch, &headers) {
+        return Ok(known);
+    }
+    // It asks every curve of the task, most of which may not be fitted yet.
+    let response = blocking(move || json(&view.predictor.report(&task)));
+    Ok(tagged(epoch, response.await?))
 }
 
 /// How well plans predicted the tasks of a workflow.
@@ -127,19 +138,41 @@ pub async fn model(
     if let Some(known) = not_modified(&version, &headers) {
         return Ok(by_accept(known));
     }
-    let predictor = Arc::clone(&view.predictor);
-    let response = blocking(move || match wants_json {
-        true => Ok(json(&*predictor)),
-        false => postcard::to_allocvec(&*predictor).map(|bytes| typed("application/octet-stream", bytes)),
-    });
-    let response = response.await?.map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))?;
-    Ok(by_accept(tagged(version, response)))
+    let (form, media_type) =
+        if wants_json { (Form::Json, JSON) } else { (Form::Packed, "application/octet-stream") };
+    let place = app.export_place()?;
+    let (first, rest) = piece_of(Download::new(Arc::clone(&view.predictor), form)).await?;
+    // A model of one piece has a length; of a larger one no more is made than its reader takes.
+    let body = if rest.is_done() {
+        Body::from(first)
+    } else {
+        Body::from_stream(
+            stream::once(async { Ok(first) }).chain(stream::try_unfold((rest, place), remaining)),
+        )
+    };
+    Ok(by_accept(tagged(version, typed(media_type, body))))
 }
 
-/// Whether `Accept` names a media type.
-pub fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
-    accept.is_some_and(|accept| accept.contains(media_type))
+/// The next piece of a download, fitted and written on the blocking pool.
+async fn piece_of(mut download: Download) -> Result<(Bytes, Download), Failure> {
+    let (piece, download) = blocking(move || (download.next_piece(), download)).await?;
+    let piece = piece.map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))?;
+    Ok((piece.unwrap_or_default().into(), download))
+}
+
+/// A download and its place among the exports, which it keeps until it ends.
+type Placed = (Download, OwnedSemaphorePermit);
+
+/// The same once the answer has begun: what fails now can only break it off.
+async fn remaining((download, place): Placed) -> Result<Option<(Bytes, Placed)>, axum::BoxError> {
+    if download.is_done() {
+        return Ok(None);
+    }
+    let next = piece_of(download).await.map(|(piece, rest)| Some((piece, (rest, place))));
+    next.map_err(|failure| {
+        tracing::error!(detail = failure.0.detail, "a download of a model breaks off");
+        axum::BoxError::from(failure.0.detail)
+    })
 }
 
 /// The answer, marked as one whose form `Accept` decides.

@@ -135,6 +135,7 @@ async fn no_list_of_the_seeded_daemon_is_empty() {
         ("/v1/workflows/w/tasks", "/tasks"),
         ("/v1/workflows/w/tasks/count", "/tuning"),
         ("/v1/workflows/w/tasks/count", "/curves/0/points"),
+        ("/v1/workflows/w/tasks/count", "/curves/0/formula"),
         ("/v1/workflows/w/tasks/count", "/coverage/days"),
         ("/v1/workflows/w/scores", "/tasks"),
         ("/v1/workflows/w/scores", "/total/days"),

@@ -112,6 +112,38 @@ async fn a_place_is_refused_when_all_are_taken_and_given_when_one_is_free() {
     panic!("the place was never given back");
 }
 
+/// Stores enough for a download that no buffer between the daemon and a reader holds.
+async fn much(daemon: &Daemon) {
+    for batch in 0..8 {
+        let records: Vec<_> = (0..20_000).map(|n| task(f64::from(n))).collect();
+        daemon.batch(&format!("b-{batch}"), records.into()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_download_keeps_its_place_until_it_is_read_or_nobody_reads_it() {
+    let daemon = Daemon::with(|s| (s.exports_max, s.send_ms_max) = (1, 3000));
+    much(&daemon).await;
+    for path in ["/v1/workflows/w/samples?format=ndjson", "/v1/workflows/w/samples?format=parquet"] {
+        let text = daemon.get(path).send().await.unwrap().bytes().await.unwrap();
+        assert!(text.len() > 100_000, "all of it is sent: {}", text.len());
+    }
+    let unread = daemon.get("/v1/workflows/w/samples?format=ndjson").send().await.unwrap();
+    for path in ["/v1/workflows/w/samples?format=parquet", "/v1/workflows/w/model"] {
+        let answer = daemon.get(path).send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"] == "1"), (503, true));
+        assert_eq!(problem(answer).await.limit, Some(1));
+    }
+    for _ in 0..200 {
+        if daemon.get("/v1/workflows/w/model").send().await.unwrap().status() == 200 {
+            assert!(unread.bytes().await.is_err(), "it was broken off");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the place was never given back");
+}
+
 #[tokio::test]
 async fn a_request_that_never_ends_is_ended() {
     let daemon = Daemon::with(|s| (s.request_ms_max, s.wait_ms_max) = (100, 50));

@@ -155,6 +155,17 @@ async fn every_way_is_counted_under_its_route() {
 }
 
 #[tokio::test]
+async fn an_unknown_encoding_is_refused_in_every_way() {
+    let daemon = learnt(|_| {}).await;
+    for path in ONE {
+        let refused = fails(daemon.get(path).header(CONTENT_ENCODING, "br"), ErrorCode::UnsupportedMediaType);
+        assert!(refused.await.detail.contains("`br`"), "{path}");
+    }
+    let post = daemon.post(MANY, &questions()).header(CONTENT_ENCODING, "br");
+    fails(post, ErrorCode::UnsupportedMediaType).await;
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_said_in_the_same_words() {
     let daemon = learnt(|_| {}).await;
     for (plain, encoded) in [

@@ -7,6 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::config::MEMORY_MB_MAX;
+use crate::prediction::Basis;
 
 /// A field and its schema.
 type Field = (&'static str, Value);
@@ -106,7 +107,32 @@ fn size_curve() -> Value {
         ("p95_ms", amount("95th percentile in ms")),
     ];
     let points = list("Points to draw, by rising size", object("One point", point, vec![]));
-    object("The fitted curve of one config", vec![("config", key()), ("points", points)], vec![])
+    let bases = [Basis::Exact, Basis::MemoryNormalised];
+    let basis = json!({"enum": bases, "description": "Samples of this config, or those of all configs"});
+    let formula =
+        "Size models with their weights: the median is their product, each to the power of its weight";
+    let fields = vec![
+        ("config", key()),
+        ("basis", basis),
+        ("formula", list(formula, curve_part())),
+        ("points", points),
+    ];
+    object("The fitted curve of one config", fields, vec![])
+}
+
+fn curve_part() -> Value {
+    let kinds = ["constant", "line", "power_law", "ratio", "neighbours", "smooth"];
+    let kind =
+        json!({"type": "string", "enum": kinds, "description": "Which model; the others' fields are absent"});
+    let parameters = vec![
+        ("time_ms", amount("constant: the time in ms")),
+        ("intercept_ms", number("line: time at size 0 in ms")),
+        ("ms_per_byte", number("line: rise per byte in ms; ratio: time per byte in ms, one byte added")),
+        ("scale_ms", amount("power law: time at size 0 in ms")),
+        ("exponent", number("power law: power of the size in bytes, one byte added")),
+        ("sizes", count("neighbours, smooth: sizes observed, alike ones joined")),
+    ];
+    object("One size model", vec![("kind", kind), ("weight", amount("Weight, 0 to 1"))], parameters)
 }
 
 fn coverage() -> Value {

@@ -27,10 +27,11 @@ pub struct Load {
 }
 
 /// Has `clients` threads repeat what `open` gives each of them for as long as `turn`.
-pub fn drive<Step: FnMut()>(clients: u64, turn: Duration, open: impl Fn(u64) -> Step + Sync) -> Load {
+pub fn drive<Step: FnMut() + Send>(clients: u64, turn: Duration, open: impl Fn(u64) -> Step) -> Load {
     let ready = std::sync::Barrier::new(clients as usize);
-    let client = |number| {
-        let mut step = open(number);
+    // All are open before any waits for the others: one that fails would leave them waiting for ever.
+    let steps: Vec<Step> = (0..clients).map(open).collect();
+    let client = |mut step: Step| {
         ready.wait();
         let (began, mut times_us) = (Instant::now(), Vec::new());
         let mut before = began;
@@ -43,7 +44,7 @@ pub fn drive<Step: FnMut()>(clients: u64, turn: Duration, open: impl Fn(u64) -> 
         (times_us, (before - began).as_secs_f64())
     };
     let turns: Vec<(Vec<f64>, f64)> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..clients).map(|number| scope.spawn(move || client(number))).collect();
+        let threads: Vec<_> = steps.into_iter().map(|step| scope.spawn(move || client(step))).collect();
         threads.into_iter().map(|thread| thread.join().expect("a client does not panic")).collect()
     });
     let took_s = turns.iter().map(|(_, took_s)| *took_s).fold(0.0, f64::max);

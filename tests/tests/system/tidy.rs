@@ -55,6 +55,7 @@ const PURE: &[(&str, &str, &[&str])] = &[
             "rpds",
             "schemars",
             "serde",
+            "serde_json",
             "thiserror",
         ],
     ),

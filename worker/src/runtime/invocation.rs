@@ -19,7 +19,7 @@ use foresail_schemas::run::{
     Commit, CurrentPlan, Failure, FailureKind, Measured, Operation, OperationAnswer, OperationRequest,
     OperationResult, RunStatus, WorkerUsage,
 };
-use foresail_schemas::workflow::{Input, Workflow};
+use foresail_schemas::workflow::Workflow;
 use foresail_schemas::{ResourceConfig, TaskName};
 use jiff::Timestamp;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -396,7 +396,8 @@ impl Attempt {
         let began = Instant::now();
         let inputs = self.data.gather(&self.workflow, task, parents)?;
         let download_ms = ms_since(began);
-        let input_bytes = self.input_bytes(&inputs);
+        // All that it reads, values included: a planner asks for the time at the same size.
+        let input_bytes = inputs.iter().map(|input| input.len() as u64).sum();
         let call = Call {
             run: self.invocation.run.clone(),
             workflow: Arc::clone(&self.workflow),
@@ -425,13 +426,6 @@ impl Attempt {
         let (run, instance) = (self.invocation.run.clone(), self.instance.clone());
         let task_id = self.workflow.task(self.task).id.clone();
         Note { run, instance, task: self.task, task_id, attempt: self.attempt }
-    }
-
-    /// Objects only, as planners count them: values stand in the workflow and are not moved.
-    fn input_bytes(&self, inputs: &[bytes::Bytes]) -> u64 {
-        let specs = &self.workflow.task(self.task).inputs;
-        let objects = specs.iter().zip(inputs).filter(|(spec, _)| !matches!(spec, Input::Value { .. }));
-        objects.map(|(_, bytes)| bytes.len() as u64).sum()
     }
 }
 

@@ -91,7 +91,7 @@ fn every_task_transfer_and_start_is_measured_once() {
         .collect();
     sizes.sort();
     let expect =
-        [("burn", 0, 100_000), ("burn", 0, 100_000), ("count", 200_003, 7), ("join", 200_000, 200_003)];
+        [("burn", 0, 100_000), ("burn", 0, 100_000), ("count", 200_003, 7), ("join", 200_003, 200_003)];
     assert_eq!(sizes, expect.map(|(name, input, output)| (name.to_owned(), input, output)));
     let invocations: u64 =
         bench.store.summary(&RunId::new("r").unwrap()).usage.iter().map(|u| u.invocations).sum();

@@ -27,8 +27,10 @@ pub enum ImportOrder {
     A CSV file has a header with these columns, in any order: task and exec_ms, and where\n\
     known workflow, memory_mb, vcpu, input_bytes, output_bytes, at. Other columns are ignored.\n\
     A blank is `not known`. An NDJSON file has one record per line, as metad exports them.\n\n\
-    Importing the same file again changes nothing. Lines that cannot be taken are listed with\n\
-    their number and the reason; the others are stored, and the exit code is then 1.")]
+    Importing the same file again changes nothing, and of a file that grew only the new lines\n\
+    are stored: lines are known again by their text and place. A file with other lines than\n\
+    those that were imported is refused from there on. Lines that cannot be taken are listed\n\
+    with their number and the reason; the others are stored, and the exit code is then 1.")]
 pub struct ImportArgs {
     /// A CSV or NDJSON file; - reads stdin.
     #[arg(value_name = "FILE")]

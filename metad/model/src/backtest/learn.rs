@@ -1,4 +1,7 @@
 //! The model's part: it learns and answers exactly as in the daemon.
+//!
+//! Tasks taken for stores share a model as long as it keeps that many stores; the answers about one store do
+//! not depend on the others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,35 +12,56 @@ use foresail_schemas::prediction::Query;
 use jiff::Timestamp;
 
 use super::score::Board;
-use super::split::Split;
+use super::split::Trial;
 use super::{Case, QUANTILES, Quantity, Table};
 use crate::model::WorkflowModel;
 use crate::predictor::Predictor;
+use crate::transfer::STORES_MAX;
 
-/// Asks the model about every trial.
-pub fn judge_model(table: &Table, split: &Split, board: &mut Board) {
-    // Numbers instead of the names of the rows, which need not be names that the model takes.
-    let name = |place| TaskName::new(format!("t{place}")).expect("a letter and digits are a legal name");
-    let names: Vec<TaskName> = (0..table.tasks.len()).map(name).collect();
-    let mut base: Option<(Arc<Vec<usize>>, WorkflowModel)> = None;
-    for (turn, trial) in split.trials.iter().enumerate() {
-        let former = base.take().filter(|(rows, _)| Arc::ptr_eq(rows, &trial.base));
+/// The model over all trials.
+pub struct ModelJudge {
+    names: Vec<TaskName>,
+    /// What it knew before the last trial, with the rows that taught it.
+    base: Option<(Arc<Vec<usize>>, Models)>,
+}
+
+/// Models by group of tasks.
+type Models = BTreeMap<usize, WorkflowModel>;
+
+fn group(case: &Case, quantity: Quantity) -> usize {
+    if quantity == Quantity::TransferTime { case.task / STORES_MAX } else { 0 }
+}
+
+impl ModelJudge {
+    /// One that knows nothing.
+    pub fn new(table: &Table) -> Self {
+        // Numbers instead of the names of the rows, which need not be names that the model takes.
+        let name = |place| TaskName::new(format!("t{place}")).expect("a letter and digits are a legal name");
+        Self { names: (0..table.tasks.len()).map(name).collect(), base: None }
+    }
+
+    /// Asks about one trial, after `learned` and its base.
+    pub fn judge(&mut self, table: &Table, turn: usize, trial: &Trial, learned: &[usize], board: &mut Board) {
+        let names = &self.names;
+        let former = self.base.take().filter(|(rows, _)| Arc::ptr_eq(rows, &trial.base));
         let known = former.unwrap_or_else(|| {
-            let mut model = WorkflowModel::new();
-            learn(&mut model, table, &names, &trial.base);
+            let mut models = Models::new();
+            learn(&mut models, table, names, &trial.base);
             // Fitted here, so that each trial fits what it adds only.
-            model.snapshot();
-            (Arc::clone(&trial.base), model)
+            models.values_mut().for_each(|model| drop(model.snapshot()));
+            (Arc::clone(&trial.base), models)
         });
-        let mut model = known.1.clone();
-        base = Some(known);
-        learn(&mut model, table, &names, &trial.learn);
-        let predictor = model.snapshot();
+        let mut models = known.1.clone();
+        self.base = Some(known);
+        learn(&mut models, table, names, learned);
+        let predictors: BTreeMap<usize, _> =
+            models.iter_mut().map(|(n, model)| (*n, model.snapshot())).collect();
         let mut answers = BTreeMap::new();
         for place in &trial.ask {
             let case = &table.cases[*place];
+            let Some(predictor) = predictors.get(&group(case, table.quantity)) else { continue };
             let answer =
-                answers.entry(case.cell()).or_insert_with(|| ask(&predictor, table.quantity, &names, case));
+                answers.entry(case.cell()).or_insert_with(|| ask(predictor, table.quantity, names, case));
             if let Some(values) = answer {
                 board.add(&table.tasks[case.task], (turn, case.question()), values, case.value);
             }
@@ -45,10 +69,11 @@ pub fn judge_model(table: &Table, split: &Split, board: &mut Board) {
     }
 }
 
-fn learn(model: &mut WorkflowModel, table: &Table, names: &[TaskName], rows: &[usize]) {
+fn learn(models: &mut Models, table: &Table, names: &[TaskName], rows: &[usize]) {
     for place in rows {
         let case = &table.cases[*place];
         let at = Timestamp::from_second(i64::from(case.order)).unwrap_or(Timestamp::UNIX_EPOCH);
+        let model = models.entry(group(case, table.quantity)).or_default();
         model.update(&record(case, table.quantity, names), at);
     }
 }

@@ -1,8 +1,10 @@
 //! The back-test: how well measurements are predicted that the model has not seen, beside simple rules.
 //!
 //! Pure: rows in, scores out, the same for the same seed. The model is asked through the daemon's own path
-//! (`WorkflowModel::update`, `snapshot`, `Predictor::predict`), and every method gets the same rows to learn
-//! from. Run time is bounded: what was left out to keep it so is said in [`Report::thinned`].
+//! (`WorkflowModel::update`, `snapshot`, `Predictor::predict`), and every method gets the same rows of a task
+//! to learn from. Under the memory protocols the model also learns the other tasks of the file, as in the
+//! daemon, where a task's neighbours are known; the rules learn the task's own rows only, having no use for
+//! others. What is learned and asked per fit is bounded: what was left out is said in [`Report::thinned`].
 //!
 //! Units: times in ms, sizes in bytes, errors in percent, coverage as a ratio.
 
@@ -75,7 +77,7 @@ pub enum Protocol {
     /// `memory`: one config of a task is left out completely and predicted from its other configs.
     Memory,
     /// `memory-one`: a task is learned on one config only; configs at most a factor of two away are
-    /// predicted. Other tasks of the workflow are known in both.
+    /// predicted. In both, the model also knows the other tasks of the workflow; the rules do not.
     MemoryOne,
     /// `joint:N`: N rows of every task are learned; combinations of config and size not among them are
     /// predicted.
@@ -226,10 +228,14 @@ pub fn run(rows: &[Row], settings: &Settings) -> Result<Report, BacktestError> {
         return Err(BacktestError::Nothing { protocol: settings.protocol.to_string(), reason, hint });
     }
     let mut boards: Vec<score::Board> = settings.methods.iter().map(|_| score::Board::new()).collect();
-    for (method, board) in settings.methods.iter().zip(&mut boards) {
-        match method {
-            Method::Model => learn::judge_model(&table, &split, board),
-            rule => rules::judge_rule(&table, &split, *rule, board),
+    let mut model = learn::ModelJudge::new(&table);
+    for (turn, trial) in split.trials.iter().enumerate() {
+        let learned = trial.learned(&table);
+        for (method, board) in settings.methods.iter().zip(&mut boards) {
+            match method {
+                Method::Model => model.judge(&table, turn, trial, &learned, board),
+                rule => rules::judge_rule(&table, turn, trial, &learned, *rule, board),
+            }
         }
     }
     Ok(Report {

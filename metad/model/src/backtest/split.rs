@@ -1,6 +1,7 @@
 //! What each protocol lets the methods learn and asks them about.
 //!
-//! A trial's rows stand in measured order; no row is both learned and asked about in one trial.
+//! A trial's rows stand in measured order; no row is both learned and asked about in one trial. A trial
+//! learns and asks no more than the maxima below, and trials over a growing history share its rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,6 +22,13 @@ const RUNS_ASKED_MAX: usize = 200;
 const DRAWINGS: usize = 10;
 /// Samples learned where the data tell training runs from test runs.
 const TRAINING_ROWS_MAX: usize = 6;
+/// Rows of one task that a trial learns, and rows where it learns all tasks of a workflow.
+const LEARNED_ROWS_MAX: usize = 4096;
+const LEARNED_ROWS_OF_ALL_MAX: usize = 16_384;
+/// Rows that a trial is asked about.
+const ASKED_ROWS_MAX: usize = 4096;
+/// Fits of the coverage protocol, over all tasks, beyond which more rows are predicted from one fit.
+const COVERAGE_FITS_MAX: usize = 16_384;
 /// Largest number of rows predicted from one fit of the coverage protocol, and fits per task beyond which it
 /// grows.
 const REFIT_ROWS_MAX: usize = 16;
@@ -30,18 +38,97 @@ const JUMP_MAX: f64 = 2.02;
 
 /// One fit and the questions put to it.
 pub struct Trial {
-    /// Rows of other tasks that are known; shared by consecutive trials.
+    /// Rows of other tasks that the model knows; shared by consecutive trials.
     pub base: Arc<Vec<usize>>,
     /// Rows learned on top of them.
-    pub learn: Vec<usize>,
+    learn: Learn,
     /// Rows asked about.
     pub ask: Vec<usize>,
+}
+
+enum Learn {
+    /// These.
+    Rows(Vec<usize>),
+    /// The newest `most` of the first `count` rows of a history.
+    Newest { history: Arc<Vec<usize>>, count: usize, most: usize },
+}
+
+impl Trial {
+    /// The rows learned on top of the base.
+    pub fn learned(&self, table: &Table) -> Vec<usize> {
+        match &self.learn {
+            Learn::Rows(rows) => rows.clone(),
+            Learn::Newest { history, count, most } => {
+                let rows = &history[..*count];
+                level(table, rows, *most, |series, kept| series[series.len() - kept..].to_vec())
+            }
+        }
+    }
+}
+
+/// At most `most` of `rows`: every config of every task keeps all its rows or as many as the others, as
+/// `choose` picks them.
+fn level(
+    table: &Table,
+    rows: &[usize],
+    most: usize,
+    choose: fn(&[usize], usize) -> Vec<usize>,
+) -> Vec<usize> {
+    if rows.len() <= most {
+        return rows.to_vec();
+    }
+    let mut series: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    for place in rows {
+        let case = &table.cases[*place];
+        series.entry((case.task, case.config())).or_default().push(*place);
+    }
+    let mut series: Vec<Vec<usize>> = series.into_values().collect();
+    series.sort_by_key(Vec::len);
+    let (mut left, mut kept, count) = (most, Vec::with_capacity(most), series.len());
+    for (place, one) in series.iter().enumerate() {
+        let part = one.len().min(left / (count - place));
+        kept.extend(choose(one, part));
+        left -= part;
+    }
+    let order: BTreeSet<usize> = kept.into_iter().collect();
+    rows.iter().copied().filter(|row| order.contains(row)).collect()
 }
 
 /// All trials of a protocol.
 pub struct Split {
     pub trials: Vec<Trial>,
     pub thinned: Vec<String>,
+}
+
+impl Split {
+    /// One more trial over rows that stand in no order of time.
+    fn push(&mut self, table: &Table, base: &Arc<Vec<usize>>, learn: &[usize], ask: &[usize], most: usize) {
+        if learn.len() > most {
+            self.thinned
+                .push(format!("a fit learns at most {most} rows, spread over the configs of each task"));
+        }
+        let learn = Learn::Rows(level(table, learn, most, thin));
+        let ask = self.asked(ask);
+        self.trials.push(Trial { base: Arc::clone(base), learn, ask });
+    }
+
+    /// One more trial over the first `count` rows of a history.
+    fn push_history(&mut self, history: &Arc<Vec<usize>>, count: usize, ask: &[usize], most: usize) {
+        if count > most {
+            self.thinned
+                .push(format!("a fit learns the newest {most} rows, spread over the configs of each task"));
+        }
+        let learn = Learn::Newest { history: Arc::clone(history), count, most };
+        let ask = self.asked(ask);
+        self.trials.push(Trial { base: Arc::default(), learn, ask });
+    }
+
+    fn asked(&mut self, ask: &[usize]) -> Vec<usize> {
+        if ask.len() > ASKED_ROWS_MAX {
+            self.thinned.push(format!("a fit is asked about {ASKED_ROWS_MAX} rows, evenly spaced"));
+        }
+        thin(ask, ASKED_ROWS_MAX)
+    }
 }
 
 /// The trials.
@@ -128,8 +215,8 @@ fn memory(table: &Table, split: &mut Split, known: Known) {
                 Known::One => rows.iter().partition(|row| of_turn(row)),
             };
             let near = |row: &usize| known == Known::AllOthers || near(turn, table.cases[*row].config());
-            let ask = ask.into_iter().filter(near).collect();
-            split.trials.push(Trial { base: Arc::clone(&base), learn, ask });
+            let ask: Vec<usize> = ask.into_iter().filter(near).collect();
+            split.push(table, &base, &learn, &ask, LEARNED_ROWS_MAX);
         }
     }
 }
@@ -164,9 +251,7 @@ fn joint(table: &Table, split: &mut Split, count: usize, seed: u64) {
     let mut rng = Pcg64::seed_from_u64(seed);
     let base = Arc::new(Vec::new());
     for _ in 0..DRAWINGS {
-        let mut drawn: Vec<Trial> = (0..workflows)
-            .map(|_| Trial { base: Arc::clone(&base), learn: Vec::new(), ask: Vec::new() })
-            .collect();
+        let mut drawn: Vec<(Vec<usize>, Vec<usize>)> = vec![(Vec::new(), Vec::new()); workflows];
         for rows in &tasks {
             let Some(workflow) = rows.first().map(|row| table.cases[*row].workflow) else { continue };
             let mut order = rows.clone();
@@ -175,12 +260,14 @@ fn joint(table: &Table, split: &mut Split, count: usize, seed: u64) {
                 order.swap(place, rng.random_range(place..rows.len()));
             }
             let cells: BTreeSet<_> = order[..learned].iter().map(|row| table.cases[*row].cell()).collect();
-            drawn[workflow].learn.extend(&order[..learned]);
+            drawn[workflow].0.extend(&order[..learned]);
             let new = |row: &&usize| !cells.contains(&table.cases[**row].cell());
-            drawn[workflow].ask.extend(rows.iter().filter(new));
+            drawn[workflow].1.extend(rows.iter().filter(new));
         }
-        drawn.iter_mut().for_each(|trial| trial.learn.sort_unstable());
-        split.trials.extend(drawn);
+        for (mut learn, ask) in drawn {
+            learn.sort_unstable();
+            split.push(table, &base, &learn, &ask, LEARNED_ROWS_OF_ALL_MAX);
+        }
     }
 }
 
@@ -192,7 +279,7 @@ fn extrapolate(table: &Table, split: &mut Split) {
         };
         let tests: Vec<usize> = rows.iter().copied().filter(|row| named(row, "test")).collect();
         let mut training: Vec<usize> = rows.iter().copied().filter(|row| named(row, "train")).collect();
-        let (mut learn, ask) = if tests.is_empty() || training.is_empty() {
+        let (mut learn, ask): (Vec<usize>, Vec<usize>) = if tests.is_empty() || training.is_empty() {
             let largest = rows.iter().map(|row| table.cases[*row].input_bytes).max().unwrap_or(0);
             rows.iter().partition(|row| table.cases[**row].input_bytes < largest)
         } else {
@@ -203,17 +290,18 @@ fn extrapolate(table: &Table, split: &mut Split) {
             continue;
         }
         learn.sort_unstable();
-        split.trials.push(Trial { base: Arc::clone(&base), learn, ask });
+        split.push(table, &base, &learn, &ask, LEARNED_ROWS_MAX);
     }
 }
 
 fn next_run(table: &Table, split: &mut Split) {
-    let base = Arc::new(Vec::new());
     let mut workflows: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (place, case) in table.cases.iter().enumerate().filter(|(_, case)| case.run.is_some()) {
         workflows.entry(case.workflow).or_default().push(place);
     }
-    for rows in workflows.values() {
+    for mut rows in workflows.into_values() {
+        rows.sort_by_key(|row| (table.cases[*row].run, *row));
+        let rows = Arc::new(rows);
         // Runs are numbered in the order of their first rows.
         let runs: BTreeSet<usize> = rows.iter().filter_map(|row| table.cases[*row].run).collect();
         let later: Vec<usize> = runs.iter().copied().skip(1).collect();
@@ -222,32 +310,31 @@ fn next_run(table: &Table, split: &mut Split) {
             split.thinned.push(format!("{RUNS_ASKED_MAX} runs of a workflow, evenly spaced, are predicted"));
         }
         for run in asked {
-            let of = |keep: fn(usize, usize) -> bool| -> Vec<usize> {
-                let kept = |row: &&usize| table.cases[**row].run.is_some_and(|r| keep(r, run));
-                rows.iter().filter(kept).copied().collect()
-            };
-            let mut learn = of(|r, run| r < run);
-            learn.sort_by_key(|row| (table.cases[*row].run, *row));
-            let known: BTreeSet<usize> = learn.iter().map(|row| table.cases[*row].task).collect();
-            let mut ask = of(|r, run| r == run);
-            ask.retain(|row| known.contains(&table.cases[*row].task));
-            split.trials.push(Trial { base: Arc::clone(&base), learn, ask });
+            let from = rows.partition_point(|row| table.cases[*row].run < Some(run));
+            let to = rows.partition_point(|row| table.cases[*row].run <= Some(run));
+            let known: BTreeSet<usize> = rows[..from].iter().map(|row| table.cases[*row].task).collect();
+            let is_known = |row: &usize| known.contains(&table.cases[*row].task);
+            let ask: Vec<usize> = rows[from..to].iter().copied().filter(is_known).collect();
+            split.push_history(&rows, from, &ask, LEARNED_ROWS_OF_ALL_MAX);
         }
     }
 }
 
 fn coverage(table: &Table, split: &mut Split, count: usize) {
-    let base = Arc::new(Vec::new());
+    let least = table.cases.len().div_ceil(COVERAGE_FITS_MAX);
     for rows in by_task(table) {
+        let rows = Arc::new(rows);
         let mut seen: BTreeMap<(u32, u64), usize> = BTreeMap::new();
-        let most = REFIT_ROWS_MAX.max(rows.len().div_ceil(REFITS_MAX));
+        let most = REFIT_ROWS_MAX.max(rows.len().div_ceil(REFITS_MAX)).max(least);
         split.thinned.push(format!("up to {most} rows in a row are predicted from one fit"));
         let mut from = 0;
         while from < rows.len() {
-            let to = (from + (from / 10).clamp(1, most)).min(rows.len());
+            let to = (from + (from / 10).clamp(least, most)).min(rows.len());
             let enough = |row: &&usize| seen.get(&table.cases[**row].config()).is_some_and(|n| *n >= count);
-            let ask = rows[from..to].iter().filter(enough).copied().collect();
-            split.trials.push(Trial { base: Arc::clone(&base), learn: rows[..from].to_vec(), ask });
+            let ask: Vec<usize> = rows[from..to].iter().filter(enough).copied().collect();
+            if !ask.is_empty() {
+                split.push_history(&rows, from, &ask, LEARNED_ROWS_MAX);
+            }
             rows[from..to].iter().for_each(|row| *seen.entry(table.cases[*row].config()).or_default() += 1);
             from = to;
         }

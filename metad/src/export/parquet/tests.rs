@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 
+use super::super::Remaining;
 use super::*;
 
 const GROUP: usize = 4;
@@ -142,7 +143,7 @@ fn a_workflow_without_samples_is_a_file_without_rows() {
 #[test]
 fn lines_and_rows_hold_the_same_records_in_the_same_order() {
     let mut lines = Vec::new();
-    (0..3).for_each(|n| super::super::lines(batch(n), &mut lines).unwrap());
+    (0..3).for_each(|n| Remaining::from(batch(n)).write(&mut lines, usize::MAX).unwrap());
     let lines: Vec<Record> =
         String::from_utf8(lines).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let times = |row: &Vec<(String, Field)>| row.iter().find(|(name, _)| name == "at").unwrap().1.clone();
