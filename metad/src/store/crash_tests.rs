@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use redb::{Key, Value};
 use tempfile::TempDir;
 
+use super::ahead::GROUPS_MAX;
 use super::change::Change;
 use super::journal::{BYTES_MAX, ENTRY_BYTES_MAX, Medium};
 use super::models::{Former, Piece, Saved};
@@ -142,21 +143,23 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
     fn a_crash_at_any_time_leaves_every_group_once_and_as_if_there_were_no_journal(
-        steps in proptest::collection::vec(any_step(), 1..14),
+        steps in proptest::collection::vec((any_step(), any::<bool>()), 1..14),
     ) {
         let directory = tempfile::tempdir().unwrap();
         let (mut writer, mut reader) = open(directory.path()).unwrap();
         let (bare, bare_reader) = testing::in_memory();
-        for step in &steps {
+        for (step, read) in &steps {
             if matches!(step, Step::Restart) {
                 drop((writer, reader));
                 (writer, reader) = open(directory.path()).unwrap();
             }
             take(&writer, step);
             take(&bare, step);
-            prop_assert!(content(&reader) == content(&bare_reader));
+            // Groups that nobody reads between share a transaction of the database.
+            prop_assert!(!read || content(&reader) == content(&bare_reader));
         }
         prop_assert!(content_after_crash(directory.path()) == content(&bare_reader));
+        prop_assert!(content(&reader) == content(&bare_reader));
         // A crash right after a crash, and orderly stops before and after.
         let copied = copy(directory.path());
         drop(open(copied.path()).unwrap());
@@ -251,7 +254,7 @@ fn faulty(directory: &Path) -> (StoreWriter, StoreReader, Arc<Faults>) {
     let file = File::options().write(true).open(directory.join(journal::FILE_NAME)).unwrap();
     let faults = Arc::new(Faults::default());
     let medium = Faulty { file, faults: Arc::clone(&faults) };
-    writer.journal.as_ref().unwrap().lock().unwrap().set_medium(Box::new(medium));
+    writer.log.as_ref().unwrap().journal().set_medium(Box::new(medium));
     (writer, reader, faults)
 }
 
@@ -280,6 +283,53 @@ fn after_a_failed_write_or_sync_the_group_is_refused_and_the_journal_waits_for_t
         assert_eq!(content_after_crash(directory.path()), content(&reader));
         assert_eq!(content(&reader).len(), before.len() + 2);
     }
+}
+
+#[test]
+fn a_failed_group_takes_nothing_along_that_was_stored_before_it_and_not_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, reader, faults) = faulty(directory.path());
+    put_batch(&writer, 1, b"one").unwrap();
+    put_batch(&writer, 2, b"two").unwrap();
+    faults.writes.store(true, Ordering::SeqCst);
+    put_batch(&writer, 3, b"three").unwrap_err();
+    let found = content(&reader);
+    assert_eq!(found.iter().filter(|row| row.starts_with("batches")).count(), 2, "{found:?}");
+}
+
+#[test]
+fn a_reader_waits_for_the_group_under_way_and_sees_what_was_stored_before_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, reader) = open(directory.path()).unwrap();
+    put_batch(&writer, 1, b"one").unwrap();
+    let group = writer.begin().unwrap();
+    group.make(Change::PutBatch { workflow: 0, sequence: 2, batch: b"two" }).unwrap();
+    let (asks, asked) = std::sync::mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        asks.send(()).unwrap();
+        content(&reader)
+    });
+    asked.recv().unwrap();
+    // Whether it asks before or after this, it sees the first and may see the second.
+    group.commit().unwrap();
+    writer.show().unwrap();
+    let found = waiting.join().unwrap();
+    assert!(found.iter().any(|row| row.contains("(0, 1)")), "{found:?}");
+}
+
+#[test]
+fn no_more_groups_than_the_limit_are_stored_and_not_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, reader) = open(directory.path()).unwrap();
+    let shown = || {
+        let view = ReadView(reader.database.begin_read().unwrap());
+        rows::<(u32, u64), &[u8]>(&view, "batches").len()
+    };
+    for sequence in 1..=GROUPS_MAX as u64 {
+        assert_eq!(shown(), 0);
+        put_batch(&writer, sequence, b"x").unwrap();
+    }
+    assert_eq!(shown(), GROUPS_MAX);
 }
 
 #[test]
@@ -321,7 +371,7 @@ fn a_change_that_cannot_be_read_keeps_the_store_closed_instead_of_being_left_out
     let directory = tempfile::tempdir().unwrap();
     let (writer, _reader) = open(directory.path()).unwrap();
     {
-        let mut journal = writer.journal.as_ref().unwrap().lock().unwrap();
+        let mut journal = writer.log.as_ref().unwrap().journal();
         let mut entry = vec![0; journal::HEAD];
         entry.push(KINDS);
         journal.append(&mut entry).unwrap();

@@ -1,26 +1,28 @@
-//! Groups of changes and how they become durable.
+//! Groups of changes and how they become durable and seen.
 //!
 //! A change is applied to redb's open transaction and written to the group's redo entry. The commit appends
-//! the entry to the journal (one write, one fdatasync) and only then commits redb, without a sync: a reader
-//! never sees what a crash could take back. redb stores with each group its sequence, so that a start knows
-//! which entries are missing. From time to time a group is committed by redb with a sync, which makes
-//! everything before it durable too, and the journal begins at the front again: when the journal is full, when
-//! the group is large, when the writer asks for it ([`StoreWriter::settle`]), and after the journal failed.
+//! the entry to the journal (one write, one fdatasync): from here on the group survives a crash and may be
+//! answered. redb's transaction stays open for the groups that follow ([`super::ahead`]), and is committed, without a
+//! sync, when a reader asks, when nothing waits, or after [`super::ahead::GROUPS_MAX`] groups: a reader never sees
+//! what a crash could take back, and always sees what was answered before it asked. redb stores with each
+//! commit the sequence of its last group, so that a start knows which entries are missing. From time to time
+//! redb commits with a sync, which makes everything before it durable too, and the journal begins at the front
+//! again: when the journal is full, when the group is large, when the writer asks for it
+//! ([`StoreWriter::settle`]), and after the journal failed.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
-use redb::{Database, Durability, ReadableTable};
+use redb::{Database, Durability, ReadableTable, WriteTransaction};
 
+use super::ahead::{Log, SEQUENCE};
 use super::change::{Change, apply_all};
 use super::journal::{self, ENTRY_BYTES_MAX, HEAD, Journal};
 use super::{META, Result};
 
-/// Key in `meta`: sequence of the last group that the database has.
-const SEQUENCE: &str = "journal_sequence";
 /// Key in `meta`: what entries of the journal are salted with.
 const SALT: &str = "journal_salt";
 
@@ -29,15 +31,16 @@ const SALT: &str = "journal_salt";
 pub struct StoreWriter {
     pub(super) database: Arc<Database>,
     /// Nothing for a store in memory, whose groups redb commits alone.
-    pub(super) journal: Option<Arc<Mutex<Journal>>>,
+    pub(super) log: Option<Arc<Log>>,
 }
 
 /// One group of changes: all of them are stored by [`WriteGroup::commit`], or none.
 pub struct WriteGroup {
-    pub(super) transaction: redb::WriteTransaction,
+    /// There until the group is over.
+    transaction: Option<WriteTransaction>,
     /// The entry as far as it goes; nothing when redb stores the group itself.
     redo: RefCell<Option<Vec<u8>>>,
-    journal: Option<Arc<Mutex<Journal>>>,
+    log: Option<Arc<Log>>,
 }
 
 /// Brings the database to what the journal at `path` has beyond it, durably, and opens the journal.
@@ -72,15 +75,18 @@ impl StoreWriter {
     /// # Errors
     /// [`super::StoreError::Database`].
     pub fn begin(&self) -> Result<WriteGroup> {
-        let transaction = self.database.begin_write()?;
-        let redo = RefCell::new(self.journal.is_some().then(|| vec![0; HEAD]));
-        Ok(WriteGroup { transaction, redo, journal: self.journal.clone() })
+        let transaction = match self.log.as_ref().and_then(|log| log.take()) {
+            Some(ahead) => ahead,
+            None => self.database.begin_write()?,
+        };
+        let redo = RefCell::new(self.log.is_some().then(|| vec![0; HEAD]));
+        Ok(WriteGroup { transaction: Some(transaction), redo, log: self.log.clone() })
     }
 
     /// Since when there are changes that only the journal has durably.
     #[must_use]
     pub fn unsettled_since(&self) -> Option<Instant> {
-        self.journal.as_ref().and_then(|j| j.lock().unwrap_or_else(PoisonError::into_inner).since())
+        self.log.as_ref().and_then(|log| log.journal().since())
     }
 
     /// Makes redb store durably what only the journal has; the journal is empty then.
@@ -95,15 +101,28 @@ impl StoreWriter {
         group.bypass();
         group.commit()
     }
+
+    /// Lets readers see what is stored, before anybody asks.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Database`]; nothing is lost, the journal has it.
+    pub fn show(&self) -> Result<()> {
+        self.log.as_ref().map_or(Ok(()), |log| log.show())
+    }
 }
 
 impl WriteGroup {
+    /// The transaction that the group is part of.
+    pub(super) fn transaction(&self) -> &WriteTransaction {
+        self.transaction.as_ref().expect("it is there until the group is over")
+    }
+
     /// Makes a change, as part of this group.
     ///
     /// # Errors
     /// [`super::StoreError::Database`].
     pub(super) fn make(&self, change: Change) -> Result<()> {
-        change.apply(&self.transaction)?;
+        change.apply(self.transaction())?;
         let mut redo = self.redo.borrow_mut();
         *redo = redo.take().map(|entry| change.write(entry)).filter(|entry| entry.len() <= ENTRY_BYTES_MAX);
         Ok(())
@@ -114,33 +133,44 @@ impl WriteGroup {
         self.redo.replace(None);
     }
 
-    /// Stores the group: when this returns, it survives a crash (one sync), and readers see it.
+    fn only_read(&self) -> bool {
+        self.redo.borrow().as_ref().is_some_and(|entry| entry.len() == HEAD)
+    }
+
+    /// Stores the group: when this returns, it survives a crash (one sync), and who asks from now on sees it.
     ///
     /// # Errors
     /// [`super::StoreError`]; the group may then be there after a restart, or not, but never in part.
-    pub fn commit(self) -> Result<()> {
-        let Self { mut transaction, redo, journal } = self;
-        let Some(journal) = journal else { return Ok(transaction.commit()?) };
-        let redo = redo.into_inner();
-        if redo.as_ref().is_some_and(|entry| entry.len() == HEAD) {
-            // Only read: what it saw is durable already.
-            return Ok(transaction.abort()?);
+    pub fn commit(mut self) -> Result<()> {
+        let Some(log) = self.log.clone() else {
+            return self.transaction.take().map_or(Ok(()), |transaction| Ok(transaction.commit()?));
+        };
+        if self.only_read() {
+            return Ok(());
         }
-        let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
-        transaction.open_table(META)?.insert(SEQUENCE, journal.next())?;
-        match redo.filter(|entry| journal.takes(entry.len())) {
-            Some(mut entry) => {
-                transaction.set_durability(Durability::None)?;
-                journal.append(&mut entry)?;
-                transaction.commit()?;
-                journal.appended(entry.len());
-            }
-            None => {
-                transaction.set_durability(Durability::Immediate)?;
-                transaction.commit()?;
-                journal.restarted();
-            }
+        let mut journal = log.journal();
+        let redo = self.redo.take().filter(|entry| journal.takes(entry.len()));
+        let Some(mut entry) = redo else {
+            let transaction = self.transaction.take().expect("it is there until the group is over");
+            log.commit(transaction, Durability::Immediate, journal.next())?;
+            journal.restarted();
+            return Ok(());
+        };
+        journal.append(&mut entry)?;
+        let sequence = journal.next();
+        journal.appended(entry.len());
+        let transaction = self.transaction.take().expect("it is there until the group is over");
+        log.stored(transaction, sequence, entry)
+    }
+}
+
+impl Drop for WriteGroup {
+    /// What the group changed is taken back; what was stored before it in the same transaction is not.
+    fn drop(&mut self) {
+        let (Some(log), Some(transaction)) = (&self.log, self.transaction.take()) else { return };
+        if self.only_read() {
+            return log.put_back(transaction);
         }
-        Ok(())
+        log.take_back(transaction);
     }
 }

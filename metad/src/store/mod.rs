@@ -9,7 +9,7 @@
 //! | file | table | key | value |
 //! |---|---|---|---|
 //! | `mod.rs` | `meta` | text | `schema` -> version of the whole layout, [`SCHEMA_VERSION`] |
-//! | [`group`] | `meta` | text | `journal_sequence`, `journal_salt`: what the journal has beyond this |
+//! | [`group`], [`ahead`] | `meta` | text | `journal_sequence`, `journal_salt`: what the journal has beyond this |
 //! | [`workflows`] | `workflows` | number of the workflow | name and counters, postcard |
 //! | [`batches`] | `batches` | (workflow, sequence) | one value per batch: record count, then postcard |
 //! | [`batch_ids`] | `batch_ids` | (workflow, batch id) | the first answer, postcard |
@@ -27,8 +27,9 @@
 //! panic.
 //!
 //! [`StoreWriter`] exists once and belongs to the writer thread. [`StoreReader`] may be cloned; a read sees
-//! the state of the last commit and waits for no write.
+//! everything that was answered before it ([`ahead`]). Predictions read nothing here.
 
+mod ahead;
 pub mod batch_ids;
 pub mod batches;
 pub mod blobs;
@@ -45,10 +46,10 @@ pub mod runs;
 pub mod workflows;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use ahead::Log;
 pub use group::{StoreWriter, WriteGroup};
-use journal::Journal;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 /// Version of the whole layout. A change of layout raises it and teaches `open` to bring older files along.
@@ -94,6 +95,9 @@ pub enum StoreError {
     /// The journal cannot be read or written.
     #[error("the journal failed: {0}")]
     Journal(#[source] std::io::Error),
+    /// What was stored cannot be shown.
+    #[error("the last changes are stored but cannot be read\nhint: restart metad; it brings them back")]
+    Behind,
     /// The database failed.
     #[error("the database failed: {0}")]
     Database(Box<redb::Error>),
@@ -129,6 +133,7 @@ fn corrupt(table: &'static str, key: impl std::fmt::Debug, reason: impl ToString
 #[derive(Debug, Clone)]
 pub struct StoreReader {
     database: Arc<Database>,
+    log: Option<Arc<Log>>,
 }
 
 /// One committed state of the store.
@@ -151,12 +156,13 @@ pub fn open(directory: &Path) -> Result<(StoreWriter, StoreReader)> {
     // The database is locked from here on, so the journal is this process's too.
     prepare(&database)?;
     let journal = group::replay(&database, &directory.join(journal::FILE_NAME))?;
-    Ok(opened(database, Some(Arc::new(Mutex::new(journal)))))
+    let database = Arc::new(database);
+    let log = Log::new(Arc::clone(&database), journal);
+    Ok(opened(database, Some(Arc::new(log))))
 }
 
-fn opened(database: Database, journal: Option<Arc<Mutex<Journal>>>) -> (StoreWriter, StoreReader) {
-    let database = Arc::new(database);
-    (StoreWriter { database: Arc::clone(&database), journal }, StoreReader { database })
+fn opened(database: Arc<Database>, log: Option<Arc<Log>>) -> (StoreWriter, StoreReader) {
+    (StoreWriter { database: Arc::clone(&database), log: log.clone() }, StoreReader { database, log })
 }
 
 /// Checks the version and makes every table, so that a read never meets one that is missing.
@@ -186,11 +192,15 @@ fn prepare(database: &Database) -> Result<()> {
 }
 
 impl StoreReader {
-    /// The state of the last commit.
+    /// The state with everything that was stored before the call. It waits at most for the group that is under
+    /// way.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
+    /// [`StoreError::Database`], [`StoreError::Behind`].
     pub fn view(&self) -> Result<ReadView> {
+        if let Some(log) = &self.log {
+            log.wait_until_shown()?;
+        }
         Ok(ReadView(self.database.begin_read()?))
     }
 }
@@ -210,7 +220,7 @@ pub(crate) mod testing {
     pub fn in_memory() -> (StoreWriter, StoreReader) {
         let database = redb::Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
         prepare(&database).unwrap();
-        opened(database, None)
+        opened(Arc::new(database), None)
     }
 
     /// A backend whose writes fail from the moment the switch is on, like a full disk.
@@ -256,7 +266,7 @@ pub(crate) mod testing {
         let backend = FailingBackend { inner: InMemoryBackend::new(), fails: Arc::clone(&fails) };
         let database = redb::Builder::new().create_with_backend(backend).unwrap();
         prepare(&database).unwrap();
-        let (writer, reader) = opened(database, None);
+        let (writer, reader) = opened(Arc::new(database), None);
         (writer, reader, fails)
     }
 }
@@ -270,7 +280,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (writer, reader) = open(directory.path()).unwrap();
         let group = writer.begin().unwrap();
-        group.transaction.open_table(META).unwrap().insert("schema", SCHEMA_VERSION + 1).unwrap();
+        group.transaction().open_table(META).unwrap().insert("schema", SCHEMA_VERSION + 1).unwrap();
         group.bypass();
         group.commit().unwrap();
         drop((writer, reader));

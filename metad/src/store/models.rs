@@ -117,16 +117,16 @@ impl WriteGroup {
     pub fn put_piece(&self, piece: &Piece) -> Result<()> {
         // A checkpoint is large, and a start without it only takes longer.
         self.bypass();
-        let mut tasks = self.transaction.open_table(TASKS)?;
+        let mut tasks = self.transaction().open_table(TASKS)?;
         if piece.former == Former::Dropped {
-            self.transaction.open_table(REST)?.remove(piece.workflow)?;
+            self.transaction().open_table(REST)?.remove(piece.workflow)?;
             tasks.retain_in((piece.workflow, "")..(piece.workflow + 1, ""), |_, _| false)?;
         }
         for (name, saved) in &piece.tasks {
             tasks.insert((piece.workflow, name.as_str()), encode(TASK_VERSION, saved).as_slice())?;
         }
         if let Some(rest) = &piece.rest {
-            self.transaction
+            self.transaction()
                 .open_table(REST)?
                 .insert(piece.workflow, encode(REST_VERSION, rest).as_slice())?;
         }
