@@ -41,8 +41,6 @@ const KINDS: [&str; 10] = [
     "plan_replaced",
     "run_finished",
 ];
-/// Commit groups of events that are read from the store at once.
-const STORE_GROUPS: usize = 256;
 /// Time between two signs of life on a stream without events.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -166,8 +164,8 @@ impl Follower {
         let (store, number, after, page_max) =
             (self.app.store.clone(), self.board.number, self.after, self.page_max);
         let read = blocking(move || {
-            let events = store.view()?.event_groups(number, after, STORE_GROUPS)?;
-            Ok::<_, StoreError>(events.into_iter().take(page_max).map(Arc::new).collect())
+            let events = store.view()?.events_after(number, after, page_max)?;
+            Ok::<_, StoreError>(events.into_iter().map(Arc::new).collect())
         });
         Ok(read.await??)
     }
