@@ -17,7 +17,7 @@ use crate::board::{Board, Boards, RunClock};
 use crate::store::models::Former;
 use crate::store::workflows::WorkflowRow;
 use crate::store::{ReadView, StoreError, StoreReader};
-use crate::world::{View, World};
+use crate::world::{Update, View, World};
 use crate::write::{Catalog, Model, Runs, recover_run};
 
 /// Batches read at once when they are replayed.
@@ -44,7 +44,7 @@ pub struct Recovered {
 pub fn recover(store: &StoreReader) -> Result<Recovered, StoreError> {
     let view = store.view()?;
     let rows = view.workflows()?;
-    let (mut views, mut models, mut saved) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut workflows, mut models, mut saved) = (Vec::new(), Vec::new(), Vec::new());
     for (row, number) in rows.iter().zip(0..) {
         let (mut model, checkpoint) = recover_model(&view, number, row)?;
         let name = WorkflowName::new(&row.name).map_err(|e| StoreError::Corrupt {
@@ -52,13 +52,15 @@ pub fn recover(store: &StoreReader) -> Result<Recovered, StoreError> {
             key: number.to_string(),
             reason: e.to_string(),
         })?;
-        views.push(Arc::new(View { name, number, row: row.clone(), predictor: model.model.snapshot() }));
+        let (new_tasks, predictor) = (model.model.take_new(), model.model.snapshot());
+        let view = Arc::new(View { name, number, row: row.clone(), predictor });
+        workflows.push(Update { view, new_tasks });
         models.push(model);
         saved.push(checkpoint);
     }
     let (boards, runs) = recover_runs(&view)?;
-    tracing::info!(workflows = views.len(), runs = boards.len(), "the store is read");
-    Ok(Recovered { world: World::new(views), boards, catalog: Catalog::new(rows, saved), models, runs })
+    tracing::info!(workflows = workflows.len(), runs = boards.len(), "the store is read");
+    Ok(Recovered { world: World::new(workflows), boards, catalog: Catalog::new(rows, saved), models, runs })
 }
 
 /// A model as its checkpoint has it.

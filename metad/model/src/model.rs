@@ -39,6 +39,8 @@ pub struct WorkflowModel {
     changed: Changed,
     /// Tasks that changed since the last [`Self::take_changed`].
     unsaved: HashSet<TaskName>,
+    /// Tasks that came since the last [`Self::take_new`].
+    new: Vec<TaskName>,
     built: Arc<Predictor>,
 }
 
@@ -110,7 +112,7 @@ impl WorkflowModel {
             let mut task = TaskModel::default();
             change(&mut task);
             let has_two_shares = task.has_two_shares();
-            self.tasks.insert_mut(name.clone(), Arc::new(task));
+            self.insert(name, Arc::new(task));
             has_two_shares
         } else {
             return;
@@ -144,6 +146,11 @@ impl WorkflowModel {
         names.into_iter().filter_map(saved).collect()
     }
 
+    /// The tasks that came since the last call, in the order in which they came.
+    pub fn take_new(&mut self) -> Vec<TaskName> {
+        std::mem::take(&mut self.new)
+    }
+
     /// Everything but the tasks, as it is now.
     #[must_use]
     pub fn rest(&self) -> SavedRest {
@@ -173,7 +180,12 @@ impl WorkflowModel {
             self.changed.pool = Change::Yes;
         }
         self.changed.tasks = Change::Yes;
+        self.insert(name, task);
+    }
+
+    fn insert(&mut self, name: &TaskName, task: Arc<TaskModel>) {
         self.tasks.insert_mut(name.clone(), task);
+        self.new.push(name.clone());
     }
 
     /// Takes in everything that `other` was told.
