@@ -93,6 +93,10 @@ pub struct Meter {
     pub events: AtomicU64,
     /// Predictions answered.
     pub predictions: AtomicU64,
+    /// Questions that were answered on the blocking pool because much had to be fitted first.
+    pub cold: AtomicU64,
+    /// Work that ended or was left out after its request had gone.
+    pub overtime: AtomicU64,
     /// Model checkpoints written.
     pub checkpoints: AtomicU64,
     /// Requests under way, those that listen for events included.
@@ -210,6 +214,8 @@ impl Meter {
             ("run_operations", &self.operations, "Run operations decided."),
             ("run_events", &self.events, "Run events stored."),
             ("predictions", &self.predictions, "Predictions answered."),
+            ("cold_questions", &self.cold, "Requests answered beside the event loop, after large fits."),
+            ("overtime", &self.overtime, "Work that ended or was left out after its request had gone."),
             ("checkpoints", &self.checkpoints, "Model checkpoints written."),
         ];
         for (name, counter, help) in counters {

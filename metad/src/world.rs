@@ -10,9 +10,10 @@
 mod knowers;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, LazyLock};
 
-use foresail_model::Predictor;
+use foresail_model::{Cold, Predictor};
 use foresail_schemas::id::WorkflowName;
 use foresail_schemas::prediction::{Basis, Prediction, Query};
 use foresail_schemas::{Sla, TaskName};
@@ -148,19 +149,42 @@ impl<'a> Oracle<'a> {
     /// Answers one question: from the workflow itself, or, where it knows nothing, from the workflow with the
     /// most samples that knows something, of those that the index lists.
     pub fn answer(&mut self, query: &Query, slas: &[Sla]) -> Answer {
-        let own_epoch = self.epoch();
-        let own = self.own.map_or_else(|| &*BLANK, |v| &v.predictor);
-        let prediction = own.predict(query, slas);
-        if prediction.basis != Basis::None {
-            return Answer { epoch: own_epoch, prediction };
+        let known: Result<_, Infallible> = self.ask(query, |predictor| Ok(predictor.known(query, slas)));
+        let Ok(known) = known;
+        known.unwrap_or_else(|| self.nothing(query, slas))
+    }
+
+    /// The same, where not much has to be fitted first.
+    ///
+    /// # Errors
+    /// [`Cold`] where it has: the answer does not belong on the event loop.
+    pub fn answer_warm(&mut self, query: &Query, slas: &[Sla]) -> Result<Answer, Cold> {
+        let known = self.ask(query, |predictor| predictor.known_warm(query, slas))?;
+        Ok(known.unwrap_or_else(|| self.nothing(query, slas)))
+    }
+
+    fn ask<E>(
+        &mut self,
+        query: &Query,
+        ask: impl Fn(&Predictor) -> Result<Option<Prediction>, E>,
+    ) -> Result<Option<Answer>, E> {
+        let epoch = self.epoch();
+        if let Some(own) = self.own
+            && let Some(prediction) = ask(&own.predictor)?
+        {
+            return Ok(Some(Answer { epoch, prediction }));
         }
         for prior in self.candidates(query) {
-            let borrowed = own.predict_with_prior(query, slas, Some(&prior.predictor));
-            if borrowed.basis != Basis::None {
-                return Answer { epoch: own_epoch.max(prior.epoch()), prediction: borrowed };
+            if let Some(borrowed) = ask(&prior.predictor)? {
+                let prediction = Prediction { basis: Basis::Prior, ..borrowed };
+                return Ok(Some(Answer { epoch: epoch.max(prior.epoch()), prediction }));
             }
         }
-        Answer { epoch: own_epoch, prediction }
+        Ok(None)
+    }
+
+    fn nothing(&self, query: &Query, slas: &[Sla]) -> Answer {
+        Answer { epoch: self.epoch(), prediction: BLANK.predict(query, slas) }
     }
 
     fn candidates(&mut self, query: &Query) -> Vec<&'a Arc<View>> {

@@ -50,7 +50,7 @@ pub use config::CONFIGS_PER_TASK_MAX;
 pub use download::{Download, DownloadError, Form};
 pub use formula::CurvePart;
 pub use model::{MODEL_VERSION, SavedRest, SavedTask, TASKS_PER_WORKFLOW_MAX, WorkflowModel};
-pub use predictor::{PREDICTOR_VERSION, Predictor};
+pub use predictor::{Cold, PREDICTOR_VERSION, Predictor};
 pub use report::{
     Bucket, ConfigReport, CurvePoint, InputRange, Quantiles, ShapeReport, SizeCurve, SizeFit, TaskReport,
     TuningPoint,

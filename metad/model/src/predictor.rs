@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::answers::{Answers, TaskPredictor};
 use crate::config::ConfigKey;
-use crate::pool::SharedPool;
+use crate::pool::{Members, SharedPool};
 use crate::report::{ConfigReport, TaskReport, report};
 use crate::score::Scores;
 use crate::shape::Pool;
@@ -40,11 +40,15 @@ pub struct Predictor {
     pub(crate) startups: Arc<Derived<StartupModel, StartupPredictor>>,
 }
 
+/// An answer that has much to be fitted first, and was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cold;
+
 /// The tasks of a snapshot or of a download.
 #[derive(Debug, Clone)]
 pub enum Tasks {
     /// Measurements with the curves that were asked for, and what tasks tell each other.
-    Measured(TaskMap, Arc<SharedPool>),
+    Measured(TaskMap, Arc<LazyPool>),
     /// Curves.
     Fitted(Arc<BTreeMap<TaskName, TaskPredictor>>),
 }
@@ -52,6 +56,25 @@ pub enum Tasks {
 impl Default for Tasks {
     fn default() -> Self {
         Self::Measured(TaskMap::default(), Arc::default())
+    }
+}
+
+/// The pool of a snapshot, with which it is known whether it was summed already.
+#[derive(Debug, Default)]
+pub struct LazyPool {
+    shared: SharedPool,
+    summed: OnceLock<Arc<Pool>>,
+}
+
+impl LazyPool {
+    /// The pool of `members`, to be summed later.
+    pub fn after(&self, members: &Members) -> Self {
+        Self { shared: self.shared.after(members), summed: OnceLock::new() }
+    }
+
+    /// The pool, summed with `add` for each member at the first question.
+    fn get(&self, add: impl Fn(&TaskName, &mut Pool)) -> &Arc<Pool> {
+        self.summed.get_or_init(|| Arc::clone(self.shared.get(add)))
     }
 }
 
@@ -70,6 +93,10 @@ impl<M, F> Derived<M, F> {
 
     fn get(&self, fit: impl FnOnce(&M) -> F) -> &F {
         self.fit.get_or_init(|| fit(&self.measured))
+    }
+
+    fn is_fitted(&self) -> bool {
+        self.fit.get().is_some()
     }
 }
 
@@ -110,6 +137,35 @@ impl Predictor {
             Some(borrowed) => Prediction { basis: Basis::Prior, ..borrowed },
             None => unknown(query, slas),
         }
+    }
+
+    /// What it knows about `query`, where it knows something.
+    #[must_use]
+    pub fn known(&self, query: &Query, slas: &[Sla]) -> Option<Prediction> {
+        self.answer(query, slas)
+    }
+
+    /// The same, where at most one curve of one config has to be fitted first, which takes some hundred
+    /// microseconds at most.
+    ///
+    /// # Errors
+    /// [`Cold`] where it takes longer: the curve over all configs of a task, which may ask up to 64 other
+    /// tasks about the shape, its output sizes, or all transfers or starts.
+    pub fn known_warm(&self, query: &Query, slas: &[Sla]) -> Result<Option<Prediction>, Cold> {
+        let is_cold = match (query, &self.tasks) {
+            (Query::ExecutionTime { task, input_bytes, memory_mb, vcpu }, tasks) => {
+                let Some(answers) = self.task(task) else { return Ok(None) };
+                let pool = if let Tasks::Measured(_, pool) = tasks { pool.summed.get() } else { None };
+                return answers.exec_warm(ConfigKey::new(*memory_mb, *vcpu), *input_bytes, slas, pool);
+            }
+            (Query::OutputSize { task, .. }, Tasks::Measured(tasks, _)) => {
+                tasks.get(task).is_some_and(|task| !task.is_output_fitted())
+            }
+            (Query::OutputSize { .. }, Tasks::Fitted(_)) => false,
+            (Query::TransferTime { .. }, _) => !self.transfers.is_fitted(),
+            (Query::StartupTime { .. }, _) => !self.startups.is_fitted(),
+        };
+        if is_cold { Err(Cold) } else { Ok(self.answer(query, slas)) }
     }
 
     /// The tasks it knows, in the order of their names.

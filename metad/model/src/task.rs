@@ -172,6 +172,15 @@ impl TaskModel {
         self.fit_scaled(&shared, Some(evidence), pool, ask)
     }
 
+    /// Whether [`Self::with_scaled`] has its curve; `pool` is that of all tasks, where it was summed.
+    pub fn is_scaled(&self, pool: Option<&Arc<Pool>>) -> bool {
+        let fits = self.fits();
+        let Some(told) = fits.told.known() else { return false };
+        let right = if told.leans_on_pool { pool } else { Some(&*NO_POOL) };
+        let held = fits.scaled.load();
+        held.as_deref().zip(right).is_some_and(|(held, pool)| held.is_for(pool))
+    }
+
     fn fit_scaled<R>(
         &self,
         shared: &[(f64, Point)],
@@ -189,6 +198,11 @@ impl TaskModel {
     /// Output against input size over all configs: memory does not change what a task writes.
     pub fn output_curve(&self) -> Option<&Curve> {
         self.fits().output.get(|| self.fit_output()).as_ref()
+    }
+
+    /// Whether [`Self::output_curve`] was fitted.
+    pub fn is_output_fitted(&self) -> bool {
+        self.fits().output.known().is_some()
     }
 
     fn fit_output(&self) -> Option<Curve> {

@@ -14,8 +14,9 @@ use serde_json::value::RawValue;
 
 use super::columns::{self, COLUMNS};
 use super::flat;
+use super::pool::by_size;
 use super::reply::{Answer, Failure, JSON, NDJSON, json};
-use super::take::{App, Content, PathOf, QueryOf, by_size, invalid_json, media_type};
+use super::take::{App, Content, PathOf, QueryOf, invalid_json, media_type};
 use crate::write::{Command, Ingest};
 
 /// Longest text of a bad record that is kept whole, in bytes.
@@ -81,7 +82,7 @@ pub async fn post(
     };
     let limit = app.settings.batch_records_max;
     let bytes = content.bytes.clone();
-    let parsed = by_size(bytes.len(), move || parse(&bytes, limit));
+    let parsed = by_size(&app, bytes.len(), move || parse(&bytes, limit));
     let batch = ingest(workflow, parsed.await??, query, &headers)?;
     let answer = app.change(|reply| Command::Ingest(Box::new(batch), reply)).await?;
     Ok(json(&answer))

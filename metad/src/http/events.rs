@@ -21,9 +21,10 @@ use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
+use super::pool::blocking;
 use super::reply::{Answer, Failure, json};
 use super::runs::find;
-use super::take::{App, PathOf, QueryOf, accepts, blocking};
+use super::take::{App, PathOf, QueryOf, accepts};
 use crate::board::{Board, Recent};
 use crate::store::StoreError;
 use crate::store::run_events::EventText;
@@ -163,7 +164,7 @@ impl Follower {
     async fn look_in_store(&self) -> Result<Vec<Arc<EventText>>, Failure> {
         let (store, number, after, page_max) =
             (self.app.store.clone(), self.board.number, self.after, self.page_max);
-        let read = blocking(move || {
+        let read = blocking(&self.app, move || {
             let events = store.view()?.events_after(number, after, page_max)?;
             Ok::<_, StoreError>(events.into_iter().map(Arc::new).collect())
         });
