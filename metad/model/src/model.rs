@@ -129,12 +129,20 @@ impl WorkflowModel {
     /// Takes in what a record tells the workflow as a whole, and gives its time; by itself for a record of a
     /// task that already contains it, because the task was stored later than the rest.
     pub fn count(&mut self, record: &Record, arrival: Timestamp) -> i64 {
-        let at_us = record.at().unwrap_or(arrival).min(arrival).as_microsecond();
+        let at_us = time_us(record, arrival);
         self.samples += 1;
         if let Record::Task(TaskRecord { forecast: Some(forecast), exec_ms, .. }) = record {
             Arc::make_mut(&mut self.scores).record(forecast, *exec_ms, at_us);
         }
         at_us
+    }
+
+    /// Takes in what a record tells its task, and nothing else: for a task whose stored form was lost, while
+    /// the rest contains the record.
+    pub fn relearn(&mut self, record: &Record, arrival: Timestamp) {
+        if let Record::Task(r) = record {
+            self.update_task(&r.task, |task| task.record(r, time_us(record, arrival)));
+        }
     }
 
     /// The tasks that changed since the last call, as they are now, in the order of their names. It copies
@@ -237,6 +245,10 @@ impl WorkflowModel {
         self.built = Arc::new(next);
         Arc::clone(&self.built)
     }
+}
+
+fn time_us(record: &Record, arrival: Timestamp) -> i64 {
+    record.at().unwrap_or(arrival).min(arrival).as_microsecond()
 }
 
 /// Two models are equal when they were told the same.

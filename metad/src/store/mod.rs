@@ -18,7 +18,7 @@
 //! | [`quarantine`] | `quarantine` | (workflow, number) | the record and why it was set aside, JSON |
 //! | [`runs`] | `runs`, `run_ids`, `run_ends` | run number, run id | header, number, last summary, JSON |
 //! | [`documents`] | `run_workflows`, `run_plans` | run, (run, epoch) | the JSON text that is served |
-//! | [`run_events`] | `run_events` | (run, first event) | the events of one commit group, a JSON array |
+//! | [`run_events`] | `run_events` | (run, first event) | up to 128 events of one commit group, a JSON array |
 //! | [`blobs`] | `blobs`, `blob_totals` | (run, key), run | content, bytes of all blobs of the run |
 //!
 //! Values that hold wire types of `foresail-schemas` are JSON, because those enums carry their tag inside and

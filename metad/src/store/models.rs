@@ -6,16 +6,16 @@
 //! `foresail_model::SavedRest`. A task may be younger than the rest, where a crash cut a checkpoint off.
 //!
 //! A checkpoint saves time at the start, nothing else: what it does not contain is learnt again from the raw
-//! batches, so that one of an unknown version may simply be ignored. Tasks count only beside a rest.
+//! batches, so that one of an unknown version may simply be ignored. Tasks count only beside a rest. A row that
+//! is damaged costs what only it has (`recover`); it stays until the next checkpoint of its task or of the rest.
 
 use foresail_schemas::TaskName;
 use redb::{TableDefinition, WriteTransaction};
 
-use super::{ReadView, Result, WriteGroup, corrupt};
+use super::{ReadView, Result, WriteGroup};
 
 const REST: TableDefinition<u32, &[u8]> = TableDefinition::new("models");
-const TASKS_NAME: &str = "model_tasks";
-const TASKS: TableDefinition<(u32, &str), &[u8]> = TableDefinition::new(TASKS_NAME);
+const TASKS: TableDefinition<(u32, &str), &[u8]> = TableDefinition::new("model_tasks");
 const REST_VERSION: u8 = 2;
 const TASK_VERSION: u8 = 1;
 const HEAD: usize = 9;
@@ -84,15 +84,12 @@ impl ReadView {
         Ok(decoded.map(|(sequence, part)| Saved { sequence, part: part.to_vec() }))
     }
 
-    /// Hands the tasks of a workflow's checkpoint to `take`: name, sequence, postcard.
+    /// Hands the tasks of a workflow's checkpoint to `take`: the name, and sequence and postcard, or nothing
+    /// where the row is of an unknown version.
     ///
     /// # Errors
-    /// [`super::StoreError`], also where `take` refuses a task, with its reason.
-    pub fn saved_tasks(
-        &self,
-        workflow: u32,
-        mut take: impl FnMut(&str, u64, &[u8]) -> std::result::Result<(), String>,
-    ) -> Result<()> {
+    /// [`super::StoreError`] when the database fails.
+    pub fn saved_tasks(&self, workflow: u32, mut take: impl FnMut(&str, Option<(u64, &[u8])>)) -> Result<()> {
         let table = self.0.open_table(TASKS)?;
         for entry in table.range((workflow, "")..)? {
             let (key, value) = entry?;
@@ -100,10 +97,7 @@ impl ReadView {
             if owner != workflow {
                 break;
             }
-            let taken = decode(TASK_VERSION, value.value())
-                .ok_or_else(|| "unknown version".to_owned())
-                .and_then(|(sequence, part)| take(name, sequence, part));
-            taken.map_err(|reason| corrupt(TASKS_NAME, (owner, name), reason))?;
+            take(name, decode(TASK_VERSION, value.value()));
         }
         Ok(())
     }
@@ -135,11 +129,29 @@ impl WriteGroup {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::testing;
+    use crate::store::{StoreWriter, testing};
+
+    /// Spoils the row of a task, or of the rest where no task is named.
+    pub fn damage(writer: &StoreWriter, workflow: u32, task: Option<&str>) {
+        let group = writer.begin().unwrap();
+        let bytes = |version| [&[version][..], &[0xff; 20]].concat();
+        match task {
+            Some(task) => {
+                let mut tasks = group.transaction.open_table(TASKS).unwrap();
+                tasks.insert((workflow, task), bytes(TASK_VERSION).as_slice()).unwrap();
+            }
+            None => {
+                let mut rests = group.transaction.open_table(REST).unwrap();
+                rests.insert(workflow, bytes(REST_VERSION).as_slice()).unwrap();
+            }
+        }
+        group.bypass();
+        group.commit().unwrap();
+    }
 
     proptest! {
         #[test]
@@ -173,10 +185,7 @@ mod tests {
         };
         let found = |workflow: u32| {
             let (view, mut found) = (reader.view().unwrap(), Vec::new());
-            let take = |name: &str, sequence: u64, _: &[u8]| {
-                found.push((name.to_owned(), sequence));
-                Ok(())
-            };
+            let take = |name: &str, row: Option<(u64, &[u8])>| found.push((name.to_owned(), row.unwrap().0));
             view.saved_tasks(workflow, take).unwrap();
             (found, view.saved_rest(workflow).unwrap().map(|rest| rest.sequence))
         };
