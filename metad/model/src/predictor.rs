@@ -178,6 +178,23 @@ impl Predictor {
         names.into_iter()
     }
 
+    /// Up to `limit` of the tasks it knows behind a name, in the order of their names.
+    #[must_use]
+    pub fn tasks_after(&self, after: Option<&TaskName>, limit: usize) -> Vec<&TaskName> {
+        let is_behind = |name: &&TaskName| after.is_none_or(|after| *name > after);
+        let mut names: Vec<&TaskName> = match &self.tasks {
+            Tasks::Measured(tasks, _) => tasks.keys().filter(is_behind).collect(),
+            Tasks::Fitted(tasks) => tasks.keys().filter(is_behind).take(limit).collect(),
+        };
+        if limit < names.len() {
+            // A page sorts itself, not all that is behind it.
+            names.select_nth_unstable(limit);
+            names.truncate(limit);
+        }
+        names.sort_unstable();
+        names
+    }
+
     /// How many tasks it knows.
     #[must_use]
     pub fn task_count(&self) -> usize {

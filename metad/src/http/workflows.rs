@@ -11,11 +11,12 @@ use foresail_schemas::listing::{QuarantineList, TaskEntry, TaskList, WorkflowEnt
 use foresail_schemas::score::{TaskScore, WorkflowScores};
 use foresail_schemas::{ErrorCode, TaskName, WorkflowName};
 use futures_util::{StreamExt, stream};
+use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::pool::blocking;
 use super::reply::{Answer, Failure, JSON, json, not_modified, tagged, typed};
-use super::take::{App, PathOf, accepts};
+use super::take::{App, PathOf, QueryOf, accepts};
 use crate::world::View;
 
 fn entry(view: &View) -> WorkflowEntry {
@@ -38,11 +39,32 @@ pub fn find(app: &App, workflow: &WorkflowName) -> Result<Arc<View>, Failure> {
     })
 }
 
+/// Which page of a list is asked for.
+#[derive(Debug, Deserialize)]
+pub struct PageOf<N> {
+    limit: Option<u64>,
+    after: Option<N>,
+}
+
+impl<N> PageOf<N> {
+    fn limit(&self, app: &App) -> usize {
+        self.limit.unwrap_or(u64::MAX).clamp(1, app.settings.list_max) as usize
+    }
+}
+
 /// Lists the workflows.
-pub async fn list(State(app): State<App>) -> Answer {
-    let world = app.world.load_full();
-    let workflows = world.views().iter().map(|v| entry(v)).collect();
-    Ok(json(&WorkflowList { epoch: world.epoch, workflows }))
+pub async fn list(State(app): State<App>, QueryOf(page): QueryOf<PageOf<WorkflowName>>) -> Answer {
+    let (world, limit) = (app.world.load(), page.limit(&app));
+    let unknown = |name: &WorkflowName| {
+        Failure::new(ErrorCode::InvalidParameter, format!("`after` is `{name}`, of which nothing is known"))
+    };
+    let place = |name: WorkflowName| world.get(name.as_str()).map(|v| v.number + 1).ok_or(unknown(&name));
+    let from = page.after.map(place).transpose()?.unwrap_or(0) as usize;
+    let rest = &world.views()[from..];
+    let views = &rest[..limit.min(rest.len())];
+    let next_after = views.last().filter(|_| views.len() < rest.len()).map(|last| last.name.clone());
+    let workflows = views.iter().map(|v| entry(v)).collect();
+    Ok(json(&WorkflowList { epoch: world.epoch, workflows, next_after }))
 }
 
 /// One workflow.
@@ -54,6 +76,7 @@ pub async fn get(State(app): State<App>, PathOf(workflow): PathOf<WorkflowName>)
 pub async fn tasks(
     State(app): State<App>,
     PathOf(workflow): PathOf<WorkflowName>,
+    QueryOf(page): QueryOf<PageOf<TaskName>>,
     headers: HeaderMap,
 ) -> Answer {
     let view = find(&app, &workflow)?;
@@ -61,9 +84,14 @@ pub async fn tasks(
     if let Some(known) = not_modified(epoch, &headers) {
         return Ok(known);
     }
+    let limit = page.limit(&app);
     let response = blocking(&app, move || {
-        let tasks = view.predictor.tasks().map(|task| task_entry(&view, task)).collect();
-        json(&TaskList { epoch, tasks })
+        // One more tells whether there is a next page.
+        let names = view.predictor.tasks_after(page.after.as_ref(), limit + 1);
+        let shown = &names[..limit.min(names.len())];
+        let next_after = shown.last().filter(|_| shown.len() < names.len()).map(|&last| last.clone());
+        let tasks = shown.iter().map(|task| task_entry(&view, task)).collect();
+        json(&TaskList { epoch, tasks, next_after })
     });
     Ok(tagged(epoch, response.await?))
 }
