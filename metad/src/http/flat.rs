@@ -251,15 +251,8 @@ impl Fields {
             })),
             Kind::Transfer => {
                 let (direction, bytes, store) = (self.direction?, self.bytes?, self.store);
-                Some(Record::Transfer(TransferRecord {
-                    direction,
-                    bytes,
-                    time_ms,
-                    memory_mb,
-                    vcpu,
-                    store,
-                    at,
-                }))
+                let record = TransferRecord { direction, bytes, time_ms, memory_mb, vcpu, store, at };
+                Some(Record::Transfer(record))
             }
             Kind::Startup => {
                 let state = self.state?;
