@@ -189,14 +189,14 @@ async fn a_function_that_no_worker_has_fails_the_run_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_of_several_pages_come_whole() {
     let data = tempfile::tempdir().unwrap();
-    let listen = "127.0.0.1:0".parse().unwrap();
     let settings =
-        foresail_metad::Settings { listen, list_max: 2, ..foresail_metad::Settings::embedded(data.path()) };
+        foresail_metad::Settings { list_max: 2, ..foresail_metad::Settings::embedded(data.path()) };
     let metad = foresail_metad::Server::start(settings).unwrap();
     let url = format!("http://{}", metad.address());
     for workflow in ["w-1", "w-2", "w-3", "w-4", "w-5"] {
         let record = |task: &str| json!({"kind": "task", "task": task, "memory_mb": 512, "exec_ms": 1.0});
-        let body = json!({"batch_id": "b-1", "records": ["c", "a", "b"].map(record)});
+        let records = ["c", "a", "b"].map(record);
+        let body = json!({"batch_id": "b-1", "records": records});
         let post = reqwest::Client::new().post(format!("{url}/v1/workflows/{workflow}/batches"));
         post.json(&body).send().await.unwrap().error_for_status().unwrap();
     }
