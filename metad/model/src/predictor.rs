@@ -243,15 +243,17 @@ impl Predictor {
     /// What is known of a task.
     #[must_use]
     pub fn report(&self, task: &TaskName) -> Option<TaskReport> {
-        self.task(task).map(|answers| report(task, &answers, self.task_scores(task)))
+        let measured = if let Tasks::Measured(tasks, _) = &self.tasks { tasks.get(task) } else { None };
+        let peaks = measured.and_then(|task| task.peaks());
+        self.task(task).map(|answers| report(task, &answers, self.task_scores(task), peaks))
     }
 
-    /// The part of [`Self::report`] that needs no curve, in the order of the configs; empty where the task is
-    /// not known.
+    /// The part of [`Self::report`] that needs no curve, without peak memory, in the order of the configs; empty
+    /// where the task is not known.
     #[must_use]
     pub fn configs(&self, task: &TaskName) -> Vec<ConfigReport> {
         let histories = self.task(task).map_or_else(Vec::new, |answers| answers.histories());
-        histories.iter().map(|(key, history)| history.report(*key)).collect()
+        histories.iter().map(|(key, history)| history.report(*key, None)).collect()
     }
 
     fn answer(&self, query: &Query, slas: &[Sla]) -> Option<Prediction> {

@@ -1,7 +1,8 @@
 //! Checkpoints of the learnt models, in pieces: a row per task, and one for the rest of a workflow.
 //!
-//! Table `model_tasks`: (workflow u32, task name) -> version byte 1, sequence of the last batch that the row
-//! contains (u64, little endian), postcard of `foresail_model::SavedTask`. Table `models`: workflow (u32) ->
+//! Table `model_tasks`: (workflow u32, task name) -> version byte 2, sequence of the last batch that the row
+//! contains (u64, little endian), postcard of `foresail_model::SavedTask`; version 1 is the same without its
+//! last field, the peak memory. Table `models`: workflow (u32) ->
 //! version byte 2, sequence of the last batch that the rest and every task contain, postcard of
 //! `foresail_model::SavedRest`. A task may be younger than the rest, where a crash cut a checkpoint off.
 //!
@@ -17,7 +18,10 @@ use super::{ReadView, Result, WriteGroup};
 const REST: TableDefinition<u32, &[u8]> = TableDefinition::new("models");
 const TASKS: TableDefinition<(u32, &str), &[u8]> = TableDefinition::new("model_tasks");
 const REST_VERSION: u8 = 2;
-const TASK_VERSION: u8 = 1;
+const TASK_VERSION: u8 = 2;
+const TASK_VERSION_WITHOUT_PEAKS: u8 = 1;
+/// Postcard of a field that is not there.
+const NOTHING: [u8; 1] = [0];
 const HEAD: usize = 9;
 
 /// A part of a model as it was at one batch.
@@ -97,7 +101,12 @@ impl ReadView {
             if owner != workflow {
                 break;
             }
-            take(name, decode(TASK_VERSION, value.value()));
+            let value = value.value();
+            if let Some((sequence, part)) = decode(TASK_VERSION_WITHOUT_PEAKS, value) {
+                take(name, Some((sequence, &[part, &NOTHING].concat())));
+            } else {
+                take(name, decode(TASK_VERSION, value));
+            }
         }
         Ok(())
     }
@@ -165,6 +174,31 @@ pub(crate) mod tests {
             prop_assert_eq!(decode(version, &bytes), Some((sequence, &saved.part[..])));
             prop_assert_eq!(decode(version.wrapping_add(1), &bytes), None);
         }
+    }
+
+    #[test]
+    fn a_task_stored_before_there_was_peak_memory_is_read_without() {
+        let mut model = foresail_model::WorkflowModel::new();
+        let record = serde_json::json!({"kind": "task", "task": "t", "memory_mb": 512, "exec_ms": 5.0});
+        let record = serde_json::from_value(record).unwrap();
+        model.update(&record, jiff::Timestamp::UNIX_EPOCH);
+        let (name, task) = model.take_changed().remove(0);
+        let (mut part, sequence) = (postcard::to_allocvec(&task).unwrap(), 3);
+        assert_eq!(part.pop(), Some(NOTHING[0]), "its last field is not there");
+        let (writer, reader) = testing::in_memory();
+        let group = writer.begin().unwrap();
+        let row = encode(TASK_VERSION_WITHOUT_PEAKS, &Saved { sequence, part });
+        group.transaction.open_table(TASKS).unwrap().insert((0, name.as_str()), row.as_slice()).unwrap();
+        group.bypass();
+        group.commit().unwrap();
+        let mut found = Vec::new();
+        let take = |_: &str, row: Option<(u64, &[u8])>| {
+            found.push(
+                row.map(|(at, part)| (at, postcard::from_bytes::<foresail_model::SavedTask>(part).unwrap())),
+            );
+        };
+        reader.view().unwrap().saved_tasks(0, take).unwrap();
+        assert_eq!(found, [Some((sequence, task))]);
     }
 
     #[test]
