@@ -1,7 +1,8 @@
 //! Lists that metad answers with: workflows, tasks, the quarantine, runs.
 //!
 //! Guarantees: sizes of workers are legal, times are finite and not negative. Times in ms, memory in MB.
-//! Lists of workflows and tasks come in pages. Lists are for reading; nothing of a run or a plan rests on them.
+//! Lists of workflows and tasks come in pages. Lists are for reading; nothing of a run or a plan rests on
+//! them.
 
 use schemars::JsonSchema;
 use serde::de::Error;

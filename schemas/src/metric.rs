@@ -1,8 +1,9 @@
 //! Measurements: what workers send to metad, in batches.
 //!
 //! A batch is the unit of durability and of idempotence; a record is the unit of validity: a bad record is
-//! set aside with its reason and never blocks a good one. A field that is not known makes a record bad: it may
-//! be a misspelt one, without which the measurement means something else, and set aside it is kept as it came.
+//! set aside with its reason and never blocks a good one. A field that is not known makes a record bad: it
+//! may be a misspelt one, without which the measurement means something else, and set aside it is kept as it
+//! came.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;

@@ -248,8 +248,8 @@ impl Predictor {
         self.task(task).map(|answers| report(task, &answers, self.task_scores(task), peaks))
     }
 
-    /// The part of [`Self::report`] that needs no curve, without peak memory, in the order of the configs; empty
-    /// where the task is not known.
+    /// The part of [`Self::report`] that needs no curve, without peak memory, in the order of the configs;
+    /// empty where the task is not known.
     #[must_use]
     pub fn configs(&self, task: &TaskName) -> Vec<ConfigReport> {
         let histories = self.task(task).map_or_else(Vec::new, |answers| answers.histories());

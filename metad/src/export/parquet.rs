@@ -3,9 +3,9 @@
 //! What a kind of record does not have is null. Columns that CSV samples have bear the same names. Times in
 //! ms, sizes in bytes, memory in MB; `at` in microseconds of UTC. Pages are compressed with Snappy.
 //!
-//! Guarantees: no more than one group of rows is in memory, besides the batch that is being added, and a group
-//! has at most the rows that are set and about [`GROUP_BYTES_MAX`] bytes. Source: the Apache Parquet format,
-//! version 2 types.
+//! Guarantees: no more than one group of rows is in memory, besides the batch that is being added, and a
+//! group has at most the rows that are set and about [`GROUP_BYTES_MAX`] bytes. Source: the Apache Parquet
+//! format, version 2 types.
 
 use std::sync::Arc;
 

@@ -2,9 +2,9 @@
 //!
 //! A warm prediction, whose curves were fitted by an earlier question, takes about a microsecond, the way
 //! through the router several. One whose own curve has to be fitted first takes some hundred, and is still
-//! answered here. What is cold (`pool`) or not plain (encoded names, compressed or long bodies, parameters that
-//! are wrong) goes through the router, which answers it with the same functions and finds the words for what
-//! is wrong. Both ways pass the same gate.
+//! answered here. What is cold (`pool`) or not plain (encoded names, compressed or long bodies, parameters
+//! that are wrong) goes through the router, which answers it with the same functions and finds the words for
+//! what is wrong. Both ways pass the same gate.
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -8,10 +8,10 @@
 //! cores that the writer needs, and a question that comes before it has finished would wait on the event loop
 //! all the same.
 //!
-//! Guarantees: at most [`COLD_MAX`](crate::shared::COLD_MAX) cold questions are worked on at once, the others wait without a thread and
-//! find the answer warm; work whose request has run out of its time or has gone is not begun, and where it
-//! runs already it keeps what it holds (its place among the cold ones, its memory) exactly as long as it runs.
-//! Its end is counted (`foresail_metad_overtime_total`).
+//! Guarantees: at most [`COLD_MAX`](crate::shared::COLD_MAX) cold questions are worked on at once, the others
+//! wait without a thread and find the answer warm; work whose request has run out of its time or has gone is
+//! not begun, and where it runs already it keeps what it holds (its place among the cold ones, its memory)
+//! exactly as long as it runs. Its end is counted (`foresail_metad_overtime_total`).
 
 use std::sync::Arc;
 

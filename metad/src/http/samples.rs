@@ -2,8 +2,8 @@
 //!
 //! Each read is from a state of the store of its own, so a slow reader holds no old pages of it. What is sent
 //! at once is at most [`PIECE_BYTES`], more is made only when it was taken, and a download has a place of its
-//! own until it ends: memory is bounded by the number of places, each with about a group of rows (`export`) and
-//! the largest batch.
+//! own until it ends: memory is bounded by the number of places, each with about a group of rows (`export`)
+//! and the largest batch.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Requests: names from the path, parameters, headers, and bodies within their limits.
 //!
 //! A body is read into memory only as far as the limits go: its size as sent and as unpacked, and the sum of
-//! all bodies under way. Long texts are parsed on the blocking pool ([`by_size`]), so that one large request does
-//! not hold up the others.
+//! all bodies under way. Long texts are parsed on the blocking pool ([`by_size`]), so that one large request
+//! does not hold up the others.
 
 use std::future::poll_fn;
 use std::pin::pin;

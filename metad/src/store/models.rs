@@ -7,8 +7,9 @@
 //! `foresail_model::SavedRest`. A task may be younger than the rest, where a crash cut a checkpoint off.
 //!
 //! A checkpoint saves time at the start, nothing else: what it does not contain is learnt again from the raw
-//! batches, so that one of an unknown version may simply be ignored. Tasks count only beside a rest. A row that
-//! is damaged costs what only it has (`recover`); it stays until the next checkpoint of its task or of the rest.
+//! batches, so that one of an unknown version may simply be ignored. Tasks count only beside a rest. A row
+//! that is damaged costs what only it has (`recover`); it stays until the next checkpoint of its task or of
+//! the rest.
 
 use foresail_schemas::TaskName;
 use redb::{TableDefinition, WriteTransaction};

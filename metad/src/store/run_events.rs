@@ -1,8 +1,8 @@
 //! The events of runs: the truth about them.
 //!
 //! Table `run_events`: (run number u64, number of the first event in the value u64) -> JSON array of
-//! `RunEvent` with numbers without gaps. JSON, because the events' enum carries its tag inside and because the
-//! text is served as it is.
+//! `RunEvent` with numbers without gaps. JSON, because the events' enum carries its tag inside and because
+//! the text is served as it is.
 //!
 //! A value has at most [`VALUE_EVENTS_MAX`] events of one commit group, and reading stops at the value that
 //! fills the page, so that a page costs what it has and at most two values beside it, wherever in a run it
