@@ -14,6 +14,7 @@ use foresail_schemas::prediction::{Basis, PredictionAnswer, PredictionRequest};
 use foresail_schemas::run::{CurrentPlan, RunCreated, RunOptions, RunRequest, RunSummary};
 use foresail_schemas::score::WorkflowScores;
 use foresail_schemas::{ErrorCode, Workflow, WorkflowName};
+use serde::de::DeserializeOwned;
 
 use crate::basis;
 use crate::error::ClientError;
@@ -124,9 +125,17 @@ impl Client {
     /// # Errors
     /// [`ClientError`] when metad does not answer.
     pub async fn workflows(&self) -> Result<Vec<WorkflowEntry>, ClientError> {
-        let WorkflowList { workflows, .. } =
-            self.services.metad.json(Call::get(&["v1", "workflows"])).await?;
-        Ok(workflows)
+        let (mut workflows, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.page(&["v1", "workflows"], after.as_ref());
+            let WorkflowList { workflows: found, next_after, .. } = page.await?;
+            let is_last = next_after.is_none() || found.is_empty();
+            workflows.extend(found);
+            if is_last {
+                return Ok(workflows);
+            }
+            after = next_after;
+        }
     }
 
     /// The measured tasks of a workflow, by name; nothing where the workflow is not known.
@@ -134,12 +143,33 @@ impl Client {
     /// # Errors
     /// [`ClientError`] when metad does not answer.
     pub async fn tasks(&self, workflow: &WorkflowName) -> Result<Option<Vec<TaskEntry>>, ClientError> {
-        let call = Call::get(&["v1", "workflows", workflow.as_str(), "tasks"]);
-        match self.services.metad.json::<TaskList>(call).await {
-            Ok(list) => Ok(Some(list.tasks)),
-            Err(error) if error.code() == Some(ErrorCode::WorkflowNotFound) => Ok(None),
-            Err(error) => Err(error),
+        let (mut tasks, mut after) = (Vec::new(), None);
+        loop {
+            let path = ["v1", "workflows", workflow.as_str(), "tasks"];
+            match self.page(&path, after.as_ref()).await {
+                Ok(TaskList { tasks: found, next_after, .. }) => {
+                    let is_last = next_after.is_none() || found.is_empty();
+                    tasks.extend(found);
+                    if is_last {
+                        return Ok(Some(tasks));
+                    }
+                    after = next_after;
+                }
+                Err(error) if error.code() == Some(ErrorCode::WorkflowNotFound) => return Ok(None),
+                Err(error) => return Err(error),
+            }
         }
+    }
+
+    /// The page of a list behind an entry.
+    async fn page<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        after: Option<&impl ToString>,
+    ) -> Result<T, ClientError> {
+        let call = Call::get(path);
+        let call = if let Some(after) = after { call.query("after", after.to_string()) } else { call };
+        self.services.metad.json(call).await
     }
 
     /// How well plans of a workflow predicted the times of its tasks; nothing where the workflow is not

@@ -93,6 +93,12 @@ pub struct Meter {
     pub events: AtomicU64,
     /// Predictions answered.
     pub predictions: AtomicU64,
+    /// Questions that were answered on the blocking pool because much had to be fitted first.
+    pub cold: AtomicU64,
+    /// Work that ended or was left out after its request had gone.
+    pub overtime: AtomicU64,
+    /// Rows of model checkpoints that could not be read at the start.
+    pub damaged_rows: AtomicU64,
     /// Model checkpoints written.
     pub checkpoints: AtomicU64,
     /// Requests under way, those that listen for events included.
@@ -167,7 +173,7 @@ impl Meter {
         let mut out = String::with_capacity(16 << 10);
         self.write_requests(&mut out);
         self.write_counters(&mut out);
-        write_gauges(&mut out, gauges, self.requests_open.load(Ordering::Relaxed));
+        self.write_gauges(&mut out, gauges);
         scores::write(&mut out, &gauges.scores);
         out.push_str("# EOF\n");
         out
@@ -210,6 +216,8 @@ impl Meter {
             ("run_operations", &self.operations, "Run operations decided."),
             ("run_events", &self.events, "Run events stored."),
             ("predictions", &self.predictions, "Predictions answered."),
+            ("cold_questions", &self.cold, "Requests answered beside the event loop, after large fits."),
+            ("overtime", &self.overtime, "Work that ended or was left out after its request had gone."),
             ("checkpoints", &self.checkpoints, "Model checkpoints written."),
         ];
         for (name, counter, help) in counters {
@@ -218,26 +226,32 @@ impl Meter {
             line(out, &format!("{name}_total"), counter.load(Ordering::Relaxed));
         }
     }
-}
 
-fn write_gauges(out: &mut String, gauges: &Gauges, requests_open: u64) {
-    let values = [
-        ("epoch", gauges.epoch, "Epoch of the model."),
-        ("queue_depth", gauges.queue, "Changes that wait for the writer."),
-        ("workflows", gauges.workflows, "Workflows with metrics."),
-        ("model_tasks", gauges.tasks, "Tasks with a model in memory."),
-        ("requests_open", requests_open, "Requests under way."),
-        ("ready", gauges.ready, "1 when requests are taken."),
-    ];
-    for (name, value, help) in values {
-        let name = format!("foresail_metad_{name}");
-        head(out, &name, "gauge", help);
-        line(out, &name, value);
-    }
-    let name = "foresail_metad_runs";
-    head(out, name, "gauge", "Runs that are kept, by status.");
-    for (status, count) in &gauges.runs {
-        line(out, &format!("{name}{{status=\"{status}\"}}"), count);
+    fn write_gauges(&self, out: &mut String, gauges: &Gauges) {
+        let now = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let values = [
+            ("epoch", gauges.epoch, "Epoch of the model."),
+            ("queue_depth", gauges.queue, "Changes that wait for the writer."),
+            ("workflows", gauges.workflows, "Workflows with metrics."),
+            ("model_tasks", gauges.tasks, "Tasks with a model in memory."),
+            ("requests_open", now(&self.requests_open), "Requests under way."),
+            (
+                "model_rows_damaged",
+                now(&self.damaged_rows),
+                "Rows of models that the last start could not read.",
+            ),
+            ("ready", gauges.ready, "1 when requests are taken."),
+        ];
+        for (name, value, help) in values {
+            let name = format!("foresail_metad_{name}");
+            head(out, &name, "gauge", help);
+            line(out, &name, value);
+        }
+        let name = "foresail_metad_runs";
+        head(out, name, "gauge", "Runs that are kept, by status.");
+        for (status, count) in &gauges.runs {
+            line(out, &format!("{name}{{status=\"{status}\"}}"), count);
+        }
     }
 }
 

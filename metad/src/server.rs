@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
 use crate::http::Front;
+use crate::meter::add;
 use crate::recover::{Recovered, recover};
 use crate::settings::{Settings, SettingsError};
 use crate::shared::Shared;
@@ -78,8 +79,9 @@ impl Server {
         listener.set_nonblocking(true).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let (writer, reader) = store::open(&settings.data)?;
-        let Recovered { world, boards, catalog, models, runs } = recover(&reader)?;
+        let Recovered { world, boards, catalog, models, runs, damaged_rows } = recover(&reader)?;
         let (shared, queue) = Shared::new(settings, reader, world, boards);
+        add(&shared.meter.damaged_rows, damaged_rows);
         let stopping = shared.stopping.clone();
         let writer = Writer::spawn(Arc::clone(&shared), writer, queue, catalog, models, runs)
             .map_err(StartError::Thread)?;

@@ -158,8 +158,8 @@ settings! {
     events_page_max: u64 = 1000, "1000", "FORESAIL_METAD_EVENTS_PAGE_MAX",
         "Most events in one answer.";
     list_max: u64 = 1000, "1000", "FORESAIL_METAD_LIST_MAX",
-        "Most entries in one answer that lists runs or quarantined records.";
-    export_records_max: u64 = 50_000, "50000", "FORESAIL_METAD_EXPORT_RECORDS_MAX",
+        "Most entries in one answer that lists workflows, tasks, runs or quarantined records.";
+    export_records_max: u64 = 16_384, "16384", "FORESAIL_METAD_EXPORT_RECORDS_MAX",
         "Records that a download of samples reads at a time (whole batches), and most rows in a row group \
          of a Parquet file.";
     workflows_max: u64 = 10_000, "10000", "FORESAIL_METAD_WORKFLOWS_MAX",

@@ -22,6 +22,9 @@ use crate::write::{Command, Reply};
 /// Bytes that one permit of [`Shared::body_budget`] stands for.
 pub const BUDGET_UNIT_BYTES: u64 = 1024;
 
+/// Most cold questions that are answered at once.
+pub const COLD_MAX: usize = 2;
+
 /// What the threads share.
 pub struct Shared {
     /// The settings.
@@ -44,6 +47,8 @@ pub struct Shared {
     pub listeners: Arc<Semaphore>,
     /// Places for downloads, each of which keeps its place until it ends.
     pub exports: Arc<Semaphore>,
+    /// Places for cold questions, each of which keeps its place until its work ends.
+    pub cold: Arc<Semaphore>,
     /// Memory for bodies, in units of [`BUDGET_UNIT_BYTES`].
     pub body_budget: Arc<Semaphore>,
     commands: mpsc::Sender<Command>,
@@ -106,6 +111,7 @@ impl Shared {
             requests: places(settings.requests_max),
             listeners: places(settings.listeners_max),
             exports: places(settings.exports_max),
+            cold: Arc::new(Semaphore::new(COLD_MAX)),
             body_budget: places(budget),
             settings,
             store,

@@ -1,7 +1,8 @@
 //! Lists that metad answers with: workflows, tasks, the quarantine, runs.
 //!
 //! Guarantees: sizes of workers are legal, times are finite and not negative. Times in ms, memory in MB.
-//! Lists are for reading; nothing of a run or a plan rests on them.
+//! Lists of workflows and tasks come in pages. Lists are for reading; nothing of a run or a plan rests on
+//! them.
 
 use schemars::JsonSchema;
 use serde::de::Error;
@@ -20,6 +21,9 @@ pub struct WorkflowList {
     pub epoch: u64,
     /// The workflows.
     pub workflows: Vec<WorkflowEntry>,
+    /// What `after` is for the next page: the last workflow of this one; null where it is the last page.
+    #[serde(default)]
+    pub next_after: Option<WorkflowName>,
 }
 
 /// A workflow in short.
@@ -50,6 +54,9 @@ pub struct TaskList {
     pub epoch: u64,
     /// The tasks.
     pub tasks: Vec<TaskEntry>,
+    /// What `after` is for the next page: the last task of this one; null where it is the last page.
+    #[serde(default)]
+    pub next_after: Option<TaskName>,
 }
 
 /// A task in short: its time on the config it ran on most often, whatever the input.

@@ -1,7 +1,9 @@
 //! Measurements: what workers send to metad, in batches.
 //!
 //! A batch is the unit of durability and of idempotence; a record is the unit of validity: a bad record is
-//! set aside with its reason and never blocks a good one.
+//! set aside with its reason and never blocks a good one. A field that is not known makes a record bad: it
+//! may be a misspelt one, without which the measurement means something else, and set aside it is kept as it
+//! came.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -19,6 +21,7 @@ pub const STORE_NAME_DEFAULT: &str = "default";
 
 /// A batch of measurements of one worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Batch {
     /// Idempotency key; may come as the header `Idempotency-Key` instead.
     pub batch_id: BatchId,
@@ -46,6 +49,7 @@ pub enum Record {
 
 /// One execution of a task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct TaskRecord {
     /// The function that ran.
     pub task: TaskName,
@@ -83,6 +87,7 @@ pub struct TaskRecord {
 
 /// The execution time that a plan predicted, in ms; metad scores it with the time that was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Forecast {
     /// The median.
     #[serde(deserialize_with = "non_negative")]
@@ -121,6 +126,7 @@ impl Forecast {
 
 /// One object moved between a worker and a store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct TransferRecord {
     /// Which way.
     pub direction: Direction,
@@ -147,6 +153,7 @@ pub struct TransferRecord {
 
 /// One start of a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct StartupRecord {
     /// Cold or warm.
     pub state: StartState,

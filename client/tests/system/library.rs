@@ -185,3 +185,26 @@ async fn a_function_that_no_worker_has_fails_the_run_at_once() {
     assert!(error.hint().contains("foresail runs"), "{}", error.hint());
     stack.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_of_several_pages_come_whole() {
+    let data = tempfile::tempdir().unwrap();
+    let settings =
+        foresail_metad::Settings { list_max: 2, ..foresail_metad::Settings::embedded(data.path()) };
+    let metad = foresail_metad::Server::start(settings).unwrap();
+    let url = format!("http://{}", metad.address());
+    for workflow in ["w-1", "w-2", "w-3", "w-4", "w-5"] {
+        let record = |task: &str| json!({"kind": "task", "task": task, "memory_mb": 512, "exec_ms": 1.0});
+        let records = ["c", "a", "b"].map(record);
+        let body = json!({"batch_id": "b-1", "records": records});
+        let post = reqwest::Client::new().post(format!("{url}/v1/workflows/{workflow}/batches"));
+        post.json(&body).send().await.unwrap().error_for_status().unwrap();
+    }
+    let client = Client::connect(&url, &url).await.unwrap();
+    let found: Vec<String> =
+        client.workflows().await.unwrap().into_iter().map(|entry| entry.workflow.to_string()).collect();
+    assert_eq!(found, ["w-1", "w-2", "w-3", "w-4", "w-5"]);
+    let tasks = client.tasks(&"w-3".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(tasks.iter().map(|entry| entry.task.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert!(client.tasks(&"w-6".parse().unwrap()).await.unwrap().is_none());
+}

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::ConfigKey;
 use crate::curve::{Ask, Curve, OFFSET_BYTES, OFFSET_MS};
 use crate::formula::CurvePart;
+use crate::predictor::Cold;
 use crate::report::ConfigHistory;
 use crate::scaled::Scaled;
 use crate::shape::Pool;
@@ -59,12 +60,34 @@ impl<'a, P: Fn() -> &'a Arc<Pool>> Answers<'a, P> {
     pub fn exec(&self, key: ConfigKey, input_bytes: u64, slas: &[Sla]) -> Option<Prediction> {
         let size = input_bytes as f64;
         if self.is_exact(key, size) {
-            let (unit, basis) = (Unit::Ms, Basis::Exact);
-            let ask =
-                Ask { size, scale: 1.0, sigma: 0.0, offset: OFFSET_MS, unit, basis, extrapolated: false };
-            return self.own_curve(key).map(|curve| curve.answer(&ask, slas));
+            return self.exec_exact(key, size, slas);
         }
         self.with_scaled(|scaled| scaled.predict(key.share(), size, slas))
+    }
+
+    /// The same where the curve over all configs is fitted or not needed; `pool` is what other tasks say,
+    /// where that was summed.
+    pub fn exec_warm(
+        &self,
+        key: ConfigKey,
+        input_bytes: u64,
+        slas: &[Sla],
+        pool: Option<&Arc<Pool>>,
+    ) -> Result<Option<Prediction>, Cold> {
+        let size = input_bytes as f64;
+        if self.is_exact(key, size) {
+            return Ok(self.exec_exact(key, size, slas));
+        }
+        match self {
+            Self::Measured(task, _) if !task.is_scaled(pool) => Err(Cold),
+            _ => Ok(self.with_scaled(|scaled| scaled.predict(key.share(), size, slas))),
+        }
+    }
+
+    fn exec_exact(&self, key: ConfigKey, size: f64, slas: &[Sla]) -> Option<Prediction> {
+        let (unit, basis) = (Unit::Ms, Basis::Exact);
+        let ask = Ask { size, scale: 1.0, sigma: 0.0, offset: OFFSET_MS, unit, basis, extrapolated: false };
+        self.own_curve(key).map(|curve| curve.answer(&ask, slas))
     }
 
     /// What answers for a config at its own sizes, and the size models that it is mixed from.

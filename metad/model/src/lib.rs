@@ -30,6 +30,7 @@ mod memo;
 mod mixture;
 mod model;
 mod moments;
+mod peak;
 mod pool;
 mod pooled;
 mod predictor;
@@ -50,7 +51,8 @@ pub use config::CONFIGS_PER_TASK_MAX;
 pub use download::{Download, DownloadError, Form};
 pub use formula::CurvePart;
 pub use model::{MODEL_VERSION, SavedRest, SavedTask, TASKS_PER_WORKFLOW_MAX, WorkflowModel};
-pub use predictor::{PREDICTOR_VERSION, Predictor};
+pub use peak::PeakMemory;
+pub use predictor::{Cold, PREDICTOR_VERSION, Predictor};
 pub use report::{
     Bucket, ConfigReport, CurvePoint, InputRange, Quantiles, ShapeReport, SizeCurve, SizeFit, TaskReport,
     TuningPoint,

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use serde::ser::{SerializeMap, SerializeStruct};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::pool::{Effect, Members, SharedPool};
-use crate::predictor::{Derived, Predictor, TaskMap, Tasks};
+use crate::pool::{Effect, Members};
+use crate::predictor::{Derived, LazyPool, Predictor, TaskMap, Tasks};
 use crate::score::Scores;
 use crate::startup::StartupModel;
 use crate::task::TaskModel;
@@ -39,6 +39,8 @@ pub struct WorkflowModel {
     changed: Changed,
     /// Tasks that changed since the last [`Self::take_changed`].
     unsaved: HashSet<TaskName>,
+    /// Tasks that came since the last [`Self::take_new`].
+    new: Vec<TaskName>,
     built: Arc<Predictor>,
 }
 
@@ -110,7 +112,7 @@ impl WorkflowModel {
             let mut task = TaskModel::default();
             change(&mut task);
             let has_two_shares = task.has_two_shares();
-            self.tasks.insert_mut(name.clone(), Arc::new(task));
+            self.insert(name, Arc::new(task));
             has_two_shares
         } else {
             return;
@@ -127,12 +129,20 @@ impl WorkflowModel {
     /// Takes in what a record tells the workflow as a whole, and gives its time; by itself for a record of a
     /// task that already contains it, because the task was stored later than the rest.
     pub fn count(&mut self, record: &Record, arrival: Timestamp) -> i64 {
-        let at_us = record.at().unwrap_or(arrival).min(arrival).as_microsecond();
+        let at_us = time_us(record, arrival);
         self.samples += 1;
         if let Record::Task(TaskRecord { forecast: Some(forecast), exec_ms, .. }) = record {
             Arc::make_mut(&mut self.scores).record(forecast, *exec_ms, at_us);
         }
         at_us
+    }
+
+    /// Takes in what a record tells its task, and nothing else: for a task whose stored form was lost, while
+    /// the rest contains the record.
+    pub fn relearn(&mut self, record: &Record, arrival: Timestamp) {
+        if let Record::Task(r) = record {
+            self.update_task(&r.task, |task| task.record(r, time_us(record, arrival)));
+        }
     }
 
     /// The tasks that changed since the last call, as they are now, in the order of their names. It copies
@@ -142,6 +152,11 @@ impl WorkflowModel {
         names.sort_unstable();
         let saved = |name: TaskName| self.tasks.get(&name).map(|task| (name, SavedTask(Arc::clone(task))));
         names.into_iter().filter_map(saved).collect()
+    }
+
+    /// The tasks that came since the last call, in the order in which they came.
+    pub fn take_new(&mut self) -> Vec<TaskName> {
+        std::mem::take(&mut self.new)
     }
 
     /// Everything but the tasks, as it is now.
@@ -173,7 +188,12 @@ impl WorkflowModel {
             self.changed.pool = Change::Yes;
         }
         self.changed.tasks = Change::Yes;
+        self.insert(name, task);
+    }
+
+    fn insert(&mut self, name: &TaskName, task: Arc<TaskModel>) {
         self.tasks.insert_mut(name.clone(), task);
+        self.new.push(name.clone());
     }
 
     /// Takes in everything that `other` was told.
@@ -212,7 +232,7 @@ impl WorkflowModel {
             let pool = match &next.tasks {
                 Tasks::Measured(_, pool) if changed.pool == Change::No => Arc::clone(pool),
                 Tasks::Measured(_, pool) => Arc::new(pool.after(&self.members)),
-                Tasks::Fitted(_) => Arc::new(SharedPool::default().after(&self.members)),
+                Tasks::Fitted(_) => Arc::new(LazyPool::default().after(&self.members)),
             };
             next.tasks = Tasks::Measured(self.tasks.clone(), pool);
         }
@@ -225,6 +245,10 @@ impl WorkflowModel {
         self.built = Arc::new(next);
         Arc::clone(&self.built)
     }
+}
+
+fn time_us(record: &Record, arrival: Timestamp) -> i64 {
+    record.at().unwrap_or(arrival).min(arrival).as_microsecond()
 }
 
 /// Two models are equal when they were told the same.

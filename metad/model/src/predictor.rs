@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::answers::{Answers, TaskPredictor};
 use crate::config::ConfigKey;
-use crate::pool::SharedPool;
+use crate::pool::{Members, SharedPool};
 use crate::report::{ConfigReport, TaskReport, report};
 use crate::score::Scores;
 use crate::shape::Pool;
@@ -40,11 +40,15 @@ pub struct Predictor {
     pub(crate) startups: Arc<Derived<StartupModel, StartupPredictor>>,
 }
 
+/// An answer that has much to be fitted first, and was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cold;
+
 /// The tasks of a snapshot or of a download.
 #[derive(Debug, Clone)]
 pub enum Tasks {
     /// Measurements with the curves that were asked for, and what tasks tell each other.
-    Measured(TaskMap, Arc<SharedPool>),
+    Measured(TaskMap, Arc<LazyPool>),
     /// Curves.
     Fitted(Arc<BTreeMap<TaskName, TaskPredictor>>),
 }
@@ -52,6 +56,25 @@ pub enum Tasks {
 impl Default for Tasks {
     fn default() -> Self {
         Self::Measured(TaskMap::default(), Arc::default())
+    }
+}
+
+/// The pool of a snapshot, with which it is known whether it was summed already.
+#[derive(Debug, Default)]
+pub struct LazyPool {
+    shared: SharedPool,
+    summed: OnceLock<Arc<Pool>>,
+}
+
+impl LazyPool {
+    /// The pool of `members`, to be summed later.
+    pub fn after(&self, members: &Members) -> Self {
+        Self { shared: self.shared.after(members), summed: OnceLock::new() }
+    }
+
+    /// The pool, summed with `add` for each member at the first question.
+    fn get(&self, add: impl Fn(&TaskName, &mut Pool)) -> &Arc<Pool> {
+        self.summed.get_or_init(|| Arc::clone(self.shared.get(add)))
     }
 }
 
@@ -70,6 +93,10 @@ impl<M, F> Derived<M, F> {
 
     fn get(&self, fit: impl FnOnce(&M) -> F) -> &F {
         self.fit.get_or_init(|| fit(&self.measured))
+    }
+
+    fn is_fitted(&self) -> bool {
+        self.fit.get().is_some()
     }
 }
 
@@ -112,6 +139,35 @@ impl Predictor {
         }
     }
 
+    /// What it knows about `query`, where it knows something.
+    #[must_use]
+    pub fn known(&self, query: &Query, slas: &[Sla]) -> Option<Prediction> {
+        self.answer(query, slas)
+    }
+
+    /// The same, where at most one curve of one config has to be fitted first, which takes some hundred
+    /// microseconds at most.
+    ///
+    /// # Errors
+    /// [`Cold`] where it takes longer: the curve over all configs of a task, which may ask up to 64 other
+    /// tasks about the shape, its output sizes, or all transfers or starts.
+    pub fn known_warm(&self, query: &Query, slas: &[Sla]) -> Result<Option<Prediction>, Cold> {
+        let is_cold = match (query, &self.tasks) {
+            (Query::ExecutionTime { task, input_bytes, memory_mb, vcpu }, tasks) => {
+                let Some(answers) = self.task(task) else { return Ok(None) };
+                let pool = if let Tasks::Measured(_, pool) = tasks { pool.summed.get() } else { None };
+                return answers.exec_warm(ConfigKey::new(*memory_mb, *vcpu), *input_bytes, slas, pool);
+            }
+            (Query::OutputSize { task, .. }, Tasks::Measured(tasks, _)) => {
+                tasks.get(task).is_some_and(|task| !task.is_output_fitted())
+            }
+            (Query::OutputSize { .. }, Tasks::Fitted(_)) => false,
+            (Query::TransferTime { .. }, _) => !self.transfers.is_fitted(),
+            (Query::StartupTime { .. }, _) => !self.startups.is_fitted(),
+        };
+        if is_cold { Err(Cold) } else { Ok(self.answer(query, slas)) }
+    }
+
     /// The tasks it knows, in the order of their names.
     pub fn tasks(&self) -> impl Iterator<Item = &TaskName> {
         let mut names: Vec<&TaskName> = match &self.tasks {
@@ -120,6 +176,23 @@ impl Predictor {
         };
         names.sort_unstable();
         names.into_iter()
+    }
+
+    /// Up to `limit` of the tasks it knows behind a name, in the order of their names.
+    #[must_use]
+    pub fn tasks_after(&self, after: Option<&TaskName>, limit: usize) -> Vec<&TaskName> {
+        let is_behind = |name: &&TaskName| after.is_none_or(|after| *name > after);
+        let mut names: Vec<&TaskName> = match &self.tasks {
+            Tasks::Measured(tasks, _) => tasks.keys().filter(is_behind).collect(),
+            Tasks::Fitted(tasks) => tasks.keys().filter(is_behind).take(limit).collect(),
+        };
+        if limit < names.len() {
+            // A page sorts itself, not all that is behind it.
+            names.select_nth_unstable(limit);
+            names.truncate(limit);
+        }
+        names.sort_unstable();
+        names
     }
 
     /// How many tasks it knows.
@@ -170,15 +243,17 @@ impl Predictor {
     /// What is known of a task.
     #[must_use]
     pub fn report(&self, task: &TaskName) -> Option<TaskReport> {
-        self.task(task).map(|answers| report(task, &answers, self.task_scores(task)))
+        let measured = if let Tasks::Measured(tasks, _) = &self.tasks { tasks.get(task) } else { None };
+        let peaks = measured.and_then(|task| task.peaks());
+        self.task(task).map(|answers| report(task, &answers, self.task_scores(task), peaks))
     }
 
-    /// The part of [`Self::report`] that needs no curve, in the order of the configs; empty where the task is
-    /// not known.
+    /// The part of [`Self::report`] that needs no curve, without peak memory, in the order of the configs;
+    /// empty where the task is not known.
     #[must_use]
     pub fn configs(&self, task: &TaskName) -> Vec<ConfigReport> {
         let histories = self.task(task).map_or_else(Vec::new, |answers| answers.histories());
-        histories.iter().map(|(key, history)| history.report(*key)).collect()
+        histories.iter().map(|(key, history)| history.report(*key, None)).collect()
     }
 
     fn answer(&self, query: &Query, slas: &[Sla]) -> Option<Prediction> {

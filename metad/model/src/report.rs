@@ -12,6 +12,7 @@ use crate::answers::Answers;
 use crate::config::ConfigKey;
 use crate::curve::OFFSET_MS;
 use crate::formula::CurvePart;
+use crate::peak::{PeakMemory, Peaks};
 use crate::score::Scores;
 use crate::series::Series;
 use crate::shape::Pool;
@@ -93,6 +94,8 @@ pub struct ConfigReport {
     pub histogram: Vec<Bucket>,
     /// Straight line of time against input size, where both vary.
     pub size_fit: Option<SizeFit>,
+    /// Peak memory; null where no record had it. A download does not have it.
+    pub peak_memory: Option<PeakMemory>,
 }
 
 /// Quantiles of times in ms, at most 1 % off.
@@ -199,7 +202,7 @@ impl ConfigHistory {
     }
 
     /// What it says, in words of the report.
-    pub fn report(&self, key: ConfigKey) -> ConfigReport {
+    pub fn report(&self, key: ConfigKey, peaks: Option<&Peaks>) -> ConfigReport {
         ConfigReport {
             config: key.config(),
             samples: self.samples,
@@ -209,6 +212,7 @@ impl ConfigHistory {
             max_ms: self.max_ms,
             histogram: self.histogram.clone(),
             size_fit: self.size_fit,
+            peak_memory: peaks.and_then(|peaks| peaks.report(key)),
         }
     }
 }
@@ -240,6 +244,7 @@ pub fn report<'a, P: Fn() -> &'a Arc<Pool>>(
     task: &TaskName,
     answers: &Answers<'a, P>,
     scores: Option<&Scores>,
+    peaks: Option<&Peaks>,
 ) -> TaskReport {
     let histories = answers.histories();
     let sizes = |(_, h): &(ConfigKey, ConfigHistory)| (h.size_bytes_min, h.size_bytes_max);
@@ -253,7 +258,7 @@ pub fn report<'a, P: Fn() -> &'a Arc<Pool>>(
     TaskReport {
         task: task.clone(),
         samples: answers.samples(),
-        configs: histories.iter().map(|(key, history)| history.report(*key)).collect(),
+        configs: histories.iter().map(|(key, history)| history.report(*key, peaks)).collect(),
         input: range.map(|(min_bytes, max_bytes)| InputRange {
             min_bytes,
             median_bytes: median as u64,

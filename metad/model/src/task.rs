@@ -11,10 +11,11 @@ use arc_swap::ArcSwapOption;
 use foresail_schemas::metric::TaskRecord;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ByConfig, ConfigKey};
+use crate::config::{ByConfig, CONFIGS_PER_TASK_MAX, ConfigKey};
 use crate::curve::{Curve, OFFSET_BYTES, OFFSET_MS, Setup, recent_points, weigh};
 use crate::history::History;
 use crate::memo::Memo;
+use crate::peak::Peaks;
 use crate::ring::Sample;
 use crate::scaled::{SPREAD_TIME, Scaled};
 use crate::score::Scores;
@@ -40,6 +41,8 @@ pub struct TaskModel {
     configs: ByConfig,
     /// How well plans predicted it; nothing where none did, as most tasks of a large model are.
     scores: Option<Arc<Scores>>,
+    /// Peak memory, where a record had it. The last field: stored forms without it are read as such.
+    peaks: Option<Arc<Peaks>>,
     #[serde(skip)]
     fits: Memo<Box<Fits>>,
 }
@@ -80,7 +83,20 @@ impl TaskModel {
             let scores = Arc::make_mut(self.scores.get_or_insert_default());
             scores.record(forecast, record.exec_ms, at_us);
         }
-        self.configs.record(ConfigKey::new(record.memory_mb, record.vcpu), sample);
+        let key = ConfigKey::new(record.memory_mb, record.vcpu);
+        self.configs.record(key, sample);
+        if let Some(peak_mb) = record.peak_memory_mb {
+            Arc::make_mut(self.peaks.get_or_insert_default()).record(key, peak_mb);
+        }
+        self.prune_peaks();
+    }
+
+    fn prune_peaks(&mut self) {
+        if let Some(peaks) = &mut self.peaks
+            && self.configs.len() >= CONFIGS_PER_TASK_MAX
+        {
+            Arc::make_mut(peaks).keep(&self.configs);
+        }
     }
 
     /// Takes in everything of `other`.
@@ -91,6 +107,10 @@ impl TaskModel {
             Arc::make_mut(self.scores.get_or_insert_default()).merge(theirs);
         }
         self.configs.merge(&other.configs);
+        if let Some(theirs) = &other.peaks {
+            Arc::make_mut(self.peaks.get_or_insert_default()).merge(theirs);
+        }
+        self.prune_peaks();
     }
 
     /// Executions over all configs.
@@ -101,6 +121,11 @@ impl TaskModel {
     /// How well plans predicted it.
     pub fn scores(&self) -> Option<&Scores> {
         self.scores.as_deref()
+    }
+
+    /// Peak memory by config, where a record had it.
+    pub fn peaks(&self) -> Option<&Peaks> {
+        self.peaks.as_deref()
     }
 
     /// The measurements by config.
@@ -172,6 +197,15 @@ impl TaskModel {
         self.fit_scaled(&shared, Some(evidence), pool, ask)
     }
 
+    /// Whether [`Self::with_scaled`] has its curve; `pool` is that of all tasks, where it was summed.
+    pub fn is_scaled(&self, pool: Option<&Arc<Pool>>) -> bool {
+        let fits = self.fits();
+        let Some(told) = fits.told.known() else { return false };
+        let right = if told.leans_on_pool { pool } else { Some(&*NO_POOL) };
+        let held = fits.scaled.load();
+        held.as_deref().zip(right).is_some_and(|(held, pool)| held.is_for(pool))
+    }
+
     fn fit_scaled<R>(
         &self,
         shared: &[(f64, Point)],
@@ -189,6 +223,11 @@ impl TaskModel {
     /// Output against input size over all configs: memory does not change what a task writes.
     pub fn output_curve(&self) -> Option<&Curve> {
         self.fits().output.get(|| self.fit_output()).as_ref()
+    }
+
+    /// Whether [`Self::output_curve`] was fitted.
+    pub fn is_output_fitted(&self) -> bool {
+        self.fits().output.known().is_some()
     }
 
     fn fit_output(&self) -> Option<Curve> {

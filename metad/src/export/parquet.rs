@@ -3,8 +3,9 @@
 //! What a kind of record does not have is null. Columns that CSV samples have bear the same names. Times in
 //! ms, sizes in bytes, memory in MB; `at` in microseconds of UTC. Pages are compressed with Snappy.
 //!
-//! Guarantees: no more than one group of rows is in memory, besides the batch that is being added. Source:
-//! the Apache Parquet format, version 2 types.
+//! Guarantees: no more than one group of rows is in memory, besides the batch that is being added, and a
+//! group has at most the rows that are set and about [`GROUP_BYTES_MAX`] bytes. Source: the Apache Parquet
+//! format, version 2 types.
 
 use std::sync::Arc;
 
@@ -22,6 +23,9 @@ use crate::store::batches::StoredBatch;
 
 /// Media type of Parquet files.
 pub const MEDIA_TYPE: &str = "application/vnd.apache.parquet";
+
+/// Most bytes of the rows of a group, counted as they are in memory with all their texts.
+pub const GROUP_BYTES_MAX: usize = 8 << 20;
 
 /// One record and what its batch says of it.
 struct Row {
@@ -84,6 +88,12 @@ pub const COLUMNS: [Column; 23] = [
 ];
 
 impl Row {
+    /// About what it takes until its group is written: each text is copied into its column.
+    fn bytes_held(&self) -> usize {
+        let texts = |cell: &Cell| if let Cell::Text(of) = cell { of(self).map_or(0, str::len) } else { 0 };
+        size_of::<Self>() + COLUMNS.iter().map(|column| texts(&column.cell)).sum::<usize>()
+    }
+
     fn task(&self) -> Option<&TaskRecord> {
         if let Record::Task(task) = &self.record { Some(task) } else { None }
     }
@@ -138,6 +148,7 @@ impl Row {
 pub struct Export {
     workflow: String,
     rows: Vec<Row>,
+    rows_bytes: usize,
     group_rows_max: usize,
     file: SerializedFileWriter<Vec<u8>>,
 }
@@ -154,7 +165,7 @@ impl Export {
             .set_created_by(created_by.to_owned());
         let schema = Arc::new(parse_message_type(&message())?);
         let file = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties.build()))?;
-        Ok(Self { workflow: workflow.to_owned(), rows: Vec::new(), group_rows_max, file })
+        Ok(Self { workflow: workflow.to_owned(), rows: Vec::new(), rows_bytes: 0, group_rows_max, file })
     }
 
     /// Adds the records of a batch.
@@ -165,8 +176,10 @@ impl Export {
         let StoredBatch { batch_id, run, worker, arrival, records } = batch;
         let batch = Arc::new(Batch { workflow: self.workflow.clone(), batch_id, run, worker });
         for record in records {
-            self.rows.push(Row { batch: Arc::clone(&batch), record: timed(record, arrival) });
-            if self.rows.len() >= self.group_rows_max {
+            let row = Row { batch: Arc::clone(&batch), record: timed(record, arrival) };
+            self.rows_bytes += row.bytes_held();
+            self.rows.push(row);
+            if self.rows.len() >= self.group_rows_max || self.rows_bytes >= GROUP_BYTES_MAX {
                 self.write_group()?;
             }
         }
@@ -195,6 +208,7 @@ impl Export {
 
     fn write_group(&mut self) -> Result<()> {
         let rows = std::mem::take(&mut self.rows);
+        self.rows_bytes = 0;
         let mut group = self.file.next_row_group()?;
         for column in &COLUMNS {
             // One writer per column of the schema, which was made of the same list.

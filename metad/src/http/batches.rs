@@ -14,8 +14,9 @@ use serde_json::value::RawValue;
 
 use super::columns::{self, COLUMNS};
 use super::flat;
+use super::pool::by_size;
 use super::reply::{Answer, Failure, JSON, NDJSON, json};
-use super::take::{App, Content, PathOf, QueryOf, by_size, invalid_json, media_type};
+use super::take::{App, Content, PathOf, QueryOf, invalid_json, media_type};
 use crate::write::{Command, Ingest};
 
 /// Longest text of a bad record that is kept whole, in bytes.
@@ -37,6 +38,7 @@ pub struct Origin {
 
 /// The body, with records as records or as their raw text.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Form<L> {
     batch_id: Option<BatchId>,
     run: Option<RunId>,
@@ -81,7 +83,7 @@ pub async fn post(
     };
     let limit = app.settings.batch_records_max;
     let bytes = content.bytes.clone();
-    let parsed = by_size(bytes.len(), move || parse(&bytes, limit));
+    let parsed = by_size(&app, bytes.len(), move || parse(&bytes, limit));
     let batch = ingest(workflow, parsed.await??, query, &headers)?;
     let answer = app.change(|reply| Command::Ingest(Box::new(batch), reply)).await?;
     Ok(json(&answer))
@@ -243,6 +245,29 @@ mod tests {
             let parsed = parse_lines(lines.as_bytes(), 9).unwrap();
             assert_eq!((parsed.records.len(), indices(&parsed)), (2, vec![1]), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_field_that_its_kind_does_not_have_is_named_and_the_record_is_kept_as_it_came() {
+        let forecast = r#""forecast":{"median_ms":1,"p90_ms":1,"p95_ms":1,"p99_ms":1,"p50":1}"#;
+        for (fields, named) in [
+            (r#""input_byte":5"#, "`input_byte`"),
+            (r#""state":"cold""#, "`state`"),
+            (r#""bytes":null"#, "`bytes`"),
+            (forecast, "`p50`"),
+        ] {
+            let bad = format!(r#"{{"kind":"task","task":"a","memory_mb":1,"exec_ms":1,{fields}}}"#);
+            let body = format!(r#"{{"batch_id":"b","records":[{GOOD},{bad}]}}"#);
+            let parsed =
+                [parse_json(body.as_bytes(), 9), parse_lines(format!("{GOOD}\n{bad}").as_bytes(), 9)];
+            for parsed in parsed.map(Result::unwrap) {
+                let (rejected, kept) = &parsed.rejected[0];
+                assert!(rejected.index == 1 && rejected.detail.contains(named), "{}", rejected.detail);
+                assert_eq!(*kept, serde_json::from_str::<serde_json::Value>(&bad).unwrap());
+            }
+        }
+        let refused = parse_json(br#"{"batch_id":"b","wroker":"w-1","records":[]}"#, 9).unwrap_err();
+        assert!(refused.0.detail.contains("`wroker`"), "{}", refused.0.detail);
     }
 
     #[test]

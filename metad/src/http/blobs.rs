@@ -5,9 +5,10 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use foresail_schemas::{ErrorCode, RunId};
 
+use super::pool::blocking;
 use super::reply::{Answer, Failure, typed};
 use super::runs::find;
-use super::take::{App, PathOf, blocking, content};
+use super::take::{App, PathOf, content};
 use crate::write::Command;
 
 /// Longest key in bytes.
@@ -45,7 +46,7 @@ pub async fn put(
 pub async fn get(State(app): State<App>, PathOf((run, key)): PathOf<(RunId, String)>) -> Answer {
     let board = find(&app, &run)?;
     let (store, wanted) = (app.store.clone(), key.clone());
-    let blob = blocking(move || store.view()?.blob(board.number, &wanted)).await??;
+    let blob = blocking(&app, move || store.view()?.blob(board.number, &wanted)).await??;
     match blob {
         Some(content) => Ok(typed("application/octet-stream", content)),
         None => Err(Failure::new(ErrorCode::BlobNotFound, format!("run `{run}` has no blob `{key}`"))),

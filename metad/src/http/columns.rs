@@ -308,8 +308,8 @@ impl Group<'_> {
         if FORECAST.iter().all(|column| self.float(*column, place).is_none()) {
             return Ok(None);
         }
-        let [median_ms, p90_ms, p95_ms, p99_ms] = FORECAST.map(|column| self.amount(column, place));
-        Ok(Some(Forecast { median_ms: median_ms?, p90_ms: p90_ms?, p95_ms: p95_ms?, p99_ms: p99_ms? }))
+        let [median, p90, p95, p99] = FORECAST.map(|column| self.amount(column, place));
+        Ok(Some(Forecast::new([median?, p90?, p95?, p99?])))
     }
 
     fn record(&self, place: usize, names: &[Result<TaskName, String>]) -> Result<Record, String> {

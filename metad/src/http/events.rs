@@ -21,9 +21,10 @@ use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
+use super::pool::blocking;
 use super::reply::{Answer, Failure, json};
 use super::runs::find;
-use super::take::{App, PathOf, QueryOf, accepts, blocking};
+use super::take::{App, PathOf, QueryOf, accepts};
 use crate::board::{Board, Recent};
 use crate::store::StoreError;
 use crate::store::run_events::EventText;
@@ -41,8 +42,6 @@ const KINDS: [&str; 10] = [
     "plan_replaced",
     "run_finished",
 ];
-/// Commit groups of events that are read from the store at once.
-const STORE_GROUPS: usize = 256;
 /// Time between two signs of life on a stream without events.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -165,9 +164,9 @@ impl Follower {
     async fn look_in_store(&self) -> Result<Vec<Arc<EventText>>, Failure> {
         let (store, number, after, page_max) =
             (self.app.store.clone(), self.board.number, self.after, self.page_max);
-        let read = blocking(move || {
-            let events = store.view()?.event_groups(number, after, STORE_GROUPS)?;
-            Ok::<_, StoreError>(events.into_iter().take(page_max).map(Arc::new).collect())
+        let read = blocking(&self.app, move || {
+            let events = store.view()?.events_after(number, after, page_max)?;
+            Ok::<_, StoreError>(events.into_iter().map(Arc::new).collect())
         });
         Ok(read.await??)
     }

@@ -1,8 +1,9 @@
 //! Questions and records read in one pass, without the copy that serde makes of a form with its tag inside.
 //!
 //! What is read here is read by the types of `foresail-schemas` as the same value (property tests). Whatever
-//! is not plain (a field that is missing, twice, of another type or out of range) is an error without detail:
-//! the caller then reads the text again with those types, which decide and find the words.
+//! is not plain (a field that is missing, twice, of another type or out of range, or one that a record of its
+//! kind does not have) is an error without detail: the caller then reads the text again with those types,
+//! which decide and find the words.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -79,9 +80,36 @@ enum Kind {
     StartupTime,
 }
 
+impl Key {
+    /// Its place in a set of fields.
+    const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
+/// The fields of all of `keys`.
+const fn set_of(keys: &[Key]) -> u32 {
+    let (mut set, mut place) = (0, 0);
+    while place < keys.len() {
+        set |= keys[place].bit();
+        place += 1;
+    }
+    set
+}
+
+/// What a record of each kind may have.
+const OF_ALL: u32 = set_of(&[Key::Kind, Key::MemoryMb, Key::Vcpu, Key::At]);
+const OF_TASK: u32 = OF_ALL
+    | set_of(&[Key::Task, Key::InputBytes, Key::OutputBytes, Key::ExecMs])
+    | set_of(&[Key::PeakMemoryMb, Key::Attempt, Key::Forecast]);
+const OF_TRANSFER: u32 = OF_ALL | set_of(&[Key::Direction, Key::Bytes, Key::TimeMs, Key::Store]);
+const OF_STARTUP: u32 = OF_ALL | set_of(&[Key::State, Key::TimeMs]);
+
 /// The fields of a question or of a record.
 #[derive(Default)]
 struct Fields {
+    /// Which there were, as a set.
+    seen: u32,
     kind: Option<Kind>,
     task: Option<TaskName>,
     memory_mb: Option<u32>,
@@ -124,12 +152,8 @@ impl<'de> Visitor<'de> for FieldsOf<'_> {
         let (mut fields, mut seen) = (Fields::default(), 0u32);
         let name = |text: &str| self.0.name(text).ok_or_else(|| A::Error::custom("a name"));
         while let Some(key) = map.next_key::<Key>()? {
-            if let Key::Other = key {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            }
-            let bit = 1 << key as u32;
-            if seen & bit != 0 {
+            let bit = key.bit();
+            if seen & bit != 0 && !matches!(key, Key::Other) {
                 return Err(A::Error::custom("twice"));
             }
             seen |= bit;
@@ -153,9 +177,10 @@ impl<'de> Visitor<'de> for FieldsOf<'_> {
                     fields.store = text.map(|text| name(&text.0)).transpose()?;
                 }
                 Key::State => fields.state = Some(map.next_value()?),
-                Key::Other => {}
+                Key::Other => drop(map.next_value::<IgnoredAny>()?),
             }
         }
+        fields.seen = seen;
         Ok(fields)
     }
 }
@@ -193,6 +218,15 @@ impl Fields {
     }
 
     fn record(self) -> Option<Record> {
+        let of_kind = match self.kind? {
+            Kind::Task => OF_TASK,
+            Kind::Transfer => OF_TRANSFER,
+            Kind::Startup => OF_STARTUP,
+            _ => return None,
+        };
+        if self.seen & !of_kind != 0 {
+            return None;
+        }
         let time_ms = if self.kind? == Kind::Task { self.exec_ms } else { self.time_ms };
         let time_ms = time_ms.filter(|&ms| is_amount(ms))?;
         if !self.vcpu_is_good() {
@@ -217,15 +251,8 @@ impl Fields {
             })),
             Kind::Transfer => {
                 let (direction, bytes, store) = (self.direction?, self.bytes?, self.store);
-                Some(Record::Transfer(TransferRecord {
-                    direction,
-                    bytes,
-                    time_ms,
-                    memory_mb,
-                    vcpu,
-                    store,
-                    at,
-                }))
+                let record = TransferRecord { direction, bytes, time_ms, memory_mb, vcpu, store, at };
+                Some(Record::Transfer(record))
             }
             Kind::Startup => {
                 let state = self.state?;
@@ -304,6 +331,18 @@ mod tests {
 
     use super::*;
 
+    /// Whether a record or a question of a kind has a field.
+    fn has(kind: &Value, name: &str) -> bool {
+        let own = match kind.as_str() {
+            Some("task") => OF_TASK,
+            Some("transfer") => OF_TRANSFER,
+            Some("startup") => OF_STARTUP,
+            _ => return name != "foreign",
+        };
+        let key = Key::deserialize(serde::de::value::StrDeserializer::<serde_json::Error>::new(name));
+        own & key.unwrap().bit() != 0
+    }
+
     /// Objects that are almost questions or records: fields of all kinds, good, bad, null and foreign.
     fn any_object() -> impl Strategy<Value = Value> {
         let kind = prop_oneof![
@@ -347,9 +386,15 @@ mod tests {
         let changes =
             prop::collection::vec((prop::sample::select(names.clone()), prop::sample::select(odd)), 0..3);
         let removed = prop::collection::vec(prop::sample::select(names), 0..4);
-        (kind, changes, removed).prop_map(move |(kind, changes, removed)| {
+        let strays = prop::collection::vec(any::<prop::sample::Index>(), 0..2);
+        (kind, changes, removed, strays).prop_map(move |(kind, changes, removed, strays)| {
             let mut object = good.clone();
             let fields = object.as_object_mut().unwrap();
+            let (own, others): (Vec<_>, Vec<_>) =
+                std::mem::take(fields).into_iter().partition(|(name, _)| has(&kind, name));
+            fields.extend(own);
+            // Of what its kind does not have, none or one comes along.
+            fields.extend(strays.iter().filter(|_| !others.is_empty()).map(|n| n.get(&others).clone()));
             removed.iter().for_each(|name| drop(fields.remove(name)));
             fields.extend(changes);
             fields.insert("kind".to_owned(), kind);
@@ -363,6 +408,12 @@ mod tests {
             let text = object.to_string();
             let plain = record(&text, &Names::default());
             let typed = serde_json::from_str::<Record>(&text).ok();
+            if let Some(record) = &typed {
+                // Neither reader passes over a field.
+                let again = serde_json::to_value(record).unwrap();
+                let known = |name: &String| again.get(name).is_some() || object[name].is_null();
+                prop_assert!(object.as_object().unwrap().keys().all(known), "{text}");
+            }
             prop_assert!(plain.is_none() || plain == typed, "{text}\n{plain:?}\n{typed:?}");
             let list = format!("[{text}]");
             let plain = serde_json::from_str::<Queries>(&list).ok().map(|q| q.0);

@@ -1,8 +1,10 @@
 //! The front of the API: answers plain predictions itself and hands everything else to the router.
 //!
-//! A prediction takes about a microsecond, the way through the router several. What is not plain (encoded
-//! names, compressed or long bodies, parameters that are wrong) goes through the router, which answers it
-//! with the same functions and finds the words for what is wrong. Both ways pass the same gate.
+//! A warm prediction, whose curves were fitted by an earlier question, takes about a microsecond, the way
+//! through the router several. One whose own curve has to be fitted first takes some hundred, and is still
+//! answered here. What is cold (`pool`) or not plain (encoded names, compressed or long bodies, parameters
+//! that are wrong) goes through the router, which answers it with the same functions and finds the words for
+//! what is wrong. Both ways pass the same gate.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -20,9 +22,10 @@ use hyper::service::Service;
 use tower::Service as _;
 
 use super::gate::{Asked, Places, enter, in_time};
+use super::pool::INLINE_BYTES_MAX;
 use super::predictions::{answer_many, answer_one, plain};
 use super::reply::JSON;
-use super::take::{App, INLINE_BYTES_MAX, content};
+use super::take::{App, content};
 use super::{PREDICTION, PREDICTIONS, router};
 use crate::meter::RouteMeter;
 
@@ -63,7 +66,7 @@ impl Front {
         Self { router: router(Arc::clone(&app)), app, prediction, predictions }
     }
 
-    /// Answers a plain GET of one prediction.
+    /// Answers a plain GET of one prediction that is warm.
     fn one(&self, parts: &Parts, workflow: &str, kind: &str) -> Option<Response> {
         let (query, slas) = plain(kind, parts.uri.query()?)?;
         if self.app.world.load().get(workflow).is_none() {
@@ -71,10 +74,12 @@ impl Front {
         }
         let (method, path, headers) = (&parts.method, parts.uri.path(), &parts.headers);
         let asked = Asked { method, path, headers, places: Places::Requests };
-        Some(match enter(&self.app, &self.prediction, asked) {
-            Ok(visit) => visit.leave(answer_one(&self.app, workflow, &query, &slas, headers)),
-            Err(refused) => refused,
-        })
+        match enter(&self.app, &self.prediction, asked) {
+            Ok(visit) => {
+                answer_one(&self.app, workflow, &query, &slas, headers).map(|answer| visit.leave(answer))
+            }
+            Err(refused) => Some(refused),
+        }
     }
 
     /// Answers a POST of many predictions.

@@ -14,6 +14,7 @@ mod events;
 mod flat;
 mod front;
 mod gate;
+mod pool;
 mod prediction_json;
 mod predictions;
 mod reply;

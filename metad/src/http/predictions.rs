@@ -3,7 +3,9 @@
 //! The front and the router answer with the same functions ([`answer_one`], [`answer_many`]); they differ in
 //! how they read a single question: the front reads plain ones ([`plain`]), the router all.
 
+use std::convert::Infallible;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -16,12 +18,13 @@ use foresail_schemas::{ErrorCode, Sla, TaskName, WorkflowName};
 use serde::Deserialize;
 
 use super::flat;
+use super::pool::{blocking, by_size, cold};
 use super::prediction_json::{Many, single};
 use super::reply::{Answer, Failure, JSON, json_text, not_modified, tagged};
-use super::take::{App, Content, PathOf, QueryOf, blocking, by_size, invalid_json, media_type};
+use super::take::{App, Content, PathOf, QueryOf, invalid_json, media_type};
 use crate::meter::add;
 use crate::shared::Shared;
-use crate::world::World;
+use crate::world::{self, Oracle, World};
 
 /// Most questions that are answered between two other requests. A warm one takes about a microsecond, one
 /// whose curves have to be fitted first some hundred: past these it would hold up all others for long.
@@ -51,7 +54,17 @@ pub async fn get(
     let slas = slas(question.sla.as_deref())?;
     let query = question.query(&kind)?;
     check(&query).map_err(|detail| Failure::new(ErrorCode::InvalidParameter, detail))?;
-    Ok(answer_one(&app, workflow.as_str(), &query, &slas, &headers))
+    let warm = |world: &World| world.oracle(workflow.as_str()).answer_warm(&query, &slas).ok();
+    let known = warm(&app.world.load());
+    let answer = match known {
+        Some(answer) => answer,
+        None => {
+            let (workflow, query, slas) = (workflow.clone(), query.clone(), slas.clone());
+            let answer = move |world: &World| world.oracle(workflow.as_str()).answer(&query, &slas);
+            cold(&app, warm, answer).await?
+        }
+    };
+    Ok(answered(&app, &answer, &headers))
 }
 
 /// Answers several questions.
@@ -70,16 +83,19 @@ pub async fn post(
     answer_many(&app, workflow, content).await
 }
 
-/// Answers a question that was checked.
+/// Answers a question that was checked; nothing where it is cold and does not belong here.
 pub fn answer_one(
     app: &Shared,
     workflow: &str,
     query: &Query,
     slas: &[Sla],
     headers: &HeaderMap,
-) -> Response {
-    let world = app.world.load();
-    let answer = world.oracle(workflow).answer(query, slas);
+) -> Option<Response> {
+    let answer = app.world.load().oracle(workflow).answer_warm(query, slas).ok()?;
+    Some(answered(app, &answer, headers))
+}
+
+fn answered(app: &Shared, answer: &world::Answer, headers: &HeaderMap) -> Response {
     add(&app.meter.predictions, 1);
     match not_modified(answer.epoch, headers) {
         Some(known) => known,
@@ -87,18 +103,28 @@ pub fn answer_one(
     }
 }
 
-/// Answers the questions of a JSON text, on the blocking pool where they are many.
+/// Answers the questions of a JSON text, on the blocking pool where they are many or one of them is cold.
 pub async fn answer_many(app: &App, workflow: WorkflowName, content: Content) -> Answer {
     let (text, limit) = (content.bytes.clone(), app.settings.queries_max);
-    let request = by_size(text.len(), move || read(&text, limit)).await??;
-    let (world, count) = (app.world.load_full(), request.queries.len());
-    let answer = move || {
-        let text = answer_all(&world, &workflow, &request);
+    let request = by_size(app, text.len(), move || read(&text, limit)).await??;
+    let (count, request) = (request.queries.len(), Arc::new(request));
+    let (name, asked) = (workflow.clone(), Arc::clone(&request));
+    let warm = |world: &World| answer_all(world, &name, &asked, |o, q, s| o.answer_warm(q, s)).ok();
+    let answer = move |world: &World| {
+        let Ok(text) = answer_all::<Infallible>(world, &workflow, &request, |o, q, s| Ok(o.answer(q, s)));
         // Here, because the work goes on where the request has run out of its time.
         drop(content);
         text
     };
-    let text = if count <= INLINE_QUERIES_MAX { answer() } else { blocking(answer).await? };
+    let world = app.world.load_full();
+    let text = if count > INLINE_QUERIES_MAX {
+        blocking(app, move || answer(&world)).await?
+    } else {
+        match warm(&world) {
+            Some(text) => text,
+            None => cold(app, warm, answer).await?,
+        }
+    };
     add(&app.meter.predictions, count as u64);
     Ok(json_text(text))
 }
@@ -123,16 +149,21 @@ fn read(text: &[u8], limit: u64) -> Result<PredictionRequest, Failure> {
     Ok(request)
 }
 
-fn answer_all(world: &World, workflow: &WorkflowName, request: &PredictionRequest) -> Bytes {
+fn answer_all<E>(
+    world: &World,
+    workflow: &WorkflowName,
+    request: &PredictionRequest,
+    ask: impl Fn(&mut Oracle<'_>, &Query, &[Sla]) -> Result<world::Answer, E>,
+) -> Result<Bytes, E> {
     let mut oracle = world.oracle(workflow.as_str());
     let mut epoch = oracle.epoch();
     let mut text = Many::with_capacity(request.queries.len());
     for query in &request.queries {
-        let answer = oracle.answer(query, &request.sla);
+        let answer = ask(&mut oracle, query, &request.sla)?;
         epoch = epoch.max(answer.epoch);
         text.push(&answer.prediction);
     }
-    text.finish(epoch)
+    Ok(text.finish(epoch))
 }
 
 /// Reads a single question whose parameters are plain: nothing encoded, nothing twice, nothing wrong. What is
@@ -252,6 +283,7 @@ impl Question {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use foresail_model::WorkflowModel;
     use futures_util::FutureExt;
 
     use super::super::take;
@@ -259,28 +291,75 @@ mod tests {
     use crate::board::Boards;
     use crate::settings::Settings;
     use crate::store::testing;
+    use crate::store::workflows::WorkflowRow;
+    use crate::world::{Update, View};
 
-    /// Whether a request of so many questions is answered while every thread of the pool is busy.
-    fn is_answered_here(count: usize) -> bool {
+    /// Whether `answer` is made while every thread of the pool is busy.
+    fn is_answered_here<T>(world: World, answer: impl AsyncFnOnce(App) -> T) -> bool {
         let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
         let (free, busy) = std::sync::mpsc::channel::<()>();
         let holder = runtime.spawn_blocking(move || busy.recv());
         let is_answered = runtime.block_on(async {
             let (_, store) = testing::in_memory();
-            let (app, _queue) = Shared::new(Settings::default(), store, World::default(), Boards::default());
-            let question = serde_json::json!({"kind": "output_size", "task": "t"});
-            let text = serde_json::json!({"queries": vec![question; count]}).to_string();
-            let content = take::content(&app, Body::from(text), 1 << 20).await.unwrap();
-            answer_many(&app, WorkflowName::new("w").unwrap(), content).now_or_never().is_some()
+            let (app, _queue) = Shared::new(Settings::default(), store, world, Boards::default());
+            answer(app).now_or_never().is_some()
         });
         free.send(()).unwrap();
         runtime.block_on(holder).unwrap().unwrap();
         is_answered
     }
 
+    async fn many(app: App, questions: Vec<serde_json::Value>) {
+        let text = serde_json::json!({ "queries": questions }).to_string();
+        let content = take::content(&app, Body::from(text), 1 << 20).await.unwrap();
+        answer_many(&app, WorkflowName::new("w").unwrap(), content).await.unwrap();
+    }
+
+    async fn one(app: App, question: &str) {
+        let question: Question = serde_json::from_str(question).unwrap();
+        let path = (WorkflowName::new("w").unwrap(), "execution-time".to_owned());
+        get(State(app), PathOf(path), QueryOf(question), HeaderMap::new()).await.unwrap();
+    }
+
+    /// A workflow `w` with a task `t` that was measured at two sizes.
+    fn measured() -> World {
+        let mut model = WorkflowModel::new();
+        for n in 0..20 {
+            let record = serde_json::json!({
+                "kind": "task", "task": "t", "memory_mb": 512 << (n % 2), "exec_ms": 100.0 + f64::from(n),
+            });
+            let record = serde_json::from_value(record).unwrap();
+            model.update(&record, jiff::Timestamp::from_second(i64::from(n)).unwrap());
+        }
+        let (name, row) = (WorkflowName::new("w").unwrap(), WorkflowRow::new("w"));
+        let (new_tasks, predictor) = (model.take_new(), model.snapshot());
+        World::new(vec![Update { view: Arc::new(View { name, number: 0, row, predictor }), new_tasks }])
+    }
+
+    #[test]
+    fn a_cold_question_does_not_hold_up_the_event_loop() {
+        let (own, other) = (r#"{"task":"t","memory_mb":512}"#, r#"{"task":"t","memory_mb":3000}"#);
+        let asked = |memory_mb: u32| {
+            vec![serde_json::json!({"kind": "execution_time", "task": "t", "memory_mb": memory_mb})]
+        };
+        assert!(is_answered_here(measured(), async |app| one(app, own).await));
+        assert!(is_answered_here(measured(), async |app| many(app, asked(512)).await));
+        assert!(!is_answered_here(measured(), async |app| one(app, other).await));
+        assert!(!is_answered_here(measured(), async |app| many(app, asked(3000)).await));
+        let warm = measured();
+        let query = serde_json::from_value(asked(3000).remove(0)).unwrap();
+        let fitted = warm.oracle("w").answer(&query, &[Sla::MEDIAN]);
+        assert_eq!(warm.oracle("w").answer_warm(&query, &[Sla::MEDIAN]), Ok(fitted));
+        assert!(is_answered_here(warm.clone(), async |app| one(app, other).await));
+        assert!(is_answered_here(warm, async |app| many(app, asked(3000)).await));
+    }
+
     #[test]
     fn many_questions_do_not_hold_up_the_event_loop() {
-        assert!(is_answered_here(INLINE_QUERIES_MAX));
-        assert!(!is_answered_here(INLINE_QUERIES_MAX + 1));
+        let questions = |count| vec![serde_json::json!({"kind": "output_size", "task": "t"}); count];
+        let is_here =
+            |count| is_answered_here(World::default(), async |app| many(app, questions(count)).await);
+        assert!(is_here(INLINE_QUERIES_MAX));
+        assert!(!is_here(INLINE_QUERIES_MAX + 1));
     }
 }

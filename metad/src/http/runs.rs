@@ -15,8 +15,9 @@ use foresail_schemas::{ErrorCode, RunId, WorkflowName};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::pool::{blocking, by_size};
 use super::reply::{Answer, Failure, json, json_text};
-use super::take::{App, JsonOf, PathOf, QueryOf, blocking, by_size};
+use super::take::{App, JsonOf, PathOf, QueryOf};
 use crate::board::Board;
 use crate::write::{Command, NewPlan, NewRun};
 
@@ -43,7 +44,7 @@ pub struct Request {
 
 /// Starts keeping a run.
 pub async fn create(State(app): State<App>, JsonOf(request, content): JsonOf<Request>) -> Answer {
-    let new = by_size(content.bytes.len(), move || checked(request)).await??;
+    let new = by_size(&app, content.bytes.len(), move || checked(request)).await??;
     let created = app.change(|reply| Command::CreateRun(Box::new(new), reply)).await?;
     let status = if created.duplicate { StatusCode::OK } else { StatusCode::CREATED };
     let mut response = (status, json(&created)).into_response();
@@ -77,7 +78,7 @@ pub struct Selection {
 pub async fn list(State(app): State<App>, QueryOf(selection): QueryOf<Selection>) -> Answer {
     let boards = app.boards.load_full();
     let limit = selection.limit.unwrap_or(u64::MAX).min(app.settings.list_max) as usize;
-    let response = blocking(move || {
+    let response = blocking(&app, move || {
         let mut boards: Vec<_> = boards.values().collect();
         boards.sort_by_key(|b| std::cmp::Reverse(b.number));
         let all = boards.into_iter().map(|b| b.summary());
@@ -98,7 +99,7 @@ pub async fn get(State(app): State<App>, PathOf(run): PathOf<RunId>) -> Answer {
 /// The workflow of a run.
 pub async fn workflow(State(app): State<App>, PathOf(run): PathOf<RunId>) -> Answer {
     let (store, number) = (app.store.clone(), find(&app, &run)?.number);
-    let document = blocking(move || store.view()?.workflow_document(number)).await??;
+    let document = blocking(&app, move || store.view()?.workflow_document(number)).await??;
     document.map(json_text).ok_or_else(|| gone(&run))
 }
 
@@ -124,7 +125,7 @@ pub async fn plan_of(State(app): State<App>, PathOf((run, epoch)): PathOf<(RunId
 
 async fn stored_plan(app: &App, board: &Board, epoch: u64) -> Result<Option<Response>, Failure> {
     let (store, number, options) = (app.store.clone(), board.number, board.options);
-    let document = blocking(move || store.view()?.plan_document(number, epoch)).await??;
+    let document = blocking(app, move || store.view()?.plan_document(number, epoch)).await??;
     document.map(|plan| plan_answer(epoch, plan, options)).transpose()
 }
 
@@ -150,7 +151,7 @@ pub async fn replan(
 ) -> Answer {
     let board = find(&app, &run)?;
     let ReplanRequest { expected_epoch, plan } = request;
-    let (plan, plan_json) = by_size(content.bytes.len(), move || {
+    let (plan, plan_json) = by_size(&app, content.bytes.len(), move || {
         let json = text(&plan);
         (plan, json)
     })
@@ -175,7 +176,7 @@ pub async fn operate(
     request.operations.iter_mut().try_for_each(bounded)?;
     let answer = app.change(|reply| Command::Operate(run, request.operations, reply)).await?;
     drop(content);
-    by_size(answer.results.len() * RESULT_BYTES, move || json(&answer)).await
+    by_size(&app, answer.results.len() * RESULT_BYTES, move || json(&answer)).await
 }
 
 /// Cuts texts that are too long and refuses contents that are: a run keeps them for as long as it is kept.

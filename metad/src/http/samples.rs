@@ -2,9 +2,11 @@
 //!
 //! Each read is from a state of the store of its own, so a slow reader holds no old pages of it. What is sent
 //! at once is at most [`PIECE_BYTES`], more is made only when it was taken, and a download has a place of its
-//! own until it ends: memory is bounded by the number of places.
+//! own until it ends: memory is bounded by the number of places, each with about a group of rows (`export`)
+//! and the largest batch.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -13,10 +15,10 @@ use axum::response::Response;
 use foresail_schemas::{ErrorCode, Problem, WorkflowName};
 use futures_util::stream;
 use serde::Deserialize;
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::pool::blocking;
 use super::reply::{Answer, Failure, NDJSON, typed};
-use super::take::{App, PathOf, QueryOf, accepts, blocking};
+use super::take::{App, PathOf, QueryOf, accepts};
 use super::workflows::{by_accept, find};
 use crate::export::{Remaining, parquet};
 use crate::store::StoreReader;
@@ -56,13 +58,13 @@ pub async fn get(
     match format.as_deref().unwrap_or(accepted) {
         "ndjson" => {
             let first = (read(records_max.min(LINE_RECORDS)), VecDeque::new());
-            Ok(by_accept(streamed(NDJSON, app.export_place()?, first, lines)))
+            Ok(by_accept(streamed(&app, NDJSON, first, lines)?))
         }
         "parquet" => {
             let rows_max = usize::try_from(records_max).unwrap_or(usize::MAX);
             let export = parquet::Export::new(workflow.as_str(), rows_max).map_err(internal)?;
             let first = Some((read(records_max), export));
-            Ok(by_accept(streamed(parquet::MEDIA_TYPE, app.export_place()?, first, rows)))
+            Ok(by_accept(streamed(&app, parquet::MEDIA_TYPE, first, rows)?))
         }
         other => {
             let detail = format!("`format` is `{other}`, ndjson and parquet are offered");
@@ -76,25 +78,26 @@ type Piece<S> = Result<Option<(Bytes, S)>, Failure>;
 
 /// An answer whose pieces `next` makes on the blocking pool, each with the state from which the next follows.
 fn streamed<S: Send + 'static>(
+    app: &App,
     media_type: &'static str,
-    place: OwnedSemaphorePermit,
     first: S,
     next: impl Fn(S) -> Piece<S> + Copy + Send + 'static,
-) -> Response {
-    let pieces = stream::try_unfold((Bytes::new(), first, place), move |(made, state, place)| async move {
+) -> Result<Response, Problem> {
+    let held = (Arc::clone(app), app.export_place()?);
+    let pieces = stream::try_unfold((Bytes::new(), first, held), move |(made, state, held)| async move {
         let (mut made, mut state) = (made, state);
         // A part of a file may be empty, an end is not.
         while made.is_empty() {
-            let piece = blocking(move || next(state)).await;
+            let piece = blocking(&held.0, move || next(state)).await;
             match piece.and_then(|piece| piece).map_err(|failure| failure.0)? {
                 Some(piece) => (made, state) = piece,
                 None => return Ok::<_, Problem>(None),
             }
         }
         let piece = made.split_to(made.len().min(PIECE_BYTES));
-        Ok(Some((piece, (made, state, place))))
+        Ok(Some((piece, (made, state, held))))
     });
-    typed(media_type, Body::from_stream(pieces))
+    Ok(typed(media_type, Body::from_stream(pieces)))
 }
 
 /// The next lines, and the batches that were read and are not written yet.

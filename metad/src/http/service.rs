@@ -1,14 +1,16 @@
 //! Health, metrics, the OpenAPI document and the two pages, which need no other server.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
 use foresail_model::Scores;
 use foresail_schemas::run::RunStatus;
 
+use super::pool::blocking;
 use super::reply::{Answer, Failure, json_text, typed};
-use super::take::{App, blocking};
+use super::take::App;
 use crate::meter::Gauges;
 use crate::shared::{Shared, stopping};
 use crate::world::World;
@@ -30,7 +32,8 @@ pub async fn readyz(State(app): State<App>) -> Answer {
 /// What metad counts of itself.
 pub async fn metrics(State(app): State<App>) -> Answer {
     // Thousands of workflows take longer than other requests shall wait.
-    let text = blocking(move || app.meter.text(&gauges(&app))).await?;
+    let shared = Arc::clone(&app);
+    let text = blocking(&app, move || shared.meter.text(&gauges(&shared))).await?;
     Ok(typed("application/openmetrics-text; version=1.0.0; charset=utf-8", text))
 }
 

@@ -1,8 +1,8 @@
 //! Requests: names from the path, parameters, headers, and bodies within their limits.
 //!
 //! A body is read into memory only as far as the limits go: its size as sent and as unpacked, and the sum of
-//! all bodies under way. Texts longer than [`INLINE_BYTES_MAX`] are parsed on the blocking pool, so that one
-//! large request does not hold up the others.
+//! all bodies under way. Long texts are parsed on the blocking pool ([`by_size`]), so that one large request
+//! does not hold up the others.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -18,11 +18,9 @@ use futures_util::{StreamExt, stream};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Mutex, OwnedSemaphorePermit};
 
+use super::pool::by_size;
 use super::reply::Failure;
 use crate::shared::{BUDGET_UNIT_BYTES, Shared, overloaded};
-
-/// Longest text that is parsed between two other requests (about 0.3 ms).
-pub const INLINE_BYTES_MAX: usize = 32 << 10;
 
 /// Bytes and time for which a body is read on after it was refused.
 const DRAINED_BYTES_MAX: usize = 1 << 20;
@@ -188,29 +186,6 @@ impl FromRequest<App> for Content {
     }
 }
 
-/// Runs `work` on the blocking pool when it is about more than [`INLINE_BYTES_MAX`] bytes, else here.
-///
-/// # Errors
-/// Internal, when `work` panics on the pool.
-pub async fn by_size<T: Send + 'static>(
-    bytes: usize,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Failure> {
-    if bytes <= INLINE_BYTES_MAX {
-        return Ok(work());
-    }
-    blocking(work).await
-}
-
-/// Runs `work` on the blocking pool.
-///
-/// # Errors
-/// Internal, when `work` panics.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    let failed = |e: tokio::task::JoinError| Failure::new(ErrorCode::Internal, e.to_string());
-    tokio::task::spawn_blocking(work).await.map_err(failed)
-}
-
 /// The media type of the body, lower case and without its parameters.
 pub fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
@@ -242,7 +217,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for JsonOf<T> {
         }
         let content = Content::from_request(request, app).await?;
         let bytes = content.bytes.clone();
-        let parsed = by_size(bytes.len(), move || serde_json::from_slice(&bytes)).await?;
+        let parsed = by_size(app, bytes.len(), move || serde_json::from_slice(&bytes)).await?;
         Ok(Self(parsed.map_err(|e| invalid_json(&e))?, content))
     }
 }

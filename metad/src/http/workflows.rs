@@ -11,10 +11,12 @@ use foresail_schemas::listing::{QuarantineList, TaskEntry, TaskList, WorkflowEnt
 use foresail_schemas::score::{TaskScore, WorkflowScores};
 use foresail_schemas::{ErrorCode, TaskName, WorkflowName};
 use futures_util::{StreamExt, stream};
+use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::pool::blocking;
 use super::reply::{Answer, Failure, JSON, json, not_modified, tagged, typed};
-use super::take::{App, PathOf, accepts, blocking};
+use super::take::{App, PathOf, QueryOf, accepts};
 use crate::world::View;
 
 fn entry(view: &View) -> WorkflowEntry {
@@ -37,11 +39,32 @@ pub fn find(app: &App, workflow: &WorkflowName) -> Result<Arc<View>, Failure> {
     })
 }
 
+/// Which page of a list is asked for.
+#[derive(Debug, Deserialize)]
+pub struct PageOf<N> {
+    limit: Option<u64>,
+    after: Option<N>,
+}
+
+impl<N> PageOf<N> {
+    fn limit(&self, app: &App) -> usize {
+        self.limit.unwrap_or(u64::MAX).clamp(1, app.settings.list_max) as usize
+    }
+}
+
 /// Lists the workflows.
-pub async fn list(State(app): State<App>) -> Answer {
-    let world = app.world.load_full();
-    let workflows = world.views().iter().map(|v| entry(v)).collect();
-    Ok(json(&WorkflowList { epoch: world.epoch, workflows }))
+pub async fn list(State(app): State<App>, QueryOf(page): QueryOf<PageOf<WorkflowName>>) -> Answer {
+    let (world, limit) = (app.world.load(), page.limit(&app));
+    let unknown = |name: &WorkflowName| {
+        Failure::new(ErrorCode::InvalidParameter, format!("`after` is `{name}`, of which nothing is known"))
+    };
+    let place = |name: WorkflowName| world.get(name.as_str()).map(|v| v.number + 1).ok_or(unknown(&name));
+    let from = page.after.map(place).transpose()?.unwrap_or(0) as usize;
+    let rest = &world.views()[from..];
+    let views = &rest[..limit.min(rest.len())];
+    let next_after = views.last().filter(|_| views.len() < rest.len()).map(|last| last.name.clone());
+    let workflows = views.iter().map(|v| entry(v)).collect();
+    Ok(json(&WorkflowList { epoch: world.epoch, workflows, next_after }))
 }
 
 /// One workflow.
@@ -53,6 +76,7 @@ pub async fn get(State(app): State<App>, PathOf(workflow): PathOf<WorkflowName>)
 pub async fn tasks(
     State(app): State<App>,
     PathOf(workflow): PathOf<WorkflowName>,
+    QueryOf(page): QueryOf<PageOf<TaskName>>,
     headers: HeaderMap,
 ) -> Answer {
     let view = find(&app, &workflow)?;
@@ -60,9 +84,14 @@ pub async fn tasks(
     if let Some(known) = not_modified(epoch, &headers) {
         return Ok(known);
     }
-    let response = blocking(move || {
-        let tasks = view.predictor.tasks().map(|task| task_entry(&view, task)).collect();
-        json(&TaskList { epoch, tasks })
+    let limit = page.limit(&app);
+    let response = blocking(&app, move || {
+        // One more tells whether there is a next page.
+        let names = view.predictor.tasks_after(page.after.as_ref(), limit + 1);
+        let shown = &names[..limit.min(names.len())];
+        let next_after = shown.last().filter(|_| shown.len() < names.len()).map(|&last| last.clone());
+        let tasks = shown.iter().map(|task| task_entry(&view, task)).collect();
+        json(&TaskList { epoch, tasks, next_after })
     });
     Ok(tagged(epoch, response.await?))
 }
@@ -97,7 +126,7 @@ pub async fn task(
         return Ok(known);
     }
     // It asks every curve of the task, most of which may not be fitted yet.
-    let response = blocking(move || json(&view.predictor.report(&task)));
+    let response = blocking(&app, move || json(&view.predictor.report(&task)));
     Ok(tagged(epoch, response.await?))
 }
 
@@ -112,7 +141,7 @@ pub async fn scores(
     if let Some(known) = not_modified(epoch, &headers) {
         return Ok(known);
     }
-    let response = blocking(move || {
+    let response = blocking(&app, move || {
         let score = |task: &TaskName| {
             let score = view.predictor.task_scores(task)?.score();
             Some(TaskScore { task: task.clone(), score })
@@ -141,34 +170,34 @@ pub async fn model(
     let (form, media_type) =
         if wants_json { (Form::Json, JSON) } else { (Form::Packed, "application/octet-stream") };
     let place = app.export_place()?;
-    let (first, rest) = piece_of(Download::new(Arc::clone(&view.predictor), form)).await?;
+    let (first, rest) = piece_of(&app, Download::new(Arc::clone(&view.predictor), form)).await?;
     // A model of one piece has a length; of a larger one no more is made than its reader takes.
     let body = if rest.is_done() {
         Body::from(first)
     } else {
         Body::from_stream(
-            stream::once(async { Ok(first) }).chain(stream::try_unfold((rest, place), remaining)),
+            stream::once(async { Ok(first) }).chain(stream::try_unfold((rest, app, place), remaining)),
         )
     };
     Ok(by_accept(tagged(version, typed(media_type, body))))
 }
 
 /// The next piece of a download, fitted and written on the blocking pool.
-async fn piece_of(mut download: Download) -> Result<(Bytes, Download), Failure> {
-    let (piece, download) = blocking(move || (download.next_piece(), download)).await?;
+async fn piece_of(app: &App, mut download: Download) -> Result<(Bytes, Download), Failure> {
+    let (piece, download) = blocking(app, move || (download.next_piece(), download)).await?;
     let piece = piece.map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))?;
     Ok((piece.unwrap_or_default().into(), download))
 }
 
-/// A download and its place among the exports, which it keeps until it ends.
-type Placed = (Download, OwnedSemaphorePermit);
+/// A download, what it needs, and its place among the exports, which it keeps until it ends.
+type Placed = (Download, App, OwnedSemaphorePermit);
 
 /// The same once the answer has begun: what fails now can only break it off.
-async fn remaining((download, place): Placed) -> Result<Option<(Bytes, Placed)>, axum::BoxError> {
+async fn remaining((download, app, place): Placed) -> Result<Option<(Bytes, Placed)>, axum::BoxError> {
     if download.is_done() {
         return Ok(None);
     }
-    let next = piece_of(download).await.map(|(piece, rest)| Some((piece, (rest, place))));
+    let next = piece_of(&app, download).await.map(|(piece, rest)| Some((piece, (rest, app, place))));
     next.map_err(|failure| {
         tracing::error!(detail = failure.0.detail, "a download of a model breaks off");
         axum::BoxError::from(failure.0.detail)
@@ -185,7 +214,7 @@ pub fn by_accept(mut response: Response) -> Response {
 pub async fn quarantine(State(app): State<App>, PathOf(workflow): PathOf<WorkflowName>) -> Answer {
     let view = find(&app, &workflow)?;
     let (store, number, limit) = (app.store.clone(), view.number, app.settings.list_max as usize);
-    let records = blocking(move || store.view()?.quarantined(number, limit)).await??;
+    let records = blocking(&app, move || store.view()?.quarantined(number, limit)).await??;
     let (rejected, kept) = (view.row.rejected, view.row.quarantined_kept);
     Ok(json(&QuarantineList { rejected, kept, records }))
 }

@@ -115,7 +115,7 @@ fn flatten<'a>(record: &'a Record, names: &mut Names<'a>, arrival_ns: i128) -> F
             exec_ms: r.exec_ms,
             peak_memory_mb: r.peak_memory_mb,
             attempt: r.attempt,
-            forecast: r.forecast.map(|f| [f.median_ms, f.p90_ms, f.p95_ms, f.p99_ms]),
+            forecast: r.forecast.map(|f| f.times_ms()),
         },
         Record::Transfer(r) => {
             let (bytes, time_ms) = (r.bytes, r.time_ms);
@@ -142,15 +142,8 @@ fn rebuild(flat: FlatRecord, names: &[TaskName], arrival_ns: i128) -> std::resul
     let (memory_mb, vcpu) = (flat.memory_mb, flat.vcpu);
     let transfer = |direction, bytes, time_ms, store: Option<u32>| {
         let store = store.map(name).transpose()?;
-        Ok::<_, String>(Record::Transfer(TransferRecord {
-            direction,
-            bytes,
-            time_ms,
-            memory_mb,
-            vcpu,
-            store,
-            at,
-        }))
+        let record = TransferRecord { direction, bytes, time_ms, memory_mb, vcpu, store, at };
+        Ok::<_, String>(Record::Transfer(record))
     };
     let startup = |state, time_ms| Record::Startup(StartupRecord { state, time_ms, memory_mb, vcpu, at });
     let record = match flat.body {
@@ -163,13 +156,7 @@ fn rebuild(flat: FlatRecord, names: &[TaskName], arrival_ns: i128) -> std::resul
             attempt,
             forecast,
         } => {
-            let task = name(place)?;
-            let forecast = forecast.map(|[median_ms, p90_ms, p95_ms, p99_ms]| Forecast {
-                median_ms,
-                p90_ms,
-                p95_ms,
-                p99_ms,
-            });
+            let (task, forecast) = (name(place)?, forecast.map(Forecast::new));
             Record::Task(TaskRecord {
                 task,
                 memory_mb,

@@ -1,10 +1,10 @@
 //! The store: the only place that names redb.
 //!
 //! Two files in the data directory: `metad.redb`, the database, and `metad.journal`, which takes each group
-//! first and is the only one that is synced for it ([`journal`], [`group`]). Every table belongs to one key family, and every family to
-//! one file here, which says how its keys and values are laid out, in which version, and proves that they
-//! come back as they went in. Integers in keys are those of redb (ordered, little-endian on disk), names are
-//! their UTF-8 bytes.
+//! first and is the only one that is synced for it ([`journal`], [`group`]). Every table belongs to one key
+//! family, and every family to one file here, which says how its keys and values are laid out, in which
+//! version, and proves that they come back as they went in. Integers in keys are those of redb (ordered,
+//! little-endian on disk), names are their UTF-8 bytes.
 //!
 //! | file | table | key | value |
 //! |---|---|---|---|
@@ -18,7 +18,7 @@
 //! | [`quarantine`] | `quarantine` | (workflow, number) | the record and why it was set aside, JSON |
 //! | [`runs`] | `runs`, `run_ids`, `run_ends` | run number, run id | header, number, last summary, JSON |
 //! | [`documents`] | `run_workflows`, `run_plans` | run, (run, epoch) | the JSON text that is served |
-//! | [`run_events`] | `run_events` | (run, first event) | the events of one commit group, a JSON array |
+//! | [`run_events`] | `run_events` | (run, first event) | up to 128 of one commit group, a JSON array |
 //! | [`blobs`] | `blobs`, `blob_totals` | (run, key), run | content, bytes of all blobs of the run |
 //!
 //! Values that hold wire types of `foresail-schemas` are JSON, because those enums carry their tag inside and

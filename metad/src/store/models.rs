@@ -1,23 +1,28 @@
 //! Checkpoints of the learnt models, in pieces: a row per task, and one for the rest of a workflow.
 //!
-//! Table `model_tasks`: (workflow u32, task name) -> version byte 1, sequence of the last batch that the row
-//! contains (u64, little endian), postcard of `foresail_model::SavedTask`. Table `models`: workflow (u32) ->
+//! Table `model_tasks`: (workflow u32, task name) -> version byte 2, sequence of the last batch that the row
+//! contains (u64, little endian), postcard of `foresail_model::SavedTask`; version 1 is the same without its
+//! last field, the peak memory. Table `models`: workflow (u32) ->
 //! version byte 2, sequence of the last batch that the rest and every task contain, postcard of
 //! `foresail_model::SavedRest`. A task may be younger than the rest, where a crash cut a checkpoint off.
 //!
 //! A checkpoint saves time at the start, nothing else: what it does not contain is learnt again from the raw
-//! batches, so that one of an unknown version may simply be ignored. Tasks count only beside a rest.
+//! batches, so that one of an unknown version may simply be ignored. Tasks count only beside a rest. A row
+//! that is damaged costs what only it has (`recover`); it stays until the next checkpoint of its task or of
+//! the rest.
 
 use foresail_schemas::TaskName;
 use redb::{TableDefinition, WriteTransaction};
 
-use super::{ReadView, Result, WriteGroup, corrupt};
+use super::{ReadView, Result, WriteGroup};
 
 const REST: TableDefinition<u32, &[u8]> = TableDefinition::new("models");
-const TASKS_NAME: &str = "model_tasks";
-const TASKS: TableDefinition<(u32, &str), &[u8]> = TableDefinition::new(TASKS_NAME);
+const TASKS: TableDefinition<(u32, &str), &[u8]> = TableDefinition::new("model_tasks");
 const REST_VERSION: u8 = 2;
-const TASK_VERSION: u8 = 1;
+const TASK_VERSION: u8 = 2;
+const TASK_VERSION_WITHOUT_PEAKS: u8 = 1;
+/// Postcard of a field that is not there.
+const NOTHING: [u8; 1] = [0];
 const HEAD: usize = 9;
 
 /// A part of a model as it was at one batch.
@@ -84,15 +89,12 @@ impl ReadView {
         Ok(decoded.map(|(sequence, part)| Saved { sequence, part: part.to_vec() }))
     }
 
-    /// Hands the tasks of a workflow's checkpoint to `take`: name, sequence, postcard.
+    /// Hands the tasks of a workflow's checkpoint to `take`: the name, and sequence and postcard, or nothing
+    /// where the row is of an unknown version.
     ///
     /// # Errors
-    /// [`super::StoreError`], also where `take` refuses a task, with its reason.
-    pub fn saved_tasks(
-        &self,
-        workflow: u32,
-        mut take: impl FnMut(&str, u64, &[u8]) -> std::result::Result<(), String>,
-    ) -> Result<()> {
+    /// [`super::StoreError`] when the database fails.
+    pub fn saved_tasks(&self, workflow: u32, mut take: impl FnMut(&str, Option<(u64, &[u8])>)) -> Result<()> {
         let table = self.0.open_table(TASKS)?;
         for entry in table.range((workflow, "")..)? {
             let (key, value) = entry?;
@@ -100,10 +102,12 @@ impl ReadView {
             if owner != workflow {
                 break;
             }
-            let taken = decode(TASK_VERSION, value.value())
-                .ok_or_else(|| "unknown version".to_owned())
-                .and_then(|(sequence, part)| take(name, sequence, part));
-            taken.map_err(|reason| corrupt(TASKS_NAME, (owner, name), reason))?;
+            let value = value.value();
+            if let Some((sequence, part)) = decode(TASK_VERSION_WITHOUT_PEAKS, value) {
+                take(name, Some((sequence, &[part, &NOTHING].concat())));
+            } else {
+                take(name, decode(TASK_VERSION, value));
+            }
         }
         Ok(())
     }
@@ -135,11 +139,29 @@ impl WriteGroup {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::testing;
+    use crate::store::{StoreWriter, testing};
+
+    /// Spoils the row of a task, or of the rest where no task is named.
+    pub fn damage(writer: &StoreWriter, workflow: u32, task: Option<&str>) {
+        let group = writer.begin().unwrap();
+        let bytes = |version| [&[version][..], &[0xff; 20]].concat();
+        match task {
+            Some(task) => {
+                let mut tasks = group.transaction.open_table(TASKS).unwrap();
+                tasks.insert((workflow, task), bytes(TASK_VERSION).as_slice()).unwrap();
+            }
+            None => {
+                let mut rests = group.transaction.open_table(REST).unwrap();
+                rests.insert(workflow, bytes(REST_VERSION).as_slice()).unwrap();
+            }
+        }
+        group.bypass();
+        group.commit().unwrap();
+    }
 
     proptest! {
         #[test]
@@ -153,6 +175,31 @@ mod tests {
             prop_assert_eq!(decode(version, &bytes), Some((sequence, &saved.part[..])));
             prop_assert_eq!(decode(version.wrapping_add(1), &bytes), None);
         }
+    }
+
+    #[test]
+    fn a_task_stored_before_there_was_peak_memory_is_read_without() {
+        let mut model = foresail_model::WorkflowModel::new();
+        let record = serde_json::json!({"kind": "task", "task": "t", "memory_mb": 512, "exec_ms": 5.0});
+        let record = serde_json::from_value(record).unwrap();
+        model.update(&record, jiff::Timestamp::UNIX_EPOCH);
+        let (name, task) = model.take_changed().remove(0);
+        let (mut part, sequence) = (postcard::to_allocvec(&task).unwrap(), 3);
+        assert_eq!(part.pop(), Some(NOTHING[0]), "its last field is not there");
+        let (writer, reader) = testing::in_memory();
+        let group = writer.begin().unwrap();
+        let row = encode(TASK_VERSION_WITHOUT_PEAKS, &Saved { sequence, part });
+        group.transaction.open_table(TASKS).unwrap().insert((0, name.as_str()), row.as_slice()).unwrap();
+        group.bypass();
+        group.commit().unwrap();
+        let mut found = Vec::new();
+        let take = |_: &str, row: Option<(u64, &[u8])>| {
+            found.push(
+                row.map(|(at, part)| (at, postcard::from_bytes::<foresail_model::SavedTask>(part).unwrap())),
+            );
+        };
+        reader.view().unwrap().saved_tasks(0, take).unwrap();
+        assert_eq!(found, [Some((sequence, task))]);
     }
 
     #[test]
@@ -173,10 +220,7 @@ mod tests {
         };
         let found = |workflow: u32| {
             let (view, mut found) = (reader.view().unwrap(), Vec::new());
-            let take = |name: &str, sequence: u64, _: &[u8]| {
-                found.push((name.to_owned(), sequence));
-                Ok(())
-            };
+            let take = |name: &str, row: Option<(u64, &[u8])>| found.push((name.to_owned(), row.unwrap().0));
             view.saved_tasks(workflow, take).unwrap();
             (found, view.saved_rest(workflow).unwrap().map(|rest| rest.sequence))
         };

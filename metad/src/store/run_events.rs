@@ -1,8 +1,14 @@
 //! The events of runs: the truth about them.
 //!
 //! Table `run_events`: (run number u64, number of the first event in the value u64) -> JSON array of
-//! `RunEvent`, one value per commit group and run. JSON, because the events' enum carries its tag inside and
-//! because the text is served as it is.
+//! `RunEvent` with numbers without gaps. JSON, because the events' enum carries its tag inside and because
+//! the text is served as it is.
+//!
+//! A value has at most [`VALUE_EVENTS_MAX`] events of one commit group, and reading stops at the value that
+//! fills the page, so that a page costs what it has and at most two values beside it, wherever in a run it
+//! begins. Values of an older metad, which wrote a commit group into one, are read as they are.
+
+use std::sync::Arc;
 
 use redb::{TableDefinition, WriteTransaction};
 use serde::Deserialize;
@@ -12,6 +18,8 @@ use super::{ReadView, Result, WriteGroup, change, corrupt};
 
 const NAME: &str = "run_events";
 const TABLE: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new(NAME);
+/// Most events in one value.
+const VALUE_EVENTS_MAX: usize = 128;
 
 /// An event as text, with what is needed to choose it.
 #[derive(Debug, Clone)]
@@ -58,12 +66,11 @@ pub(super) fn drop_all(transaction: &WriteTransaction, run: u64) -> Result<()> {
 }
 
 impl ReadView {
-    /// The events of up to `groups_max` commit groups of a run, from the one that holds the event after
-    /// `after`.
+    /// Up to `events_max` events of a run after number `after`, in order.
     ///
     /// # Errors
     /// [`super::StoreError`].
-    pub fn event_groups(&self, run: u64, after: u64, groups_max: usize) -> Result<Vec<EventText>> {
+    pub fn events_after(&self, run: u64, after: u64, events_max: usize) -> Result<Vec<EventText>> {
         let table = self.0.open_table(TABLE)?;
         let wanted = after.saturating_add(1);
         let from = table
@@ -72,27 +79,36 @@ impl ReadView {
             .transpose()?
             .map_or(0, |(key, _)| key.value().1);
         let mut events = Vec::new();
-        for entry in table.range((run, from)..=(run, u64::MAX))?.take(groups_max) {
+        for entry in table.range((run, from)..=(run, u64::MAX))? {
             let (key, value) = entry?;
-            events.extend(decode(value.value()).map_err(|e| corrupt(NAME, key.value(), e))?);
+            let found = decode(value.value()).map_err(|e| corrupt(NAME, key.value(), e))?;
+            events.extend(found.into_iter().filter(|event| event.seq > after));
+            if events.len() >= events_max {
+                events.truncate(events_max);
+                break;
+            }
         }
-        events.retain(|e| e.seq > after);
         Ok(events)
     }
 }
 
 impl WriteGroup {
-    /// Writes the events of one commit group; `json` is an array of them and `first` the number of its first.
+    /// Writes the events that one commit group has of a run.
     ///
     /// # Errors
     /// [`super::StoreError`].
-    pub fn put_events(&self, run: u64, first: u64, json: &str) -> Result<()> {
-        self.make(change::Change::PutEvents { run, first, json: json.as_bytes() })
+    pub fn put_events(&self, run: u64, events: &[Arc<EventText>]) -> Result<()> {
+        for part in events.chunks(VALUE_EVENTS_MAX) {
+            let texts: Vec<&str> = part.iter().map(|event| event.json.get()).collect();
+            let json = format!("[{}]", texts.join(","));
+            self.make(change::Change::PutEvents { run, first: part[0].seq, json: json.as_bytes() })?;
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use foresail_schemas::InstanceId;
     use foresail_schemas::run::{
         Change, Commit, Failure, FailureKind, Location, Measured, RunEvent, RunStatus, StoredObject,
@@ -140,29 +156,48 @@ mod tests {
         }
     }
 
+    /// Events of these numbers.
+    pub fn texts(seqs: std::ops::RangeInclusive<u64>) -> Vec<Arc<EventText>> {
+        let text = |seq| format!(r#"{{"seq":{seq},"at_ms":0.0,"kind":"task_ready","task":1}}"#);
+        let json = |seq| RawValue::from_string(text(seq)).unwrap();
+        seqs.map(|seq| Arc::new(EventText { seq, kind: "task_ready".into(), json: json(seq) })).collect()
+    }
+
     #[test]
     fn reading_begins_in_the_middle_of_a_group() {
         let (writer, reader) = testing::in_memory();
         let group = writer.begin().unwrap();
-        let text = |seqs: std::ops::RangeInclusive<u64>| {
-            let events: Vec<_> = seqs
-                .map(|seq| format!(r#"{{"seq":{seq},"at_ms":0.0,"kind":"task_ready","task":1}}"#))
-                .collect();
-            format!("[{}]", events.join(","))
-        };
         for (run, first, last) in [(6, 1, 9), (7, 1, 3), (7, 4, 4), (7, 5, 9), (8, 1, 2)] {
-            group.put_events(run, first, &text(first..=last)).unwrap();
+            group.put_events(run, &texts(first..=last)).unwrap();
         }
         group.commit().unwrap();
         let view = reader.view().unwrap();
-        let seqs = |after, groups| -> Vec<u64> {
-            view.event_groups(7, after, groups).unwrap().into_iter().map(|e| e.seq).collect()
+        let seqs = |after, events_max| -> Vec<u64> {
+            view.events_after(7, after, events_max).unwrap().into_iter().map(|e| e.seq).collect()
         };
         assert_eq!(seqs(0, 99), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
-        assert_eq!(seqs(1, 2), [2, 3, 4]);
+        assert_eq!(seqs(1, 3), [2, 3, 4]);
         assert_eq!(seqs(3, 1), [4]);
         assert_eq!(seqs(6, 99), [7, 8, 9]);
         assert_eq!(seqs(9, 99), [0u64; 0]);
+    }
+
+    #[test]
+    fn a_page_reads_no_value_before_its_first_and_behind_its_last_event() {
+        let (writer, reader) = testing::in_memory();
+        let group = writer.begin().unwrap();
+        let events = VALUE_EVENTS_MAX as u64;
+        group.put_events(7, &texts(1..=6 * events)).unwrap();
+        // What a page reads beyond its need shows: it cannot be read.
+        for damaged in [0, 1, 4, 5] {
+            put(&group.transaction, (7, damaged * events + 1), b"x").unwrap();
+        }
+        group.commit().unwrap();
+        let view = reader.view().unwrap();
+        let page = view.events_after(7, 2 * events + 5, 2 * events as usize - 5).unwrap();
+        let seqs: Vec<u64> = page.iter().map(|event| event.seq).collect();
+        assert_eq!(seqs, (2 * events + 6..=4 * events).collect::<Vec<_>>());
+        assert!(view.events_after(7, 2 * events + 5, 2 * events as usize).is_err());
     }
 
     #[test]

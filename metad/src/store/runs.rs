@@ -160,6 +160,7 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::run_events::tests::texts;
     use crate::store::testing;
 
     pub fn header(run: &str, makespan_ms: f64) -> RunHeader {
@@ -216,7 +217,7 @@ pub(crate) mod tests {
             group.put_run_end(number, &summary(header, 5.0)).unwrap();
             group.put_workflow_document(number, b"{}").unwrap();
             group.put_plan_document(number, 1, b"{}").unwrap();
-            group.put_events(number, 1, "[]").unwrap();
+            group.put_events(number, &texts(1..=3)).unwrap();
             group.put_blob(number, "a", b"xy", 99).unwrap();
         }
         group.drop_run(1, &first.run).unwrap();
@@ -227,7 +228,8 @@ pub(crate) mod tests {
         assert!(view.run_header(1).unwrap().is_none());
         assert!(view.workflow_document(1).unwrap().is_none() && view.plan_document(1, 1).unwrap().is_none());
         assert!(view.blob(1, "a").unwrap().is_none() && view.blob(2, "a").unwrap().is_some());
-        assert!(view.event_groups(1, 0, 9).unwrap().is_empty());
+        assert!(view.events_after(1, 0, 9).unwrap().is_empty());
+        assert_eq!(view.events_after(2, 0, 9).unwrap().len(), 3);
         assert_eq!(view.last_run_number().unwrap(), 2);
     }
 }

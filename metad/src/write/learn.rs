@@ -25,7 +25,7 @@ use super::Reply;
 use crate::shared::Shared;
 use crate::store::models::{Former, Piece, Saved};
 use crate::store::workflows::WorkflowRow;
-use crate::world::View;
+use crate::world::{Update, View};
 
 /// Bytes of stored tasks from which on a piece of a checkpoint is full: some milliseconds of encoding.
 const PIECE_BYTES: usize = 1 << 20;
@@ -299,8 +299,9 @@ impl Learner {
         let world = self.shared.world.load();
         let views = rows.into_iter().filter_map(|(number, row)| {
             let name = WorkflowName::new(&row.name).ok()?;
-            let predictor = self.models.get_mut(number as usize)?.model.snapshot();
-            Some(Arc::new(View { name, number, row, predictor }))
+            let model = &mut self.models.get_mut(number as usize)?.model;
+            let (new_tasks, predictor) = (model.take_new(), model.snapshot());
+            Some(Update { view: Arc::new(View { name, number, row, predictor }), new_tasks })
         });
         let next = world.with(views.collect());
         self.shared.world.store(Arc::new(next));

@@ -20,8 +20,8 @@ use crate::store::{ReadView, StoreError, StoreReader};
 
 /// Finished runs whose ledgers stay in memory.
 const FINISHED_LIVE_MAX: usize = 32;
-/// Commit groups of events that are read at once when a run is replayed.
-const REPLAY_GROUPS: usize = 256;
+/// Events that are read at once when a run is replayed.
+const REPLAY_EVENTS: usize = 4096;
 /// Most finished runs that retention drops in one group.
 const RUN_DROPS_PER_GROUP_MAX: usize = 4;
 
@@ -131,10 +131,12 @@ impl Runs {
     pub(super) fn write(&mut self, group: &mut Group, shared: &Shared) -> Result<(), StoreError> {
         for id in &self.touched {
             let Some(run) = self.live.get_mut(id) else { continue };
-            let Some(first) = run.staged.first().map(|e| e.seq) else { continue };
+            if run.staged.is_empty() {
+                continue;
+            }
             run.written = run.staged.drain(..).map(|event| Arc::new(text(&event))).collect();
             add(&shared.meter.events, run.written.len() as u64);
-            group.writes()?.put_events(run.number, first, &array(&run.written))?;
+            group.writes()?.put_events(run.number, &run.written)?;
             if run.ledger.status() != RunStatus::Running {
                 group.writes()?.put_run_end(run.number, &run.summary())?;
                 if self.finished.insert((run.number, id.clone())) {
@@ -201,11 +203,6 @@ fn text(event: &RunEvent) -> EventText {
     EventText { seq: event.seq, kind: event.change.kind().to_owned(), json }
 }
 
-fn array(events: &[Arc<EventText>]) -> String {
-    let texts: Vec<&str> = events.iter().map(|e| e.json.get()).collect();
-    format!("[{}]", texts.join(","))
-}
-
 /// Brings a run back from the store, with the board it has.
 fn load(store: &StoreReader, board: &Arc<Board>) -> Result<Option<LiveRun>, StoreError> {
     let view = store.view()?;
@@ -237,7 +234,7 @@ fn replay(view: &ReadView, number: u64, header: &RunHeader) -> Result<(Workflow,
     let workflow: Workflow = serde_json::from_slice(&document).map_err(|e| damaged(e.to_string()))?;
     let mut ledger = Ledger::new(&workflow, header.options);
     loop {
-        let events = view.event_groups(number, ledger.last_seq(), REPLAY_GROUPS)?;
+        let events = view.events_after(number, ledger.last_seq(), REPLAY_EVENTS)?;
         if events.is_empty() {
             return Ok((workflow, ledger));
         }

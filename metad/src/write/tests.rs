@@ -16,7 +16,7 @@ use crate::recover::{Recovered, recover};
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::store::batches::StoredBatch;
-use crate::store::models::{Former, Piece, Saved};
+use crate::store::models::{self, Former, Piece, Saved};
 use crate::store::{self, StoreReader, StoreWriter, crash_tests, testing};
 
 struct Rig {
@@ -29,7 +29,7 @@ impl Rig {
     fn new(writer: StoreWriter, reader: StoreReader, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::default();
         change(&mut settings);
-        let Recovered { world, boards, catalog, models, runs } = recover(&reader).unwrap();
+        let Recovered { world, boards, catalog, models, runs, .. } = recover(&reader).unwrap();
         let (shared, queue) = Shared::new(settings, reader, world, boards);
         let writer = Writer::spawn(Arc::clone(&shared), writer, queue, catalog, models, runs).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -191,7 +191,7 @@ fn a_checkpoint_that_was_cut_off_is_completed_from_the_raw_batches() {
 #[test]
 fn changes_that_wait_share_a_commit_and_all_are_answered() {
     let (writer, reader) = testing::in_memory();
-    let Recovered { world, boards, catalog, models, runs } = recover(&reader).unwrap();
+    let Recovered { world, boards, catalog, models, runs, .. } = recover(&reader).unwrap();
     let (shared, queue) = Shared::new(Settings::default(), reader, world, boards);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let waiting: Vec<_> = (0..20)
@@ -290,4 +290,50 @@ fn a_run_under_an_id_that_retention_freed_keeps_its_ledger() {
     let recent = rig.shared.boards.load().get(&id(0)).unwrap().recent(0, 9);
     assert!(matches!(recent, Recent::Held(_)), "the ledger was let go and read again, without its leases");
     rig.stop();
+}
+
+/// What a start finds of task `a`, of task `b`, and altogether after one row was damaged, before which three
+/// batches were learnt, the first of which retention dropped; and how many rows it finds damaged.
+fn after_damage(task: Option<&str>) -> ((u64, u64, u64), u64) {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || store::open(directory.path()).unwrap();
+    let (writer, reader) = open();
+    let mut rig = Rig::new(writer, reader, |_| {});
+    for n in 1..4 {
+        let mut batch = batch("w", &format!("b-{n}"), f64::from(n));
+        batch.records.remove(1);
+        batch.records.push(batch.records[0].clone());
+        for (record, name) in batch.records.iter_mut().zip(["a", "b"]) {
+            let Record::Task(task) = record else { unreachable!() };
+            task.task = TaskName::new(name).unwrap();
+        }
+        rig.ingest(batch).unwrap();
+    }
+    rig.stop();
+    drop(rig.shared);
+    let (writer, reader) = open();
+    let group = writer.begin().unwrap();
+    assert_eq!(group.drop_oldest_batch(0, 3).unwrap(), Some(2));
+    group.commit().unwrap();
+    models::tests::damage(&writer, 0, task);
+    let found = recover(&reader).unwrap();
+    let samples = |found: &Recovered| {
+        let predictor = &found.world.get("w").unwrap().predictor;
+        let of = |name: &str| predictor.task_samples(&TaskName::new(name).unwrap());
+        (of("a"), of("b"), predictor.samples())
+    };
+    let (first, damaged) = (samples(&found), found.damaged_rows);
+    // The next checkpoint mends the row.
+    let mut rig = Rig::new(writer, reader, |_| {});
+    rig.stop();
+    drop(rig.shared);
+    let again = recover(&open().1).unwrap();
+    assert_eq!((samples(&again), again.damaged_rows), (first, 0));
+    (first, damaged)
+}
+
+#[test]
+fn a_damaged_row_of_a_model_costs_what_only_it_knew() {
+    assert_eq!(after_damage(Some("b")), ((3, 2, 6), 1), "the other task knows what the dropped batch said");
+    assert_eq!(after_damage(None), ((3, 3, 4), 1), "all tasks know it, the sum is that of the kept batches");
 }

@@ -193,3 +193,39 @@ async fn a_large_request_is_answered_whole() {
     assert_eq!(predictions.len(), 3000);
     assert!(predictions.iter().all(|p| *p == predictions[0]));
 }
+
+#[tokio::test]
+async fn workflows_and_tasks_come_in_pages_without_gaps() {
+    let daemon = Daemon::with(|settings| settings.list_max = 3);
+    for (n, workflow) in ["w-d", "w-b", "w-a", "w-c"].into_iter().enumerate() {
+        let named = |name: &str| {
+            let mut record = task(1.0);
+            record["task"] = json!(name);
+            record
+        };
+        let records: Vec<Value> = ["e", "b", "d", "a", "c"][..n + 2].iter().map(|t| named(t)).collect();
+        let body = json!({"batch_id": "b-1", "records": records});
+        good(daemon.post(&format!("/v1/workflows/{workflow}/batches"), &body)).await;
+    }
+    for (path, list, name, limit, expected) in [
+        ("/v1/workflows", "workflows", "workflow", "", vec!["w-d w-b w-a", "w-c"]),
+        ("/v1/workflows", "workflows", "workflow", "&limit=2", vec!["w-d w-b", "w-a w-c"]),
+        ("/v1/workflows/w-c/tasks", "tasks", "task", "&limit=99", vec!["a b c", "d e"]),
+        ("/v1/workflows/w-c/tasks", "tasks", "task", "&limit=0", vec!["a", "b", "c", "d", "e"]),
+        ("/v1/workflows/w-b/tasks", "tasks", "task", "", vec!["b d e"]),
+    ] {
+        let (mut after, mut pages) = (String::new(), Vec::new());
+        loop {
+            let page = daemon.read(&format!("{path}?{after}{limit}")).await;
+            let names = page[list].as_array().unwrap().iter().map(|entry| entry[name].as_str().unwrap());
+            pages.push(names.collect::<Vec<_>>().join(" "));
+            let Some(next) = page["next_after"].as_str() else { break };
+            after = format!("after={next}");
+        }
+        assert_eq!(pages, expected, "{path} {limit}");
+    }
+    for query in ["after=w-x", "limit=x", "limit=-1", "after=a%20b"] {
+        fails(daemon.get(&format!("/v1/workflows?{query}")), ErrorCode::InvalidParameter).await;
+    }
+    assert_eq!(daemon.read("/v1/workflows/w-c/tasks?after=zz").await["tasks"], json!([]));
+}

@@ -24,7 +24,7 @@ pub fn workflow_entry() -> WorkflowEntry {
 /// One workflow.
 #[must_use]
 pub fn workflow_list() -> WorkflowList {
-    WorkflowList { epoch: 412, workflows: vec![workflow_entry()] }
+    WorkflowList { epoch: 412, workflows: vec![workflow_entry()], next_after: None }
 }
 
 /// Two tasks, one measured where vCPUs are given apart from memory.
@@ -48,7 +48,7 @@ pub fn task_list() -> TaskList {
         median_ms: Some(801.3),
         p95_ms: Some(840.9),
     };
-    TaskList { epoch: 412, tasks: vec![count, split] }
+    TaskList { epoch: 412, tasks: vec![count, split], next_after: Some(task_name("split")) }
 }
 
 /// One record with a time below 0.

@@ -159,6 +159,16 @@ fn whole() -> Value {
     json!({"type": "integer", "minimum": 0})
 }
 
+/// The length of a page.
+fn page() -> Value {
+    json!({"type": "integer", "minimum": 1, "default": 1000})
+}
+
+/// A name, as in paths.
+fn name() -> Value {
+    path_schema("")
+}
+
 fn some_text(description: &str) -> Shape {
     Shape::Plain(json!({"type": "string", "description": description}))
 }
@@ -232,18 +242,23 @@ fn workflows() -> Vec<Endpoint> {
     let format = json!({"enum": ["ndjson", "parquet"], "default": "ndjson"});
     vec![
         get("/v1/workflows", "getWorkflows")
-            .summary("The workflows that something is known of")
-            .gives(200, "The workflows", "workflow-list")
-            .fails(&[]),
+            .summary("The workflows that something is known of, in the order in which they became known")
+            .query("limit", "At most so many in a page; 1000, which is also the most, by default", page())
+            .query("after", "Only what comes behind this workflow: next_after of the page before", name())
+            .gives(200, "A page of workflows", "workflow-list")
+            .fails(&[InvalidParameter]),
         get("/v1/workflows/{workflow}", "getWorkflow").summary("What is known of a workflow").gives(
             200,
             "The workflow",
             "workflow-entry",
         ),
         get("/v1/workflows/{workflow}/tasks", "getTasks")
-            .summary("The measured tasks of a workflow; the ETag is the epoch")
-            .gives(200, "The tasks", "task-list")
-            .cached(),
+            .summary("The measured tasks of a workflow, by name; the ETag is the epoch")
+            .query("limit", "At most so many in a page; 1000, which is also the most, by default", page())
+            .query("after", "Only tasks behind this name: next_after of the page before", name())
+            .gives(200, "A page of tasks", "task-list")
+            .cached()
+            .fails(&[InvalidParameter, InvalidName, WorkflowNotFound]),
         get("/v1/workflows/{workflow}/tasks/{task}", "getTask")
             .summary("Configs, samples, fitted curve and histogram of a task; the ETag is the epoch")
             .gives_as(200, "The task", JSON, Shape::Plain(task_report::schema()))

@@ -39,7 +39,7 @@ fn config() -> Value {
             ("max_ms", amount("Longest time in ms")),
             ("histogram", list("All times; bars without executions are left out", bucket())),
         ],
-        vec![("size_fit", size_fit())],
+        vec![("size_fit", size_fit()), ("peak_memory", peak_memory())],
     )
 }
 
@@ -65,6 +65,15 @@ fn bucket() -> Value {
         ("count", count("Executions within")),
     ];
     object("One bar", bounds_and_count, vec![])
+}
+
+fn peak_memory() -> Value {
+    let peak = vec![
+        ("samples", count("Executions whose peak is known")),
+        ("p95_mb", amount("Memory in MB that 95 of 100 executions stay within, at most 1 % off")),
+        ("max_mb", amount("The largest one in MB")),
+    ];
+    or_null(object("Peak memory, whatever the input size; null where no record had it", peak, vec![]))
 }
 
 fn size_fit() -> Value {

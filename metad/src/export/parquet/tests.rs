@@ -134,6 +134,21 @@ fn groups_of_rows_stay_within_their_limit() {
 }
 
 #[test]
+fn rows_with_long_texts_make_smaller_groups() {
+    let mut export = Export::new("w", usize::MAX).unwrap();
+    let long = |c: &str| c.repeat(255);
+    let StoredBatch { records, arrival, .. } = batch(1);
+    let (run, worker) = (Some(long("r")), Some(long("i")));
+    let records = records.into_iter().cycle().take(3 * GROUP_BYTES_MAX / 765).collect();
+    export.add(StoredBatch { batch_id: long("b"), run, worker, arrival, records }).unwrap();
+    assert!(export.rows_bytes < GROUP_BYTES_MAX, "{}", export.rows_bytes);
+    let file = SerializedFileReader::new(export.finish().unwrap()).unwrap();
+    let groups: Vec<i64> = file.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
+    let most = *groups.iter().max().unwrap() as usize;
+    assert!(groups.len() >= 4 && most * 765 <= GROUP_BYTES_MAX, "{groups:?}");
+}
+
+#[test]
 fn a_workflow_without_samples_is_a_file_without_rows() {
     let reader = SerializedFileReader::new(file(0)).unwrap();
     assert_eq!(reader.metadata().file_metadata().num_rows(), 0);
