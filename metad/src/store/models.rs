@@ -151,11 +151,11 @@ pub(crate) mod tests {
         let bytes = |version| [&[version][..], &[0xff; 20]].concat();
         match task {
             Some(task) => {
-                let mut tasks = group.transaction.open_table(TASKS).unwrap();
+                let mut tasks = group.transaction().open_table(TASKS).unwrap();
                 tasks.insert((workflow, task), bytes(TASK_VERSION).as_slice()).unwrap();
             }
             None => {
-                let mut rests = group.transaction.open_table(REST).unwrap();
+                let mut rests = group.transaction().open_table(REST).unwrap();
                 rests.insert(workflow, bytes(REST_VERSION).as_slice()).unwrap();
             }
         }
@@ -189,7 +189,7 @@ pub(crate) mod tests {
         let (writer, reader) = testing::in_memory();
         let group = writer.begin().unwrap();
         let row = encode(TASK_VERSION_WITHOUT_PEAKS, &Saved { sequence, part });
-        group.transaction.open_table(TASKS).unwrap().insert((0, name.as_str()), row.as_slice()).unwrap();
+        group.transaction().open_table(TASKS).unwrap().insert((0, name.as_str()), row.as_slice()).unwrap();
         group.bypass();
         group.commit().unwrap();
         let mut found = Vec::new();

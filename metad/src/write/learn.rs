@@ -5,14 +5,11 @@
 //! whoever reads after the answer sees an epoch at least as young. It fits nothing: a snapshot shares the
 //! measurements with the model, and the first question that needs a curve fits it, so that a batch over a
 //! thousand tasks costs its updates and no more. It has a thread of its own so that neither the operations
-//! of runs, which share the writer, nor any read waits for it; only a short lesson that finds it idle is
-//! learnt on the writer's thread ([`Lessons::teach`]), because waking another takes longer than learning it.
+//! of runs, which share the writer, nor any read waits for it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use foresail_model::{SavedRest, SavedTask, WorkflowModel};
@@ -31,11 +28,6 @@ use crate::world::{Update, View};
 const PIECE_BYTES: usize = 1 << 20;
 /// Longest wait for the writer to take a piece before the learner looks again.
 const PIECE_LOOK: Duration = Duration::from_millis(2);
-
-/// Lessons that may wait for the learner; the writer waits when there are more.
-const LESSONS_MAX: usize = 4;
-/// Records up to which a lesson is short: some tens of microseconds of learning.
-const SHORT_RECORDS: usize = 256;
 
 /// Batches of one commit group, on their way to the models.
 #[derive(Default)]
@@ -65,10 +57,6 @@ impl Lesson {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.batches.is_empty() && self.answers.is_empty()
-    }
-
-    fn is_short(&self) -> bool {
-        self.batches.iter().map(|batch| batch.records.len()).sum::<usize>() <= SHORT_RECORDS
     }
 
     /// Answers everybody with a problem.
@@ -173,86 +161,6 @@ impl Checkpoint {
     }
 }
 
-/// The way to the learner.
-pub struct Lessons {
-    learner: Arc<Mutex<Learner>>,
-    queue: SyncSender<Lesson>,
-    /// Lessons that were sent and are not learnt yet.
-    waiting: Arc<AtomicUsize>,
-    thread: JoinHandle<()>,
-}
-
-impl Lessons {
-    /// Starts the thread of `learner`.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub fn start(learner: Learner) -> std::io::Result<Self> {
-        let (queue, lessons) = std::sync::mpsc::sync_channel(LESSONS_MAX);
-        let (learner, waiting) = (Arc::new(Mutex::new(learner)), Arc::default());
-        let (own, sent) = (Arc::clone(&learner), Arc::clone(&waiting));
-        let named = std::thread::Builder::new().name("metad-learner".to_owned());
-        let thread = named.spawn(move || attend(&own, &lessons, &sent))?;
-        Ok(Self { learner, queue, waiting, thread })
-    }
-
-    /// Has a lesson learnt after all before it, and answered then.
-    ///
-    /// # Errors
-    /// The lesson, when the learner is gone.
-    pub fn teach(&self, lesson: Lesson) -> Result<(), Lesson> {
-        if lesson.is_short()
-            && self.waiting.load(Ordering::Acquire) == 0
-            && let Ok(mut learner) = self.learner.try_lock()
-        {
-            learner.learn(vec![lesson]);
-            if learner.saving.is_some() || learner.due().is_none() {
-                return Ok(());
-            }
-            // The thread of the learner begins the checkpoint.
-            drop(learner);
-            return self.send(Lesson::default());
-        }
-        self.send(lesson)
-    }
-
-    fn send(&self, lesson: Lesson) -> Result<(), Lesson> {
-        self.waiting.fetch_add(1, Ordering::Release);
-        self.queue.send(lesson).map_err(|unsent| unsent.0)
-    }
-
-    /// The learner, once it has learnt everything; nothing where it panicked.
-    #[must_use]
-    pub fn end(self) -> Option<Learner> {
-        drop(self.queue);
-        self.thread.join().ok()?;
-        Arc::into_inner(self.learner)?.into_inner().ok()
-    }
-}
-
-/// Learns until the writer lets go of the queue; what no checkpoint contains then waits for
-/// [`Learner::save_next`].
-fn attend(learner: &Mutex<Learner>, lessons: &Receiver<Lesson>, waiting: &AtomicUsize) {
-    let lock = || learner.lock().expect("a learner that panicked learns nothing more");
-    let idle = Duration::from_millis(lock().shared.settings.checkpoint_ms.clamp(1, 1000));
-    loop {
-        let look = if lock().saving.is_some() { PIECE_LOOK } else { idle };
-        match lessons.recv_timeout(look) {
-            Ok(first) => {
-                let mut taken = vec![first];
-                taken.extend(lessons.try_iter());
-                let count = taken.len();
-                let mut learner = lock();
-                learner.learn(taken);
-                waiting.fetch_sub(count, Ordering::Release);
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-        lock().save_what_is_due();
-    }
-}
-
 /// The learner.
 pub struct Learner {
     shared: Arc<Shared>,
@@ -270,6 +178,26 @@ impl Learner {
     pub fn new(shared: Arc<Shared>, models: Vec<Model>, mailbox: Arc<Mailbox>) -> Self {
         let unsaved = (0u32..).zip(&models).filter(|(_, m)| m.unsaved > 0).map(|(n, _)| n).collect();
         Self { shared, models, mailbox, unsaved, saving: None }
+    }
+
+    /// Learns until the writer lets go of the queue; what no checkpoint contains then waits for
+    /// [`Self::save_next`].
+    #[must_use]
+    pub fn run(mut self, lessons: &Receiver<Lesson>) -> Self {
+        let idle = Duration::from_millis(self.shared.settings.checkpoint_ms.clamp(1, 1000));
+        loop {
+            let look = if self.saving.is_some() { PIECE_LOOK } else { idle };
+            match lessons.recv_timeout(look) {
+                Ok(first) => {
+                    let mut taken = vec![first];
+                    taken.extend(lessons.try_iter());
+                    self.learn(taken);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self,
+            }
+            self.save_what_is_due();
+        }
     }
 
     fn learn(&mut self, lessons: Vec<Lesson>) {
@@ -318,20 +246,15 @@ impl Learner {
         }
     }
 
-    /// A workflow that a checkpoint is due of.
-    fn due(&self) -> Option<u32> {
-        let settings = &self.shared.settings;
-        let (records, age) = (settings.checkpoint_records, Duration::from_millis(settings.checkpoint_ms));
-        let due = |&n: &u32| {
-            let model = &self.models[n as usize];
-            model.unsaved >= records || model.unsaved_since.is_some_and(|since| since.elapsed() >= age)
-        };
-        self.unsaved.iter().copied().find(due)
-    }
-
     fn save_what_is_due(&mut self) {
         if self.saving.is_none() {
-            let Some(workflow) = self.due() else { return };
+            let settings = &self.shared.settings;
+            let (records, age) = (settings.checkpoint_records, Duration::from_millis(settings.checkpoint_ms));
+            let due = |&n: &u32| {
+                let model = &self.models[n as usize];
+                model.unsaved >= records || model.unsaved_since.is_some_and(|since| since.elapsed() >= age)
+            };
+            let Some(workflow) = self.unsaved.iter().copied().find(due) else { return };
             self.begin(workflow);
         }
         if self.mailbox.is_empty() {

@@ -16,6 +16,7 @@ mod run_changes;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ pub use live_runs::{Runs, recover as recover_run};
 
 use crate::shared::{Shared, store_failed};
 use crate::store::{StoreError, StoreWriter, WriteGroup};
-use learn::{Lesson, Lessons, Mailbox};
+use learn::{Lesson, Mailbox};
 
 /// Where the answer to a change goes.
 pub type Reply<T> = oneshot::Sender<Result<T, Problem>>;
@@ -156,8 +157,8 @@ pub struct Writer {
     mailbox: Arc<Mailbox>,
     /// Waits with a limit.
     clock: Runtime,
-    /// There until the end.
-    lessons: Option<Lessons>,
+    lessons: Option<SyncSender<Lesson>>,
+    learner: Option<JoinHandle<Learner>>,
 }
 
 /// Without the writer no change is taken, however it ended.
@@ -168,6 +169,9 @@ impl Drop for ClosesOnExit {
         self.0.health.store_failed();
     }
 }
+
+/// Lessons that may wait for the learner; the writer waits when there are more.
+const LESSONS_MAX: usize = 4;
 
 impl Writer {
     /// Starts the learner and the writer, each on a thread of its own.
@@ -183,10 +187,14 @@ impl Writer {
         runs: Runs,
     ) -> std::io::Result<JoinHandle<()>> {
         let mailbox = Arc::new(Mailbox::default());
+        let (lessons, received) = std::sync::mpsc::sync_channel(LESSONS_MAX);
         let learner = Learner::new(Arc::clone(&shared), models, Arc::clone(&mailbox));
-        let (store, lessons) = (Arc::new(store), Some(Lessons::start(learner)?));
+        let learner = std::thread::Builder::new()
+            .name("metad-learner".to_owned())
+            .spawn(move || learner.run(&received))?;
+        let (store, lessons, learner) = (Arc::new(store), Some(lessons), Some(learner));
         let clock = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let mut writer = Self { shared, store, queue, catalog, runs, mailbox, clock, lessons };
+        let mut writer = Self { shared, store, queue, catalog, runs, mailbox, clock, lessons, learner };
         std::thread::Builder::new().name("metad-writer".to_owned()).spawn(move || {
             let _closes = ClosesOnExit(Arc::clone(&writer.shared));
             writer.run();
@@ -265,15 +273,16 @@ impl Writer {
         while let Ok(command) = self.queue.try_recv() {
             self.group(vec![command]);
         }
-        match self.lessons.take().map(Lessons::end) {
-            Some(Some(mut learner)) => {
-                // What the learner still had on its way comes first, then what no checkpoint contains.
-                self.group(vec![Command::Wake]);
+        drop(self.lessons.take());
+        // What the learner still had on its way comes first, then what no checkpoint contains.
+        self.group(vec![Command::Wake]);
+        match self.learner.take().map(JoinHandle::join) {
+            Some(Ok(mut learner)) => {
                 while learner.save_next() && self.shared.health.problem().is_none() {
                     self.group(vec![Command::Wake]);
                 }
             }
-            Some(None) => tracing::error!(
+            Some(Err(_)) => tracing::error!(
                 "the learner panicked; models are rebuilt from the raw batches at the next start"
             ),
             None => {}
@@ -348,11 +357,11 @@ impl Writer {
         if lesson.is_empty() {
             return;
         }
-        let taught = self.lessons.as_ref().map(|lessons| lessons.teach(lesson));
-        if let Some(Err(untaught)) = taught {
+        let sent = self.lessons.as_ref().map(|lessons| lessons.send(lesson));
+        if let Some(Err(unsent)) = sent {
             tracing::error!("the learner is gone; no change is taken until a restart");
             self.shared.health.store_failed();
-            untaught.refuse(&store_failed());
+            unsent.0.refuse(&store_failed());
         }
     }
 }
