@@ -24,7 +24,7 @@ use crate::task::TaskModel;
 use crate::transfer::{TransferModel, TransferPredictor};
 
 /// Version of the serialised form, its first field; another version is refused.
-pub const PREDICTOR_VERSION: u32 = 3;
+pub const PREDICTOR_VERSION: u32 = 4;
 
 /// Tasks by name; a copy shares all but the path to what is changed in it.
 pub type TaskMap = HashTrieMapSync<TaskName, Arc<TaskModel>>;
@@ -201,8 +201,11 @@ impl Predictor {
         match &self.tasks {
             Tasks::Measured(tasks, pool) => {
                 let tell = |name: &TaskName, sum: &mut Pool| {
-                    if let Some(belief) = tasks.get(name).and_then(|task| task.told().belief.as_ref()) {
+                    if let Some(told) = tasks.get(name).map(|task| task.told())
+                        && let Some(belief) = &told.belief
+                    {
                         sum.add(belief);
+                        sum.steps.add(&told.steps);
                     }
                 };
                 tasks.get(name).map(|task| Answers::Measured(task, move || pool.get(tell)))

@@ -141,7 +141,8 @@ pub struct InputRange {
     pub max_bytes: u64,
 }
 
-/// The most likely resource shape: time = serial + (1 - serial) / min(share, cap).
+/// The most likely resource shape: time = serial + (1 - serial) / min(share, cap)^power, where a power of 1
+/// or of 1.25 is fitted too.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ShapeReport {
     /// Part that does not get faster with more CPU, 0 to 1.
