@@ -315,10 +315,8 @@ fn cells(points: &[(f64, Point)]) -> (Vec<f64>, Vec<Cell>) {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shape {
     components: Vec<Component>,
-    /// Serial part of the most likely grid point.
-    pub serial: f64,
-    /// Cap of the most likely grid point, in vCPUs.
-    pub cap: f64,
+    /// The most likely form.
+    pub likeliest: Form,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -340,14 +338,14 @@ impl Shape {
         ranked.truncate(most);
         ranked.sort_unstable_by(best);
         let forms: Vec<Form> = grid().collect();
-        let Form { serial, cap, .. } = forms[ranked[0].1];
+        let likeliest = forms[ranked[0].1];
         let total: f64 = ranked.iter().map(|r| r.0).sum();
         let component = |&(belief, place): &(f64, usize)| {
             let form = forms[place];
             let level: f64 = evidence.shares.iter().map(|(share, w)| w * form.slowdown(*share).ln()).sum();
             Component { belief: belief / total, gain: (-level).exp(), form }
         };
-        Self { components: ranked.iter().map(component).collect(), serial, cap }
+        Self { components: ranked.iter().map(component).collect(), likeliest }
     }
 
     /// The factor on the time at `share` and its relative standard deviation.
