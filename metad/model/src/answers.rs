@@ -15,6 +15,7 @@ use crate::formula::CurvePart;
 use crate::predictor::Cold;
 use crate::report::ConfigHistory;
 use crate::scaled::Scaled;
+use crate::series::are_alike;
 use crate::shape::Pool;
 use crate::task::{EXACT_SAMPLES_MIN, TaskModel};
 
@@ -36,6 +37,7 @@ pub struct TaskPredictor {
 struct ConfigPart {
     key: ConfigKey,
     curve: Curve,
+    sizes: Vec<f64>,
     history: ConfigHistory,
 }
 
@@ -49,10 +51,21 @@ pub enum Answers<'a, P> {
 }
 
 /// The samples that a config's own curve rests on.
-struct Own {
+struct Own<'a> {
     samples: u64,
     size_min: f64,
     size_max: f64,
+    /// As [`Level::sizes`](crate::series::Level).
+    sizes: &'a [f64],
+}
+
+impl Own<'_> {
+    /// Whether a size within the range is one of the sizes.
+    fn has(&self, size: f64) -> bool {
+        let above = self.sizes.partition_point(|own| *own < size);
+        let low = above.checked_sub(1).is_some_and(|n| are_alike(self.sizes[n], size));
+        self.sizes.is_empty() || low || self.sizes.get(above).is_some_and(|high| are_alike(size, *high))
+    }
 }
 
 impl<'a, P: Fn() -> &'a Arc<Pool>> Answers<'a, P> {
@@ -147,7 +160,8 @@ impl<'a, P: Fn() -> &'a Arc<Pool>> Answers<'a, P> {
     /// All curves.
     pub fn fitted(&self) -> TaskPredictor {
         let part = |(key, history): (ConfigKey, ConfigHistory)| {
-            self.own_curve(key).map(|curve| ConfigPart { key, curve: curve.clone(), history })
+            let (curve, sizes) = (self.own_curve(key)?.clone(), self.own(key)?.sizes.to_vec());
+            Some(ConfigPart { key, curve, sizes, history })
         };
         TaskPredictor {
             samples: self.samples(),
@@ -164,28 +178,37 @@ impl<'a, P: Fn() -> &'a Arc<Pool>> Answers<'a, P> {
         }
     }
 
-    /// Own samples answer where there are enough of them and their sizes reach as far as those of other
-    /// configs, or almost to the size asked for.
+    /// Own samples answer where there are enough of them and the size is one of theirs, or little beyond
+    /// them, or beyond those of other configs too. At a size between theirs, other configs that were measured
+    /// there say more than theirs on both sides.
     fn is_exact(&self, key: ConfigKey, size: f64) -> bool {
         let Some(own) = self.own(key) else { return false };
         if self.configs() == 1 {
             return true;
         }
+        if own.samples < EXACT_SAMPLES_MIN {
+            return false;
+        }
+        let beyond = distance(size, own.size_min, own.size_max);
+        if beyond <= 0.0 {
+            return own.has(size);
+        }
         let others_reach = || self.sizes().is_some_and(|(low, high)| distance(size, low, high) <= 0.0);
-        own.samples >= EXACT_SAMPLES_MIN
-            && (distance(size, own.size_min, own.size_max) <= OWN_REACH || !others_reach())
+        beyond <= OWN_REACH || !others_reach()
     }
 
-    fn own(&self, key: ConfigKey) -> Option<Own> {
+    fn own(&self, key: ConfigKey) -> Option<Own<'a>> {
         match self {
             Self::Measured(task, _) => task.configs().get(key).map(|series| {
                 let level = series.level();
-                Own { samples: level.samples, size_min: level.size_min, size_max: level.size_max }
+                let (samples, sizes) = (level.samples, &level.sizes[..]);
+                Own { samples, size_min: level.size_min, size_max: level.size_max, sizes }
             }),
             Self::Fitted(task) => task.part(key).map(|part| Own {
                 samples: part.curve.samples,
                 size_min: part.curve.size_min,
                 size_max: part.curve.size_max,
+                sizes: &part.sizes,
             }),
         }
     }

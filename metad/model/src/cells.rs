@@ -50,13 +50,18 @@ pub struct Cell {
 impl Grid {
     /// The cells of at least one point.
     pub fn new(points: &[Point]) -> Self {
+        Self::of_sizes_within(points, SAME)
+    }
+
+    /// The same where sizes are alike within `same` (logarithmic) only.
+    pub fn of_sizes_within(points: &[Point], same: f64) -> Self {
         let mut order: Vec<u32> = (0..points.len() as u32).collect();
         if points.iter().any(|p| p.size != points[0].size) {
             order.sort_unstable_by(|a, b| {
                 points[*a as usize].size.total_cmp(&points[*b as usize].size).then(a.cmp(b))
             });
         }
-        let mut bounds = alike(points, &order);
+        let mut bounds = alike(points, &order, same);
         if bounds.len() - 1 > CELLS_MAX {
             let groups = bounds.len() - 1;
             bounds = (0..=CELLS_MAX).map(|n| bounds[n * groups / CELLS_MAX]).collect();
@@ -106,12 +111,12 @@ impl Grid {
 }
 
 /// Where groups of alike sizes start.
-fn alike(points: &[Point], order: &[u32]) -> Vec<u32> {
+fn alike(points: &[Point], order: &[u32], same: f64) -> Vec<u32> {
     let mut bounds = vec![0];
     let mut first = points[order[0] as usize].size;
     for (at, place) in order.iter().enumerate() {
         let size = points[*place as usize].size;
-        if (1.0 + size) > (1.0 + first) * (1.0 + SAME) {
+        if (1.0 + size) > (1.0 + first) * (1.0 + same) {
             bounds.push(at as u32);
             first = size;
         }

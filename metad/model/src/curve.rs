@@ -10,7 +10,7 @@ use foresail_schemas::prediction::{Basis, Prediction, Unit};
 use serde::{Deserialize, Serialize};
 
 use crate::cells::{Cells, Grid, SAME};
-use crate::drift;
+use crate::drift::{self, Changes};
 use crate::formula::CurvePart;
 use crate::history::History;
 use crate::mixture::{Fitted, Mixture};
@@ -37,6 +37,8 @@ const LOG_RATIO_MAX: f64 = 200.0;
 pub struct Curve {
     model: Mixture,
     table: Table,
+    /// Log error that a size adds which was not seen.
+    unseen: f64,
     /// Smallest size observed.
     pub size_min: f64,
     /// Largest size observed.
@@ -56,6 +58,8 @@ pub struct Setup<'a> {
     pub history: Option<&'a dyn Fn() -> Option<History>>,
     /// Samples that the curve rests on where they are more than the points.
     pub samples: u64,
+    /// Log distance of sizes up to which they are alike.
+    pub same: f64,
 }
 
 /// One question to a curve.
@@ -76,16 +80,16 @@ pub struct Ask {
     pub extrapolated: bool,
 }
 
-/// The samples of a ring since its newest change point, with recency weights, and how many were left out.
-pub fn recent_points(ring: &Ring, value: impl Fn(&Sample) -> Option<f64>) -> (Vec<Point>, usize) {
+/// The samples of a ring since its newest change point, with recency weights, and what changed.
+pub fn recent_points(ring: &Ring, value: impl Fn(&Sample) -> Option<f64>) -> (Vec<Point>, Changes) {
     let point = |s: &Sample| {
         value(s).map(|value| Point { at_us: s.at_us, size: s.size_bytes as f64, value, weight: 1.0 })
     };
     let mut points: Vec<Point> = ring.iter().filter_map(point).collect();
-    let start = drift::newest_level(&points);
-    points.drain(..start);
+    let changes = drift::changes(&points);
+    points.drain(..changes.newest);
     weigh(&mut points);
-    (points, start)
+    (points, changes)
 }
 
 /// Recency weights by age rank; samples of the same time weigh the same.
@@ -99,22 +103,29 @@ pub fn weigh(points: &mut [Point]) {
 }
 
 impl Curve {
-    /// Fits a curve to points in any order; nothing where there are none.
-    pub fn fit(points: &[Point], setup: &Setup) -> Option<Self> {
+    /// Fits a curve to points in any order; nothing where there are none. `former` are points of the levels
+    /// before, of values that changed their level again and again.
+    pub fn fit(points: &[Point], former: &[Point], setup: &Setup) -> Option<Self> {
         if points.is_empty() {
             return None;
         }
-        let grid = Grid::new(points);
+        let grid = Grid::of_sizes_within(points, setup.same);
         let ln_values: Vec<f64> = points.iter().map(|p| p.value.ln()).collect();
         let data = grid.cells(&ln_values, points);
         let fitted = Fitted::new(&grid, &data);
-        Some(Self::of(points, &grid, &data, fitted, setup))
+        let residuals = if former.is_empty() { Vec::new() } else { left_out(&data, &fitted) };
+        let mut curve = Self::of(points, &grid, &data, fitted, setup);
+        let against = |p: &Point| ((p.value / curve.middle(p.size).0).ln(), p.weight);
+        let former: Vec<Weighted> = former.iter().map(against).collect();
+        curve.recall(residuals, &former, setup.spread);
+        Some(curve)
     }
 
     /// The curve of a mixture that was fitted before.
     pub fn of(points: &[Point], grid: &Grid, data: &Cells, fitted: Fitted, setup: &Setup) -> Self {
         let (size_min, size_max) =
             points.iter().fold((f64::MAX, 0.0_f64), |(lo, hi), p| (lo.min(p.size), hi.max(p.size)));
+        let unseen = fitted.unseen(data);
         let steady = fitted.mixture.is_constant();
         let asked = setup.history.filter(|_| steady);
         let (model, table, samples) = match asked.and_then(|history| history()) {
@@ -131,15 +142,24 @@ impl Curve {
         let mut sizes: Vec<f64> = points.iter().map(|p| p.size).collect();
         let size_median = if grid.len() == 1 { sizes[0] } else { plain_median(&mut sizes) };
         let samples = samples.max(points.len() as u64);
-        Self { model, table, size_min, size_max, size_median, samples }
+        Self { model, table, unseen, size_min, size_max, size_median, samples }
     }
 
-    /// The middle at `size`, offset included, and the log error that its distance from the observed sizes
-    /// adds.
+    /// Widens the quantiles by log residuals of former levels, if there are any: a value that changed its
+    /// level again and again will do so again. The median stays that of the newest level.
+    pub fn recall(&mut self, mut newest: Vec<Weighted>, former: &[Weighted], spread: f64) {
+        if !former.is_empty() {
+            newest.extend(former);
+            self.table.widen(&Table::new(&mut newest, spread));
+        }
+    }
+
+    /// The middle at `size`, offset included, and the log error that a size adds which was not observed.
     pub fn middle(&self, size: f64) -> (f64, f64) {
         let nearest = size.clamp(self.size_min, self.size_max);
         if nearest == size {
-            return (self.model.at(size).exp(), 0.0);
+            let new = self.unseen > 0.0 && self.model.is_new(size);
+            return (self.model.at(size).exp(), if new { self.unseen } else { 0.0 });
         }
         let distance = self.distance(size).min(BEYOND_MAX);
         let beyond = BEYOND_SIGMA * distance;
@@ -202,8 +222,8 @@ fn tidy(value: f64, unit: Unit) -> f64 {
     }
 }
 
-/// Log residuals, as if each point had not been in the fit.
-fn left_out(data: &Cells, fitted: &Fitted) -> Vec<Weighted> {
+/// Log residuals of the points of `data`, as if each point had not been in the fit.
+pub fn left_out(data: &Cells, fitted: &Fitted) -> Vec<Weighted> {
     let mut residuals = Vec::new();
     for cell in 0..data.cells.len() {
         for (place, (value, weight)) in data.members(cell).iter().enumerate() {

@@ -27,16 +27,31 @@ const FAR: f64 = 2.0;
 /// Most change points looked for in one series, newest last.
 const CHANGES_MAX: usize = 4;
 
-/// Index of the first point after the newest change; `points` stand in the order of their times.
-pub fn newest_level(points: &[Point]) -> usize {
-    let mut start = 0;
+/// What changed in a series.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Index of the first point after the newest change.
+    pub newest: usize,
+    /// Changes found.
+    pub count: usize,
+}
+
+/// The changes in `points`, which stand in the order of their times.
+pub fn changes(points: &[Point]) -> Changes {
+    let (mut newest, mut count, mut first) = (0, 0, 0);
     for _ in 0..CHANGES_MAX {
-        match change(&points[start..]) {
-            Some(at) => start += at,
+        match change(&points[newest..]) {
+            Some(at) => {
+                newest += at;
+                count += 1;
+                first = if count == 1 { at } else { first };
+            }
             None => break,
         }
     }
-    start
+    // The largest change is found first; whether there was one before it is asked once.
+    count += usize::from(count == 1 && change(&points[..first]).is_some());
+    Changes { newest, count }
 }
 
 /// The most likely change point, if there is one.
@@ -169,6 +184,10 @@ fn mid_ranks(values: &[f64]) -> Vec<f64> {
 mod tests {
     use super::*;
 
+    fn start(points: &[Point]) -> usize {
+        changes(points).newest
+    }
+
     fn series(values: impl Iterator<Item = f64>) -> Vec<Point> {
         values
             .enumerate()
@@ -180,9 +199,20 @@ mod tests {
     fn a_lasting_change_is_found_and_an_outlier_is_not() {
         let jitter = |n: usize| 1.0 + 0.02 * ((n * 7919 % 13) as f64 / 13.0 - 0.5);
         let doubled = series((0..100).map(|n| if n < 80 { 100.0 } else { 200.0 } * jitter(n)));
-        assert_eq!(newest_level(&doubled), 80);
+        assert_eq!(start(&doubled), 80);
         let outlier = series((0..100).map(|n| if n == 90 { 10_000.0 } else { 100.0 } * jitter(n)));
-        assert_eq!(newest_level(&outlier), 0);
+        assert_eq!(start(&outlier), 0);
+    }
+
+    #[test]
+    fn changes_are_counted_from_either_side_of_the_largest() {
+        let jitter = |n: usize| 1.0 + 0.02 * ((n * 7919 % 13) as f64 / 13.0 - 0.5);
+        for (levels, count) in [(&[1.0, 1.0, 1.0][..], 0), (&[1.0, 1.0, 2.0], 1), (&[1.0, 1.3, 9.0], 2)] {
+            let points = series((0..90).map(|n| 100.0 * levels[n / 30] * jitter(n)));
+            let found = changes(&points);
+            assert_eq!(found.count, count, "{levels:?}");
+            assert!(if count == 0 { found.newest == 0 } else { (55..=60).contains(&found.newest) });
+        }
     }
 
     #[test]
@@ -204,15 +234,15 @@ mod tests {
             pairs.into_iter().enumerate().map(point).collect()
         };
         for rounds in 1..=3 {
-            assert_eq!(newest_level(&points(phases(1.0).repeat(rounds))), 0, "{rounds} rounds");
+            assert_eq!(start(&points(phases(1.0).repeat(rounds))), 0, "{rounds} rounds");
         }
-        assert_eq!(newest_level(&points([phases(1.0), phases(2.0)].concat())), 48);
+        assert_eq!(start(&points([phases(1.0), phases(2.0)].concat())), 48);
     }
 
     #[test]
     fn measurements_of_one_time_have_no_change_point() {
         let mut sorted = series((0..100).map(|n| f64::from(n) + 1.0));
         sorted.iter_mut().for_each(|p| p.at_us = 7);
-        assert_eq!(newest_level(&sorted), 0);
+        assert_eq!(start(&sorted), 0);
     }
 }

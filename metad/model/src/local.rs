@@ -73,17 +73,32 @@ impl Local {
     /// The correction at `place`, as a logarithm, and the distance to the nearest observed place.
     pub fn at(&self, place: f64) -> (f64, f64) {
         let above = self.places.partition_point(|(p, _)| *p < place - SAME / 2.0);
-        let (below, above) = (above.checked_sub(1).map(|n| self.places[n]), self.places.get(above).copied());
-        let (offset, nearest) = match (below, above) {
-            (_, Some((p, offset))) if (p - place).abs() <= SAME / 2.0 => return (offset, 0.0),
-            (Some((low, from)), Some((high, to))) => {
-                let part = (place - low) / (high - low);
-                (from + part * (to - from), (place - low).min(high - place))
-            }
-            (Some((p, offset)), None) | (None, Some((p, offset))) => (offset, (place - p).abs()),
-            (None, None) => (0.0, 0.0),
-        };
-        (offset, nearest)
+        match self.places.get(above) {
+            Some((p, offset)) if (p - place).abs() <= SAME / 2.0 => (*offset, 0.0),
+            high => between(place, self.below(above), high),
+        }
+    }
+
+    /// What [`Self::at`] says at an observed place as if it had not been observed.
+    pub fn without(&self, place: f64) -> (f64, f64) {
+        let own = self.places.partition_point(|(p, _)| *p < place - SAME / 2.0);
+        between(place, self.below(own), self.places.get(own + 1))
+    }
+
+    fn below(&self, place: usize) -> Option<&(f64, f64)> {
+        place.checked_sub(1).map(|n| &self.places[n])
+    }
+}
+
+/// Offset between two places, and the distance to the nearer one.
+fn between(place: f64, low: Option<&(f64, f64)>, high: Option<&(f64, f64)>) -> (f64, f64) {
+    match (low, high) {
+        (Some((low, from)), Some((high, to))) => {
+            let part = (place - low) / (high - low);
+            (from + part * (to - from), (place - low).min(high - place))
+        }
+        (Some((p, offset)), None) | (None, Some((p, offset))) => (*offset, (place - p).abs()),
+        (None, None) => (0.0, 0.0),
     }
 }
 

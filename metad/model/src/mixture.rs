@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::cells::{Cell, Cells, Grid, SAME};
 use crate::formula::CurvePart;
 use crate::size::{Line, PowerLaw, spread};
+use crate::stats::{MAD, median};
 
 /// Models in the mixture.
 const MODELS: usize = 6;
@@ -136,6 +137,16 @@ impl Mixture {
     /// The relative line, for sizes below the observed ones.
     pub fn below(&self) -> Option<&Line> {
         self.outside.as_ref().and(self.line.as_ref())
+    }
+
+    /// Whether the models differ at sizes that were seen, and this one was not.
+    pub fn is_new(&self, size: f64) -> bool {
+        let ln_size = size.ln_1p();
+        let above = self.places.partition_point(|p| f64::from(p.ln_size) < ln_size);
+        let near = |n: Option<usize>| {
+            n.and_then(|n| self.places.get(n)).is_some_and(|p| (f64::from(p.ln_size) - ln_size).abs() <= SEEN)
+        };
+        !self.places.is_empty() && !near(above.checked_sub(1)) && !near(Some(above))
     }
 
     /// Whether the value does not depend on the size.
@@ -284,6 +295,24 @@ impl Fitted {
         Self { mixture, at_cells, left_out, between, within, alike: grid.alike.clone() }
     }
 
+    /// Standard deviation that a size which was not seen adds to residuals of members that were left out: the
+    /// error at cells that were left out, as far as the residuals do not have it already, because most of
+    /// them are of sizes that others of the residuals share.
+    pub fn unseen(&self, data: &Cells) -> f64 {
+        if self.between.is_infinite() || self.mixture.places.is_empty() {
+            return 0.0;
+        }
+        let mut errors: Vec<(f64, f64)> =
+            data.cells.iter().zip(&self.left_out).map(|(c, l)| ((c.level - l).abs(), 1.0)).collect();
+        let error = MAD * median(&mut errors);
+        let (mut alone, mut total) = (0.0, 0.0);
+        for (cell, alike) in data.cells.iter().zip(&self.alike) {
+            total += cell.count;
+            alone += if cell.count < 2.0 || !alike { cell.count } else { 0.0 };
+        }
+        (error * error * (1.0 - alone / total)).sqrt()
+    }
+
     /// What would be predicted for a member of a cell without it: the mixture without the cell, drawn
     /// towards the median of the other members.
     pub fn without(&self, data: &Cells, cell: usize, member: usize) -> f64 {
@@ -368,7 +397,7 @@ struct Middle {
 
 impl Middle {
     fn new(mut values: Vec<(f64, f64)>) -> Self {
-        let middle = crate::stats::median(&mut values);
+        let middle = median(&mut values);
         let total: f64 = values.iter().map(|v| v.1).sum();
         let mean = total / values.len() as f64;
         let at = |target: f64| {

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use serde::ser::{SerializeMap, SerializeStruct};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::pool::{Effect, Members};
-use crate::predictor::{Derived, LazyPool, Predictor, TaskMap, Tasks};
+use crate::pool::{Effect, Members, SharedPool};
+use crate::predictor::{Derived, Predictor, TaskMap, Tasks};
 use crate::score::Scores;
 use crate::startup::StartupModel;
 use crate::task::TaskModel;
@@ -232,7 +232,7 @@ impl WorkflowModel {
             let pool = match &next.tasks {
                 Tasks::Measured(_, pool) if changed.pool == Change::No => Arc::clone(pool),
                 Tasks::Measured(_, pool) => Arc::new(pool.after(&self.members)),
-                Tasks::Fitted(_) => Arc::new(LazyPool::default().after(&self.members)),
+                Tasks::Fitted(_) => Arc::new(SharedPool::default().after(&self.members)),
             };
             next.tasks = Tasks::Measured(self.tasks.clone(), pool);
         }

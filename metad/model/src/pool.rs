@@ -73,6 +73,11 @@ impl SharedPool {
         }
     }
 
+    /// The pool, where it was summed already.
+    pub fn known(&self) -> Option<&Arc<Pool>> {
+        self.sum.get()
+    }
+
     /// The pool, summed with `add` for each member at the first question.
     pub fn get(&self, add: impl Fn(&TaskName, &mut Pool)) -> &Arc<Pool> {
         self.sum.get_or_init(|| {

@@ -7,6 +7,7 @@ use foresail_schemas::Sla;
 use foresail_schemas::prediction::{Basis, Prediction, Unit};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::cells::SAME;
 use crate::config::{ByConfig, ConfigKey};
 use crate::curve::{Ask, Curve, OFFSET_MS, Setup, weigh};
 use crate::series::Series;
@@ -34,7 +35,11 @@ impl Own {
     fn curve(&self) -> Option<&Curve> {
         match self {
             Self::Measured(series) => series.curve(|points| {
-                Curve::fit(points, &Setup { spread: SPREAD, history: None, samples: series.level().samples })
+                Curve::fit(
+                    points,
+                    &[],
+                    &Setup { spread: SPREAD, history: None, samples: series.level().samples, same: SAME },
+                )
             }),
             Self::Fitted(curve) => Some(curve),
         }
@@ -70,7 +75,8 @@ impl Pooled {
             points.sort_by_key(|point| point.at_us);
             points.drain(..points.len().saturating_sub(crate::task::POOLED_SAMPLES_MAX));
             weigh(&mut points);
-            Curve::fit(&points, &Setup { spread: SPREAD, history: None, samples }).map(Box::new)
+            Curve::fit(&points, &[], &Setup { spread: SPREAD, history: None, samples, same: SAME })
+                .map(Box::new)
         };
         self.all.get_or_init(fit).as_deref()
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::answers::{Answers, TaskPredictor};
 use crate::config::ConfigKey;
-use crate::pool::{Members, SharedPool};
+use crate::pool::SharedPool;
 use crate::report::{ConfigReport, TaskReport, report};
 use crate::score::Scores;
 use crate::shape::Pool;
@@ -24,7 +24,7 @@ use crate::task::TaskModel;
 use crate::transfer::{TransferModel, TransferPredictor};
 
 /// Version of the serialised form, its first field; another version is refused.
-pub const PREDICTOR_VERSION: u32 = 3;
+pub const PREDICTOR_VERSION: u32 = 4;
 
 /// Tasks by name; a copy shares all but the path to what is changed in it.
 pub type TaskMap = HashTrieMapSync<TaskName, Arc<TaskModel>>;
@@ -48,7 +48,7 @@ pub struct Cold;
 #[derive(Debug, Clone)]
 pub enum Tasks {
     /// Measurements with the curves that were asked for, and what tasks tell each other.
-    Measured(TaskMap, Arc<LazyPool>),
+    Measured(TaskMap, Arc<SharedPool>),
     /// Curves.
     Fitted(Arc<BTreeMap<TaskName, TaskPredictor>>),
 }
@@ -56,25 +56,6 @@ pub enum Tasks {
 impl Default for Tasks {
     fn default() -> Self {
         Self::Measured(TaskMap::default(), Arc::default())
-    }
-}
-
-/// The pool of a snapshot, with which it is known whether it was summed already.
-#[derive(Debug, Default)]
-pub struct LazyPool {
-    shared: SharedPool,
-    summed: OnceLock<Arc<Pool>>,
-}
-
-impl LazyPool {
-    /// The pool of `members`, to be summed later.
-    pub fn after(&self, members: &Members) -> Self {
-        Self { shared: self.shared.after(members), summed: OnceLock::new() }
-    }
-
-    /// The pool, summed with `add` for each member at the first question.
-    fn get(&self, add: impl Fn(&TaskName, &mut Pool)) -> &Arc<Pool> {
-        self.summed.get_or_init(|| Arc::clone(self.shared.get(add)))
     }
 }
 
@@ -155,7 +136,7 @@ impl Predictor {
         let is_cold = match (query, &self.tasks) {
             (Query::ExecutionTime { task, input_bytes, memory_mb, vcpu }, tasks) => {
                 let Some(answers) = self.task(task) else { return Ok(None) };
-                let pool = if let Tasks::Measured(_, pool) = tasks { pool.summed.get() } else { None };
+                let pool = if let Tasks::Measured(_, pool) = tasks { pool.known() } else { None };
                 return answers.exec_warm(ConfigKey::new(*memory_mb, *vcpu), *input_bytes, slas, pool);
             }
             (Query::OutputSize { task, .. }, Tasks::Measured(tasks, _)) => {
@@ -276,8 +257,11 @@ impl Predictor {
         match &self.tasks {
             Tasks::Measured(tasks, pool) => {
                 let tell = |name: &TaskName, sum: &mut Pool| {
-                    if let Some(belief) = tasks.get(name).and_then(|task| task.told().belief.as_ref()) {
+                    if let Some(told) = tasks.get(name).map(|task| task.told())
+                        && let Some(belief) = &told.belief
+                    {
                         sum.add(belief);
+                        sum.steps.add(&told.steps);
                     }
                 };
                 tasks.get(name).map(|task| Answers::Measured(task, move || pool.get(tell)))

@@ -62,6 +62,17 @@ impl Table {
         Self { logs, mean_ratio: history.mean() / middle, count: history.count() }
     }
 
+    /// Takes the wider of both at each level; the median stays.
+    pub fn widen(&mut self, other: &Self) {
+        for (place, log) in self.logs.iter_mut().enumerate() {
+            match place.cmp(&MIDDLE) {
+                std::cmp::Ordering::Less => *log = log.min(other.logs[place]),
+                std::cmp::Ordering::Equal => {}
+                std::cmp::Ordering::Greater => *log = log.max(other.logs[place]),
+            }
+        }
+    }
+
     /// Log residual at `q`, widened by a further independent error of standard deviation `sigma`.
     ///
     /// Spreads add as variances do: the distance from the median becomes sqrt(d^2 + (sigma z)^2). It stays
@@ -197,6 +208,16 @@ mod tests {
             assert!((table.at(q, 0.0) - value).abs() < 1e-9, "{q}: {}", table.at(q, 0.0));
         }
         assert!(table.at(0.99, 0.0) > 19.0 && table.at(0.01, 0.0) < 1.0);
+    }
+
+    #[test]
+    fn the_wider_of_two_tables_keeps_the_median_of_the_first() {
+        let mut narrow = table(&[-0.2, -0.1, 0.0, 0.1, 0.5]);
+        let median = narrow.at(0.5, 0.0);
+        narrow.widen(&table(&[-2.0, 0.5, 1.0, 1.5, 2.0]));
+        assert_eq!(narrow.at(0.5, 0.0), median);
+        assert!(narrow.at(0.9, 0.0) >= 2.0 && narrow.at(0.1, 0.0) <= -2.0);
+        assert!(narrow.at(0.6, 0.0) >= median && narrow.at(0.4, 0.0) <= median);
     }
 
     #[test]

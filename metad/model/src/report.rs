@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::answers::Answers;
 use crate::config::ConfigKey;
 use crate::curve::OFFSET_MS;
+use crate::form::Form;
 use crate::formula::CurvePart;
 use crate::peak::{PeakMemory, Peaks};
 use crate::score::Scores;
@@ -144,13 +145,15 @@ pub struct InputRange {
     pub max_bytes: u64,
 }
 
-/// The most likely resource shape: time = serial + (1 - serial) / min(share, cap).
+/// The most likely resource shape: time = serial + (1 - serial) / min(share, cap)^power.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ShapeReport {
     /// Part that does not get faster with more CPU, 0 to 1.
     pub serial: f64,
     /// vCPUs beyond which nothing gets faster; 1,000,000 where no cap was found.
     pub cap: f64,
+    /// Power of the share: more than 1 where a small share slows down by more than its part.
+    pub power: f64,
 }
 
 /// One point of the tuning curve.
@@ -250,7 +253,8 @@ pub fn report<'a, P: Fn() -> &'a Arc<Pool>>(
     let sizes = |(_, h): &(ConfigKey, ConfigHistory)| (h.size_bytes_min, h.size_bytes_max);
     let range = histories.iter().map(sizes).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
     let scaled = answers.with_scaled(|scaled| {
-        let shape = ShapeReport { serial: scaled.shape.serial, cap: scaled.shape.cap };
+        let Form { serial, cap, power } = scaled.shape.likeliest;
+        let shape = ShapeReport { serial, cap, power };
         (shape, scaled.curve.size_median)
     });
     let median = scaled.map_or(0.0, |(_, median)| median);

@@ -3,12 +3,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cells::SAME;
 use crate::curve::{Curve, OFFSET_MS, recent_points, weigh};
 use crate::histogram::Histogram;
 use crate::memo::Memo;
 use crate::moments::Moments;
 use crate::ring::{Ring, Sample};
 use crate::size::Point;
+
+/// Changes of level in the ring from which on more of them are expected.
+const CHANGES_MIN: usize = 2;
 
 /// Everything kept of one (task, config) or of its like.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -26,17 +30,24 @@ pub struct Series {
 }
 
 /// The samples since the newest change point.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Level {
     /// Samples of the ring before it.
     pub left_out: usize,
+    /// Changes found in the ring.
+    pub changes: usize,
     /// Samples that predictions rest on: the whole history where there was no change.
     pub samples: u64,
     /// Smallest size.
     pub size_min: f64,
     /// Largest size.
     pub size_max: f64,
+    /// The sizes, ascending; empty where there is one, or more than [`SIZES_MAX`].
+    pub sizes: Vec<f64>,
 }
+
+/// Most sizes of a series that are told apart; more are dense.
+const SIZES_MAX: usize = 48;
 
 impl Series {
     /// Takes in one sample in constant time.
@@ -67,24 +78,32 @@ impl Series {
     /// Where the newest level begins.
     pub fn level(&self) -> &Level {
         self.level.get(|| {
-            let (points, left_out) = recent_points(&self.ring, |s| Some(s.value_ms + OFFSET_MS));
+            let (points, changes) = recent_points(&self.ring, |s| Some(s.value_ms + OFFSET_MS));
             let (size_min, size_max) =
                 points.iter().fold((f64::MAX, 0.0_f64), |(lo, hi), p| (lo.min(p.size), hi.max(p.size)));
+            let (left_out, changes) = (changes.newest, changes.count);
             let samples = if left_out == 0 { self.moments.count } else { points.len() as u64 };
-            Level { left_out, samples, size_min, size_max }
+            Level { left_out, changes, samples, size_min, size_max, sizes: sizes(&points) }
         })
     }
 
     /// The times since the newest change point, offset included, with recency weights.
     pub fn recent(&self) -> Vec<Point> {
-        let point = |s: &Sample| Point {
-            at_us: s.at_us,
-            size: s.size_bytes as f64,
-            value: s.value_ms + OFFSET_MS,
-            weight: 1.0,
-        };
         let mut points: Vec<Point> = self.ring.iter().skip(self.level().left_out).map(point).collect();
         weigh(&mut points);
+        points
+    }
+
+    /// The times before the newest change point, offset included, weighed by their age in the ring, where
+    /// there were changes before; nothing where the level changed once or never.
+    pub fn former(&self) -> Vec<Point> {
+        let level = self.level();
+        if level.changes < CHANGES_MIN {
+            return Vec::new();
+        }
+        let mut points: Vec<Point> = self.ring.iter().map(point).collect();
+        weigh(&mut points);
+        points.truncate(level.left_out);
         points
     }
 
@@ -92,4 +111,25 @@ impl Series {
     pub fn curve(&self, fit: impl FnOnce(&[Point]) -> Option<Curve>) -> Option<&Curve> {
         self.curve.get(|| fit(&self.recent()).map(Box::new)).as_deref()
     }
+}
+
+fn point(sample: &Sample) -> Point {
+    let (at_us, size) = (sample.at_us, sample.size_bytes as f64);
+    Point { at_us, size, value: sample.value_ms + OFFSET_MS, weight: 1.0 }
+}
+
+/// The sizes of points as [`Level::sizes`] has them.
+fn sizes(points: &[Point]) -> Vec<f64> {
+    if points.iter().all(|p| p.size == points[0].size) {
+        return Vec::new();
+    }
+    let mut sizes: Vec<f64> = points.iter().map(|p| p.size).collect();
+    sizes.sort_unstable_by(f64::total_cmp);
+    sizes.dedup_by(|size, former| are_alike(*former, *size));
+    if sizes.len() > SIZES_MAX { Vec::new() } else { sizes }
+}
+
+/// Whether two sizes, the smaller first, are one.
+pub fn are_alike(low: f64, high: f64) -> bool {
+    (1.0 + high) <= (1.0 + low) * (1.0 + SAME)
 }

@@ -1,45 +1,21 @@
-//! How a task's time follows its CPU share: f(share) = s + (1 - s) / min(share, cap), fitted, never a fixed
-//! exponent.
+//! How a task's time follows its CPU share: f(share) = s + (1 - s) / min(share, cap)^power, fitted, never a
+//! fixed exponent.
 //!
 //! The serial part s does not get faster with a larger share, the rest does up to cap vCPUs. Source of the
 //! form: G. M. Amdahl, "Validity of the single processor approach", AFIPS 1967, with a cap for the threads
 //! that a task has.
 //!
-//! (s, cap) is not one value but a distribution on a grid: a prior times the likelihood of the task's own
-//! measurements at different shares. Predictions average over it, so that little evidence gives a cautious
-//! answer with an honest error.
+//! (s, cap, power) is not one value but a distribution on a grid: a prior times the likelihood of the task's
+//! own measurements at different shares. Predictions average over it, so that little evidence gives a
+//! cautious answer with an honest error.
 
 use serde::{Deserialize, Serialize};
 
+use crate::form::{Form, GRID, SERIALS, default_prior, followers, grid, parallel};
 use crate::size::Point;
 use crate::stats::{Weighted, median, plain_median, robust_deviation};
+use crate::steps;
 
-const SERIALS: [f64; 16] =
-    [0.0, 0.02, 0.05, 0.08, 0.12, 0.17, 0.23, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96, 1.0];
-/// Caps with the prior belief in each: most functions have one or two busy threads. The last stands for no
-/// cap.
-const CAPS: [(f64, f64); 15] = [
-    (0.3, 0.01),
-    (0.45, 0.02),
-    (0.6, 0.03),
-    (0.8, 0.06),
-    (1.0, 0.26),
-    (1.15, 0.1),
-    (1.35, 0.08),
-    (1.6, 0.08),
-    (2.0, 0.14),
-    (2.5, 0.05),
-    (3.0, 0.04),
-    (4.0, 0.04),
-    (6.0, 0.03),
-    (10.0, 0.02),
-    (1e6, 0.04),
-];
-/// Points of the grid.
-pub const GRID: usize = SERIALS.len() * CAPS.len();
-/// Mean of the exponential prior of the serial part, and the even belief mixed into it.
-const SERIAL_MEAN: f64 = 0.08;
-const SERIAL_EVEN: f64 = 0.06;
 /// Log error of the form itself at one share.
 const MISFIT: f64 = 0.05;
 /// Weight of the prior on the misfit, in shares.
@@ -69,27 +45,14 @@ const BRIEF_MS: f64 = 1.0;
 /// again.
 const OWN_SHARES_MIN: usize = 6;
 
-/// f at `share`; larger is slower, 1 at share 1 where cap is at least 1.
-pub fn slowdown(serial: f64, cap: f64, share: f64) -> f64 {
-    serial + (1.0 - serial) / share.min(cap)
-}
-
-fn grid() -> impl Iterator<Item = (f64, f64)> {
-    SERIALS.iter().flat_map(|serial| CAPS.iter().map(move |(cap, _)| (*serial, *cap)))
-}
-
-fn default_prior() -> Vec<f64> {
-    let serials = SERIALS.map(|s| (-s / SERIAL_MEAN).exp() + SERIAL_EVEN);
-    let total: f64 = serials.iter().sum::<f64>() * CAPS.iter().map(|c| c.1).sum::<f64>();
-    serials.iter().flat_map(|s| CAPS.iter().map(move |(_, c)| s * c / total)).collect()
-}
-
-/// Beliefs about (s, cap) summed over tasks, in whole units so that the order of the tasks does not matter.
+/// Beliefs about the form summed over tasks, in whole units so that the order of the tasks does not matter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pool {
     units: Vec<u64>,
     /// What the units are the sum of, until they are settled.
     told: Vec<Belief>,
+    /// What the tasks show of steps between shares.
+    pub steps: steps::Sum,
 }
 
 /// The belief of one task under the default prior, in units.
@@ -131,7 +94,7 @@ impl Pool {
         let units = self.settled();
         let step = (units.iter().sum::<u64>() / COARSE_STEPS).next_power_of_two();
         let units = units.iter().map(|unit| (unit + step / 2) / step * step).collect();
-        Self { units, told: Vec::new() }
+        Self { units, told: Vec::new(), steps: self.steps.clone().settled() }
     }
 
     /// Default prior plus the beliefs of the tasks other than the one of `own`.
@@ -168,13 +131,17 @@ pub struct Evidence {
     /// Distinct shares, ascending, with the weight of the measurements at each; the weights sum to 1.
     pub shares: Vec<Weighted>,
     ln_likelihood: Vec<f64>,
+    cells: Vec<Cell>,
     /// Odds that the task is too short to be slowed down by a small share.
-    brief_odds: f64,
+    pub brief_odds: f64,
 }
 
 /// Median log time of the measurements at one share and about one size.
+#[derive(Debug, Clone)]
 struct Cell {
     group: usize,
+    /// Which of the sizes, in units of [`SIZE_CELL`].
+    bin: i64,
     ln_size: f64,
     ln_value: f64,
     weight: f64,
@@ -194,7 +161,7 @@ impl Evidence {
         let shares = shares.into_iter().zip(weights.iter().map(|w| w / total)).collect();
         let mut values: Vec<f64> = points.iter().map(|(_, p)| p.value).collect();
         let brief_odds = (BRIEF_MS / plain_median(&mut values).max(f64::MIN_POSITIVE)).powi(2);
-        Self { shares, ln_likelihood, brief_odds }
+        Self { shares, ln_likelihood, cells, brief_odds }
     }
 
     /// The belief under the default prior, for the pool; nothing from a single share, nor from a task so
@@ -206,6 +173,21 @@ impl Evidence {
         })
     }
 
+    /// The steps between its shares, for the pool; nothing where there is no belief.
+    pub fn steps(&self) -> steps::Told {
+        // Shares that are one may have a size twice.
+        let level = |cells: &[Cell]| {
+            let mut sizes: Vec<(i64, f64)> = cells.iter().map(|c| (c.bin, c.ln_value)).collect();
+            sizes.sort_by_key(|size| size.0);
+            sizes.dedup_by_key(|size| size.0);
+            sizes
+        };
+        let levels = self.cells.chunk_by(|a, b| a.group == b.group);
+        let levels: Vec<(f64, Vec<(i64, f64)>)> =
+            levels.map(|cells| (self.shares[cells[0].group].0, level(cells))).collect();
+        steps::told(&levels)
+    }
+
     /// Whether other tasks help: beyond some shares a task's own measurements say it all.
     pub fn leans_on_pool(&self) -> bool {
         self.shares.len() < OWN_SHARES_MIN
@@ -214,8 +196,8 @@ impl Evidence {
     fn posterior(&self, prior: &[f64]) -> Vec<f64> {
         let most = self.ln_likelihood.iter().fold(f64::MIN, |most, l| most.max(*l));
         let mass: f64 = prior.iter().sum();
-        // Where the serial part is all, the cap means nothing: the first of them stands for them.
-        let flat = GRID - CAPS.len();
+        // Where the serial part is all, cap and power mean nothing: the first of them stands for them.
+        let flat = GRID - GRID / SERIALS.len();
         let raw = self.ln_likelihood.iter().zip(prior).enumerate().map(|(place, (l, p))| {
             (l - most).exp() * (p + if place == flat { self.brief_odds * mass } else { 0.0 })
         });
@@ -250,17 +232,24 @@ fn ln_likelihood(cells: &[Cell], shares: &[f64]) -> Vec<f64> {
     let square: Vec<Vec<f64>> = columns.iter().map(|a| columns.iter().map(|b| dot(a, b)).collect()).collect();
     let constant = dot(&y, &y);
     let known = weights.iter().sum::<f64>().min(shares.len() as f64) - 1.0;
-    grid()
-        .map(|(serial, cap)| {
-            let f: Vec<f64> = shares.iter().map(|share| slowdown(serial, cap, *share).ln()).collect();
+    let parallels: Vec<f64> = followers()
+        .flat_map(|((cap, power), _)| shares.iter().map(move |share| parallel(cap, power, *share)))
+        .collect();
+    let mut f = vec![0.0; shares.len()];
+    let mut ln_likelihood = Vec::with_capacity(GRID);
+    for serial in SERIALS {
+        for parallel in parallels.chunks_exact(shares.len()) {
+            f.iter_mut().zip(parallel).for_each(|(f, p)| *f = (serial + (1.0 - serial) * p).ln());
             let mut rss = constant;
             for (i, fi) in f.iter().enumerate() {
                 rss -= 2.0 * fi * linear[i];
                 rss += fi * square[i].iter().zip(&f).map(|(z, fj)| z * fj).sum::<f64>();
             }
-            -(MISFIT_SHARES + known.max(0.0)) / 2.0 * (MISFIT_SHARES * MISFIT * MISFIT + rss.max(0.0)).ln()
-        })
-        .collect()
+            let scatter = (MISFIT_SHARES * MISFIT * MISFIT + rss.max(0.0)).ln();
+            ln_likelihood.push(-(MISFIT_SHARES + known.max(0.0)) / 2.0 * scatter);
+        }
+    }
+    ln_likelihood
 }
 
 /// Orthonormal directions of 1, ln size and its square, as far as the sizes vary.
@@ -317,7 +306,7 @@ fn cells(points: &[(f64, Point)]) -> (Vec<f64>, Vec<Cell>) {
     let noise = if noise.is_empty() { NOISE_DEFAULT } else { median(&mut noise) };
     let cell = |&(group, ln_size, ln_value, _, count): &(usize, f64, f64, f64, f64)| {
         let weight = MISFIT * MISFIT / (MISFIT * MISFIT + noise * noise / count);
-        Cell { group, ln_size, ln_value, weight }
+        Cell { group, bin: (ln_size / SIZE_CELL).round() as i64, ln_size, ln_value, weight }
     };
     (shares, raw.iter().map(cell).collect())
 }
@@ -326,43 +315,44 @@ fn cells(points: &[(f64, Point)]) -> (Vec<f64>, Vec<Cell>) {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shape {
     components: Vec<Component>,
-    /// Serial part of the most likely grid point.
-    pub serial: f64,
-    /// Cap of the most likely grid point, in vCPUs.
-    pub cap: f64,
+    /// The most likely form.
+    pub likeliest: Form,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Component {
     belief: f64,
     gain: f64,
-    serial: f64,
-    cap: f64,
+    form: Form,
 }
 
 impl Shape {
     /// The shape that `evidence` and the other tasks of the `pool` suggest.
     pub fn new(evidence: &Evidence, pool: &Pool) -> Self {
         let posterior = evidence.posterior(&pool.prior(evidence.belief().as_ref()));
-        let mut ranked: Vec<(f64, (f64, f64))> = posterior.into_iter().zip(grid()).collect();
-        ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let (serial, cap) = ranked[0].1;
+        let mut ranked: Vec<(f64, usize)> = posterior.into_iter().zip(0..).collect();
         // One share says nothing about the form: then every grid point speaks, however faintly.
-        ranked.truncate(if evidence.shares.len() < 2 { COMPONENTS_MAX * 2 } else { COMPONENTS_MAX });
+        let most = if evidence.shares.len() < 2 { COMPONENTS_MAX * 2 } else { COMPONENTS_MAX };
+        let best = |a: &(f64, usize), b: &(f64, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        ranked.select_nth_unstable_by(most, best);
+        ranked.truncate(most);
+        ranked.sort_unstable_by(best);
+        let forms: Vec<Form> = grid().collect();
+        let likeliest = forms[ranked[0].1];
         let total: f64 = ranked.iter().map(|r| r.0).sum();
-        let component = |&(belief, (serial, cap)): &(f64, (f64, f64))| {
-            let level: f64 =
-                evidence.shares.iter().map(|(share, w)| w * slowdown(serial, cap, *share).ln()).sum();
-            Component { belief: belief / total, gain: (-level).exp(), serial, cap }
+        let component = |&(belief, place): &(f64, usize)| {
+            let form = forms[place];
+            let level: f64 = evidence.shares.iter().map(|(share, w)| w * form.slowdown(*share).ln()).sum();
+            Component { belief: belief / total, gain: (-level).exp(), form }
         };
-        Self { components: ranked.iter().map(component).collect(), serial, cap }
+        Self { components: ranked.iter().map(component).collect(), likeliest }
     }
 
     /// The factor on the time at `share` and its relative standard deviation.
     pub fn factor(&self, share: f64) -> (f64, f64) {
         let (mut mean, mut square) = (0.0, 0.0);
         for c in &self.components {
-            let f = c.gain * slowdown(c.serial, c.cap, share);
+            let f = c.gain * c.form.slowdown(share);
             mean += c.belief * f;
             square += c.belief * f * f;
         }
@@ -379,7 +369,7 @@ impl Shape {
     fn midmean(&self, share: f64) -> f64 {
         let mut factors = [(0.0, 0.0); COMPONENTS_MAX * 2];
         for (place, c) in factors.iter_mut().zip(&self.components) {
-            *place = (c.gain * slowdown(c.serial, c.cap, share), c.belief);
+            *place = (c.gain * c.form.slowdown(share), c.belief);
         }
         factors.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         let (mut below, mut sum, mut total) = (0.0_f64, 0.0, 0.0);
@@ -399,11 +389,15 @@ impl Shape {
 mod tests {
     use super::*;
 
+    fn form(serial: f64, cap: f64) -> Form {
+        Form { serial, cap, power: 1.0 }
+    }
+
     fn measured(serial: f64, cap: f64, shares: &[f64]) -> Vec<(f64, Point)> {
         let point = |share: f64, n: i32| Point {
             at_us: 0,
             size: 0.0,
-            value: 1000.0 * slowdown(serial, cap, share) * (1.0 + 0.01 * f64::from(n - 2)),
+            value: 1000.0 * form(serial, cap).slowdown(share) * (1.0 + 0.01 * f64::from(n - 2)),
             weight: 1.0,
         };
         shares.iter().flat_map(|share| (0..5).map(move |n| (*share, point(*share, n)))).collect()
@@ -414,7 +408,7 @@ mod tests {
         for (serial, cap) in [(0.0, 1.0), (0.2, 2.0), (1.0, 1.0), (0.05, 1e6), (0.5, 1.0)] {
             let points = measured(serial, cap, &[0.25, 0.5, 1.0, 4.0]);
             let shape = Shape::new(&Evidence::new(&points), &Pool::default());
-            let expected = slowdown(serial, cap, 2.0) / slowdown(serial, cap, 1.0);
+            let expected = form(serial, cap).slowdown(2.0) / form(serial, cap).slowdown(1.0);
             let found = shape.factor(2.0).0 / shape.factor(1.0).0;
             assert!((found / expected - 1.0).abs() < 0.12, "s {serial} cap {cap}: {found} of {expected}");
         }

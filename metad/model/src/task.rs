@@ -11,17 +11,19 @@ use arc_swap::ArcSwapOption;
 use foresail_schemas::metric::TaskRecord;
 use serde::{Deserialize, Serialize};
 
+use crate::cells::SAME;
 use crate::config::{ByConfig, CONFIGS_PER_TASK_MAX, ConfigKey};
 use crate::curve::{Curve, OFFSET_BYTES, OFFSET_MS, Setup, recent_points, weigh};
 use crate::history::History;
 use crate::memo::Memo;
 use crate::peak::Peaks;
 use crate::ring::Sample;
-use crate::scaled::{SPREAD_TIME, Scaled};
+use crate::scaled::{Measured, SPREAD_TIME, Scaled};
 use crate::score::Scores;
 use crate::series::Series;
 use crate::shape::{Belief, Evidence, Pool};
 use crate::size::Point;
+use crate::steps;
 
 /// Samples of the same config from which on they alone answer.
 pub const EXACT_SAMPLES_MIN: u64 = 5;
@@ -31,6 +33,9 @@ pub const POOLED_SAMPLES_MAX: usize = 512;
 const HISTORY_SAMPLES_MIN: u64 = 512;
 /// Standard deviation of log residuals of output sizes expected before anything is seen.
 const SPREAD_OUTPUT: f64 = 0.02;
+/// Log distance up to which input sizes are alike for what is written: an input of the very same bytes often
+/// is the same input.
+const SAME_OUTPUT: f64 = 1e-6;
 
 static NO_POOL: LazyLock<Arc<Pool>> = LazyLock::new(Arc::default);
 
@@ -63,6 +68,8 @@ struct Fits {
 pub struct Told {
     /// What this task tells the pool.
     pub belief: Option<Belief>,
+    /// What it shows of steps between shares.
+    pub steps: steps::Told,
     /// Whether the shape depends on the pool.
     leans_on_pool: bool,
 }
@@ -214,7 +221,8 @@ impl TaskModel {
         ask: impl FnOnce(&Scaled) -> R,
     ) -> Option<R> {
         let evidence = evidence.unwrap_or_else(|| Evidence::new(shared));
-        let scaled = Scaled::fit(shared, &evidence, pool, self.samples);
+        let measured = Measured { newest: shared, former: &self.former_points(), samples: self.samples };
+        let scaled = Scaled::fit(&measured, &evidence, pool);
         let leant = Arc::new(Leant { pool: Arc::clone(pool), scaled });
         self.fits().scaled.store(Some(Arc::clone(&leant)));
         leant.scaled.as_ref().map(ask)
@@ -241,7 +249,7 @@ impl TaskModel {
         weigh(&mut points);
         let repeats = points.len() > 1 && points.iter().all(|p| p.value == points[0].value);
         let spread = if repeats { 0.0 } else { SPREAD_OUTPUT };
-        Curve::fit(&points, &Setup { spread, history: None, samples: 0 })
+        Curve::fit(&points, &[], &Setup { spread, history: None, samples: 0, same: SAME_OUTPUT })
     }
 
     fn fits(&self) -> &Fits {
@@ -251,6 +259,16 @@ impl TaskModel {
     /// Most samples that each config gives to a fit over all of them.
     fn each(&self) -> usize {
         (POOLED_SAMPLES_MAX / self.configs.len().max(1)).max(1)
+    }
+
+    /// Samples of the levels before the newest, of configs that changed again and again.
+    fn former_points(&self) -> Vec<(f64, Point)> {
+        let (each, mut former) = (self.each(), Vec::new());
+        for (key, series) in self.configs.iter() {
+            let points = series.former();
+            former.extend(points[points.len().saturating_sub(each)..].iter().map(|p| (key.share(), *p)));
+        }
+        former
     }
 
     fn shared_points(&self) -> Vec<(f64, Point)> {
@@ -266,7 +284,9 @@ impl TaskModel {
 
 impl Told {
     fn new(evidence: &Evidence) -> Self {
-        Self { belief: evidence.belief(), leans_on_pool: evidence.leans_on_pool() }
+        let belief = evidence.belief();
+        let steps = if belief.is_some() { evidence.steps() } else { Vec::new() };
+        Self { belief, steps, leans_on_pool: evidence.leans_on_pool() }
     }
 }
 
@@ -286,5 +306,6 @@ fn own_curve(points: &[Point], series: &Series) -> Option<Curve> {
     // Decoded only where the curve has a use for it.
     let long = level.left_out == 0 && level.samples >= HISTORY_SAMPLES_MIN;
     let history = long.then_some(&history as &dyn Fn() -> Option<History>);
-    Curve::fit(points, &Setup { spread: SPREAD_TIME, history, samples: level.samples })
+    let setup = Setup { spread: SPREAD_TIME, history, samples: level.samples, same: SAME };
+    Curve::fit(points, &series.former(), &setup)
 }

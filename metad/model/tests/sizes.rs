@@ -195,3 +195,59 @@ fn own_samples_answer_slightly_outside_their_sizes() {
         assert!((0.95..1.05).contains(&ratio), "{bytes}: {answer:?}");
     }
 }
+
+/// What is asked of `model`, with all quantiles of interest.
+fn ask(model: &mut WorkflowModel, memory_mb: u32, input_bytes: u64) -> Prediction {
+    let query = Query::ExecutionTime { task: task(), input_bytes, memory_mb, vcpu: None };
+    model.snapshot().predict(&query, &[Sla::Quantile(1000), Sla::MEDIAN, Sla::Quantile(9000)])
+}
+
+fn at(prediction: &Prediction, sla: Sla) -> f64 {
+    prediction.values[&sla].unwrap()
+}
+
+#[test]
+fn a_size_that_other_configs_alone_were_measured_at_is_predicted_from_them() {
+    // The input of 4 MB is easy: its time lies far from a line between 2 and 8 MB.
+    let times = [(1_000_000, 100.0), (2_000_000, 200.0), (4_000_000, 40.0), (8_000_000, 800.0)];
+    let mut model = told((0..80).filter_map(|n| {
+        let ((size, time), memory_mb) = (times[n % 4], [512, 1024, 2048][n / 4 % 3]);
+        let exec_ms = time * 1024.0 / f64::from(memory_mb) * (1.0 + 0.01 * (n % 5) as f64);
+        (memory_mb != 1024 || size != 4_000_000).then(|| execution(memory_mb, size, exec_ms))
+    }));
+    let (unseen, seen) = (ask(&mut model, 1024, 4_000_000), ask(&mut model, 1024, 2_000_000));
+    assert_eq!((unseen.basis, seen.basis), (Basis::MemoryNormalised, Basis::Exact));
+    let median = at(&unseen, Sla::MEDIAN);
+    assert!((34.0..48.0).contains(&median), "{median}");
+}
+
+#[test]
+fn a_size_never_seen_between_sizes_of_their_own_times_widens() {
+    let mut noise = Noise(7);
+    let sizes: Vec<(u64, f64)> = (0..12).map(|n| (1_000_000 + n * 500_000, noise.next().exp())).collect();
+    let mut model = told((0..96).map(|n| {
+        let (size, level) = sizes[n % 12];
+        execution(1769, size, 100.0 * level * (1.0 + 0.01 * noise.next()))
+    }));
+    let width = |p: &Prediction| at(p, Sla::Quantile(9000)) / at(p, Sla::MEDIAN);
+    let (seen, unseen) = (ask(&mut model, 1769, 3_000_000), ask(&mut model, 1769, 3_250_000));
+    assert!(width(&seen) < 1.1, "{seen:?}");
+    assert!(width(&unseen) > 1.3, "{unseen:?}");
+}
+
+#[test]
+fn a_level_that_moves_again_and_again_keeps_its_width_and_one_that_moved_once_does_not() {
+    let mut noise = Noise(3);
+    let mut levels = |levels: &[f64]| {
+        let time = |n: usize| levels[n / 30] * (1.0 + 0.01 * noise.next());
+        let times: Vec<f64> = (0..30 * levels.len()).map(time).collect();
+        told(times.into_iter().map(|time| execution(1769, 0, time)))
+    };
+    let once = ask(&mut levels(&[100.0, 200.0]), 1769, 0);
+    assert!((196.0..204.0).contains(&at(&once, Sla::MEDIAN)), "{once:?}");
+    assert!(at(&once, Sla::Quantile(1000)) > 190.0, "{once:?}");
+    let often = ask(&mut levels(&[100.0, 400.0, 200.0]), 1769, 0);
+    assert!((196.0..204.0).contains(&at(&often, Sla::MEDIAN)), "{often:?}");
+    assert!(at(&often, Sla::Quantile(1000)) < 110.0, "{often:?}");
+    assert!(at(&often, Sla::Quantile(9000)) > 380.0, "{often:?}");
+}

@@ -2,12 +2,12 @@
 //!
 //! A change is applied to redb's open transaction and written to the group's redo entry. The commit appends
 //! the entry to the journal (one write, one fdatasync): from here on the group survives a crash and may be
-//! answered. redb's transaction stays open for the groups that follow ([`super::ahead`]), and is committed, without a
-//! sync, when a reader asks, when nothing waits, or after [`super::ahead::GROUPS_MAX`] groups: a reader never sees
-//! what a crash could take back, and always sees what was answered before it asked. redb stores with each
-//! commit the sequence of its last group, so that a start knows which entries are missing. From time to time
-//! redb commits with a sync, which makes everything before it durable too, and the journal begins at the front
-//! again: when the journal is full, when the group is large, when the writer asks for it
+//! answered. redb's transaction stays open for the groups that follow ([`super::ahead`]), and is committed,
+//! without a sync, when a reader asks, when nothing waits, or after [`super::ahead::GROUPS_MAX`] groups: a
+//! reader never sees what a crash could take back, and always sees what was answered before it asked. redb
+//! stores with each commit the sequence of its last group, so that a start knows which entries are missing.
+//! From time to time redb commits with a sync, which makes everything before it durable too, and the journal
+//! begins at the front again: when the journal is full, when the group is large, when the writer asks for it
 //! ([`StoreWriter::settle`]), and after the journal failed.
 
 use std::cell::RefCell;

@@ -192,8 +192,8 @@ fn prepare(database: &Database) -> Result<()> {
 }
 
 impl StoreReader {
-    /// The state with everything that was stored before the call. It waits at most for the group that is under
-    /// way.
+    /// The state with everything that was stored before the call. It waits at most for the group that is
+    /// under way.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Behind`].

@@ -98,8 +98,12 @@ fn shape() -> Value {
     let parameters = vec![
         ("serial", amount("Part that does not get faster with more CPU, 0 to 1")),
         ("cap", amount("vCPUs beyond which nothing gets faster; 1,000,000 where no cap was found")),
+        (
+            "power",
+            amount("Power of the share: more than 1 where a small share slows down by more than its part"),
+        ),
     ];
-    let formula = "time = serial + (1 - serial) / min(share, cap)";
+    let formula = "time = serial + (1 - serial) / min(share, cap)^power";
     let description = format!("How its time follows the CPU share, {formula}; null where not fitted");
     or_null(object(&description, parameters, vec![]))
 }
