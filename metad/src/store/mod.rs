@@ -9,7 +9,7 @@
 //! | file | table | key | value |
 //! |---|---|---|---|
 //! | `mod.rs` | `meta` | text | `schema` -> version of the whole layout, [`SCHEMA_VERSION`] |
-//! | [`group`], [`ahead`] | `meta` | text | `journal_sequence`, `journal_salt`: what the journal has beyond this |
+//! | [`group`], [`ahead`] | `meta` | text | `journal_sequence`, `journal_salt`: what the journal has beyond |
 //! | [`workflows`] | `workflows` | number of the workflow | name and counters, postcard |
 //! | [`batches`] | `batches` | (workflow, sequence) | one value per batch: record count, then postcard |
 //! | [`batch_ids`] | `batch_ids` | (workflow, batch id) | the first answer, postcard |
