@@ -44,12 +44,12 @@ pub struct Interaction {
     known: f64,
 }
 
-/// How much a cell pulls at its own place.
+/// How much a cell pulls at its own place; in single precision, because every task may have 40.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Pull {
     share: u8,
     size: u8,
-    log: f64,
+    log: f32,
 }
 
 /// Residuals with their places; slices of one entry per sample unless said otherwise.
@@ -113,7 +113,8 @@ impl Interaction {
         };
         let unknown = |place: usize| variance * (1.0 - nearest(place).powi(2));
         let known: f64 = (0..n).filter(|place| cells[*place].count < 2.0).map(unknown).sum();
-        let pull = |(c, pull): (&Cell, &f64)| Pull { share: c.share, size: c.size, log: pull * variance };
+        let pull =
+            |(c, pull): (&Cell, &f64)| Pull { share: c.share, size: c.size, log: (pull * variance) as f32 };
         let cells = cells.iter().zip(&pulls).map(pull).collect();
         let known = known / rests.logs.len() as f64;
         let left_out = cell_of.iter().map(|cell| at_cells[*cell]).collect();
@@ -129,7 +130,7 @@ impl Interaction {
         let (mut log, mut nearest) = (0.0, 0.0_f64);
         for cell in &self.cells {
             let near = shares[usize::from(cell.share)] * sizes[usize::from(cell.size)];
-            log += cell.log * near;
+            log += f64::from(cell.log) * near;
             nearest = nearest.max(near);
         }
         let inside = ln_size.clamp(self.sizes[0], self.sizes[self.sizes.len() - 1]);

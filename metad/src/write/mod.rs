@@ -2,8 +2,8 @@
 //!
 //! It takes all changes that wait (up to `group_max`), applies them, stores them together with one sync of
 //! the journal, and only then answers and shows them: what was answered survives a crash, and nobody has seen
-//! what does not. Batches go on to the learner, which answers them when the new model is published, so that a read
-//! after the answer sees it.
+//! what does not. Batches go on to the learner, which answers them when the new model is published, so that a
+//! read after the answer sees it.
 //!
 //! When a commit fails, memory is ahead of the disk and it is not known what the disk has. All changes of the
 //! group are answered with `store_failed`, and so is every later one until the daemon is started again.
