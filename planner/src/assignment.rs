@@ -52,6 +52,31 @@ impl Assignment {
         Self { worker, size, rank, workers }
     }
 
+    /// Becomes a copy of `other` in the memory that it has.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.worker.clone_from(&other.worker);
+        self.size.clone_from(&other.size);
+        self.rank.clone_from(&other.rank);
+        self.workers = other.workers;
+    }
+
+    /// Numbers the workers anew once many of them have no task left.
+    pub fn drop_empty_workers(&mut self) {
+        if self.workers as usize <= 2 * self.worker.len() {
+            return;
+        }
+        let mut named = vec![NONE; self.workers as usize];
+        self.workers = 0;
+        for w in self.worker.iter_mut().filter(|w| **w != NONE) {
+            let name = &mut named[*w as usize];
+            if *name == NONE {
+                *name = self.workers;
+                self.workers += 1;
+            }
+            *w = *name;
+        }
+    }
+
     /// The tasks of every worker.
     pub fn tasks_by_worker(&self) -> Vec<Vec<u32>> {
         let mut tasks = vec![Vec::new(); self.workers as usize];

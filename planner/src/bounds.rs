@@ -100,7 +100,7 @@ fn collect_inflows(dense: &Dense, least: &Least, task: u32, finish_ms: &[f64], i
     let mut external = Inflow { from_ms: least.start_ms, run_ms: f64::INFINITY, download_ms: 0.0 };
     // Objects of one parent stand together: outputs are numbered by task, and reads are few per parent.
     let mut produced: Vec<(u32, f64)> = Vec::new();
-    for object in dense.stored_reads(task) {
+    for &object in dense.stored_reads(task) {
         let download_ms = least.download_ms(dense, object);
         match objects[object as usize].producer {
             None => external.download_ms += download_ms,

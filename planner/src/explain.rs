@@ -203,7 +203,8 @@ fn why(dense: &Dense, assignment: &Assignment, by_worker: &[Vec<u32>], task: u32
     }
     let largest = dense
         .stored_reads(task)
-        .filter_map(|o| dense.graph.objects()[o as usize].producer.map(|p| (dense.object_bytes(o), p)))
+        .iter()
+        .filter_map(|&o| dense.graph.objects()[o as usize].producer.map(|p| (dense.object_bytes(o), p)))
         .filter(|&(_, p)| assignment.worker[p as usize] == worker)
         .max();
     let others = by_worker[worker as usize].len() - 1;

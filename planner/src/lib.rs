@@ -9,6 +9,7 @@
 //! - [`bounds`]: what no plan can beat. [`validate`]: what every plan keeps.
 //! - [`blind_table`]: what is assumed before anything was measured. [`gantt`]: a plan as a picture.
 
+mod anneal;
 mod assignment;
 mod auto;
 mod blind;
@@ -20,6 +21,7 @@ mod gantt;
 mod grouping;
 mod host;
 mod link;
+mod moves;
 mod nonuniform;
 mod objective;
 mod packing;
@@ -29,7 +31,9 @@ mod rank;
 mod search;
 mod simple;
 mod simulate;
+mod sweep;
 mod timing;
+mod tracks;
 mod uniform;
 mod validate;
 

@@ -15,7 +15,7 @@ use crate::error::PlanFailure;
 use crate::explain::Candidate;
 use crate::planner::Planner;
 use crate::search::{Search, plan_by};
-use crate::timing::{self, Timed};
+use crate::timing::Timed;
 use crate::uniform;
 
 /// Rounds of batched downgrades.
@@ -61,13 +61,13 @@ fn offer_refined(search: &mut Search, start: Candidate) {
     refinement.change_one_by_one();
     let after = refinement.sizes();
     let changed = before.iter().zip(&after).filter(|(a, b)| a != b).count();
-    let mut candidate = refinement.current;
-    candidate.label = format!("nonuniform: {changed} of {} workers resized in `{from}`", after.len());
-    search.take(candidate);
+    let Candidate { assignment, .. } = refinement.current;
+    let label = format!("nonuniform: {changed} of {} workers resized in `{from}`", after.len());
+    search.offer(label, assignment);
 }
 
 struct Refinement<'s, 'a> {
-    search: &'s Search<'a>,
+    search: &'s mut Search<'a>,
     passes: u32,
     current: Candidate,
 }
@@ -97,12 +97,12 @@ impl Refinement<'_, '_> {
         let Assignment { worker, rank, workers, .. } = &self.current.assignment;
         let size = worker.iter().map(|&w| sizes[w as usize]).collect();
         let assignment = Assignment { worker: worker.clone(), size, rank: rank.clone(), workers: *workers };
-        let timed = timing::time(self.search.dense, &assignment);
-        let (new, old) = (self.search.score(&timed.summary), self.search.score(&self.current.timed.summary));
+        let summary = self.search.timing.pass(&assignment);
+        let (new, old) = (self.search.score(&summary), self.search.score(&self.current.timed.summary));
         let is_better = new.is_better_than(&old);
         if is_better {
             self.current.assignment = assignment;
-            self.current.timed = timed;
+            self.current.timed = self.search.timing.timed(summary);
         }
         is_better
     }

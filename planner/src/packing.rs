@@ -92,14 +92,14 @@ impl Packing<'_> {
             }
             Some(&free_ms) => ready_ms.max(free_ms + dense.dispatch_ms),
         };
-        let missing = dense.stored_reads(task).filter(|&o| !self.is_held(o, worker));
+        let missing = dense.stored_reads(task).iter().copied().filter(|&o| !self.is_held(o, worker));
         let download_ms: f64 = missing.map(|o| dense.download_ms(self.size, o)).sum();
         let exec_ms = dense.exec_ms(dense.size_for(self.size, task), task);
         start_ms + download_ms + exec_ms + dense.upload_ms(self.size, task)
     }
 
     fn put(&mut self, task: u32, worker: u32, end_ms: f64) {
-        let downloaded = self.dense.stored_reads(task).filter(|&o| !self.is_held(o, worker));
+        let downloaded = self.dense.stored_reads(task).iter().copied().filter(|&o| !self.is_held(o, worker));
         let downloaded: Vec<(u32, u32)> = downloaded.map(|o| (worker, o)).collect();
         self.held.extend(downloaded);
         match self.free_ms.get_mut(worker as usize) {

@@ -2,12 +2,14 @@
 
 use foresail_schemas::plan::{Plan, Problem};
 
+use crate::anneal::{Anneal, EFFORT_S, EFFORT_S_MAX};
 use crate::auto::Auto;
 use crate::dense::Dense;
 use crate::error::{PlanFailure, UnknownPlanner};
 use crate::nonuniform::NonUniform;
 use crate::random::Random;
 use crate::simple::Simple;
+use crate::sweep::Sweep;
 use crate::uniform::Uniform;
 use crate::validate::validate;
 
@@ -26,25 +28,37 @@ pub trait Planner {
 /// All planners.
 #[must_use]
 pub fn planners() -> Vec<Box<dyn Planner>> {
-    vec![Box::new(Simple), Box::new(Uniform), Box::new(NonUniform), Box::new(Random), Box::new(Auto)]
+    vec![
+        Box::new(Simple),
+        Box::new(Uniform),
+        Box::new(NonUniform),
+        Box::new(Random),
+        Box::new(Sweep),
+        Box::new(Anneal { effort_s: EFFORT_S }),
+        Box::new(Auto),
+    ]
 }
 
-/// The planner of this name.
+/// The planner of this name. `anneal:SECONDS` is `anneal` with another effort.
 ///
 /// # Errors
 /// [`UnknownPlanner`], which lists the names that exist.
 pub fn find(name: &str) -> Result<Box<dyn Planner>, UnknownPlanner> {
     let unknown =
         || UnknownPlanner { name: name.to_owned(), known: planners().iter().map(|p| p.name()).collect() };
+    if let Some(effort) = name.strip_prefix("anneal:") {
+        let effort_s: f64 = effort.parse().map_err(|_| unknown())?;
+        let is_sensible = effort_s > 0.0 && effort_s <= EFFORT_S_MAX;
+        return if is_sensible { Ok(Box::new(Anneal { effort_s })) } else { Err(unknown()) };
+    }
     planners().into_iter().find(|p| p.name() == name).ok_or_else(unknown)
 }
 
-/// Checks the problem, plans, and in debug builds validates the plan.
+/// Plans, and in debug builds validates the plan.
 ///
 /// # Errors
 /// [`PlanFailure`] when the problem is not one, or when no size of the platform suits a task.
 pub fn plan(problem: &Problem, planner: &dyn Planner) -> Result<Plan, PlanFailure> {
-    Dense::new(problem)?;
     let plan = planner.plan(problem)?;
     debug_assert!(
         validate(problem, &plan).is_ok(),
@@ -80,7 +94,11 @@ mod tests {
         let error = find("best").err().expect("there is no such planner").to_string();
         assert_eq!(
             error,
-            "there is no planner `best`; hint: use one of simple, uniform, nonuniform, random, auto"
+            "there is no planner `best`; hint: use one of simple, uniform, nonuniform, random, sweep, anneal, auto"
         );
+        assert!(find("anneal:0.5").is_ok());
+        for effort in ["anneal:", "anneal:-1", "anneal:nan", "anneal:1e9"] {
+            assert!(find(effort).is_err(), "{effort}");
+        }
     }
 }

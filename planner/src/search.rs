@@ -11,7 +11,8 @@ use crate::dense::Dense;
 use crate::error::PlanFailure;
 use crate::explain::{self, Candidate};
 use crate::objective::{Score, score};
-use crate::{simple, timing};
+use crate::simple;
+use crate::timing::Timing;
 
 /// Tasks timed in all candidates together.
 const TASKS_TIMED_MAX: u32 = 1_000_000;
@@ -34,6 +35,7 @@ pub(crate) struct Search<'a> {
     pub objective: Objective,
     pub bounds: (f64, f64),
     pub tried: Vec<Tried>,
+    pub timing: Timing<'a>,
     best: Option<(Score, Candidate)>,
 }
 
@@ -44,7 +46,7 @@ impl<'a> Search<'a> {
 
     /// A search under another objective than the problem's, with bounds that are known.
     pub fn under(dense: &'a Dense<'a>, objective: Objective, bounds: (f64, f64)) -> Self {
-        Self { dense, objective, bounds, tried: Vec::new(), best: None }
+        Self { dense, objective, bounds, tried: Vec::new(), timing: Timing::new(dense), best: None }
     }
 
     /// How many candidates a search may time.
@@ -57,19 +59,15 @@ impl<'a> Search<'a> {
     }
 
     /// Times a candidate and keeps it if it is the best so far.
-    pub fn offer(&mut self, label: String, assignment: Assignment) {
-        let timed = timing::time(self.dense, &assignment);
-        self.take(Candidate { label, assignment, timed });
-    }
-
-    /// Keeps a candidate that is timed already if it is the best so far.
-    pub fn take(&mut self, candidate: Candidate) {
-        let summary = candidate.timed.summary;
-        self.tried.push(Tried { label: candidate.label.clone(), summary });
+    pub fn offer(&mut self, label: String, assignment: Assignment) -> PlanSummary {
+        let summary = self.timing.pass(&assignment);
         let score = self.score(&summary);
+        self.tried.push(Tried { label: label.clone(), summary });
         if self.best.as_ref().is_none_or(|(best, _)| score.is_better_than(best)) {
-            self.best = Some((score, candidate));
+            let timed = self.timing.timed(summary);
+            self.best = Some((score, Candidate { label, assignment, timed }));
         }
+        summary
     }
 
     /// Takes over what another search of the same problem and objective has found.
@@ -125,7 +123,11 @@ fn in_line(label: &str, summary: &PlanSummary) -> String {
 }
 
 /// The plan of a planner that is nothing but what it offers to the search.
-pub(crate) fn plan_by(name: &str, problem: &Problem, offer: fn(&mut Search)) -> Result<Plan, PlanFailure> {
+pub(crate) fn plan_by(
+    name: &str,
+    problem: &Problem,
+    offer: impl FnOnce(&mut Search),
+) -> Result<Plan, PlanFailure> {
     let dense = Dense::new(problem)?;
     let mut search = Search::new(&dense);
     offer(&mut search);

@@ -159,7 +159,8 @@ struct World<'a> {
 impl<'a> World<'a> {
     fn new(dense: &'a Dense<'a>, plan: &'a Plan, options: RunOptions) -> Self {
         let problem = dense.problem;
-        let keep_alive_ms = problem.platform.keep_alive_ms;
+        let mut moved = Moved::default();
+        moved.reset(dense);
         Self {
             dense,
             plan,
@@ -172,8 +173,8 @@ impl<'a> World<'a> {
             ledger: Ledger::new(&problem.workflow, options),
             nodes: Vec::new(),
             listeners: HashMap::new(),
-            host: Host::new(dense.concurrency_max, keep_alive_ms, dense.sizes.len()),
-            moved: Moved::default(),
+            host: dense.host(),
+            moved,
             start_ms: vec![0.0; plan.tasks.len()],
             end_ms: vec![0.0; plan.tasks.len()],
             summary: PlanSummary::default(),
@@ -288,7 +289,7 @@ impl<'a> World<'a> {
                 let news: Vec<u32> = news.collect();
                 same.tasks.extend(news);
             }
-            None => self.host.wait(invoke),
+            None => drop(self.host.wait(invoke)),
         }
     }
 

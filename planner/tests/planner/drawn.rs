@@ -1,6 +1,6 @@
 //! Drawn problems: random DAGs, tables of predictions and platforms.
 
-use foresail_planner::blind_table;
+use foresail_planner::{Planner, blind_table, find};
 use foresail_schemas::plan::{Objective, PredictionTable, Problem, StartupTimes, TransferTimes};
 use foresail_schemas::platform::Platform;
 use foresail_schemas::prediction::Basis;
@@ -8,6 +8,15 @@ use foresail_schemas::workflow::{Input, Output, Task, Work, WorkflowSpec};
 use foresail_schemas::{ObjectName, Sla, TaskId, Workflow};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
+
+/// All planners, those with an effort with a small one.
+pub fn planners() -> Vec<Box<dyn Planner>> {
+    let quick = |p: Box<dyn Planner>| match p.name() {
+        "anneal" => find("anneal:0.002").expect("a small effort"),
+        _ => p,
+    };
+    foresail_planner::planners().into_iter().map(quick).collect()
+}
 
 pub fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().expect("a legal name")

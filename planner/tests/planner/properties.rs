@@ -2,11 +2,11 @@
 
 use std::cmp::Ordering;
 
-use foresail_planner::{Planner, bounds, plan, planners, simulate, validate};
+use foresail_planner::{Planner, bounds, plan, simulate, validate};
 use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
 use foresail_schemas::run::RunOptions;
 
-use crate::drawn;
+use crate::drawn::{self, planners};
 
 /// Problems drawn in the normal test.
 const PROBLEMS: u64 = 300;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use foresail_planner::{blind_table, plan, planners, simulate, validate};
+use foresail_planner::{blind_table, plan, simulate, validate};
 use foresail_schemas::plan::{Objective, Problem};
 use foresail_schemas::prediction::Basis;
 use foresail_schemas::run::RunOptions;
@@ -11,7 +11,7 @@ use foresail_schemas::wfformat::{self, Scale};
 use foresail_schemas::workflow::Input;
 use foresail_schemas::{Sla, Workflow};
 
-use crate::drawn::{lambda, name, task, workflow};
+use crate::drawn::{lambda, name, planners, task, workflow};
 
 /// Longest task after scaling, in ms, as in the prototype that the figures are compared with.
 const TASK_MS_MAX: f64 = 60_000.0;
