@@ -107,7 +107,8 @@ struct Descent {
     best_summary: PlanSummary,
 }
 
-fn anneal(search: &mut Search, moves: &mut Moves, start: &Assignment, passes: u32) -> Assignment {
+/// The best that `passes` moves from `start` find under the objective of the search.
+pub(crate) fn anneal(search: &mut Search, moves: &mut Moves, start: &Assignment, passes: u32) -> Assignment {
     let (objective, bounds) = (search.objective, search.bounds);
     let summary = search.timing.pass(start);
     let energy_of = |summary: &PlanSummary| energy(&objective, summary, bounds);

@@ -61,6 +61,8 @@ pub(crate) struct Dense<'p> {
     pub life_ms_max: f64,
     /// Per size: containers that are idle and warm when the run begins.
     pub warm: Vec<u32>,
+    /// Sizes on which something is faster, or possible, that is not so on a cheaper size; ascending.
+    pub useful: Vec<u32>,
 }
 
 impl<'p> Dense<'p> {
@@ -100,7 +102,7 @@ impl<'p> Dense<'p> {
         let objects =
             objects.map(|(o, &bytes)| Traffic { bytes, readers: graph.consumers(o as u32).len() as u32 });
         let tasks = problem.workflow.tasks();
-        let dense = Self {
+        let mut dense = Self {
             problem,
             graph,
             sizes: sizes.collect(),
@@ -114,7 +116,9 @@ impl<'p> Dense<'p> {
             concurrency_max: platform.concurrency_max,
             life_ms_max: platform.life_ms_max,
             warm: (0..table.configs.len()).map(|c| table.warm.get(c).copied().unwrap_or(0)).collect(),
+            useful: Vec::new(),
         };
+        dense.useful = (0..dense.size_count()).filter(|&c| dense.is_useful(c)).collect();
         (0..dense.len()).try_for_each(|t| dense.check_fits(t))?;
         Ok(dense)
     }
@@ -132,6 +136,28 @@ impl<'p> Dense<'p> {
         let times = (0..self.size_count()).map(|c| self.exec_ms(c, task));
         let exec_ms = times.fold(f64::INFINITY, f64::min);
         Err(PlanFailure::TooLong { task: id, exec_ms, life_ms_max: self.life_ms_max })
+    }
+
+    /// Time of the first start of a worker of this size.
+    pub fn first_start_ms(&self, size: u32) -> f64 {
+        let startup = &self.size(size).startup;
+        if self.warm[size as usize] > 0 { startup.warm_ms.min(startup.cold_ms) } else { startup.cold_ms }
+    }
+
+    /// Whether no smaller size does everything as fast: whoever uses one that is not useful pays for nothing.
+    fn is_useful(&self, size: u32) -> bool {
+        let tasks = 0..self.len();
+        let replaces = |c: u32| {
+            let (smaller, own) = (self.size(c), self.size(size));
+            smaller.usd_per_ms <= own.usd_per_ms
+                && smaller.transfer == own.transfer
+                && smaller.startup == own.startup
+                && (self.warm[c as usize], self.warm[size as usize]) == (0, 0)
+                && tasks.clone().all(|t| {
+                    self.exec_ms(c, t) <= self.exec_ms(size, t) && self.allows(c, t) == self.allows(size, t)
+                })
+        };
+        !(0..size).rev().any(replaces)
     }
 
     /// The host at the start of the run.

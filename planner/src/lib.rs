@@ -5,8 +5,9 @@
 //! memory in MB, money in USD.
 //!
 //! - [`plan`], [`planners`], [`find`], [`Planner`]: the planners.
+//! - [`pareto`]: the front of time and cost.
 //! - [`simulate`]: a plan carried out in virtual time by the state machines that will carry it out in fact.
-//! - [`bounds`]: what no plan can beat. [`validate`]: what every plan keeps.
+//! - [`bounds`], [`cost_bound`]: what no plan can beat. [`validate`]: what every plan keeps.
 //! - [`blind_table`]: what is assumed before anything was measured. [`gantt`]: a plan as a picture.
 
 mod anneal;
@@ -19,12 +20,13 @@ mod error;
 mod explain;
 mod gantt;
 mod grouping;
+mod heft;
 mod host;
 mod link;
 mod moves;
 mod nonuniform;
 mod objective;
-mod packing;
+mod pareto;
 mod planner;
 mod random;
 mod rank;
@@ -40,6 +42,7 @@ mod validate;
 pub use blind::blind_table;
 pub use error::{PlanFailure, SimulationFailure, UnknownPlanner};
 pub use gantt::gantt;
-pub use planner::{Planner, bounds, find, plan, planners};
+pub use pareto::pareto;
+pub use planner::{Planner, bounds, cost_bound, find, plan, planners};
 pub use simulate::{Simulated, simulate};
 pub use validate::{Violation, validate};

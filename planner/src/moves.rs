@@ -96,11 +96,12 @@ impl<'a> Moves<'a> {
     }
 
     fn other_size(&mut self, size: u32) -> u32 {
-        let sizes = self.dense.size_count();
+        let useful = &self.dense.useful;
+        let place = useful.partition_point(|&c| c < size);
         match self.below(3) {
-            0 => (size + 1).min(sizes - 1),
-            1 => size.saturating_sub(1),
-            _ => self.rng.random_range(0..sizes),
+            0 => useful[(place + 1).min(useful.len() - 1)],
+            1 => useful[place.saturating_sub(1)],
+            _ => useful[self.below(useful.len())],
         }
     }
 

@@ -18,6 +18,12 @@ use crate::search::{Search, plan_by};
 use crate::timing::Timed;
 use crate::uniform;
 
+/// Tasks timed in all candidates of one refinement together.
+const TASKS_TIMED_MAX: u32 = 50_000;
+/// Fewest candidates, however large the workflow.
+const PASSES_MIN: u32 = 8;
+/// Most candidates, however small the workflow.
+const PASSES_MAX: u32 = 400;
 /// Rounds of batched downgrades.
 const ROUNDS_MAX: u32 = 4;
 
@@ -38,7 +44,7 @@ impl Planner for NonUniform {
 /// Offers the refined form of the best uniform plan under the objective, and of the fastest where that is
 /// another.
 pub(crate) fn offer(search: &mut Search) {
-    let mut found = Search::under(search.dense, search.objective, search.bounds);
+    let mut found = Search::under(search.dense, search.objective, &search.floor);
     uniform::offer(&mut found);
     offer_from(search, &found);
 }
@@ -47,7 +53,7 @@ pub(crate) fn offer(search: &mut Search) {
 pub(crate) fn offer_from(search: &mut Search, found: &Search) {
     offer_refined(search, found.best().clone());
     if search.objective != Objective::Fastest {
-        let mut fastest = Search::under(search.dense, Objective::Fastest, search.bounds);
+        let mut fastest = Search::under(search.dense, Objective::Fastest, &search.floor);
         uniform::offer(&mut fastest);
         offer_refined(search, fastest.best().clone());
     }
@@ -85,7 +91,8 @@ impl Refinement<'_, '_> {
     }
 
     fn has_passes(&self) -> bool {
-        self.passes < self.search.passes()
+        let most = TASKS_TIMED_MAX / self.search.dense.len().max(1);
+        self.passes < most.clamp(PASSES_MIN, PASSES_MAX)
     }
 
     /// Times the current placement with other sizes; keeps it if it is better.

@@ -48,7 +48,7 @@ pub(crate) fn score(objective: &Objective, summary: &PlanSummary, bounds: (f64, 
 }
 
 /// Weight of what an objective does not ask for, so that it still decides between near equals.
-const ASIDE: f64 = 0.01;
+const ASIDE: f64 = 0.005;
 /// How much worse it is to miss a limit by a part than to be worse by that part.
 const LIMIT_WEIGHT: f64 = 30.0;
 

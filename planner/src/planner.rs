@@ -4,9 +4,12 @@ use foresail_schemas::plan::{Plan, Problem};
 
 use crate::anneal::{Anneal, EFFORT_S, EFFORT_S_MAX};
 use crate::auto::Auto;
+use crate::bounds::Floor;
 use crate::dense::Dense;
 use crate::error::{PlanFailure, UnknownPlanner};
+use crate::heft::Heft;
 use crate::nonuniform::NonUniform;
+use crate::pareto::Pareto;
 use crate::random::Random;
 use crate::simple::Simple;
 use crate::sweep::Sweep;
@@ -32,9 +35,11 @@ pub fn planners() -> Vec<Box<dyn Planner>> {
         Box::new(Simple),
         Box::new(Uniform),
         Box::new(NonUniform),
+        Box::new(Heft),
         Box::new(Random),
         Box::new(Sweep),
         Box::new(Anneal { effort_s: EFFORT_S }),
+        Box::new(Pareto),
         Box::new(Auto),
     ]
 }
@@ -74,7 +79,17 @@ pub fn plan(problem: &Problem, planner: &dyn Planner) -> Result<Plan, PlanFailur
 /// # Errors
 /// [`PlanFailure`] when the problem is not one.
 pub fn bounds(problem: &Problem) -> Result<(f64, f64), PlanFailure> {
-    Ok(crate::bounds::of(&Dense::new(problem)?))
+    Ok(Floor::new(&Dense::new(problem)?).pair())
+}
+
+/// What no plan of this problem that ends by `deadline_ms` can beat: LB_C(D) in USD; infinite where none
+/// ends by then.
+///
+/// # Errors
+/// [`PlanFailure`] when the problem is not one.
+pub fn cost_bound(problem: &Problem, deadline_ms: f64) -> Result<f64, PlanFailure> {
+    let dense = Dense::new(problem)?;
+    Ok(Floor::new(&dense).cost_by(&dense, deadline_ms))
 }
 
 #[cfg(test)]
@@ -94,7 +109,8 @@ mod tests {
         let error = find("best").err().expect("there is no such planner").to_string();
         assert_eq!(
             error,
-            "there is no planner `best`; hint: use one of simple, uniform, nonuniform, random, sweep, anneal, auto"
+            "there is no planner `best`; hint: use one of simple, uniform, nonuniform, heft, random, sweep, anneal, \
+             pareto, auto"
         );
         assert!(find("anneal:0.5").is_ok());
         for effort in ["anneal:", "anneal:-1", "anneal:nan", "anneal:1e9"] {

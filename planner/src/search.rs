@@ -1,25 +1,20 @@
 //! Trying candidates: each is timed once, the best under the objective is kept, all are remembered in a line.
 //!
-//! The work is bounded: the more tasks, the fewer candidates. Nothing here looks at a clock, so the same
-//! problem tries the same candidates everywhere.
+//! Planners bound their work by numbers of tasks. Nothing here looks at a clock, so the same problem tries
+//! the same candidates everywhere.
+
+use std::rc::Rc;
 
 use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
 
 use crate::assignment::Assignment;
-use crate::bounds;
+use crate::bounds::Floor;
 use crate::dense::Dense;
 use crate::error::PlanFailure;
 use crate::explain::{self, Candidate};
 use crate::objective::{Score, score};
 use crate::simple;
 use crate::timing::Timing;
-
-/// Tasks timed in all candidates together.
-const TASKS_TIMED_MAX: u32 = 1_000_000;
-/// Fewest candidates, however large the workflow.
-const PASSES_MIN: u32 = 16;
-/// Most candidates, however small the workflow.
-const PASSES_MAX: u32 = 400;
 
 /// A candidate that was timed, in short.
 #[derive(Debug, Clone)]
@@ -33,6 +28,7 @@ pub(crate) struct Tried {
 pub(crate) struct Search<'a> {
     pub dense: &'a Dense<'a>,
     pub objective: Objective,
+    pub floor: Rc<Floor>,
     pub bounds: (f64, f64),
     pub tried: Vec<Tried>,
     pub timing: Timing<'a>,
@@ -41,17 +37,13 @@ pub(crate) struct Search<'a> {
 
 impl<'a> Search<'a> {
     pub fn new(dense: &'a Dense<'a>) -> Self {
-        Self::under(dense, dense.problem.objective, bounds::of(dense))
+        Self::under(dense, dense.problem.objective, &Rc::new(Floor::new(dense)))
     }
 
     /// A search under another objective than the problem's, with bounds that are known.
-    pub fn under(dense: &'a Dense<'a>, objective: Objective, bounds: (f64, f64)) -> Self {
-        Self { dense, objective, bounds, tried: Vec::new(), timing: Timing::new(dense), best: None }
-    }
-
-    /// How many candidates a search may time.
-    pub fn passes(&self) -> u32 {
-        (TASKS_TIMED_MAX / self.dense.len().max(1)).clamp(PASSES_MIN, PASSES_MAX)
+    pub fn under(dense: &'a Dense<'a>, objective: Objective, floor: &Rc<Floor>) -> Self {
+        let (floor, bounds) = (floor.clone(), floor.pair());
+        Self { dense, objective, floor, bounds, tried: Vec::new(), timing: Timing::new(dense), best: None }
     }
 
     pub fn score(&self, summary: &PlanSummary) -> Score {
@@ -98,7 +90,7 @@ impl<'a> Search<'a> {
             let line = |t: &&Tried| in_line(&t.label, &t.summary);
             reasons.extend(tried.iter().map(line));
         }
-        explain::write(self.dense, planner, best, self.bounds, reasons)
+        explain::write(self.dense, planner, best, &self.floor, reasons)
     }
 
     /// What the best gains over the best flexible plan, where that is another and was tried.

@@ -10,7 +10,7 @@ use foresail_schemas::plan::{Objective, Plan, Problem};
 use crate::error::PlanFailure;
 use crate::planner::Planner;
 use crate::search::{Search, plan_by};
-use crate::tracks::{Plane, Tracks};
+use crate::tracks::{Aim, Order, Plane, Tracks};
 
 /// Deadlines over LB_T, the most telling first. 0: each task as early as can be; infinite: as cheap as can
 /// be.
@@ -22,6 +22,9 @@ const ASKED: [f64; 6] = [1.0, 0.97, 0.93, 0.99, 0.87, 0.8];
 const TASKS_MAX: usize = 3_000;
 /// Deadlines that are tried however large the workflow.
 const DEADLINES_MIN: usize = 2;
+
+/// Up to this many workers at the same time are few.
+const FEW_WORKERS: u32 = 64;
 
 /// The planner.
 #[derive(Debug, Clone, Copy)]
@@ -44,18 +47,22 @@ pub(crate) fn offer(search: &mut Search) {
     offer_deadlines(search, deadlines.into_iter().take(most));
 }
 
-/// Offers a plan per deadline in ms.
+/// Offers a plan per deadline in ms; where workers are few, one that takes what is urgent first besides.
 pub(crate) fn offer_deadlines(search: &mut Search, deadlines_ms: impl IntoIterator<Item = f64>) {
     let plane = Plane::new(search.dense);
     let mut tracks = Tracks::new(&plane);
     for deadline_ms in deadlines_ms {
-        let assignment = tracks.schedule(deadline_ms);
         let label = match deadline_ms {
             ms if ms == f64::INFINITY => "sweep: as cheap as can be".to_owned(),
             ms if ms <= 0.0 => "sweep: each task as early as can be".to_owned(),
             ms => format!("sweep: each task in time for {ms:.0} ms"),
         };
-        search.offer(label, assignment);
+        let aim = Aim::by(deadline_ms);
+        if search.dense.concurrency_max <= FEW_WORKERS {
+            let urgent = tracks.schedule(Aim { order: Order::Urgency, ..aim });
+            search.offer(format!("{label}, the urgent first"), urgent);
+        }
+        search.offer(label, tracks.schedule(aim));
     }
 }
 

@@ -15,65 +15,44 @@
 //! here with marginal billing on workers that come and go.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
-use foresail_schemas::run::RunOptions;
+use std::collections::{BinaryHeap, VecDeque};
 
 use crate::assignment::Assignment;
-use crate::dense::{Dense, NONE};
+use crate::dense::NONE;
+
+mod plane;
+
+pub(crate) use plane::Plane;
 
 /// Most holders of inputs that are looked at per task.
 const HOLDERS_MAX: usize = 6;
 /// Copies of one object that are remembered.
 const COPIES_MAX: usize = 8;
 
-/// What does not change between deadlines.
-#[derive(Debug)]
-pub(crate) struct Plane<'a> {
-    dense: &'a Dense<'a>,
-    linger_ms: f64,
-    /// Per task: the least time from its end to the end of the workflow.
-    pub tail_ms: Vec<f64>,
-    /// Per task and size: exec and upload in ms; infinite where the size does not allow the task.
-    run_ms: Vec<f64>,
-    /// Per task: its sizes, the cheapest run first.
-    by_cost: Vec<u8>,
+/// In which order tasks are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// As they become ready; the longest way to the end first among equals. For workers without number.
+    Ready,
+    /// The longest way to the end first. For few workers, where what is urgent must not queue.
+    Urgency,
 }
 
-impl<'a> Plane<'a> {
-    pub fn new(dense: &'a Dense<'a>) -> Self {
-        let sizes = dense.size_count() as usize;
-        let mut run_ms = Vec::with_capacity(sizes * dense.len() as usize);
-        let mut by_cost = Vec::with_capacity(run_ms.capacity());
-        for t in 0..dense.len() {
-            let from = run_ms.len();
-            run_ms.extend((0..sizes as u32).map(|c| match dense.allows(c, t) {
-                true => dense.exec_ms(c, t) + dense.upload_ms(c, t),
-                false => f64::INFINITY,
-            }));
-            let usd = |c: u8| run_ms[from + usize::from(c)] * dense.sizes[usize::from(c)].usd_per_ms;
-            let at = by_cost.len();
-            by_cost.extend(0..sizes as u8);
-            by_cost[at..].sort_by(|&a, &b| usd(a).total_cmp(&usd(b)));
-        }
-        let mut tail_ms = vec![0.0_f64; dense.len() as usize];
-        for &t in dense.graph.order().iter().rev() {
-            let below = dense.graph.children(t).iter().map(|&c| {
-                let row = &run_ms[c as usize * sizes..(c as usize + 1) * sizes];
-                tail_ms[c as usize] + row.iter().copied().fold(f64::INFINITY, f64::min) + dense.dispatch_ms
-            });
-            tail_ms[t as usize] = below.fold(dense.dispatch_ms / 2.0, f64::max);
-        }
-        Self { dense, linger_ms: RunOptions::default().linger_ms, tail_ms, run_ms, by_cost }
-    }
+/// What a schedule is made towards.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Aim {
+    pub deadline_ms: f64,
+    pub order: Order,
+    /// The only size, except for tasks that it does not allow.
+    pub size: Option<u32>,
+    /// Most containers.
+    pub tracks_max: u32,
+}
 
-    fn run_ms(&self, task: u32, size: u32) -> f64 {
-        self.run_ms[task as usize * self.dense.sizes.len() + size as usize]
-    }
-
-    fn by_cost(&self, task: u32) -> &[u8] {
-        let sizes = self.dense.sizes.len();
-        &self.by_cost[task as usize * sizes..(task as usize + 1) * sizes]
+impl Aim {
+    /// Towards a deadline, on whatever there is.
+    pub fn by(deadline_ms: f64) -> Self {
+        Self { deadline_ms, order: Order::Ready, size: None, tracks_max: u32::MAX }
     }
 }
 
@@ -89,6 +68,7 @@ struct Track {
     last_task: u32,
     /// How often it was used; older entries of the queues are stale.
     uses: u32,
+    is_idle: bool,
     /// Inputs of the task at hand that it holds, and in which round that was noted.
     held_bytes: f64,
     held_objects: u32,
@@ -139,9 +119,10 @@ pub(crate) struct Tracks<'p, 'a> {
     rank: Vec<u32>,
     missing: Vec<u32>,
     ready: BinaryHeap<Reverse<(u64, Reverse<u64>, u32)>>,
+    aim: Aim,
     /// Per size: tracks that run, by end; tracks that are idle, the latest last. With their uses.
     busy: Vec<BinaryHeap<Reverse<(u64, u32, u32)>>>,
-    idle: Vec<Vec<(u32, u32)>>,
+    idle: Vec<VecDeque<(u32, u32)>>,
     busy_count: u32,
     copies: Vec<Copies>,
     holders: Vec<u32>,
@@ -162,18 +143,20 @@ impl<'p, 'a> Tracks<'p, 'a> {
             rank: vec![0; tasks],
             missing: vec![0; tasks],
             ready: BinaryHeap::new(),
+            aim: Aim::by(0.0),
             busy: vec![BinaryHeap::new(); sizes],
-            idle: vec![Vec::new(); sizes],
+            idle: vec![VecDeque::new(); sizes],
             busy_count: 0,
             copies: vec![Copies::default(); dense.objects.len()],
             holders: Vec::new(),
         }
     }
 
-    /// Schedules everything towards `deadline_ms`.
-    pub fn schedule(&mut self, deadline_ms: f64) -> Assignment {
+    /// Schedules everything.
+    pub fn schedule(&mut self, aim: Aim) -> Assignment {
         let dense = self.plane.dense;
         self.reset();
+        self.aim = aim;
         for t in dense.graph.sources() {
             self.make_ready(t, 0.0);
         }
@@ -181,7 +164,7 @@ impl<'p, 'a> Tracks<'p, 'a> {
         while let Some(Reverse((_, _, task))) = self.ready.pop() {
             self.rank[task as usize] = rank;
             rank += 1;
-            self.place(task, deadline_ms);
+            self.place(task);
             for &child in dense.graph.children(task) {
                 self.missing[child as usize] -= 1;
                 if self.missing[child as usize] == 0 {
@@ -204,12 +187,12 @@ impl<'p, 'a> Tracks<'p, 'a> {
         self.workers = 0;
         self.busy_count = 0;
         self.busy.iter_mut().for_each(BinaryHeap::clear);
-        self.idle.iter_mut().for_each(Vec::clear);
+        self.idle.iter_mut().for_each(VecDeque::clear);
         self.copies.iter_mut().for_each(|c| c.count = 0);
         for (size, &warm) in dense.warm.iter().enumerate() {
             for _ in 0..warm {
                 let track = self.add_track(size as u32, 0.0);
-                self.idle[size].push((track, 0));
+                self.idle[size].push_back((track, 0));
             }
         }
         for t in 0..dense.len() {
@@ -220,7 +203,8 @@ impl<'p, 'a> Tracks<'p, 'a> {
     fn make_ready(&mut self, task: u32, ready_ms: f64) {
         // The longest way to the end goes first among tasks that become ready together.
         let urgency = Reverse(self.plane.tail_ms[task as usize].to_bits());
-        self.ready.push(Reverse((ready_ms.to_bits(), urgency, task)));
+        let first_ms = if self.aim.order == Order::Ready { ready_ms } else { 0.0 };
+        self.ready.push(Reverse((first_ms.to_bits(), urgency, task)));
     }
 
     fn add_track(&mut self, size: u32, free_ms: f64) -> u32 {
@@ -231,6 +215,7 @@ impl<'p, 'a> Tracks<'p, 'a> {
             free_ms,
             last_task: NONE,
             uses: 0,
+            is_idle: true,
             held_bytes: 0.0,
             held_objects: 0,
             noted: NONE,
@@ -238,8 +223,8 @@ impl<'p, 'a> Tracks<'p, 'a> {
         self.tracks.len() as u32 - 1
     }
 
-    fn place(&mut self, task: u32, deadline_ms: f64) {
-        let need = self.need(task, deadline_ms);
+    fn place(&mut self, task: u32) {
+        let need = self.need(task);
         self.retire(need.ready_ms);
         let mut best: Option<Candidate> = None;
         let mut consider = |c: Candidate| {
@@ -251,17 +236,27 @@ impl<'p, 'a> Tracks<'p, 'a> {
             consider(self.on_track(&need, track));
         }
         for size in 0..self.busy.len() {
-            if !self.plane.run_ms(task, size as u32).is_finite() {
+            if !self.suits(task, size as u32) {
                 continue;
             }
             if let Some(&Reverse((_, track, _))) = self.busy[size].peek() {
                 consider(self.on_track(&need, track));
             }
-            if let Some(&(track, _)) = self.idle[size].last() {
+            if let Some(&(track, _)) = self.idle[size].back() {
+                consider(self.on_track(&need, track));
+            }
+            // By urgency, the one that went idle last may have done so after this task was ready.
+            if self.aim.order == Order::Urgency
+                && let Some(&(track, _)) = self.idle[size].front()
+            {
                 consider(self.on_track(&need, track));
             }
         }
-        if self.busy_count < self.plane.dense.concurrency_max || self.tracks.is_empty() {
+        let has_room = self.busy_count < self.plane.dense.concurrency_max
+            && (self.tracks.len() as u32) < self.aim.tracks_max;
+        if has_room && self.aim.size.is_some() {
+            consider(self.on_new(&need, self.size_of_new(task)));
+        } else if has_room {
             // By cost, so that the first that ends in time is the cheapest of them.
             for &size in self.plane.by_cost(task) {
                 if self.plane.run_ms(task, size.into()).is_finite() {
@@ -273,17 +268,26 @@ impl<'p, 'a> Tracks<'p, 'a> {
                 }
             }
         }
-        let best = best.or_else(|| {
-            // All places are taken by sizes that do not allow the task.
-            let size = self.plane.dense.smallest_allowed(task)?;
-            Some(self.on_new(&need, size))
-        });
-        let best = best.expect("a checked problem has a size for every task");
+        // All places may be taken by sizes that do not allow the task.
+        let best = best.unwrap_or_else(|| self.on_new(&need, self.size_of_new(task)));
         self.put(&need, best);
     }
 
+    fn suits(&self, task: u32, size: u32) -> bool {
+        match self.aim.size {
+            Some(_) => size == self.size_of_new(task),
+            None => self.plane.run_ms(task, size).is_finite(),
+        }
+    }
+
+    /// The wanted size where it allows the task, else the smallest that does.
+    fn size_of_new(&self, task: u32) -> u32 {
+        let dense = self.plane.dense;
+        dense.size_for(self.aim.size.unwrap_or(dense.useful[0]), task)
+    }
+
     /// What the task needs; notes who holds its inputs.
-    fn need(&mut self, task: u32, deadline_ms: f64) -> Need {
+    fn need(&mut self, task: u32) -> Need {
         let dense = self.plane.dense;
         let (mut ready_ms, mut last_parent) = (0.0, NONE);
         for &p in dense.graph.parents(task) {
@@ -291,7 +295,7 @@ impl<'p, 'a> Tracks<'p, 'a> {
                 (ready_ms, last_parent) = (self.end_ms[p as usize], p);
             }
         }
-        let latest_ms = deadline_ms - self.plane.tail_ms[task as usize];
+        let latest_ms = self.aim.deadline_ms - self.plane.tail_ms[task as usize];
         let mut need = Need { task, ready_ms, last_parent, bytes: 0.0, objects: 0, latest_ms };
         self.holders.clear();
         if last_parent != NONE {
@@ -315,7 +319,9 @@ impl<'p, 'a> Tracks<'p, 'a> {
             });
             self.holders.truncate(HOLDERS_MAX);
         }
-        self.holders.retain(|&k| self.plane.run_ms(task, self.tracks[k as usize].size).is_finite());
+        let mut holders = std::mem::take(&mut self.holders);
+        holders.retain(|&k| self.suits(task, self.tracks[k as usize].size));
+        self.holders = holders;
         need
     }
 
@@ -340,11 +346,16 @@ impl<'p, 'a> Tracks<'p, 'a> {
                 busy.pop();
                 if !is_stale {
                     self.busy_count -= 1;
-                    idle.push((track, uses));
+                    self.tracks[track as usize].is_idle = true;
+                    idle.push_back((track, uses));
                 }
             }
-            while idle.last().is_some_and(|&(track, uses)| self.tracks[track as usize].uses != uses) {
-                idle.pop();
+            let is_stale = |&(track, uses): &(u32, u32)| self.tracks[track as usize].uses != uses;
+            while idle.back().is_some_and(is_stale) {
+                idle.pop_back();
+            }
+            while idle.front().is_some_and(is_stale) {
+                idle.pop_front();
             }
         }
     }
@@ -425,7 +436,7 @@ impl<'p, 'a> Tracks<'p, 'a> {
             }
         }
         let at = &mut self.tracks[track as usize];
-        let was_busy = at.uses > 0 && at.free_ms > need.ready_ms;
+        let was_busy = !std::mem::replace(&mut at.is_idle, false);
         if on.is_new_worker {
             (at.worker, at.worker_from_ms) = (self.workers, on.from_ms);
             self.workers += 1;
