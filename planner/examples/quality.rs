@@ -6,64 +6,21 @@
 //!
 //! `cargo run --release -p foresail-planner --example quality [-- PLANNER...]`
 
-use std::path::{Path, PathBuf};
-
 use foresail_planner::{Planner, find, plan};
 use foresail_schemas::Workflow;
 use foresail_schemas::plan::{Objective, Plan, Problem};
-use foresail_schemas::wfformat;
 
 #[path = "../tests/planner/graphs.rs"]
 mod graphs;
+#[path = "../tests/planner/instances.rs"]
+mod instances;
 
 /// Planners shown where none is named.
-const SHOWN: [&str; 6] = ["simple", "uniform", "nonuniform", "sweep", "anneal", "auto"];
+const SHOWN: [&str; 6] = ["simple", "uniform", "nonuniform", "heft", "sweep", "auto"];
 /// Who is compared with `simple` at its own makespan.
 const RIVAL: &str = "auto";
 /// Longest task after scaling in ms.
 const TASK_MS_MAX: [f64; 2] = [60_000.0, 5_000.0];
-
-fn folder() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let near = own.join("../../shared/data/wfformat");
-    if near.is_dir() { near } else { own.join("../../../shared/data/wfformat") }
-}
-
-fn workflows() -> Vec<(String, Workflow)> {
-    let mut all = Vec::new();
-    match std::fs::read_dir(folder()) {
-        Err(_) => println!("There are no WfFormat instances in `{}`: shapes only.", folder().display()),
-        Ok(entries) => {
-            let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
-            paths.retain(|p| p.extension().is_some_and(|e| e == "json"));
-            paths.sort();
-            for path in paths {
-                let text = std::fs::read_to_string(&path).expect("it was listed");
-                let workflow = wfformat::read(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-                all.push((path.file_stem().expect("a file").display().to_string(), workflow));
-            }
-        }
-    }
-    let shapes = [
-        ("shape: tree reduction 1,024", graphs::tree_reduction(1024, 1000.0)),
-        ("shape: gemm 5", graphs::gemm(5, 10_000.0)),
-        ("shape: svd 20", graphs::svd(20, 20_000.0)),
-        ("shape: tsqr 64", graphs::tsqr(64, 10_000.0)),
-        ("shape: fork-join 3 x 40", graphs::fork_join(3, 40, 30_000.0)),
-        ("shape: layered 10 x 50", graphs::layered(10, 50, 60_000.0)),
-    ];
-    all.extend(shapes.map(|(name, workflow)| (name.to_owned(), workflow)));
-    all
-}
-
-/// The workflow with its longest task scaled down.
-fn scaled(workflow: &Workflow, task_ms_max: f64) -> Workflow {
-    let longest_ms = workflow.tasks().iter().filter_map(|t| t.hint.exec_ms).fold(0.0, f64::max);
-    let factor = if longest_ms > task_ms_max { task_ms_max / longest_ms } else { 1.0 };
-    let mut spec = workflow.spec().clone();
-    spec.tasks.iter_mut().for_each(|t| t.hint.exec_ms = t.hint.exec_ms.map(|ms| ms * factor));
-    spec.check().expect("only times were changed")
-}
 
 fn planned(problem: &Problem, planner: &dyn Planner) -> Plan {
     plan(problem, planner).unwrap_or_else(|e| panic!("{}: {e}", planner.name()))
@@ -85,9 +42,9 @@ fn report(workflows: &[(String, Workflow)], planners: &[Box<dyn Planner>], task_
     let mut logs = vec![(Vec::new(), Vec::new()); planners.len()];
     let (mut close, mut at_simple, mut real) = (vec![0; planners.len()], Vec::new(), 0);
     for (name, workflow) in workflows {
-        let problem = graphs::problem(&scaled(workflow, task_ms_max), Objective::Fastest);
+        let problem = graphs::problem(&instances::scaled(workflow, task_ms_max), Objective::Fastest);
         let mut line = format!("{name:34}{:>6}", workflow.tasks().len());
-        let is_real = !name.starts_with("shape");
+        let is_real = !name.starts_with(instances::SHAPE);
         real += usize::from(is_real);
         for ((planner, log), close) in planners.iter().zip(&mut logs).zip(&mut close) {
             let bounds = planned(&problem, planner.as_ref()).bounds;
@@ -125,6 +82,10 @@ fn main() {
         if named.is_empty() { SHOWN.to_vec() } else { named.iter().map(String::as_str).collect() };
     let planners: Vec<Box<dyn Planner>> =
         names.into_iter().map(|n| find(n).unwrap_or_else(|e| panic!("{e}"))).collect();
-    let workflows = workflows();
+    let mut workflows = instances::recorded();
+    if workflows.is_empty() {
+        println!("There are no WfFormat instances in `{}`: shapes only.", instances::folder().display());
+    }
+    workflows.extend(instances::shapes());
     TASK_MS_MAX.into_iter().for_each(|ms| report(&workflows, &planners, ms));
 }

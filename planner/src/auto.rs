@@ -1,6 +1,6 @@
-//! `auto`: a portfolio. Everything that `simple`, `sweep`, `heft`, `uniform` and `nonuniform` do, where the size
-//! of the workflow allows it, is timed, and the best are annealed with a small effort; the best of all under
-//! the objective wins. So it is never worse than `simple` under the model.
+//! `auto`: a portfolio. Everything that `simple`, `sweep`, `heft`, `uniform` and `nonuniform` do, where the
+//! size of the workflow allows it, is timed, and the best are annealed with a small effort; the best of all
+//! under the objective wins. So it is never worse than `simple` under the model.
 
 use foresail_schemas::plan::{Plan, Problem};
 

@@ -54,7 +54,7 @@ impl Floor {
 
     /// LB_C(D): what no plan that ends by `deadline_ms` can beat; infinite where none does.
     pub fn cost_by(&self, dense: &Dense, deadline_ms: f64) -> f64 {
-        if deadline_ms < self.makespan_ms {
+        if deadline_ms < self.makespan_ms * (1.0 - ROUNDING) {
             return f64::INFINITY;
         }
         let prices = &dense.problem.platform.prices;
@@ -68,7 +68,7 @@ impl Floor {
             let window_ms = deadline_ms - self.tail_ms[t as usize] - self.earliest.start_ms[t as usize];
             let mut usd = f64::INFINITY;
             let mut shortest_ms = f64::INFINITY;
-            let fits = |c: u32| run_ms(c, t) <= window_ms * (1.0 + ROUNDING) + ROUNDING;
+            let fits = |c: u32| run_ms(c, t) <= window_ms + ROUNDING * deadline_ms;
             for c in sizes().filter(|&c| dense.allows(c, t) && fits(c)) {
                 let ms = run_ms(c, t) + dense.dispatch_ms;
                 usd = usd.min(ms / lanes * dense.size(c).usd_per_ms);

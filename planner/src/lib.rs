@@ -10,6 +10,9 @@
 //! - [`bounds`], [`cost_bound`]: what no plan can beat. [`validate`]: what every plan keeps.
 //! - [`blind_table`]: what is assumed before anything was measured. [`gantt`]: a plan as a picture.
 
+#[cfg(test)]
+extern crate self as foresail_planner;
+
 mod anneal;
 mod assignment;
 mod auto;
@@ -17,6 +20,8 @@ mod blind;
 mod bounds;
 mod dense;
 mod error;
+#[cfg(test)]
+mod exhaustive;
 mod explain;
 mod gantt;
 mod grouping;

@@ -109,8 +109,8 @@ mod tests {
         let error = find("best").err().expect("there is no such planner").to_string();
         assert_eq!(
             error,
-            "there is no planner `best`; hint: use one of simple, uniform, nonuniform, heft, random, sweep, anneal, \
-             pareto, auto"
+            "there is no planner `best`; hint: use one of simple, uniform, nonuniform, heft, random, sweep, \
+             anneal, pareto, auto"
         );
         assert!(find("anneal:0.5").is_ok());
         for effort in ["anneal:", "anneal:-1", "anneal:nan", "anneal:1e9"] {

@@ -84,17 +84,6 @@ struct WorkerState {
 const NEW_WORKER: WorkerState =
     WorkerState { alive: NONE, named: NONE, waiting: None, left: 0, open: List::EMPTY };
 
-/// Who takes a child that became ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// The worker that finished its last parent: it is planned there.
-    Mine,
-    /// Another worker, which must be started.
-    Absent,
-    /// Any worker of its size.
-    Flexible,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
     Joining,
@@ -137,7 +126,9 @@ struct Live {
     container: u32,
     /// What it was started for, until it is up.
     first: List,
-    /// Children made ready by the request that is on its way.
+    /// Its own children made ready by the request that is on its way.
+    own: List,
+    /// The others without a living owner.
     fates: List,
     handed_over: List,
     /// The next ready task; further ones are in `queue`.
@@ -345,6 +336,7 @@ impl<'a> Timing<'a> {
             size,
             container: place.container,
             first: tasks,
+            own: List::EMPTY,
             fates: List::EMPTY,
             handed_over: List::EMPTY,
             next: NONE,

@@ -76,7 +76,7 @@ impl Lane {
         there_ms
     }
 
-    /// At least two makers run here: each input costs the cheaper of both ways, two of them that of the maker.
+    /// At least two makers run here: each input costs the cheaper of both ways, two of them that of making.
     fn several_ms(&self) -> f64 {
         let (mut first_ms, mut sum_ms) = (f64::INFINITY, 0.0);
         let mut more_ms = [f64::INFINITY; 2];

@@ -8,8 +8,8 @@
 //!
 //! For every moment up to which other readers may have come first, the best split of makers puts on the
 //! lanes those that save most download per time (a fractional relaxation); the rest is added on the link.
-//! The least over all moments holds. Besides, one lane and one link bring at most one thing at a time, whoever
-//! asked for it; see `lane`. Where inputs would be fetched ahead of a task, lanes and link would
+//! The least over all moments holds. Besides, one lane and one link bring at most one thing at a time,
+//! whoever asked for it; see `lane`. Where inputs would be fetched ahead of a task, lanes and link would
 //! overlap and [`Inflows::end_ms`] would have to take the larger of both instead of their sum.
 
 use crate::bounds::Least;

@@ -6,7 +6,7 @@
 use crate::dense::NONE;
 use crate::timing::agenda::Kind;
 use crate::timing::lists::List;
-use crate::timing::{Fate, HANDS, Hand, Invoke, Phase, Timing};
+use crate::timing::{HANDS, Hand, Invoke, Phase, Timing};
 
 /// Time kept free at the end of a worker's life, beside twice the predicted time of the next task; as in
 /// the worker.
@@ -121,15 +121,17 @@ impl Timing<'_> {
 
     pub(super) fn done(&mut self, id: u32, task: u32, now_ms: f64) {
         let live = &mut self.live[id as usize];
-        live.running -= 1;
-        live.mine = live.mine.saturating_sub(1);
-        live.last_task = task;
-        self.put_in(id, Hand::Commits, task);
         let times = &mut self.tasks[task as usize];
         times.end_ms = now_ms;
+        live.running -= 1;
+        live.last_task = task;
+        if times.worker == live.worker {
+            live.mine = live.mine.saturating_sub(1);
+        }
         if times.worker != NONE {
             self.workers[times.worker as usize].left -= 1;
         }
+        self.put_in(id, Hand::Commits, task);
         self.take_tasks(id, now_ms);
         self.lease_a_child(id, task, now_ms);
         self.pump(id, now_ms);
@@ -254,7 +256,9 @@ impl Timing<'_> {
             }
             let state = &mut self.workers[worker as usize];
             self.lists.push(&mut state.open, child);
-            if worker == live.worker || state.alive == NONE {
+            if worker == live.worker {
+                self.lists.push(&mut live.own, child);
+            } else if state.alive == NONE {
                 self.lists.push(&mut live.fates, child);
             } else {
                 self.agenda.after_dispatch(now_ms, Kind::Hint(state.alive, child));
@@ -269,6 +273,7 @@ impl Timing<'_> {
     }
 
     pub(super) fn answered(&mut self, id: u32, now_ms: f64) {
+        self.hear_of_own(id, now_ms);
         let live = &mut self.live[id as usize];
         live.is_waiting = false;
         live.hands[Hand::Asked as usize] = 0;
@@ -295,15 +300,18 @@ impl Timing<'_> {
         self.pump(id, now_ms);
     }
 
-    fn fate(&self, id: u32, child: u32) -> Fate {
-        match self.tasks[child as usize].worker {
-            NONE => Fate::Flexible,
-            worker if worker == self.live[id as usize].worker => Fate::Mine,
-            _ => Fate::Absent,
+    /// Of its own children a planned worker hears by hints, which come just before the answer.
+    fn hear_of_own(&mut self, id: u32, now_ms: f64) {
+        let mut own = std::mem::replace(&mut self.live[id as usize].own, List::EMPTY);
+        while let Some(child) = self.lists.pop(&mut own) {
+            self.enqueue(id, child);
+            if self.live[id as usize].phase == Phase::Working {
+                self.take_tasks(id, now_ms);
+            }
         }
     }
 
-    /// Children are ready: run them here, start workers for them, or leave them to their owners.
+    /// Children that no living worker owns are ready: run them here or start workers for them.
     fn dispatch(&mut self, id: u32, now_ms: f64) {
         let mut fates = std::mem::replace(&mut self.live[id as usize].fates, List::EMPTY);
         while let Some(child) = self.lists.pop(&mut fates) {
@@ -311,21 +319,17 @@ impl Timing<'_> {
             if times.is_taken {
                 continue;
             }
-            match self.fate(id, child) {
-                Fate::Mine => self.enqueue(id, child),
-                Fate::Absent => {
-                    let name = self.workers[times.worker as usize].named;
-                    self.absent.push((name, times.worker, child));
-                }
-                Fate::Flexible => {
-                    let has_lane = self.free_lanes(id) as usize > self.queue_len(id);
-                    if has_lane && times.size == self.live[id as usize].size {
-                        self.enqueue(id, child);
-                    } else {
-                        let tasks = self.lists.of(child);
-                        self.invoke(Invoke { worker: NONE, size: times.size, tasks }, now_ms);
-                    }
-                }
+            if times.worker != NONE {
+                let name = self.workers[times.worker as usize].named;
+                self.absent.push((name, times.worker, child));
+                continue;
+            }
+            let has_lane = self.free_lanes(id) as usize > self.queue_len(id);
+            if has_lane && times.size == self.live[id as usize].size {
+                self.enqueue(id, child);
+            } else {
+                let tasks = self.lists.of(child);
+                self.invoke(Invoke { worker: NONE, size: times.size, tasks }, now_ms);
             }
         }
         if !self.absent.is_empty() {

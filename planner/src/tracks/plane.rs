@@ -1,5 +1,5 @@
-//! What list scheduling looks up for every deadline alike: run times by task and size, and the least time from
-//! a task to the end.
+//! What list scheduling looks up for every deadline alike: run times by task and size, and the least time
+//! from a task to the end.
 
 use foresail_schemas::run::RunOptions;
 

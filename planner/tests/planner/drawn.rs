@@ -1,4 +1,6 @@
-//! Drawn problems: random DAGs, tables of predictions and platforms.
+//! Drawn problems: random DAGs, tables of predictions and platforms. Each user takes what it needs.
+
+#![allow(dead_code)]
 
 use foresail_planner::{Planner, blind_table, find};
 use foresail_schemas::plan::{Objective, PredictionTable, Problem, StartupTimes, TransferTimes};
@@ -54,12 +56,17 @@ pub fn measured(workflow: Workflow, platform: Platform, objective: Objective) ->
 
 /// The problem of a seed.
 pub fn problem(seed: u64) -> Problem {
+    problem_of(seed, 1..40)
+}
+
+/// The problem of a seed, with so many tasks.
+pub fn problem_of(seed: u64, tasks: std::ops::Range<usize>) -> Problem {
     let mut rng = Pcg64::seed_from_u64(seed);
     let mut platform = if rng.random_bool(0.5) { local() } else { lambda() };
     platform.concurrency_max = [1, 2, 3, 8, 1000][rng.random_range(0..5)];
     platform.lanes = if rng.random_bool(0.2) { 2 } else { 1 };
     platform.keep_alive_ms = [0.0, 2_000.0, 300_000.0][rng.random_range(0..3)];
-    let workflow = draw_workflow(&mut rng, &platform);
+    let workflow = draw_workflow(&mut rng, &platform, tasks);
     let predictions = draw_table(&mut rng, &workflow, &platform);
     let objective = draw_objective(&mut rng);
     Problem { workflow, platform, predictions, objective, seed: rng.random_range(0..1000) }
@@ -75,8 +82,8 @@ fn draw_objective(rng: &mut Pcg64) -> Objective {
     }
 }
 
-fn draw_workflow(rng: &mut Pcg64, platform: &Platform) -> Workflow {
-    let len = rng.random_range(1..40);
+fn draw_workflow(rng: &mut Pcg64, platform: &Platform, tasks: std::ops::Range<usize>) -> Workflow {
+    let len = rng.random_range(tasks);
     let degree = rng.random_range(0.5..4.0);
     let largest_mb = platform.menu.iter().map(|c| c.memory_mb).max().unwrap_or(1);
     let mut tasks = Vec::new();
