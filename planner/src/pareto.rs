@@ -10,7 +10,7 @@ use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
 use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
-use crate::anneal;
+use crate::anneal::{self, Descending};
 use crate::assignment::Assignment;
 use crate::dense::Dense;
 use crate::error::PlanFailure;
@@ -24,7 +24,9 @@ use crate::{rank, simple};
 /// Points of the front where none are asked for.
 const POINTS: usize = 10;
 /// Effort of all points together, in seconds.
-const EFFORT_S: f64 = 0.15;
+const EFFORT_S: f64 = 0.1;
+/// Largest threshold towards one point.
+const THRESHOLD: f64 = 0.01;
 /// Fewest moves towards one point that are worth while.
 const MOVES_MIN: u32 = 50;
 
@@ -141,12 +143,13 @@ fn refine(search: &mut Search, front: &mut Front) {
     if moves_each < MOVES_MIN {
         return;
     }
+    let descending = Descending { passes: moves_each, threshold: THRESHOLD };
     let mut moves = Moves::new(dense, Pcg64::seed_from_u64(dense.problem.seed));
     for (at, start) in starts.iter().enumerate() {
         let makespan_ms = start.summary.makespan_ms;
         let objective = if at == 0 { Objective::Fastest } else { Objective::Deadline { makespan_ms } };
         let mut towards = Search::under(dense, objective, &search.floor);
-        let found = anneal::anneal(&mut towards, &mut moves, &start.assignment, moves_each);
+        let found = anneal::anneal(&mut towards, &mut moves, &start.assignment, descending);
         let summary = search.timing.pass(&found);
         front.offer(|| format!("anneal: {moves_each} moves on `{}`", start.label), &found, summary);
     }

@@ -84,7 +84,7 @@ fn auto_is_never_worse_than_any_other_planner_but_the_drawn() {
     for seed in problems(SIMULATED_PROOF) {
         let problem = drawn::problem(seed);
         let bounds = bounds(&problem).expect("a drawn problem is valid");
-        let auto = planned(seed, &problem, foresail_planner::find("auto").expect("it exists").as_ref());
+        let auto = planned(seed, &problem, foresail_planner::find("auto:0.005").expect("it exists").as_ref());
         for name in ["simple", "uniform", "nonuniform"] {
             let other = planned(seed, &problem, foresail_planner::find(name).expect("it exists").as_ref());
             let order = better(&problem.objective, &auto.predicted, &other.predicted, bounds);
