@@ -6,6 +6,7 @@
 //!
 //! - [`plan`], [`planners`], [`find`], [`Planner`]: the planners.
 //! - [`pareto`]: the front of time and cost.
+//! - [`retime`]: a plan from elsewhere, timed and explained here.
 //! - [`simulate`]: a plan carried out in virtual time by the state machines that will carry it out in fact.
 //! - [`bounds`], [`cost_bound`]: what no plan can beat. [`validate`]: what every plan keeps.
 //! - [`blind_table`]: what is assumed before anything was measured. [`gantt`]: a plan as a picture.
@@ -35,6 +36,7 @@ mod pareto;
 mod planner;
 mod random;
 mod rank;
+mod retime;
 mod search;
 mod simple;
 mod simulate;
@@ -49,5 +51,6 @@ pub use error::{PlanFailure, SimulationFailure, UnknownPlanner};
 pub use gantt::gantt;
 pub use pareto::pareto;
 pub use planner::{Planner, bounds, cost_bound, find, plan, planners};
+pub use retime::retime;
 pub use simulate::{Simulated, simulate};
 pub use validate::{Violation, validate};
