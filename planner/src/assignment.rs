@@ -79,6 +79,12 @@ impl Assignment {
         })
     }
 
+    /// The same sizes and ranks, every task flexible.
+    pub fn loosened(&self) -> Self {
+        let (size, rank) = (self.size.clone(), self.rank.clone());
+        Self { worker: vec![NONE; self.worker.len()], size, rank, workers: 0 }
+    }
+
     /// Becomes a copy of `other` in the memory that it has.
     pub fn copy_from(&mut self, other: &Self) {
         self.worker.clone_from(&other.worker);
