@@ -23,8 +23,8 @@ use crate::{rank, simple};
 
 /// Points of the front where none are asked for.
 const POINTS: usize = 10;
-/// Effort of all points together, in seconds.
-const EFFORT_S: f64 = 0.1;
+/// Effort of all points of the planner by name together, in seconds.
+pub(crate) const EFFORT_S: f64 = 0.1;
 /// Largest threshold towards one point.
 const THRESHOLD: f64 = 0.01;
 /// Fewest moves towards one point that are worth while.
@@ -32,7 +32,10 @@ const MOVES_MIN: u32 = 50;
 
 /// The planner: the point of the front that suits the objective, with the others in its explanation.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pareto;
+pub(crate) struct Pareto {
+    /// Seconds to spend on annealing.
+    pub effort_s: f64,
+}
 
 impl Planner for Pareto {
     fn name(&self) -> &'static str {
@@ -42,7 +45,7 @@ impl Planner for Pareto {
     fn plan(&self, problem: &Problem) -> Result<Plan, PlanFailure> {
         let dense = Dense::new(problem)?;
         let mut search = Search::new(&dense);
-        for point in front(&mut search, POINTS) {
+        for point in front(&mut search, POINTS, self.effort_s) {
             search.offer(point.label, point.assignment);
         }
         Ok(search.plan(self.name()))
@@ -56,7 +59,7 @@ impl Planner for Pareto {
 pub fn pareto(problem: &Problem, points: usize) -> Result<Vec<Plan>, PlanFailure> {
     let dense = Dense::new(problem)?;
     let mut search = Search::new(&dense);
-    let front = front(&mut search, points.max(1));
+    let front = front(&mut search, points.max(1), EFFORT_S);
     let write = |point: &Point| {
         let summary = search.timing.pass(&point.assignment);
         let (label, assignment) = (point.label.clone(), point.assignment.clone());
@@ -103,7 +106,7 @@ impl Front {
     }
 }
 
-fn front(search: &mut Search, points: usize) -> Vec<Point> {
+fn front(search: &mut Search, points: usize, effort_s: f64) -> Vec<Point> {
     let dense = search.dense;
     let mut front = Front::default();
     for &size in &dense.useful {
@@ -130,16 +133,16 @@ fn front(search: &mut Search, points: usize) -> Vec<Point> {
         deadline_ms *= factor;
     }
     front.thin(points);
-    refine(search, &mut front);
+    refine(search, &mut front, effort_s);
     front.thin(points);
     front.points
 }
 
 /// Anneals towards the time of every point, where the effort is enough for that.
-fn refine(search: &mut Search, front: &mut Front) {
+fn refine(search: &mut Search, front: &mut Front, effort_s: f64) {
     let dense = search.dense;
     let starts = front.points.clone();
-    let moves_each = anneal::passes(dense, EFFORT_S) / starts.len().max(1) as u32;
+    let moves_each = anneal::passes(dense, effort_s) / starts.len().max(1) as u32;
     if moves_each < MOVES_MIN {
         return;
     }

@@ -9,7 +9,7 @@ use crate::dense::Dense;
 use crate::error::{PlanFailure, UnknownPlanner};
 use crate::heft::Heft;
 use crate::nonuniform::NonUniform;
-use crate::pareto::Pareto;
+use crate::pareto::{self, Pareto};
 use crate::random::Random;
 use crate::simple::Simple;
 use crate::sweep::Sweep;
@@ -39,12 +39,13 @@ pub fn planners() -> Vec<Box<dyn Planner>> {
         Box::new(Random),
         Box::new(Sweep),
         Box::new(Anneal { effort_s: EFFORT_S }),
-        Box::new(Pareto),
+        Box::new(Pareto { effort_s: pareto::EFFORT_S }),
         Box::new(Auto { effort_s: auto::EFFORT_S }),
     ]
 }
 
-/// The planner of this name. `anneal:SECONDS` and `auto:SECONDS` are those with another effort.
+/// The planner of this name. `anneal:SECONDS`, `pareto:SECONDS` and `auto:SECONDS` are those with another
+/// effort.
 ///
 /// # Errors
 /// [`UnknownPlanner`], which lists the names that exist.
@@ -55,6 +56,7 @@ pub fn find(name: &str) -> Result<Box<dyn Planner>, UnknownPlanner> {
         let effort_s = effort.parse().ok().filter(|s: &f64| *s > 0.0 && *s <= EFFORT_S_MAX);
         return match (name, effort_s) {
             ("anneal", Some(effort_s)) => Ok(Box::new(Anneal { effort_s })),
+            ("pareto", Some(effort_s)) => Ok(Box::new(Pareto { effort_s })),
             ("auto", Some(effort_s)) => Ok(Box::new(Auto { effort_s })),
             _ => Err(unknown()),
         };
