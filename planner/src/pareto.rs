@@ -19,7 +19,7 @@ use crate::moves::Moves;
 use crate::planner::Planner;
 use crate::search::Search;
 use crate::tracks::{Aim, Plane, Tracks};
-use crate::{rank, simple};
+use crate::{rank, simple, sweep};
 
 /// Points of the front where none are asked for.
 const POINTS: usize = 10;
@@ -120,9 +120,10 @@ fn front(search: &mut Search, points: usize, effort_s: f64) -> Vec<Point> {
     let mut try_deadline = |deadline_ms: f64, search: &mut Search| {
         let assignment = tracks.schedule(Aim::by(deadline_ms));
         let summary = search.timing.pass(&assignment);
-        front.offer(|| format!("sweep: each task in time for {deadline_ms:.0} ms"), &assignment, summary);
+        front.offer(|| sweep::label(deadline_ms), &assignment, summary);
         summary
     };
+    try_deadline(0.0, search);
     let cheapest = try_deadline(f64::INFINITY, search);
     let from_ms = search.bounds.0.max(1e-3);
     let steps = points.saturating_sub(2).max(1);

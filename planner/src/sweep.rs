@@ -58,11 +58,7 @@ pub(crate) fn offer_deadlines(search: &mut Search, deadlines_ms: impl IntoIterat
     let mut tracks = Tracks::new(&plane);
     let loosens = search.dense.len() <= LOOSENED_TASKS_MAX || is_crowded(search, &plane);
     for deadline_ms in deadlines_ms {
-        let label = match deadline_ms {
-            ms if ms == f64::INFINITY => "sweep: as cheap as can be".to_owned(),
-            ms if ms <= 0.0 => "sweep: each task as early as can be".to_owned(),
-            ms => format!("sweep: each task in time for {ms:.0} ms"),
-        };
+        let label = label(deadline_ms);
         let aim = Aim::by(deadline_ms);
         if search.dense.concurrency_max <= FEW_WORKERS {
             let urgent = tracks.schedule(Aim { order: Order::Urgency, ..aim });
@@ -73,6 +69,15 @@ pub(crate) fn offer_deadlines(search: &mut Search, deadlines_ms: impl IntoIterat
             search.offer(format!("{label}, flexible"), assignment.loosened());
         }
         search.offer(label, assignment);
+    }
+}
+
+/// What a candidate of one deadline is called.
+pub(crate) fn label(deadline_ms: f64) -> String {
+    match deadline_ms {
+        ms if ms == f64::INFINITY => "sweep: as cheap as can be".to_owned(),
+        ms if ms <= 0.0 => "sweep: each task as early as can be".to_owned(),
+        ms => format!("sweep: each task in time for {ms:.0} ms"),
     }
 }
 
