@@ -244,6 +244,7 @@ mod tests {
             transfer: vec![transfer; 2],
             startup: vec![StartupTimes { cold_ms: 100.0, warm_ms: 5.0 }; 2],
             basis: vec![Basis::None; tasks],
+            warm: Vec::new(),
             configs,
         }
     }

@@ -41,6 +41,7 @@ pub fn blind_table(workflow: &Workflow, platform: &Platform, sla: Sla) -> Predic
         startup: vec![startup; configs.len()],
         configs,
         basis: vec![Basis::None; workflow.tasks().len()],
+        warm: Vec::new(),
     }
 }
 

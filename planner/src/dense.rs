@@ -10,6 +10,7 @@ use foresail_schemas::plan::{PredictionTable, Problem, StartupTimes, TransferTim
 use foresail_schemas::prediction::Basis;
 
 use crate::error::PlanFailure;
+use crate::host::Host;
 
 /// No worker, no task, no size.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -30,6 +31,14 @@ pub(crate) struct Stored {
     pub bytes: u64,
 }
 
+/// One object as the links see it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Traffic {
+    pub bytes: u64,
+    /// Tasks that read it.
+    pub readers: u32,
+}
+
 /// The dense problem.
 #[derive(Debug)]
 pub(crate) struct Dense<'p> {
@@ -40,13 +49,20 @@ pub(crate) struct Dense<'p> {
     pub memory_mb_min: Vec<u32>,
     /// What each task uploads.
     pub uploads: Vec<Stored>,
-    /// Per object: whether it moves through the store (and not inside a commit).
-    pub stored: Vec<bool>,
+    /// Size and readers of every object.
+    pub objects: Vec<Traffic>,
+    /// What each task reads from the store (and not from a commit), end to end; see `stored_reads`.
+    reads: Vec<u32>,
+    reads_from: Vec<u32>,
     /// Round trip to the run's state: from a task's end to the start of the next on the same worker.
     pub dispatch_ms: f64,
     pub lanes: u32,
     pub concurrency_max: u32,
     pub life_ms_max: f64,
+    /// Per size: containers that are idle and warm when the run begins.
+    pub warm: Vec<u32>,
+    /// Sizes on which something is faster, or possible, that is not so on a cheaper size; ascending.
+    pub useful: Vec<u32>,
 }
 
 impl<'p> Dense<'p> {
@@ -77,19 +93,32 @@ impl<'p> Dense<'p> {
             })
         });
         let uploads = uploads.collect();
+        let (mut reads, mut reads_from) = (Vec::new(), vec![0]);
+        for t in 0..graph.len() as u32 {
+            reads.extend(graph.reads(t).iter().copied().filter(|&o| stored[o as usize]));
+            reads_from.push(reads.len() as u32);
+        }
+        let objects = table.object_bytes.iter().enumerate();
+        let objects =
+            objects.map(|(o, &bytes)| Traffic { bytes, readers: graph.consumers(o as u32).len() as u32 });
         let tasks = problem.workflow.tasks();
-        let dense = Self {
+        let mut dense = Self {
             problem,
             graph,
             sizes: sizes.collect(),
             memory_mb_min: tasks.iter().map(|t| t.memory_mb_min.unwrap_or(0)).collect(),
             uploads,
-            stored,
+            objects: objects.collect(),
+            reads,
+            reads_from,
             dispatch_ms: platform.assumed.dispatch_ms,
             lanes: platform.lanes,
             concurrency_max: platform.concurrency_max,
             life_ms_max: platform.life_ms_max,
+            warm: (0..table.configs.len()).map(|c| table.warm.get(c).copied().unwrap_or(0)).collect(),
+            useful: Vec::new(),
         };
+        dense.useful = (0..dense.size_count()).filter(|&c| dense.is_useful(c)).collect();
         (0..dense.len()).try_for_each(|t| dense.check_fits(t))?;
         Ok(dense)
     }
@@ -107,6 +136,38 @@ impl<'p> Dense<'p> {
         let times = (0..self.size_count()).map(|c| self.exec_ms(c, task));
         let exec_ms = times.fold(f64::INFINITY, f64::min);
         Err(PlanFailure::TooLong { task: id, exec_ms, life_ms_max: self.life_ms_max })
+    }
+
+    /// Time of the first start of a worker of this size.
+    pub fn first_start_ms(&self, size: u32) -> f64 {
+        let startup = &self.size(size).startup;
+        if self.warm[size as usize] > 0 { startup.warm_ms.min(startup.cold_ms) } else { startup.cold_ms }
+    }
+
+    /// Whether no smaller size does everything as fast: whoever uses one that is not useful pays for nothing.
+    fn is_useful(&self, size: u32) -> bool {
+        let tasks = 0..self.len();
+        let replaces = |c: u32| {
+            let (smaller, own) = (self.size(c), self.size(size));
+            smaller.usd_per_ms <= own.usd_per_ms
+                && smaller.transfer == own.transfer
+                && smaller.startup == own.startup
+                && (self.warm[c as usize], self.warm[size as usize]) == (0, 0)
+                && tasks.clone().all(|t| {
+                    self.exec_ms(c, t) <= self.exec_ms(size, t) && self.allows(c, t) == self.allows(size, t)
+                })
+        };
+        !(0..size).rev().any(replaces)
+    }
+
+    /// The host at the start of the run.
+    pub fn host<W>(&self) -> Host<W> {
+        Host::new(self.concurrency_max, self.problem.platform.keep_alive_ms, &self.warm)
+    }
+
+    /// Brings a host back to the start of the run.
+    pub fn reset_host<W>(&self, host: &mut Host<W>) {
+        host.reset(&self.warm);
     }
 
     /// Number of tasks.
@@ -145,8 +206,9 @@ impl<'p> Dense<'p> {
     }
 
     /// Objects that `task` reads and that move through the store.
-    pub fn stored_reads(&self, task: u32) -> impl Iterator<Item = u32> + '_ {
-        self.graph.reads(task).iter().copied().filter(|&o| self.stored[o as usize])
+    pub fn stored_reads(&self, task: u32) -> &[u32] {
+        let at = task as usize;
+        &self.reads[self.reads_from[at] as usize..self.reads_from[at + 1] as usize]
     }
 
     /// Whether a worker of this size has the memory and lives long enough for the task.
@@ -192,7 +254,8 @@ fn check_dimensions(graph: &Graph, table: &PredictionTable) -> Result<(), PlanFa
     check("object_bytes", graph.objects().len(), table.object_bytes.len())?;
     check("transfer", sizes, table.transfer.len())?;
     check("startup", sizes, table.startup.len())?;
-    check("basis", graph.len(), table.basis.len())
+    check("basis", graph.len(), table.basis.len())?;
+    if table.warm.is_empty() { Ok(()) } else { check("warm", sizes, table.warm.len()) }
 }
 
 fn check_numbers(table: &PredictionTable) -> Result<(), PlanFailure> {

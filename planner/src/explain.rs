@@ -1,12 +1,12 @@
 //! From an assignment and its times to the plan: workers by name, critical path, and the reasons in words.
 
 use foresail_schemas::id::WorkerId;
-use foresail_schemas::plan::{Plan, PlannedTask, PlannedWorker};
+use foresail_schemas::plan::{Objective, Plan, PlannedTask, PlannedWorker};
 use foresail_schemas::prediction::Basis;
 use foresail_schemas::{TaskId, TaskName};
 
 use crate::assignment::Assignment;
-use crate::bounds;
+use crate::bounds::{self, Floor};
 use crate::dense::{Dense, NONE};
 use crate::objective::{in_words, missed};
 use crate::timing::Timed;
@@ -28,7 +28,7 @@ pub(crate) fn write(
     dense: &Dense,
     planner: &str,
     candidate: &Candidate,
-    bounds_found: (f64, f64),
+    floor: &Floor,
     reasons: Vec<String>,
 ) -> Plan {
     let Candidate { label, assignment, timed } = candidate;
@@ -52,14 +52,21 @@ pub(crate) fn write(
         }
     });
     let problem = dense.problem;
-    let bounds = bounds::gap(bounds_found, &timed.summary);
+    let bounds = bounds::gap(floor.pair(), &timed.summary);
     let mut explanation = vec![format!(
         "`{planner}` looked for {} and took `{label}`: {:.0} ms, {:.8} USD.",
         in_words(&problem.objective),
         timed.summary.makespan_ms,
         timed.summary.cost_usd
     )];
-    explanation.extend(missed(&problem.objective, &timed.summary, bounds_found));
+    explanation.extend(missed(&problem.objective, &timed.summary, floor.pair()));
+    if let Objective::Deadline { makespan_ms } = problem.objective
+        && floor.cost_by(dense, makespan_ms).is_finite()
+    {
+        let usd = floor.cost_by(dense, makespan_ms);
+        explanation
+            .push(format!("No plan that ends within {makespan_ms:.0} ms costs less than {usd:.8} USD."));
+    }
     explanation.extend(reasons);
     explanation.push(format!(
         "No plan takes less than {:.0} ms or costs less than {:.8} USD: this is {:.2} and {:.2} times that.",
@@ -203,7 +210,8 @@ fn why(dense: &Dense, assignment: &Assignment, by_worker: &[Vec<u32>], task: u32
     }
     let largest = dense
         .stored_reads(task)
-        .filter_map(|o| dense.graph.objects()[o as usize].producer.map(|p| (dense.object_bytes(o), p)))
+        .iter()
+        .filter_map(|&o| dense.graph.objects()[o as usize].producer.map(|p| (dense.object_bytes(o), p)))
         .filter(|&(_, p)| assignment.worker[p as usize] == worker)
         .max();
     let others = by_worker[worker as usize].len() - 1;

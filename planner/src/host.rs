@@ -25,17 +25,34 @@ pub(crate) struct Host<W> {
     /// Per size, by time of going idle: when, and which container.
     idle: Vec<Vec<(f64, u32)>>,
     waiting: VecDeque<W>,
+    /// Requests that waited and got their place.
+    served: u64,
 }
 
 impl<W> Host<W> {
-    pub fn new(concurrency_max: u32, keep_alive_ms: f64, sizes: usize) -> Self {
-        Self {
+    /// A host with `warm` idle containers per size.
+    pub fn new(concurrency_max: u32, keep_alive_ms: f64, warm: &[u32]) -> Self {
+        let mut host = Self {
             concurrency_max,
             keep_alive_ms,
             busy: 0,
             containers: 0,
-            idle: vec![Vec::new(); sizes],
+            idle: vec![Vec::new(); warm.len()],
             waiting: VecDeque::new(),
+            served: 0,
+        };
+        host.reset(warm);
+        host
+    }
+
+    /// As new, with the memory that it has.
+    pub fn reset(&mut self, warm: &[u32]) {
+        (self.busy, self.containers, self.served) = (0, 0, 0);
+        self.waiting.clear();
+        for (idle, &warm) in self.idle.iter_mut().zip(warm) {
+            idle.clear();
+            idle.extend((0..warm).map(|w| (0.0, self.containers + w)));
+            self.containers += warm;
         }
     }
 
@@ -61,8 +78,15 @@ impl<W> Host<W> {
         }
     }
 
-    pub fn wait(&mut self, waiting: W) {
+    /// Puts a request at the end of the queue and says which place it has there.
+    pub fn wait(&mut self, waiting: W) -> u64 {
         self.waiting.push_back(waiting);
+        self.served + self.waiting.len() as u64 - 1
+    }
+
+    /// The request at a place of the queue, if it still waits.
+    pub fn waiting_mut(&mut self, place: u64) -> Option<&mut W> {
+        self.waiting.get_mut(usize::try_from(place.checked_sub(self.served)?).ok()?)
     }
 
     /// One that waits already and may take what is asked for along: a host adds nothing twice to its queue.
@@ -74,7 +98,9 @@ impl<W> Host<W> {
     pub fn end(&mut self, size: u32, container: u32, now_ms: f64) -> Option<W> {
         self.busy -= 1;
         self.idle[size as usize].push((now_ms, container));
-        self.waiting.pop_front()
+        let first = self.waiting.pop_front();
+        self.served += u64::from(first.is_some());
+        first
     }
 }
 
@@ -84,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_container_is_warm_within_keep_alive_and_for_its_size_only() {
-        let mut host: Host<()> = Host::new(4, 100.0, 2);
+        let mut host: Host<()> = Host::new(4, 100.0, &[0, 0]);
         let first = host.start(0, 0.0);
         assert!(first.is_cold);
         assert_eq!(host.end(0, first.container, 10.0), None);
@@ -96,12 +122,24 @@ mod tests {
 
     #[test]
     fn who_came_first_starts_first() {
-        let mut host = Host::new(1, 100.0, 1);
+        let mut host = Host::new(1, 100.0, &[0]);
         let place = host.start(0, 0.0);
         host.wait("a");
         host.wait("b");
         assert!(!host.has_place());
+        assert_eq!(host.waiting_mut(1), Some(&mut "b"));
         assert!(host.find_waiting(|w| *w == "b").is_some() && host.find_waiting(|w| *w == "c").is_none());
         assert_eq!(host.end(0, place.container, 5.0), Some("a"));
+        assert_eq!(host.waiting_mut(0), None);
+        assert_eq!(host.waiting_mut(1), Some(&mut "b"));
+    }
+
+    #[test]
+    fn containers_that_are_warm_from_the_start_are_used_first() {
+        let mut host: Host<()> = Host::new(4, 100.0, &[0, 2]);
+        let starts = [host.start(1, 50.0), host.start(1, 50.0), host.start(1, 50.0)];
+        assert_eq!(starts.map(|p| p.is_cold), [false, false, true]);
+        host.reset(&[0, 2]);
+        assert!(host.start(1, 101.0).is_cold, "kept alive for 100 ms only");
     }
 }

@@ -5,37 +5,52 @@
 //! memory in MB, money in USD.
 //!
 //! - [`plan`], [`planners`], [`find`], [`Planner`]: the planners.
+//! - [`pareto`]: the front of time and cost.
+//! - [`retime`]: a plan from elsewhere, timed and explained here.
 //! - [`simulate`]: a plan carried out in virtual time by the state machines that will carry it out in fact.
-//! - [`bounds`]: what no plan can beat. [`validate`]: what every plan keeps.
+//! - [`bounds`], [`cost_bound`]: what no plan can beat. [`validate`]: what every plan keeps.
 //! - [`blind_table`]: what is assumed before anything was measured. [`gantt`]: a plan as a picture.
 
+#[cfg(test)]
+extern crate self as foresail_planner;
+
+mod anneal;
 mod assignment;
 mod auto;
 mod blind;
 mod bounds;
 mod dense;
 mod error;
+#[cfg(test)]
+mod exhaustive;
 mod explain;
 mod gantt;
 mod grouping;
+mod heft;
 mod host;
 mod link;
+mod moves;
 mod nonuniform;
 mod objective;
-mod packing;
+mod pareto;
 mod planner;
 mod random;
 mod rank;
+mod retime;
 mod search;
 mod simple;
 mod simulate;
+mod sweep;
 mod timing;
+mod tracks;
 mod uniform;
 mod validate;
 
 pub use blind::blind_table;
 pub use error::{PlanFailure, SimulationFailure, UnknownPlanner};
 pub use gantt::gantt;
-pub use planner::{Planner, bounds, find, plan, planners};
+pub use pareto::pareto;
+pub use planner::{Planner, bounds, cost_bound, find, plan, planners};
+pub use retime::retime;
 pub use simulate::{Simulated, simulate};
 pub use validate::{Violation, validate};

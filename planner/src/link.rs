@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use crate::dense::Dense;
+use crate::dense::{Dense, NONE, Traffic};
 
 /// The links of one invocation.
 #[derive(Debug, Default)]
@@ -21,13 +21,39 @@ pub(crate) struct Links {
     pub saved_bytes: u64,
 }
 
+/// Up to this many readers the copies of an object stand in a list, which is read faster than a hash.
+const LISTED_READERS_MAX: u32 = 16;
+
 /// What is where, and how many bytes were moved.
 #[derive(Debug, Default)]
 pub(crate) struct Moved {
-    /// When an object is there, by container and object.
-    held: HashMap<u64, f64, BuildHasherDefault<Mixer>>,
+    objects: Vec<Whereabouts>,
+    /// Downloaded copies of objects that several tasks read.
+    copies: Vec<Copy>,
+    /// The same for objects of many readers, by container and object.
+    hashed: HashMap<u64, f64, BuildHasherDefault<Mixer>>,
     pub download_bytes: u64,
     pub upload_bytes: u64,
+}
+
+/// Where an object is.
+#[derive(Debug, Clone, Copy)]
+struct Whereabouts {
+    /// When its maker had stored it.
+    made_ms: f64,
+    /// The container whose task made it.
+    maker: u32,
+    /// The last of its copies.
+    copies: u32,
+}
+
+/// An object in the memory of a container that downloaded it.
+#[derive(Debug, Clone, Copy)]
+struct Copy {
+    there_ms: f64,
+    container: u32,
+    /// The copy before it.
+    next: u32,
 }
 
 /// A multiplicative hash: the keys are two indices, never a stranger's text.
@@ -54,6 +80,46 @@ fn key(container: u32, object: u32) -> u64 {
 }
 
 impl Moved {
+    /// Nothing is anywhere.
+    pub fn reset(&mut self, dense: &Dense) {
+        let nowhere = Whereabouts { made_ms: 0.0, maker: NONE, copies: NONE };
+        self.objects.clear();
+        self.objects.resize(dense.objects.len(), nowhere);
+        self.copies.clear();
+        self.hashed.clear();
+        (self.download_bytes, self.upload_bytes) = (0, 0);
+    }
+
+    /// When the object is in the memory of the container, if it is or will be.
+    fn there_ms(&self, container: u32, object: u32, readers: u32) -> Option<f64> {
+        let place = &self.objects[object as usize];
+        if place.maker == container {
+            return Some(place.made_ms);
+        }
+        if readers > LISTED_READERS_MAX {
+            return self.hashed.get(&key(container, object)).copied();
+        }
+        let mut at = place.copies;
+        while at != NONE {
+            let copy = self.copies[at as usize];
+            if copy.container == container {
+                return Some(copy.there_ms);
+            }
+            at = copy.next;
+        }
+        None
+    }
+
+    fn keep_copy(&mut self, container: u32, object: u32, readers: u32, there_ms: f64) {
+        if readers > LISTED_READERS_MAX {
+            self.hashed.insert(key(container, object), there_ms);
+        } else if readers > 1 {
+            let last = &mut self.objects[object as usize].copies;
+            self.copies.push(Copy { there_ms, container, next: *last });
+            *last = self.copies.len() as u32 - 1;
+        }
+    }
+
     /// Brings the inputs of `task`; answers when the last is there.
     pub fn download(
         &mut self,
@@ -64,24 +130,24 @@ impl Moved {
         task: u32,
         now_ms: f64,
     ) -> f64 {
+        let transfer = &dense.size(size).transfer;
         let mut all_ms = now_ms;
-        for object in dense.stored_reads(task) {
-            let bytes = dense.object_bytes(object);
-            let there_ms = match self.held.get(&key(container, object)) {
-                Some(&there_ms) => {
+        for &object in dense.stored_reads(task) {
+            let Traffic { bytes, readers } = dense.objects[object as usize];
+            let there_ms = match self.there_ms(container, object, readers) {
+                Some(there_ms) => {
                     links.saved_bytes += bytes;
                     there_ms
                 }
                 None => {
-                    let there_ms = links.down_free_ms.max(now_ms) + dense.download_ms(size, object);
-                    links.down_free_ms = there_ms;
+                    let moved_ms =
+                        transfer.download_latency_ms + bytes as f64 * transfer.download_ms_per_byte;
+                    links.down_free_ms = links.down_free_ms.max(now_ms) + moved_ms;
                     links.gets += 1;
                     links.download_bytes += bytes;
                     self.download_bytes += bytes;
-                    if dense.graph.consumers(object).len() > 1 {
-                        self.held.insert(key(container, object), there_ms);
-                    }
-                    there_ms
+                    self.keep_copy(container, object, readers, links.down_free_ms);
+                    links.down_free_ms
                 }
             };
             all_ms = all_ms.max(there_ms);
@@ -109,9 +175,8 @@ impl Moved {
         links.upload_bytes += stored.bytes;
         self.upload_bytes += stored.bytes;
         for &object in dense.graph.writes(task) {
-            if dense.stored[object as usize] && !dense.graph.consumers(object).is_empty() {
-                self.held.insert(key(container, object), done_ms);
-            }
+            let place = &mut self.objects[object as usize];
+            (place.maker, place.made_ms) = (container, done_ms);
         }
         done_ms
     }

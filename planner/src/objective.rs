@@ -47,6 +47,34 @@ pub(crate) fn score(objective: &Objective, summary: &PlanSummary, bounds: (f64, 
     })
 }
 
+/// Weight of what an objective does not ask for, so that it still decides between near equals.
+const ASIDE: f64 = 0.005;
+/// How much worse it is to miss a limit by a part than to be worse by that part.
+const LIMIT_WEIGHT: f64 = 30.0;
+
+/// The objective as one number for a search that goes through worse plans; less is better. A plan at both
+/// bounds has about 1.
+pub(crate) fn energy(objective: &Objective, summary: &PlanSummary, bounds: (f64, f64)) -> f64 {
+    let over = |value: f64, bound: f64| if bound > 0.0 { value / bound } else { value };
+    let (time, cost) = (over(summary.makespan_ms, bounds.0), over(summary.cost_usd, bounds.1));
+    match *objective {
+        Objective::Fastest => time + ASIDE * cost,
+        Objective::Cheapest => cost + ASIDE * time,
+        Objective::Deadline { makespan_ms } => {
+            let late = over(summary.makespan_ms, makespan_ms.max(bounds.0)) - 1.0;
+            cost + LIMIT_WEIGHT * late.max(0.0) + ASIDE * ASIDE * time
+        }
+        Objective::Budget { cost_usd } => {
+            let dear = over(summary.cost_usd, cost_usd.max(bounds.1)) - 1.0;
+            time + LIMIT_WEIGHT * dear.max(0.0) + ASIDE * ASIDE * cost
+        }
+        Objective::Balance { time_weight } => {
+            let weight = time_weight.clamp(0.0, 1.0);
+            weight * time + (1.0 - weight) * cost
+        }
+    }
+}
+
 /// The objective in words.
 pub(crate) fn in_words(objective: &Objective) -> String {
     match objective {

@@ -2,12 +2,17 @@
 
 use foresail_schemas::plan::{Plan, Problem};
 
-use crate::auto::Auto;
+use crate::anneal::{Anneal, EFFORT_S, EFFORT_S_MAX};
+use crate::auto::{self, Auto};
+use crate::bounds::Floor;
 use crate::dense::Dense;
 use crate::error::{PlanFailure, UnknownPlanner};
+use crate::heft::Heft;
 use crate::nonuniform::NonUniform;
+use crate::pareto::{self, Pareto};
 use crate::random::Random;
 use crate::simple::Simple;
+use crate::sweep::Sweep;
 use crate::uniform::Uniform;
 use crate::validate::validate;
 
@@ -26,25 +31,44 @@ pub trait Planner {
 /// All planners.
 #[must_use]
 pub fn planners() -> Vec<Box<dyn Planner>> {
-    vec![Box::new(Simple), Box::new(Uniform), Box::new(NonUniform), Box::new(Random), Box::new(Auto)]
+    vec![
+        Box::new(Simple),
+        Box::new(Uniform),
+        Box::new(NonUniform),
+        Box::new(Heft),
+        Box::new(Random),
+        Box::new(Sweep),
+        Box::new(Anneal { effort_s: EFFORT_S }),
+        Box::new(Pareto { effort_s: pareto::EFFORT_S }),
+        Box::new(Auto { effort_s: auto::EFFORT_S }),
+    ]
 }
 
-/// The planner of this name.
+/// The planner of this name. `anneal:SECONDS`, `pareto:SECONDS` and `auto:SECONDS` are those with another
+/// effort.
 ///
 /// # Errors
 /// [`UnknownPlanner`], which lists the names that exist.
 pub fn find(name: &str) -> Result<Box<dyn Planner>, UnknownPlanner> {
     let unknown =
         || UnknownPlanner { name: name.to_owned(), known: planners().iter().map(|p| p.name()).collect() };
+    if let Some((name, effort)) = name.split_once(':') {
+        let effort_s = effort.parse().ok().filter(|s: &f64| *s > 0.0 && *s <= EFFORT_S_MAX);
+        return match (name, effort_s) {
+            ("anneal", Some(effort_s)) => Ok(Box::new(Anneal { effort_s })),
+            ("pareto", Some(effort_s)) => Ok(Box::new(Pareto { effort_s })),
+            ("auto", Some(effort_s)) => Ok(Box::new(Auto { effort_s })),
+            _ => Err(unknown()),
+        };
+    }
     planners().into_iter().find(|p| p.name() == name).ok_or_else(unknown)
 }
 
-/// Checks the problem, plans, and in debug builds validates the plan.
+/// Plans, and in debug builds validates the plan.
 ///
 /// # Errors
 /// [`PlanFailure`] when the problem is not one, or when no size of the platform suits a task.
 pub fn plan(problem: &Problem, planner: &dyn Planner) -> Result<Plan, PlanFailure> {
-    Dense::new(problem)?;
     let plan = planner.plan(problem)?;
     debug_assert!(
         validate(problem, &plan).is_ok(),
@@ -60,7 +84,17 @@ pub fn plan(problem: &Problem, planner: &dyn Planner) -> Result<Plan, PlanFailur
 /// # Errors
 /// [`PlanFailure`] when the problem is not one.
 pub fn bounds(problem: &Problem) -> Result<(f64, f64), PlanFailure> {
-    Ok(crate::bounds::of(&Dense::new(problem)?))
+    Ok(Floor::new(&Dense::new(problem)?).pair())
+}
+
+/// What no plan of this problem that ends by `deadline_ms` can beat: LB_C(D) in USD; infinite where none
+/// ends by then.
+///
+/// # Errors
+/// [`PlanFailure`] when the problem is not one.
+pub fn cost_bound(problem: &Problem, deadline_ms: f64) -> Result<f64, PlanFailure> {
+    let dense = Dense::new(problem)?;
+    Ok(Floor::new(&dense).cost_by(&dense, deadline_ms))
 }
 
 #[cfg(test)]
@@ -80,7 +114,12 @@ mod tests {
         let error = find("best").err().expect("there is no such planner").to_string();
         assert_eq!(
             error,
-            "there is no planner `best`; hint: use one of simple, uniform, nonuniform, random, auto"
+            "there is no planner `best`; hint: use one of simple, uniform, nonuniform, heft, random, sweep, \
+             anneal, pareto, auto"
         );
+        assert!(find("anneal:0.5").is_ok() && find("auto:3").is_ok());
+        for effort in ["anneal:", "anneal:-1", "anneal:nan", "auto:1e9", "simple:1"] {
+            assert!(find(effort).is_err(), "{effort}");
+        }
     }
 }

@@ -23,6 +23,16 @@ pub(crate) fn upward_ms(dense: &Dense, size: u32) -> Vec<f64> {
     upward_ms
 }
 
+/// As [`upward_ms`], with the mean over the useful sizes of every time.
+pub(crate) fn mean_upward_ms(dense: &Dense) -> Vec<f64> {
+    let mut mean_ms = vec![0.0; dense.len() as usize];
+    for &size in &dense.useful {
+        let ms = upward_ms(dense, size);
+        mean_ms.iter_mut().zip(ms).for_each(|(sum, ms)| *sum += ms / dense.useful.len() as f64);
+    }
+    mean_ms
+}
+
 /// The tasks, the longest way to the end first; a parent always stands before its children.
 pub(crate) fn by_urgency(dense: &Dense, upward_ms: &[f64]) -> Vec<u32> {
     let mut place = vec![0_u32; upward_ms.len()];

@@ -1,24 +1,20 @@
 //! Trying candidates: each is timed once, the best under the objective is kept, all are remembered in a line.
 //!
-//! The work is bounded: the more tasks, the fewer candidates. Nothing here looks at a clock, so the same
-//! problem tries the same candidates everywhere.
+//! Planners bound their work by numbers of tasks. Nothing here looks at a clock, so the same problem tries
+//! the same candidates everywhere.
+
+use std::rc::Rc;
 
 use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
 
 use crate::assignment::Assignment;
-use crate::bounds;
+use crate::bounds::Floor;
 use crate::dense::Dense;
 use crate::error::PlanFailure;
 use crate::explain::{self, Candidate};
 use crate::objective::{Score, score};
-use crate::{simple, timing};
-
-/// Tasks timed in all candidates together.
-const TASKS_TIMED_MAX: u32 = 1_000_000;
-/// Fewest candidates, however large the workflow.
-const PASSES_MIN: u32 = 16;
-/// Most candidates, however small the workflow.
-const PASSES_MAX: u32 = 400;
+use crate::simple;
+use crate::timing::Timing;
 
 /// A candidate that was timed, in short.
 #[derive(Debug, Clone)]
@@ -32,24 +28,22 @@ pub(crate) struct Tried {
 pub(crate) struct Search<'a> {
     pub dense: &'a Dense<'a>,
     pub objective: Objective,
+    pub floor: Rc<Floor>,
     pub bounds: (f64, f64),
     pub tried: Vec<Tried>,
+    pub timing: Timing<'a>,
     best: Option<(Score, Candidate)>,
 }
 
 impl<'a> Search<'a> {
     pub fn new(dense: &'a Dense<'a>) -> Self {
-        Self::under(dense, dense.problem.objective, bounds::of(dense))
+        Self::under(dense, dense.problem.objective, &Rc::new(Floor::new(dense)))
     }
 
     /// A search under another objective than the problem's, with bounds that are known.
-    pub fn under(dense: &'a Dense<'a>, objective: Objective, bounds: (f64, f64)) -> Self {
-        Self { dense, objective, bounds, tried: Vec::new(), best: None }
-    }
-
-    /// How many candidates a search may time.
-    pub fn passes(&self) -> u32 {
-        (TASKS_TIMED_MAX / self.dense.len().max(1)).clamp(PASSES_MIN, PASSES_MAX)
+    pub fn under(dense: &'a Dense<'a>, objective: Objective, floor: &Rc<Floor>) -> Self {
+        let (floor, bounds) = (floor.clone(), floor.pair());
+        Self { dense, objective, floor, bounds, tried: Vec::new(), timing: Timing::new(dense), best: None }
     }
 
     pub fn score(&self, summary: &PlanSummary) -> Score {
@@ -57,19 +51,15 @@ impl<'a> Search<'a> {
     }
 
     /// Times a candidate and keeps it if it is the best so far.
-    pub fn offer(&mut self, label: String, assignment: Assignment) {
-        let timed = timing::time(self.dense, &assignment);
-        self.take(Candidate { label, assignment, timed });
-    }
-
-    /// Keeps a candidate that is timed already if it is the best so far.
-    pub fn take(&mut self, candidate: Candidate) {
-        let summary = candidate.timed.summary;
-        self.tried.push(Tried { label: candidate.label.clone(), summary });
+    pub fn offer(&mut self, label: String, assignment: Assignment) -> PlanSummary {
+        let summary = self.timing.pass(&assignment);
         let score = self.score(&summary);
+        self.tried.push(Tried { label: label.clone(), summary });
         if self.best.as_ref().is_none_or(|(best, _)| score.is_better_than(best)) {
-            self.best = Some((score, candidate));
+            let timed = self.timing.timed(summary);
+            self.best = Some((score, Candidate { label, assignment, timed }));
         }
+        summary
     }
 
     /// Takes over what another search of the same problem and objective has found.
@@ -100,7 +90,7 @@ impl<'a> Search<'a> {
             let line = |t: &&Tried| in_line(&t.label, &t.summary);
             reasons.extend(tried.iter().map(line));
         }
-        explain::write(self.dense, planner, best, self.bounds, reasons)
+        explain::write(self.dense, planner, best, &self.floor, reasons)
     }
 
     /// What the best gains over the best flexible plan, where that is another and was tried.
@@ -125,7 +115,11 @@ fn in_line(label: &str, summary: &PlanSummary) -> String {
 }
 
 /// The plan of a planner that is nothing but what it offers to the search.
-pub(crate) fn plan_by(name: &str, problem: &Problem, offer: fn(&mut Search)) -> Result<Plan, PlanFailure> {
+pub(crate) fn plan_by(
+    name: &str,
+    problem: &Problem,
+    offer: impl FnOnce(&mut Search),
+) -> Result<Plan, PlanFailure> {
     let dense = Dense::new(problem)?;
     let mut search = Search::new(&dense);
     offer(&mut search);

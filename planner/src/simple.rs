@@ -4,6 +4,7 @@
 use foresail_schemas::plan::{Plan, Problem};
 
 use crate::assignment::Assignment;
+use crate::dense::Dense;
 use crate::error::PlanFailure;
 use crate::planner::Planner;
 use crate::rank;
@@ -26,18 +27,28 @@ impl Planner for Simple {
     }
 }
 
-/// Offers the default size where nothing was measured, every size otherwise.
+/// Offers the default size where nothing was measured, every useful size otherwise.
 pub(crate) fn offer(search: &mut Search) {
+    match search.dense.is_blind() {
+        true => offer_size(search, search.dense.default_size()),
+        false => offer_sizes(search),
+    }
+}
+
+/// Offers every useful size.
+pub(crate) fn offer_sizes(search: &mut Search) {
     let dense = search.dense;
-    let blind = dense.default_size()..dense.default_size() + 1;
-    let sizes = if dense.is_blind() { blind } else { 0..dense.size_count() };
-    sizes.for_each(|size| offer_size(search, size));
+    dense.useful.iter().for_each(|&size| offer_size(search, size));
 }
 
 /// Offers one size.
 pub(crate) fn offer_size(search: &mut Search, size: u32) {
     let dense = search.dense;
     let rank = rank::places(&rank::by_urgency(dense, &rank::upward_ms(dense, size)));
-    let label = format!("{LABEL} flexible workers of {}", dense.size(size).config);
-    search.offer(label, Assignment::flexible(dense, size, rank));
+    search.offer(label(dense, size), Assignment::flexible(dense, size, rank));
+}
+
+/// What a candidate of one size is called.
+pub(crate) fn label(dense: &Dense, size: u32) -> String {
+    format!("{LABEL} flexible workers of {}", dense.size(size).config)
 }

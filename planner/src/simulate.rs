@@ -22,6 +22,7 @@ use foresail_schemas::run::{
     WorkerUsage,
 };
 
+use crate::assignment::Assignment;
 use crate::dense::Dense;
 use crate::error::SimulationFailure;
 use crate::host::Host;
@@ -60,14 +61,8 @@ pub fn simulate(
 ) -> Result<Simulated, SimulationFailure> {
     let dense = Dense::new(problem)?;
     plan.check(&problem.workflow)?;
-    let mut size_of = Vec::with_capacity(plan.tasks.len());
-    for task in &plan.tasks {
-        let size = dense.sizes.iter().position(|s| s.config.key() == task.config.key());
-        size_of.push(size.ok_or_else(|| SimulationFailure::UnpredictedConfig {
-            task: task.task.clone(),
-            config: task.config.to_string(),
-        })? as u32);
-    }
+    // Sizes that nothing is predicted for are found before the run begins.
+    Assignment::of_plan(&dense, plan)?;
     let mut world = World::new(&dense, plan, *options);
     world.begin();
     let steps_max = STEPS_MAX + STEPS_PER_TASK_MAX * u64::from(dense.len());
@@ -159,7 +154,8 @@ struct World<'a> {
 impl<'a> World<'a> {
     fn new(dense: &'a Dense<'a>, plan: &'a Plan, options: RunOptions) -> Self {
         let problem = dense.problem;
-        let keep_alive_ms = problem.platform.keep_alive_ms;
+        let mut moved = Moved::default();
+        moved.reset(dense);
         Self {
             dense,
             plan,
@@ -172,8 +168,8 @@ impl<'a> World<'a> {
             ledger: Ledger::new(&problem.workflow, options),
             nodes: Vec::new(),
             listeners: HashMap::new(),
-            host: Host::new(dense.concurrency_max, keep_alive_ms, dense.sizes.len()),
-            moved: Moved::default(),
+            host: dense.host(),
+            moved,
             start_ms: vec![0.0; plan.tasks.len()],
             end_ms: vec![0.0; plan.tasks.len()],
             summary: PlanSummary::default(),
@@ -288,7 +284,7 @@ impl<'a> World<'a> {
                 let news: Vec<u32> = news.collect();
                 same.tasks.extend(news);
             }
-            None => self.host.wait(invoke),
+            None => drop(self.host.wait(invoke)),
         }
     }
 

@@ -4,10 +4,10 @@
 //! with the delays of the state machines, without their messages. One round trip to the run's state takes
 //! `dispatch_ms`; it decides half-way. Contention is counted on lanes, on each worker's down-link and
 //! up-link and for places on the host. What the pass leaves out (heartbeats, the watchdog, faults) the
-//! event simulator has; a test holds both together. Cost: O((tasks + edges) log tasks).
-
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+//! event simulator has; a test holds both together.
+//!
+//! A [`Timing`] is made once per problem and times any number of assignments: every column is kept and
+//! reused, so that a pass allocates nothing once the columns have grown. Cost: O(tasks log workers + edges).
 
 use foresail_schemas::plan::PlanSummary;
 use foresail_schemas::run::RunOptions;
@@ -17,10 +17,12 @@ use crate::dense::{Dense, NONE};
 use crate::host::Host;
 use crate::link::{Links, Moved};
 
-mod edges;
+mod agenda;
+mod lists;
 mod protocol;
 
-use edges::{Edges, Fate};
+use agenda::{Agenda, Kind};
+use lists::{List, Lists, Queues};
 
 /// An assignment with its times.
 #[derive(Debug, Clone)]
@@ -31,8 +33,6 @@ pub(crate) struct Timed {
     pub end_ms: Vec<f64>,
     /// Per task the one that it waited for last: a parent, or what ran before it in the same place.
     pub cause: Vec<u32>,
-    /// Per task the invocation that ran it, as an index into `lives`.
-    pub ran_in: Vec<u32>,
     /// The invocations, in order of their start.
     pub lives: Vec<Life>,
     /// The sums.
@@ -49,42 +49,40 @@ pub(crate) struct Life {
     pub cost_usd: f64,
 }
 
-/// Times `assignment`.
-pub(crate) fn time(dense: &Dense, assignment: &Assignment) -> Timed {
-    let mut pass = Pass::new(dense, assignment);
-    pass.begin();
-    while let Some(Reverse(entry)) = pass.agenda.pop() {
-        pass.happen(entry.kind, f64::from_bits(entry.at_bits));
-    }
-    pass.finish()
+/// One task in a pass: where it is planned, how far it is, when it ran. One cache line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TaskTimes {
+    pub start_ms: f64,
+    pub end_ms: f64,
+    ready_ms: f64,
+    worker: u32,
+    size: u32,
+    rank: u32,
+    /// Parents without a commit.
+    missing: u32,
+    /// The parent that came last.
+    filled_by: u32,
+    pub cause: u32,
+    is_taken: bool,
 }
 
-/// What happens, to which invocation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    /// The worker runs its first instruction.
-    Up(u32),
-    /// The answer to its request is there.
-    Answer(u32),
-    /// The user's code has ended (only where lanes share an up-link).
-    Executed(u32, u32),
-    /// The outputs are stored.
-    Done(u32, u32),
-    /// A task of its own became ready.
-    Hint(u32, u32),
-    /// It hears that the run has ended.
-    RunEnded(u32),
-    /// It has lingered since the pause of this number.
-    Linger(u32, u32),
+/// One planned worker in a pass.
+#[derive(Debug, Clone, Copy)]
+struct WorkerState {
+    /// Alive invocation, as the run's state knows it.
+    alive: u32,
+    /// Place in the order of first invocations, which is the order of the names in the plan.
+    named: u32,
+    /// The request of it that waits for a place on the host.
+    waiting: Option<u64>,
+    /// Tasks without a result.
+    left: u32,
+    /// Ready tasks, the taken ones included until the next look.
+    open: List,
 }
 
-/// Order: time, then order of entry. Times are not negative, so that their bits order like they do.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
-    at_bits: u64,
-    seq: u64,
-    kind: Kind,
-}
+const NEW_WORKER: WorkerState =
+    WorkerState { alive: NONE, named: NONE, waiting: None, left: 0, open: List::EMPTY };
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
@@ -95,199 +93,268 @@ enum Phase {
 }
 
 /// A request for a worker.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Invoke {
     worker: u32,
     size: u32,
-    tasks: Vec<u32>,
+    tasks: List,
 }
+
+/// What a worker may hold of each kind is at most one per lane; the kinds stand side by side.
+#[derive(Debug, Clone, Copy)]
+enum Hand {
+    /// To be asked for with the next request.
+    Leasing,
+    /// Asked for by the request that is on its way.
+    Asked,
+    /// Granted by the request that is on its way.
+    Granted,
+    /// To be committed with the next request.
+    Commits,
+}
+
+const HANDS: usize = 4;
 
 /// An invocation that lives.
 #[derive(Debug)]
 struct Live {
+    start_ms: f64,
+    links: Links,
+    idle_since_ms: Option<f64>,
     worker: u32,
     size: u32,
     container: u32,
-    start_ms: f64,
-    phase: Phase,
-    queue: BinaryHeap<Reverse<(u32, u32)>>,
+    /// What it was started for, until it is up.
+    first: List,
+    /// Its own children made ready by the request that is on its way.
+    own: List,
+    /// The others without a living owner.
+    fates: List,
+    handed_over: List,
+    /// The next ready task; further ones are in `queue`.
+    next: u32,
+    queue: u32,
+    hands: [u16; HANDS],
     running: u32,
-    /// To be asked for with the next request.
-    leasing: Vec<u32>,
-    /// Asked for by the request that is on its way.
-    asked: Vec<u32>,
-    /// To be sent with the next request.
-    commits: Vec<u32>,
-    /// Granted by the request that is on its way.
-    granted: Vec<u32>,
-    /// Children made ready by the request that is on its way.
-    fates: Vec<(u32, Fate)>,
-    is_waiting: bool,
-    /// Whether the run was over when the request was decided.
-    saw_end: bool,
-    stays: bool,
     /// Tasks of the worker that this invocation does not know to be done.
     mine: u32,
-    handed_over: Vec<u32>,
-    idle_since_ms: Option<f64>,
     pauses: u32,
     last_task: u32,
     /// The task whose end gave it the place it waited for.
     place_cause: u32,
-    links: Links,
+    phase: Phase,
+    is_waiting: bool,
+    /// Whether the run was over when the request was decided.
+    saw_end: bool,
+    stays: bool,
 }
 
-impl Live {
-    fn asks_for(&self, task: u32) -> bool {
-        self.leasing.contains(&task) || self.asked.contains(&task)
-    }
-}
-
-struct Pass<'a> {
+/// The pass and its columns.
+#[derive(Debug)]
+pub(crate) struct Timing<'a> {
     dense: &'a Dense<'a>,
-    plan: &'a Assignment,
     linger_ms: f64,
-    agenda: BinaryHeap<Reverse<Entry>>,
-    entries: u64,
-    edges: Edges,
-    host: Host<Invoke>,
+    agenda: Agenda,
+    lists: Lists,
+    queues: Queues,
+    tasks: Vec<TaskTimes>,
+    workers: Vec<WorkerState>,
     live: Vec<Live>,
-    /// Alive invocation per worker, as the run's state knows it.
-    alive: Vec<u32>,
-    /// Place of every worker in the order of first invocations, which is the order of their names in the
-    /// plan.
-    named: Vec<u32>,
-    names: u32,
-    /// Whether an invocation of the worker waits for a place.
-    queued: Vec<bool>,
-    /// Ready tasks per worker, the taken ones included.
-    open: Vec<Vec<u32>>,
-    open_of: Vec<u32>,
-    taken: Vec<bool>,
-    committed: u32,
+    lives: Vec<Life>,
+    /// What is in the hands of every invocation: [`HANDS`] rows of one place per lane.
+    held: Vec<u32>,
+    host: Host<Invoke>,
     moved: Moved,
-    timed: Timed,
+    /// Children without a living worker, by name of that worker.
+    absent: Vec<(u32, u32, u32)>,
+    committed: u32,
+    names: u32,
+    summary: PlanSummary,
 }
 
-impl<'a> Pass<'a> {
-    fn new(dense: &'a Dense<'a>, plan: &'a Assignment) -> Self {
-        let (tasks, workers) = (dense.len() as usize, plan.workers as usize);
-        let mut open_of = vec![0; workers];
-        plan.worker.iter().filter(|&&w| w != NONE).for_each(|&w| open_of[w as usize] += 1);
-        let keep_alive_ms = dense.problem.platform.keep_alive_ms;
+impl<'a> Timing<'a> {
+    pub fn new(dense: &'a Dense<'a>) -> Self {
+        // What is reserved and not used costs nothing; growing by copies does.
+        let tasks = dense.len() as usize;
         Self {
             dense,
-            plan,
             linger_ms: RunOptions::default().linger_ms,
-            agenda: BinaryHeap::with_capacity(1024),
-            entries: 0,
-            edges: Edges::new(dense.graph),
-            host: Host::new(dense.concurrency_max, keep_alive_ms, dense.sizes.len()),
-            live: Vec::new(),
-            alive: vec![NONE; workers],
-            named: vec![NONE; workers],
-            names: 0,
-            queued: vec![false; workers],
-            open: vec![Vec::new(); workers],
-            open_of,
-            taken: vec![false; tasks],
-            committed: 0,
+            agenda: Agenda::new(dense.dispatch_ms, RunOptions::default().linger_ms),
+            lists: Lists::with_capacity(2 * tasks),
+            queues: Queues::default(),
+            tasks: Vec::with_capacity(tasks),
+            workers: Vec::new(),
+            live: Vec::with_capacity(tasks / 4),
+            lives: Vec::with_capacity(tasks / 2),
+            held: Vec::new(),
+            host: dense.host(),
             moved: Moved::default(),
-            timed: Timed {
-                start_ms: vec![0.0; tasks],
-                end_ms: vec![0.0; tasks],
-                cause: vec![NONE; tasks],
-                ran_in: vec![NONE; tasks],
-                lives: Vec::new(),
-                summary: PlanSummary::default(),
-            },
+            absent: Vec::new(),
+            committed: 0,
+            names: 0,
+            summary: PlanSummary::default(),
         }
     }
 
-    fn at(&mut self, at_ms: f64, kind: Kind) {
-        self.entries += 1;
-        self.agenda.push(Reverse(Entry { at_bits: at_ms.to_bits(), seq: self.entries, kind }));
+    /// Times `plan`; the times of its tasks and invocations stay readable until the next pass.
+    pub fn pass(&mut self, plan: &Assignment) -> PlanSummary {
+        self.reset(plan);
+        self.begin();
+        while let Some((kind, now_ms)) = self.agenda.pop() {
+            self.happen(kind, now_ms);
+        }
+        debug_assert_eq!(self.committed, self.dense.len(), "every task of an assignment gets its turn");
+        self.summary.download_bytes = self.moved.download_bytes;
+        self.summary.upload_bytes = self.moved.upload_bytes;
+        self.summary
+    }
+
+    /// The tasks of the last pass.
+    pub fn tasks(&self) -> &[TaskTimes] {
+        &self.tasks
+    }
+
+    /// The times of the last pass, which gave `summary`, copied out.
+    pub fn timed(&self, summary: PlanSummary) -> Timed {
+        Timed {
+            start_ms: self.tasks.iter().map(|t| t.start_ms).collect(),
+            end_ms: self.tasks.iter().map(|t| t.end_ms).collect(),
+            cause: self.tasks.iter().map(|t| t.cause).collect(),
+            lives: self.lives.clone(),
+            summary,
+        }
+    }
+
+    fn reset(&mut self, plan: &Assignment) {
+        let graph = self.dense.graph;
+        self.workers.clear();
+        self.workers.resize(plan.workers as usize, NEW_WORKER);
+        self.tasks.clear();
+        self.tasks.extend((0..self.dense.len()).map(|t| {
+            let at = t as usize;
+            let worker = plan.worker[at];
+            if worker != NONE {
+                self.workers[worker as usize].left += 1;
+            }
+            TaskTimes {
+                start_ms: 0.0,
+                end_ms: 0.0,
+                ready_ms: f64::INFINITY,
+                worker,
+                size: plan.size[at],
+                rank: plan.rank[at],
+                missing: graph.parents(t).len() as u32,
+                filled_by: NONE,
+                cause: NONE,
+                is_taken: false,
+            }
+        }));
+        self.agenda.clear();
+        self.lists.clear();
+        self.queues.clear();
+        self.live.clear();
+        self.lives.clear();
+        self.held.clear();
+        self.dense.reset_host(&mut self.host);
+        self.moved.reset(self.dense);
+        self.committed = 0;
+        self.names = 0;
+        self.summary = PlanSummary::default();
     }
 
     /// The client starts the workers of the sources.
     fn begin(&mut self) {
-        let mut sources: Vec<u32> = self.dense.graph.sources().collect();
-        sources.sort_unstable_by_key(|&t| self.plan.rank[t as usize]);
+        let mut sources: Vec<(u32, u32)> =
+            self.dense.graph.sources().map(|t| (self.tasks[t as usize].rank, t)).collect();
+        sources.sort_unstable();
         let mut order: Vec<Invoke> = Vec::new();
-        let mut place = std::collections::HashMap::new();
-        for &t in &sources {
-            self.edges.make_ready(t, NONE, 0.0);
-            let (worker, size) = (self.plan.worker[t as usize], self.plan.size[t as usize]);
+        // Until a worker is named, its name is the place of its request in `order`.
+        for (_, t) in sources {
+            let task = &mut self.tasks[t as usize];
+            task.ready_ms = 0.0;
+            let (worker, size) = (task.worker, task.size);
             if worker == NONE {
-                order.push(Invoke { worker, size, tasks: vec![t] });
+                order.push(Invoke { worker, size, tasks: self.lists.of(t) });
                 continue;
             }
-            self.open[worker as usize].push(t);
-            let at = *place.entry(worker).or_insert(order.len());
-            match order.get_mut(at) {
-                Some(invoke) => invoke.tasks.push(t),
-                None => order.push(Invoke { worker, size, tasks: vec![t] }),
+            let state = &mut self.workers[worker as usize];
+            self.lists.push(&mut state.open, t);
+            match order.get_mut(state.named as usize) {
+                Some(invoke) => self.lists.push(&mut invoke.tasks, t),
+                None => {
+                    state.named = order.len() as u32;
+                    order.push(Invoke { worker, size, tasks: self.lists.of(t) });
+                }
             }
+        }
+        for invoke in order.iter().filter(|i| i.worker != NONE) {
+            self.workers[invoke.worker as usize].named = NONE;
         }
         order.into_iter().for_each(|invoke| self.invoke(invoke, 0.0));
     }
 
     fn invoke(&mut self, invoke: Invoke, now_ms: f64) {
-        if invoke.worker != NONE && self.named[invoke.worker as usize] == NONE {
-            self.named[invoke.worker as usize] = self.names;
+        if invoke.worker == NONE {
+            // A flexible task becomes ready once, so only planned workers can be asked for twice.
+            return match self.host.has_place() {
+                true => self.start(invoke, NONE, now_ms),
+                false => drop(self.host.wait(invoke)),
+            };
+        }
+        let state = &mut self.workers[invoke.worker as usize];
+        if state.named == NONE {
+            state.named = self.names;
             self.names += 1;
         }
         if self.host.has_place() {
             return self.start(invoke, NONE, now_ms);
         }
-        // A flexible task becomes ready once, so only planned workers can be asked for twice.
-        let is_planned = invoke.worker != NONE;
-        if is_planned
-            && std::mem::replace(&mut self.queued[invoke.worker as usize], true)
-            && let Some(same) = self.host.find_waiting(|w| w.worker == invoke.worker)
-        {
-            return same.tasks.extend(invoke.tasks);
+        match state.waiting.and_then(|place| self.host.waiting_mut(place)) {
+            Some(same) => self.lists.append(&mut same.tasks, invoke.tasks),
+            None => state.waiting = Some(self.host.wait(invoke)),
         }
-        self.host.wait(invoke);
     }
 
     fn start(&mut self, invoke: Invoke, place_cause: u32, now_ms: f64) {
         let Invoke { worker, size, tasks } = invoke;
+        let mut mine = 0;
         if worker != NONE {
-            self.queued[worker as usize] = false;
+            self.workers[worker as usize].waiting = None;
+            mine = self.workers[worker as usize].left;
         }
         let place = self.host.start(size, now_ms);
         let startup = self.dense.size(size).startup;
         let startup_ms = if place.is_cold { startup.cold_ms } else { startup.warm_ms };
-        self.timed.summary.invocations += 1;
-        self.timed.summary.cold_starts += u64::from(place.is_cold);
+        self.summary.invocations += 1;
+        self.summary.cold_starts += u64::from(place.is_cold);
         let id = self.live.len() as u32;
-        self.timed.lives.push(Life { worker, start_ms: now_ms, end_ms: now_ms, cost_usd: 0.0 });
+        self.lives.push(Life { worker, start_ms: now_ms, end_ms: now_ms, cost_usd: 0.0 });
+        self.held.resize(self.held.len() + HANDS * self.dense.lanes as usize, NONE);
         self.live.push(Live {
+            start_ms: now_ms,
+            links: Links::default(),
+            idle_since_ms: None,
             worker,
             size,
             container: place.container,
-            start_ms: now_ms,
-            phase: Phase::Joining,
-            queue: tasks.into_iter().map(|t| Reverse((self.plan.rank[t as usize], t))).collect(),
+            first: tasks,
+            own: List::EMPTY,
+            fates: List::EMPTY,
+            handed_over: List::EMPTY,
+            next: NONE,
+            queue: NONE,
+            hands: [0; HANDS],
             running: 0,
-            leasing: Vec::new(),
-            asked: Vec::new(),
-            commits: Vec::new(),
-            granted: Vec::new(),
-            fates: Vec::new(),
-            is_waiting: false,
-            saw_end: false,
-            stays: false,
-            mine: if worker == NONE { 0 } else { self.open_of[worker as usize] },
-            handed_over: Vec::new(),
-            idle_since_ms: None,
+            mine,
             pauses: 0,
             last_task: NONE,
             place_cause,
-            links: Links::default(),
+            phase: Phase::Joining,
+            is_waiting: false,
+            saw_end: false,
+            stays: false,
         });
-        self.at(now_ms + startup_ms, Kind::Up(id));
+        self.agenda.at(now_ms + startup_ms, Kind::Up(id));
     }
 
     fn happen(&mut self, kind: Kind, now_ms: f64) {
@@ -319,26 +386,25 @@ impl<'a> Pass<'a> {
 
     /// A granted task begins: downloads, then the user's code, then uploads.
     fn run(&mut self, id: u32, task: u32, now_ms: f64) {
-        let t = task as usize;
         let live = &mut self.live[id as usize];
         live.running += 1;
         live.idle_since_ms = None;
-        self.timed.start_ms[t] = now_ms;
-        self.timed.ran_in[t] = id;
-        let ready_ms = self.edges.ready_ms(task);
         let before = live.last_task;
-        self.timed.cause[t] = if before != NONE && self.timed.end_ms[before as usize] > ready_ms {
+        let before_ms = if before == NONE { 0.0 } else { self.tasks[before as usize].end_ms };
+        let times = &mut self.tasks[task as usize];
+        times.start_ms = now_ms;
+        times.cause = if before != NONE && before_ms > times.ready_ms {
             before
-        } else if live.place_cause != NONE && live.start_ms > ready_ms {
+        } else if live.place_cause != NONE && live.start_ms > times.ready_ms {
             live.place_cause
         } else {
-            self.edges.filled_by(task)
+            times.filled_by
         };
         let (size, container) = (live.size, live.container);
         let inputs_ms = self.moved.download(self.dense, &mut live.links, size, container, task, now_ms);
         let executed_ms = inputs_ms + self.dense.exec_ms(size, task);
         if self.dense.lanes > 1 {
-            self.at(executed_ms, Kind::Executed(id, task));
+            self.agenda.at(executed_ms, Kind::Executed(id, task));
         } else {
             self.upload(id, task, executed_ms);
         }
@@ -348,36 +414,30 @@ impl<'a> Pass<'a> {
         let live = &mut self.live[id as usize];
         let (size, container) = (live.size, live.container);
         let done_ms = self.moved.upload(self.dense, &mut live.links, size, container, task, executed_ms);
-        self.at(done_ms, Kind::Done(id, task));
+        self.agenda.at(done_ms, Kind::Done(id, task));
     }
 
     /// The invocation is over; its place goes to who waited longest.
     fn gone(&mut self, id: u32, now_ms: f64) {
         let live = &mut self.live[id as usize];
         live.phase = Phase::Gone;
-        live.queue = BinaryHeap::new();
+        live.next = NONE;
+        self.queues.release(&mut live.queue);
         let (worker, size, container, last_task) = (live.worker, live.size, live.container, live.last_task);
         let billed_ms = now_ms - live.start_ms;
         let config = &self.dense.size(size).config;
         let prices = &self.dense.problem.platform.prices;
         let cost_usd = prices.worker_usd(config, billed_ms, live.links.puts, live.links.gets);
-        let handed_over = std::mem::take(&mut live.handed_over);
-        let life = &mut self.timed.lives[id as usize];
+        let handed_over = std::mem::replace(&mut live.handed_over, List::EMPTY);
+        let life = &mut self.lives[id as usize];
         (life.end_ms, life.cost_usd) = (now_ms, cost_usd);
-        self.timed.summary.cost_usd += cost_usd;
-        self.timed.summary.gb_seconds += config.gb() * billed_ms / 1000.0;
+        self.summary.cost_usd += cost_usd;
+        self.summary.gb_seconds += config.gb() * billed_ms / 1000.0;
         if let Some(waiting) = self.host.end(size, container, now_ms) {
             self.start(waiting, last_task, now_ms);
         }
         if !handed_over.is_empty() && self.committed < self.dense.len() {
             self.invoke(Invoke { worker, size, tasks: handed_over }, now_ms);
         }
-    }
-
-    fn finish(mut self) -> Timed {
-        debug_assert_eq!(self.committed, self.dense.len(), "every task of an assignment gets its turn");
-        self.timed.summary.download_bytes = self.moved.download_bytes;
-        self.timed.summary.upload_bytes = self.moved.upload_bytes;
-        self.timed
     }
 }

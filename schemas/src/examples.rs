@@ -278,6 +278,7 @@ pub fn planning_problem() -> plan::Problem {
         transfer: vec![transfer; configs.len()],
         startup: vec![StartupTimes { cold_ms: 100.0, warm_ms: 5.0 }; configs.len()],
         basis: vec![Basis::Exact; tasks],
+        warm: Vec::new(),
         configs,
     };
     plan::Problem {

@@ -70,6 +70,7 @@ impl Rows {
 
     /// The row at `index`.
     #[must_use]
+    #[inline]
     pub fn row(&self, index: u32) -> &[u32] {
         let at = index as usize;
         &self.items[self.starts[at] as usize..self.starts[at + 1] as usize]
@@ -160,6 +161,7 @@ impl Graph {
 
     /// Number of tasks.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.order.len()
     }
@@ -172,42 +174,49 @@ impl Graph {
 
     /// Distinct tasks that `task` waits for; the place in this row is the bit of the edge.
     #[must_use]
+    #[inline]
     pub fn parents(&self, task: u32) -> &[u32] {
         self.parents.row(task)
     }
 
     /// Distinct tasks that wait for `task`, in ascending order.
     #[must_use]
+    #[inline]
     pub fn children(&self, task: u32) -> &[u32] {
         self.children.row(task)
     }
 
     /// Distinct objects that `task` reads.
     #[must_use]
+    #[inline]
     pub fn reads(&self, task: u32) -> &[u32] {
         self.reads.row(task)
     }
 
     /// Objects that `task` writes, in the order of its outputs.
     #[must_use]
+    #[inline]
     pub fn writes(&self, task: u32) -> &[u32] {
         self.writes.row(task)
     }
 
     /// Tasks that read `object`.
     #[must_use]
+    #[inline]
     pub fn consumers(&self, object: u32) -> &[u32] {
         self.consumers.row(object)
     }
 
     /// All objects.
     #[must_use]
+    #[inline]
     pub fn objects(&self) -> &[Object] {
         &self.objects
     }
 
     /// The tasks, every parent before its children; ties by index.
     #[must_use]
+    #[inline]
     pub fn order(&self) -> &[u32] {
         &self.order
     }

@@ -78,6 +78,9 @@ pub struct PredictionTable {
     pub startup: Vec<StartupTimes>,
     /// What the execution time of each task rests on: the weakest over the configs.
     pub basis: Vec<Basis>,
+    /// Workers that are idle and warm when the run begins, per config; empty: none of any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warm: Vec<u32>,
 }
 
 /// Time to move an object: `latency_ms + bytes * ms_per_byte`.

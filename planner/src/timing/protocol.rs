@@ -3,51 +3,98 @@
 //! Each function has its counterpart in the worker's state machine, under the same name where there is one,
 //! and does what that does when nothing fails.
 
-use std::cmp::Reverse;
-
 use crate::dense::NONE;
-use crate::timing::edges::Fate;
-use crate::timing::{Invoke, Kind, Pass, Phase};
+use crate::timing::agenda::Kind;
+use crate::timing::lists::List;
+use crate::timing::{HANDS, Hand, Invoke, Phase, Timing};
 
 /// Time kept free at the end of a worker's life, beside twice the predicted time of the next task; as in
 /// the worker.
 const LIFE_MARGIN_MS: f64 = 2_000.0;
 
-impl Pass<'_> {
+impl Timing<'_> {
     /// Joins, looks what is ready and asks for the first tasks in one request.
     pub(super) fn up(&mut self, id: u32, now_ms: f64) {
-        let worker = self.live[id as usize].worker;
-        self.take_tasks(id, now_ms);
-        let is_over = self.committed == self.dense.len();
-        let is_double = worker != NONE && self.alive[worker as usize] != NONE;
         let live = &mut self.live[id as usize];
+        let worker = live.worker;
+        let mut first = std::mem::replace(&mut live.first, List::EMPTY);
+        let is_over = self.committed == self.dense.len();
+        let is_double = worker != NONE && self.workers[worker as usize].alive != NONE;
         live.saw_end = is_over || is_double;
         live.is_waiting = true;
         if is_over || is_double {
             live.phase = Phase::Leaving;
-            self.at(now_ms + self.dense.dispatch_ms, Kind::Answer(id));
+            self.agenda.after_dispatch(now_ms, Kind::Answer(id));
             return;
         }
+        while let Some(task) = self.lists.pop(&mut first) {
+            self.enqueue(id, task);
+        }
+        self.take_tasks(id, now_ms);
         if worker != NONE {
-            self.alive[worker as usize] = id;
-            for at in 0..self.open[worker as usize].len() {
-                let task = self.open[worker as usize][at];
-                if !self.taken[task as usize] && !self.live[id as usize].asks_for(task) {
-                    self.enqueue(id, task);
-                }
-            }
+            self.workers[worker as usize].alive = id;
+            self.enqueue_open(id, worker);
         }
         self.decide(id, now_ms);
     }
 
+    /// Queues every ready task of the worker that nobody has.
+    fn enqueue_open(&mut self, id: u32, worker: u32) {
+        let mut open = self.workers[worker as usize].open;
+        while let Some(task) = self.lists.pop(&mut open) {
+            if !self.tasks[task as usize].is_taken && !self.asks_for(id, task) {
+                self.enqueue(id, task);
+            }
+        }
+    }
+
+    fn hand(&self, id: u32, hand: Hand) -> &[u32] {
+        let lanes = self.dense.lanes as usize;
+        let at = (id as usize * HANDS + hand as usize) * lanes;
+        &self.held[at..at + usize::from(self.live[id as usize].hands[hand as usize])]
+    }
+
+    fn put_in(&mut self, id: u32, hand: Hand, task: u32) {
+        let count = &mut self.live[id as usize].hands[hand as usize];
+        let at = (id as usize * HANDS + hand as usize) * self.dense.lanes as usize + usize::from(*count);
+        *count += 1;
+        self.held[at] = task;
+    }
+
+    fn asks_for(&self, id: u32, task: u32) -> bool {
+        self.hand(id, Hand::Leasing).contains(&task) || self.hand(id, Hand::Asked).contains(&task)
+    }
+
     pub(super) fn enqueue(&mut self, id: u32, task: u32) {
-        let rank = self.plan.rank[task as usize];
-        self.live[id as usize].queue.push(Reverse((rank, task)));
+        let rank = |t: u32| self.tasks[t as usize].rank;
+        let live = &mut self.live[id as usize];
+        if live.next == NONE {
+            live.next = task;
+            return;
+        }
+        let (first, later) = if rank(task) < rank(live.next) { (task, live.next) } else { (live.next, task) };
+        live.next = first;
+        self.queues.push(&mut live.queue, rank(later), later);
+    }
+
+    fn dequeue(&mut self, id: u32) -> Option<u32> {
+        let live = &mut self.live[id as usize];
+        if live.next == NONE {
+            return None;
+        }
+        let next = self.queues.pop(live.queue).unwrap_or(NONE);
+        Some(std::mem::replace(&mut live.next, next))
+    }
+
+    fn queue_len(&self, id: u32) -> usize {
+        let live = &self.live[id as usize];
+        usize::from(live.next != NONE) + self.queues.len(live.queue)
     }
 
     fn free_lanes(&self, id: u32) -> u32 {
         let live = &self.live[id as usize];
-        self.dense.lanes.saturating_sub(live.running + (live.leasing.len() + live.asked.len()) as u32)
+        let asked = live.hands[Hand::Leasing as usize] + live.hands[Hand::Asked as usize];
+        self.dense.lanes.saturating_sub(live.running + u32::from(asked))
     }
 
     fn fits_in_life(&self, id: u32, task: u32, now_ms: f64) -> bool {
@@ -59,30 +106,32 @@ impl Pass<'_> {
 
     fn take_tasks(&mut self, id: u32, now_ms: f64) {
         while self.free_lanes(id) > 0 {
-            let Some(Reverse((_, task))) = self.live[id as usize].queue.pop() else { return };
-            if self.taken[task as usize] || self.live[id as usize].asks_for(task) {
+            let Some(task) = self.dequeue(id) else { return };
+            if self.tasks[task as usize].is_taken || self.asks_for(id, task) {
                 // An earlier invocation of this worker ran it, and this one learns so when it asks.
                 continue;
             }
             if self.fits_in_life(id, task, now_ms) {
-                self.live[id as usize].leasing.push(task);
+                self.put_in(id, Hand::Leasing, task);
             } else {
-                self.live[id as usize].handed_over.push(task);
+                self.lists.push(&mut self.live[id as usize].handed_over, task);
             }
         }
     }
 
     pub(super) fn done(&mut self, id: u32, task: u32, now_ms: f64) {
         let live = &mut self.live[id as usize];
+        let times = &mut self.tasks[task as usize];
+        times.end_ms = now_ms;
         live.running -= 1;
-        live.mine = live.mine.saturating_sub(1);
-        live.commits.push(task);
         live.last_task = task;
-        self.timed.end_ms[task as usize] = now_ms;
-        let owner = self.plan.worker[task as usize];
-        if owner != NONE {
-            self.open_of[owner as usize] -= 1;
+        if times.worker == live.worker {
+            live.mine = live.mine.saturating_sub(1);
         }
+        if times.worker != NONE {
+            self.workers[times.worker as usize].left -= 1;
+        }
+        self.put_in(id, Hand::Commits, task);
         self.take_tasks(id, now_ms);
         self.lease_a_child(id, task, now_ms);
         self.pump(id, now_ms);
@@ -94,16 +143,16 @@ impl Pass<'_> {
             return;
         }
         let (worker, size) = (self.live[id as usize].worker, self.live[id as usize].size);
-        let plan = self.plan;
         let children = self.dense.graph.children(parent);
-        let mine = |&&c: &&u32| worker != NONE && plan.worker[c as usize] == worker;
-        let become_it = |&&c: &&u32| plan.worker[c as usize] == NONE && plan.size[c as usize] == size;
-        let planned = children.iter().filter(mine).min_by_key(|&&c| plan.rank[c as usize]);
+        let tasks = &self.tasks;
+        let mine = |&&c: &&u32| worker != NONE && tasks[c as usize].worker == worker;
+        let become_it = |&&c: &&u32| tasks[c as usize].worker == NONE && tasks[c as usize].size == size;
+        let planned = children.iter().filter(mine).min_by_key(|&&c| tasks[c as usize].rank);
         if let Some(&child) = planned.or_else(|| children.iter().find(become_it))
-            && !self.live[id as usize].asks_for(child)
+            && !self.asks_for(id, child)
             && self.fits_in_life(id, child, now_ms)
         {
-            self.live[id as usize].leasing.push(child);
+            self.put_in(id, Hand::Leasing, child);
         }
     }
 
@@ -114,7 +163,8 @@ impl Pass<'_> {
             self.leave_if_idle(id, now_ms);
         }
         let live = &self.live[id as usize];
-        let has_news = !live.commits.is_empty() || !live.leasing.is_empty() || live.phase == Phase::Leaving;
+        let has_news = live.hands[Hand::Commits as usize] + live.hands[Hand::Leasing as usize] > 0
+            || live.phase == Phase::Leaving;
         if !live.is_waiting && has_news && live.phase != Phase::Gone {
             self.decide(id, now_ms);
         }
@@ -123,7 +173,8 @@ impl Pass<'_> {
     fn leave_if_idle(&mut self, id: u32, now_ms: f64) {
         let linger_ms = self.linger_ms;
         let live = &mut self.live[id as usize];
-        if live.running > 0 || !live.leasing.is_empty() || !live.asked.is_empty() || !live.queue.is_empty() {
+        let asks = live.hands[Hand::Leasing as usize] + live.hands[Hand::Asked as usize];
+        if live.running > 0 || asks > 0 || live.next != NONE {
             live.idle_since_ms = None;
             return;
         }
@@ -132,134 +183,173 @@ impl Pass<'_> {
         let since_ms = *live.idle_since_ms.get_or_insert(now_ms);
         let may_linger = live.mine > 0 && live.handed_over.is_empty();
         let pause = live.pauses;
-        if live.commits.is_empty() && !live.is_waiting && (!may_linger || now_ms >= since_ms + linger_ms) {
+        let has_told_all = live.hands[Hand::Commits as usize] == 0 && !live.is_waiting;
+        if has_told_all && (!may_linger || now_ms >= since_ms + linger_ms) {
             live.phase = Phase::Leaving;
             live.idle_since_ms = None;
         } else if is_new && may_linger {
-            self.at(since_ms + linger_ms, Kind::Linger(id, pause));
+            self.agenda.after_linger(now_ms, Kind::Linger(id, pause));
         }
     }
 
     /// Sends a request; the run's state decides it at once and the answer comes a round trip later.
     fn decide(&mut self, id: u32, now_ms: f64) {
         self.live[id as usize].is_waiting = true;
-        let commits = std::mem::take(&mut self.live[id as usize].commits);
-        for task in commits {
-            self.commit(id, task, now_ms);
+        let commits = usize::from(std::mem::take(&mut self.live[id as usize].hands[Hand::Commits as usize]));
+        for at in 0..commits {
+            let place = (id as usize * HANDS + Hand::Commits as usize) * self.dense.lanes as usize + at;
+            self.commit(id, self.held[place], now_ms);
         }
         let is_over = self.committed == self.dense.len();
-        let (worker, is_leaving) =
-            (self.live[id as usize].worker, self.live[id as usize].phase == Phase::Leaving);
-        let asked = std::mem::take(&mut self.live[id as usize].leasing);
-        for &task in &asked {
-            if self.edges.is_ready(task) && !self.taken[task as usize] {
-                self.taken[task as usize] = true;
-                self.live[id as usize].granted.push(task);
+        let leasing = usize::from(std::mem::take(&mut self.live[id as usize].hands[Hand::Leasing as usize]));
+        for at in 0..leasing {
+            let place = (id as usize * HANDS + Hand::Leasing as usize) * self.dense.lanes as usize + at;
+            let task = self.held[place];
+            self.put_in(id, Hand::Asked, task);
+            let times = &mut self.tasks[task as usize];
+            if times.ready_ms.is_finite() && !times.is_taken {
+                times.is_taken = true;
+                self.put_in(id, Hand::Granted, task);
             }
         }
-        self.live[id as usize].asked = asked;
-        if is_leaving && worker != NONE {
-            let hands_over = !self.live[id as usize].handed_over.is_empty();
-            let taken = &self.taken;
-            self.open[worker as usize].retain(|&t| !taken[t as usize]);
-            if is_over || hands_over || self.open[worker as usize].is_empty() {
-                self.alive[worker as usize] = NONE;
-            } else {
-                self.live[id as usize].stays = true;
-            }
+        let live = &self.live[id as usize];
+        if live.phase == Phase::Leaving && live.worker != NONE {
+            self.ask_to_leave(id, is_over);
         }
         self.live[id as usize].saw_end = is_over;
-        self.at(now_ms + self.dense.dispatch_ms, Kind::Answer(id));
+        self.agenda.after_dispatch(now_ms, Kind::Answer(id));
+    }
+
+    /// A planned worker may go when nothing of its own is ready, or when it has a successor.
+    fn ask_to_leave(&mut self, id: u32, is_over: bool) {
+        let live = &mut self.live[id as usize];
+        let state = &mut self.workers[live.worker as usize];
+        let mut all = std::mem::replace(&mut state.open, List::EMPTY);
+        while let Some(task) = self.lists.pop(&mut all) {
+            if !self.tasks[task as usize].is_taken {
+                self.lists.push(&mut state.open, task);
+            }
+        }
+        if is_over || !live.handed_over.is_empty() || state.open.is_empty() {
+            state.alive = NONE;
+        } else {
+            live.stays = true;
+        }
     }
 
     /// A commit as the run's state sees it: edges are marked, owners of ready children hear of them.
     fn commit(&mut self, id: u32, task: u32, now_ms: f64) {
-        let heard_ms = now_ms + self.dense.dispatch_ms;
         self.committed += 1;
         for &child in self.dense.graph.children(task) {
-            if !self.edges.arrive(child, task, now_ms) {
+            let times = &mut self.tasks[child as usize];
+            times.missing -= 1;
+            if times.missing > 0 {
                 continue;
             }
-            let worker = self.plan.worker[child as usize];
-            let fate = match worker {
-                NONE => Fate::Flexible,
-                _ if worker == self.live[id as usize].worker => Fate::Mine,
-                _ if self.alive[worker as usize] == NONE => Fate::Absent,
-                _ => Fate::Hinted,
-            };
-            if worker != NONE {
-                self.open[worker as usize].push(child);
+            times.ready_ms = now_ms;
+            times.filled_by = task;
+            let worker = times.worker;
+            let live = &mut self.live[id as usize];
+            if worker == NONE {
+                self.lists.push(&mut live.fates, child);
+                continue;
             }
-            if fate == Fate::Hinted {
-                self.at(heard_ms, Kind::Hint(self.alive[worker as usize], child));
+            let state = &mut self.workers[worker as usize];
+            self.lists.push(&mut state.open, child);
+            if worker == live.worker {
+                self.lists.push(&mut live.own, child);
+            } else if state.alive == NONE {
+                self.lists.push(&mut live.fates, child);
+            } else {
+                self.agenda.after_dispatch(now_ms, Kind::Hint(state.alive, child));
             }
-            self.live[id as usize].fates.push((child, fate));
         }
         if self.committed == self.dense.len() {
-            self.timed.summary.makespan_ms = now_ms + self.dense.dispatch_ms / 2.0;
-            let alive: Vec<u32> = self.alive.iter().copied().filter(|&i| i != NONE && i != id).collect();
-            alive.into_iter().for_each(|other| self.at(heard_ms, Kind::RunEnded(other)));
+            self.summary.makespan_ms = now_ms + self.dense.dispatch_ms / 2.0;
+            for other in self.workers.iter().map(|w| w.alive).filter(|&i| i != NONE && i != id) {
+                self.agenda.after_dispatch(now_ms, Kind::RunEnded(other));
+            }
         }
     }
 
     pub(super) fn answered(&mut self, id: u32, now_ms: f64) {
+        self.hear_of_own(id, now_ms);
         let live = &mut self.live[id as usize];
         live.is_waiting = false;
-        live.asked.clear();
+        live.hands[Hand::Asked as usize] = 0;
         match live.phase {
             Phase::Leaving if live.stays => {
                 live.stays = false;
                 live.phase = Phase::Working;
-                let worker = live.worker as usize;
-                for at in 0..self.open[worker].len() {
-                    self.enqueue(id, self.open[worker][at]);
-                }
+                let worker = live.worker;
+                self.enqueue_open(id, worker);
             }
             Phase::Leaving => return self.gone(id, now_ms),
             _ => live.phase = Phase::Working,
         }
-        if self.live[id as usize].saw_end {
-            self.live[id as usize].mine = 0;
+        let live = &mut self.live[id as usize];
+        if live.saw_end {
+            live.mine = 0;
         }
-        let granted = std::mem::take(&mut self.live[id as usize].granted);
-        for task in granted {
-            self.run(id, task, now_ms);
+        let granted = usize::from(std::mem::take(&mut live.hands[Hand::Granted as usize]));
+        for at in 0..granted {
+            let place = (id as usize * HANDS + Hand::Granted as usize) * self.dense.lanes as usize + at;
+            self.run(id, self.held[place], now_ms);
         }
-        let fates = std::mem::take(&mut self.live[id as usize].fates);
-        self.dispatch(id, fates, now_ms);
+        self.dispatch(id, now_ms);
         self.pump(id, now_ms);
     }
 
-    /// Children are ready: run them here, start workers for them, or leave them to their owners.
-    fn dispatch(&mut self, id: u32, fates: Vec<(u32, Fate)>, now_ms: f64) {
-        // By name, as the worker does it; those without a name yet are named in the order in which they
-        // start here.
-        let mut absent: std::collections::BTreeMap<(u32, u32), Vec<u32>> = std::collections::BTreeMap::new();
-        for (child, fate) in fates {
-            if self.taken[child as usize] {
+    /// Of its own children a planned worker hears by hints, which come just before the answer.
+    fn hear_of_own(&mut self, id: u32, now_ms: f64) {
+        let mut own = std::mem::replace(&mut self.live[id as usize].own, List::EMPTY);
+        while let Some(child) = self.lists.pop(&mut own) {
+            self.enqueue(id, child);
+            if self.live[id as usize].phase == Phase::Working {
+                self.take_tasks(id, now_ms);
+            }
+        }
+    }
+
+    /// Children that no living worker owns are ready: run them here or start workers for them.
+    fn dispatch(&mut self, id: u32, now_ms: f64) {
+        let mut fates = std::mem::replace(&mut self.live[id as usize].fates, List::EMPTY);
+        while let Some(child) = self.lists.pop(&mut fates) {
+            let times = self.tasks[child as usize];
+            if times.is_taken {
                 continue;
             }
-            let (worker, size) = (self.plan.worker[child as usize], self.plan.size[child as usize]);
-            match fate {
-                Fate::Hinted => {}
-                Fate::Mine => self.enqueue(id, child),
-                Fate::Absent => {
-                    let name = self.named[worker as usize];
-                    absent.entry((name, worker)).or_default().push(child);
-                }
-                Fate::Flexible => {
-                    let has_lane = self.free_lanes(id) as usize > self.live[id as usize].queue.len();
-                    if has_lane && size == self.live[id as usize].size {
-                        self.enqueue(id, child);
-                    } else {
-                        self.invoke(Invoke { worker: NONE, size, tasks: vec![child] }, now_ms);
-                    }
-                }
+            if times.worker != NONE {
+                let name = self.workers[times.worker as usize].named;
+                self.absent.push((name, times.worker, child));
+                continue;
+            }
+            let has_lane = self.free_lanes(id) as usize > self.queue_len(id);
+            if has_lane && times.size == self.live[id as usize].size {
+                self.enqueue(id, child);
+            } else {
+                let tasks = self.lists.of(child);
+                self.invoke(Invoke { worker: NONE, size: times.size, tasks }, now_ms);
             }
         }
-        for ((_, worker), tasks) in absent {
-            let size = self.plan.size[tasks[0] as usize];
-            self.invoke(Invoke { worker, size, tasks }, now_ms);
+        if !self.absent.is_empty() {
+            self.invoke_absent(now_ms);
         }
+    }
+
+    /// By name, as the worker does it; those without a name yet are named in the order in which they start
+    /// here.
+    fn invoke_absent(&mut self, now_ms: f64) {
+        let mut absent = std::mem::take(&mut self.absent);
+        // Stable: the tasks of one worker stay in the order in which they became ready.
+        absent.sort_by_key(|&(name, worker, _)| (name, worker));
+        for row in absent.chunk_by(|a, b| a.1 == b.1) {
+            let (_, worker, first) = row[0];
+            let mut tasks = List::EMPTY;
+            row.iter().for_each(|&(_, _, child)| self.lists.push(&mut tasks, child));
+            self.invoke(Invoke { worker, size: self.tasks[first as usize].size, tasks }, now_ms);
+        }
+        absent.clear();
+        self.absent = absent;
     }
 }

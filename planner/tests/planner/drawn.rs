@@ -1,6 +1,8 @@
-//! Drawn problems: random DAGs, tables of predictions and platforms.
+//! Drawn problems: random DAGs, tables of predictions and platforms. Each user takes what it needs.
 
-use foresail_planner::blind_table;
+#![allow(dead_code)]
+
+use foresail_planner::{Planner, blind_table, find};
 use foresail_schemas::plan::{Objective, PredictionTable, Problem, StartupTimes, TransferTimes};
 use foresail_schemas::platform::Platform;
 use foresail_schemas::prediction::Basis;
@@ -8,6 +10,15 @@ use foresail_schemas::workflow::{Input, Output, Task, Work, WorkflowSpec};
 use foresail_schemas::{ObjectName, Sla, TaskId, Workflow};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
+
+/// All planners, those with an effort with a small one.
+pub fn planners() -> Vec<Box<dyn Planner>> {
+    let quick = |p: Box<dyn Planner>| match p.name() {
+        name @ ("anneal" | "pareto" | "auto") => find(&format!("{name}:0.002")).expect("a small effort"),
+        _ => p,
+    };
+    foresail_planner::planners().into_iter().map(quick).collect()
+}
 
 pub fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().expect("a legal name")
@@ -45,12 +56,17 @@ pub fn measured(workflow: Workflow, platform: Platform, objective: Objective) ->
 
 /// The problem of a seed.
 pub fn problem(seed: u64) -> Problem {
+    problem_of(seed, 1..40)
+}
+
+/// The problem of a seed, with so many tasks.
+pub fn problem_of(seed: u64, tasks: std::ops::Range<usize>) -> Problem {
     let mut rng = Pcg64::seed_from_u64(seed);
     let mut platform = if rng.random_bool(0.5) { local() } else { lambda() };
     platform.concurrency_max = [1, 2, 3, 8, 1000][rng.random_range(0..5)];
     platform.lanes = if rng.random_bool(0.2) { 2 } else { 1 };
     platform.keep_alive_ms = [0.0, 2_000.0, 300_000.0][rng.random_range(0..3)];
-    let workflow = draw_workflow(&mut rng, &platform);
+    let workflow = draw_workflow(&mut rng, &platform, tasks);
     let predictions = draw_table(&mut rng, &workflow, &platform);
     let objective = draw_objective(&mut rng);
     Problem { workflow, platform, predictions, objective, seed: rng.random_range(0..1000) }
@@ -66,8 +82,8 @@ fn draw_objective(rng: &mut Pcg64) -> Objective {
     }
 }
 
-fn draw_workflow(rng: &mut Pcg64, platform: &Platform) -> Workflow {
-    let len = rng.random_range(1..40);
+fn draw_workflow(rng: &mut Pcg64, platform: &Platform, tasks: std::ops::Range<usize>) -> Workflow {
+    let len = rng.random_range(tasks);
     let degree = rng.random_range(0.5..4.0);
     let largest_mb = platform.menu.iter().map(|c| c.memory_mb).max().unwrap_or(1);
     let mut tasks = Vec::new();

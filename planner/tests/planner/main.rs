@@ -1,6 +1,9 @@
 //! The planners, the bounds and both simulations, over drawn problems and over real workflows.
 
 mod drawn;
+mod fronts;
+mod graphs;
+mod instances;
 mod properties;
 mod recorded;
 mod shapes;

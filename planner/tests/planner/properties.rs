@@ -1,21 +1,25 @@
-//! What holds for every planner on every drawn problem. `FORESAIL_PROOF=1` draws a hundred times as many.
+//! What holds for every planner on every drawn problem. `FORESAIL_PROOF=1` draws many more.
 
 use std::cmp::Ordering;
 
-use foresail_planner::{Planner, bounds, plan, planners, simulate, validate};
+use foresail_planner::{Planner, bounds, plan, retime, simulate, validate};
 use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
 use foresail_schemas::run::RunOptions;
 
-use crate::drawn;
+use crate::drawn::{self, planners};
 
 /// Problems drawn in the normal test.
 const PROBLEMS: u64 = 300;
 /// Two numbers closer than this, relative to the larger, count as equal.
 const ROUNDING: f64 = 1e-9;
 
-pub fn problems() -> std::ops::Range<u64> {
-    let factor = if std::env::var("FORESAIL_PROOF").is_ok_and(|v| v == "1") { 100 } else { 1 };
-    0..PROBLEMS * factor
+/// The same under `FORESAIL_PROOF=1`, where a plan is only validated, and where it is carried out as well.
+const PROBLEMS_PROOF: u64 = 100_000;
+const SIMULATED_PROOF: u64 = 10_000;
+
+pub fn problems(proof: u64) -> std::ops::Range<u64> {
+    let is_proof = std::env::var("FORESAIL_PROOF").is_ok_and(|v| v == "1");
+    0..if is_proof { proof } else { PROBLEMS }
 }
 
 fn planned(seed: u64, problem: &Problem, planner: &dyn Planner) -> Plan {
@@ -24,7 +28,7 @@ fn planned(seed: u64, problem: &Problem, planner: &dyn Planner) -> Plan {
 
 #[test]
 fn every_plan_is_valid_and_keeps_the_bounds() {
-    for seed in problems() {
+    for seed in problems(PROBLEMS_PROOF) {
         let problem = drawn::problem(seed);
         for planner in planners() {
             let plan = planned(seed, &problem, planner.as_ref());
@@ -56,6 +60,26 @@ fn a_plan_survives_json() {
     }
 }
 
+#[test]
+fn a_plan_from_elsewhere_is_timed_as_its_planner_did() {
+    for seed in 0..20 {
+        let problem = drawn::problem(seed);
+        for planner in planners() {
+            let plan = planned(seed, &problem, planner.as_ref());
+            let mut foreign = plan.clone();
+            foreign.tasks.iter_mut().for_each(|t| (t.start_ms, t.end_ms) = (0.0, 0.0));
+            foreign.predicted = PlanSummary::default();
+            let timed = retime(&problem, &foreign).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            assert_eq!(timed.predicted, plan.predicted, "seed {seed}, {}", planner.name());
+            assert_eq!((timed.tasks, timed.workers), (plan.tasks, plan.workers), "seed {seed}");
+        }
+    }
+    let problem = drawn::problem(3);
+    let mut foreign = planned(3, &problem, planners()[0].as_ref());
+    foreign.tasks[0].config.memory_mb += 1;
+    assert!(retime(&problem, &foreign).is_err(), "nothing is predicted for this size");
+}
+
 /// The objective as the reader of a plan understands it; written apart from the planner's own.
 fn better(objective: &Objective, a: &PlanSummary, b: &PlanSummary, bounds: (f64, f64)) -> Ordering {
     let keys = |s: &PlanSummary| match *objective {
@@ -77,10 +101,10 @@ fn better(objective: &Objective, a: &PlanSummary, b: &PlanSummary, bounds: (f64,
 
 #[test]
 fn auto_is_never_worse_than_any_other_planner_but_the_drawn() {
-    for seed in problems() {
+    for seed in problems(SIMULATED_PROOF) {
         let problem = drawn::problem(seed);
         let bounds = bounds(&problem).expect("a drawn problem is valid");
-        let auto = planned(seed, &problem, foresail_planner::find("auto").expect("it exists").as_ref());
+        let auto = planned(seed, &problem, foresail_planner::find("auto:0.005").expect("it exists").as_ref());
         for name in ["simple", "uniform", "nonuniform"] {
             let other = planned(seed, &problem, foresail_planner::find(name).expect("it exists").as_ref());
             let order = better(&problem.objective, &auto.predicted, &other.predicted, bounds);
@@ -93,7 +117,7 @@ fn auto_is_never_worse_than_any_other_planner_but_the_drawn() {
 fn the_timing_pass_says_what_the_event_simulator_does() {
     let (mut makespan, mut cost, mut count) = (0.0, 0.0, 0.0);
     let mut worst = (0.0, String::new());
-    for seed in problems() {
+    for seed in problems(SIMULATED_PROOF) {
         let problem = drawn::problem(seed);
         let (least_ms, least_usd) = bounds(&problem).expect("a drawn problem is valid");
         for planner in planners() {

@@ -58,7 +58,7 @@ fn known_times_make_a_run_on_two_slots_faster() {
         (simulated(&planned(&blind, "simple")), simulated(&planned(&problem, "auto")));
     assert!(after_ms < 0.8 * before_ms, "{after_ms} against {before_ms}");
     let plan = planned(&problem, "auto");
-    assert!(plan.workers.len() <= 2, "two slots need no more than two workers: {:?}", plan.explanation);
+    assert!(plan.predicted.cold_starts <= 2, "two slots need no more than two starts: {:?}", plan.predicted);
     assert!(plan.explanation.iter().any(|s| s.starts_with("simple:")), "{:?}", plan.explanation);
 }
 

@@ -1,0 +1,125 @@
+//! Prints how long each planner takes by size of the graph, on one core, beside the gap to the bounds. Times
+//! are those that the thread had a core, where the system tells them, so that other programs disturb less.
+//!
+//! `cargo bench -p foresail-planner --bench planning_speed [-- PLANNER... TASKS...]`
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use foresail_planner::{Planner, planners};
+use foresail_schemas::Workflow;
+use foresail_schemas::plan::{Objective, Problem};
+
+#[path = "../tests/planner/graphs.rs"]
+mod graphs;
+
+/// Batches of each measurement; the least counts, since everything else only adds.
+const BATCHES: usize = 3;
+/// A batch has as many runs as fill this time, since the system counts in steps.
+const BATCH: Duration = Duration::from_millis(100);
+/// Planners are left out above the size at which they would take minutes.
+const SECONDS_MAX: f64 = 20.0;
+
+/// Counts the bytes in use and their peak.
+struct Counting;
+
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = IN_USE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(now, Ordering::Relaxed);
+        // SAFETY: the caller's layout is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the block came from the system's allocator with this layout.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Time on a core so far; time passed where the system does not tell.
+fn on_core() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let nanos = told.and_then(|text| text.split(' ').next().and_then(|first| first.parse().ok()));
+    nanos.map_or_else(|| START.elapsed(), Duration::from_nanos)
+}
+
+/// The time of one run in ms, by the least of a few batches, with what the last run gave.
+fn least_ms<T>(mut run: impl FnMut() -> T) -> (f64, T) {
+    let mut least = f64::INFINITY;
+    let mut answer = run();
+    for _ in 0..BATCHES {
+        let (start, mut runs) = (on_core(), 0);
+        while on_core() - start < BATCH {
+            answer = run();
+            runs += 1;
+        }
+        least = least.min((on_core() - start).as_secs_f64() * 1000.0 / f64::from(runs));
+        if least > 10.0 * BATCH.as_secs_f64() * 1000.0 {
+            break;
+        }
+    }
+    (least, answer)
+}
+
+fn line(shape: &str, planner: &dyn Planner, problem: &Problem) -> f64 {
+    let tasks = problem.workflow.tasks().len();
+    let before = IN_USE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let (ms, plan) = least_ms(|| planner.plan(problem).expect("it is a valid problem"));
+    let peak_mb = (PEAK.load(Ordering::Relaxed) - before) as f64 / 1e6;
+    println!(
+        "{shape:<10} {tasks:>9} {:<16} {ms:>10.2} {:>8.0} {:>8.3} {:>8.3} {peak_mb:>8.0}",
+        planner.name(),
+        ms * 1e6 / tasks as f64,
+        plan.bounds.makespan_ratio,
+        plan.bounds.cost_ratio
+    );
+    ms
+}
+
+type Build = fn() -> Workflow;
+
+fn main() {
+    let arguments = std::env::args().skip(1).filter(|a| !a.starts_with('-'));
+    let (sizes, wanted): (Vec<String>, Vec<String>) = arguments.partition(|a| a.parse::<usize>().is_ok());
+    let mut known = planners();
+    known.retain(|p| wanted.is_empty() || wanted.iter().any(|w| w == p.name()));
+    println!(
+        "{:<10} {:>9} {:<16} {:>10} {:>8} {:>8} {:>8} {:>8}",
+        "shape", "tasks", "planner", "ms", "ns/task", "T/LB_T", "C/LB_C", "peak MB"
+    );
+    let mut per_task_ms = vec![0.0_f64; known.len()];
+    let shapes: [(&str, usize, Build); 6] = [
+        ("tree", 1023, || graphs::tree_reduction(1024, 250.0)),
+        ("layered", 4_900, || graphs::layered(49, 100, 1000.0)),
+        ("layered", 1_000, || graphs::layered(20, 50, 1000.0)),
+        ("layered", 10_000, || graphs::layered(100, 100, 1000.0)),
+        ("layered", 100_000, || graphs::layered(200, 500, 1000.0)),
+        ("layered", 1_000_000, || graphs::layered(1000, 1000, 1000.0)),
+    ];
+    for (shape, tasks, build) in shapes {
+        if !sizes.is_empty() && !sizes.contains(&tasks.to_string()) {
+            continue;
+        }
+        let workflow = build();
+        let problem = graphs::problem(&workflow, Objective::Fastest);
+        for (planner, per_task_ms) in known.iter().zip(&mut per_task_ms) {
+            let tasks = tasks as f64;
+            if *per_task_ms * tasks < SECONDS_MAX * 1000.0 {
+                *per_task_ms = line(shape, planner.as_ref(), &problem) / tasks;
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Short lists of tasks and queues by rank that cost no allocation of their own.
+//!
+//! Lists stand in one arena that only grows during a pass; queues are heaps that are handed back and reused.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::dense::NONE;
+
+/// A list in the arena of [`Lists`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct List {
+    head: u32,
+    tail: u32,
+}
+
+impl List {
+    pub const EMPTY: Self = Self { head: NONE, tail: NONE };
+
+    pub fn is_empty(self) -> bool {
+        self.head == NONE
+    }
+}
+
+/// The arena: task and next entry.
+#[derive(Debug, Default)]
+pub(super) struct Lists {
+    entries: Vec<(u32, u32)>,
+}
+
+impl Lists {
+    pub fn with_capacity(entries: usize) -> Self {
+        Self { entries: Vec::with_capacity(entries) }
+    }
+
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// A list of one task.
+    pub fn of(&mut self, task: u32) -> List {
+        let mut list = List::EMPTY;
+        self.push(&mut list, task);
+        list
+    }
+
+    pub fn push(&mut self, list: &mut List, task: u32) {
+        let at = self.entries.len() as u32;
+        self.entries.push((task, NONE));
+        self.append(list, List { head: at, tail: at });
+    }
+
+    /// Puts `more` behind `list`.
+    pub fn append(&mut self, list: &mut List, more: List) {
+        if more.is_empty() {
+            return;
+        }
+        if list.is_empty() {
+            *list = more;
+        } else {
+            self.entries[list.tail as usize].1 = more.head;
+            list.tail = more.tail;
+        }
+    }
+
+    /// The first task, which leaves the list.
+    pub fn pop(&self, list: &mut List) -> Option<u32> {
+        if list.is_empty() {
+            return None;
+        }
+        let (task, next) = self.entries[list.head as usize];
+        list.head = next;
+        Some(task)
+    }
+}
+
+/// Heaps by rank, reused.
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    heaps: Vec<BinaryHeap<Reverse<(u32, u32)>>>,
+    free: Vec<u32>,
+}
+
+impl Queues {
+    pub fn clear(&mut self) {
+        self.heaps.iter_mut().for_each(BinaryHeap::clear);
+        self.free.clear();
+        self.free.extend(0..self.heaps.len() as u32);
+    }
+
+    pub fn push(&mut self, queue: &mut u32, rank: u32, task: u32) {
+        if *queue == NONE {
+            *queue = self.free.pop().unwrap_or_else(|| {
+                self.heaps.push(BinaryHeap::new());
+                self.heaps.len() as u32 - 1
+            });
+        }
+        self.heaps[*queue as usize].push(Reverse((rank, task)));
+    }
+
+    pub fn pop(&mut self, queue: u32) -> Option<u32> {
+        self.heaps.get_mut(queue as usize)?.pop().map(|Reverse((_, task))| task)
+    }
+
+    pub fn len(&self, queue: u32) -> usize {
+        self.heaps.get(queue as usize).map_or(0, BinaryHeap::len)
+    }
+
+    /// Gives a queue back.
+    pub fn release(&mut self, queue: &mut u32) {
+        if *queue != NONE {
+            self.heaps[*queue as usize].clear();
+            self.free.push(*queue);
+            *queue = NONE;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_keep_their_order_and_can_be_joined() {
+        let mut lists = Lists::default();
+        let (mut a, mut b) = (lists.of(1), lists.of(7));
+        lists.push(&mut a, 2);
+        lists.push(&mut b, 8);
+        lists.append(&mut a, b);
+        let all: Vec<u32> = std::iter::from_fn(|| lists.pop(&mut a)).collect();
+        assert_eq!(all, [1, 2, 7, 8]);
+        assert!(a.is_empty() && lists.pop(&mut a).is_none());
+    }
+
+    #[test]
+    fn a_queue_gives_the_lowest_rank_first_and_is_empty_when_reused() {
+        let mut queues = Queues::default();
+        let mut queue = NONE;
+        [(3, 30), (1, 10), (2, 20)].iter().for_each(|&(rank, task)| queues.push(&mut queue, rank, task));
+        assert_eq!((queues.pop(queue), queues.pop(queue), queues.len(queue)), (Some(10), Some(20), 1));
+        queues.release(&mut queue);
+        queues.push(&mut queue, 5, 50);
+        assert_eq!((queues.pop(queue), queues.pop(queue)), (Some(50), None));
+    }
+}
