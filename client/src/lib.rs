@@ -38,6 +38,7 @@ pub mod forecast;
 pub mod functions;
 mod http;
 pub mod lab;
+pub mod planning;
 pub mod predict;
 pub mod progress;
 pub mod run;

@@ -3,6 +3,7 @@
 mod ask;
 mod data;
 mod lab;
+mod plans;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -17,6 +18,7 @@ use crate::units;
 pub use ask::{AskedSla, PredictArgs, Quantities, ScoresArgs, TuneArgs};
 pub use data::{ExportArgs, ExportWhat, ImportArgs, ImportOrder, SampleForm, SamplesArgs};
 pub use lab::{AccuracyArgs, BacktestArgs, LabArgs, LabCommand};
+pub use plans::{PlannersArgs, parse_goal};
 
 const AFTER_HELP: &str = "\
 Start here:
@@ -83,6 +85,10 @@ pub enum Format {
     Ndjson,
     /// A Markdown table, for `lab`.
     Markdown,
+    /// Lines with commas, for `lab plans`.
+    Csv,
+    /// An Apache Parquet file, for `lab plans`.
+    Parquet,
 }
 
 /// When colour is used.

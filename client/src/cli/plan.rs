@@ -1,33 +1,44 @@
 //! `foresail plan`: shows a plan with its workers, its bounds and its reasons.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use foresail_schemas::plan::{Objective, Plan, PlanSummary};
 use foresail_schemas::prediction::Basis;
 use foresail_schemas::wfformat::Scale;
 use foresail_schemas::{Platform, Sla, Workflow};
 
+use super::apart;
 use super::args::{Global, HostArgs, PlanArgs, PlanningArgs};
 use super::error::CliError;
+use super::interrupt::Interrupt;
 use super::render::{self, Table};
 use super::session::Session;
 use super::source;
 use super::terminal::Terminal;
 use crate::client::{self, Client};
+use crate::planning::Stop;
 use crate::settings::ClientSettings;
 use crate::units;
 
 /// Plans are read as they were recorded.
 const UNSCALED: Scale = Scale { time: 1.0, size: 1.0 };
 
-/// Width of the picture of a plan, in characters.
+/// Width of the picture of a plan where stdout is no terminal, in characters.
 const GANTT_WIDTH: usize = 100;
+/// Longest time that the stack of this command may take to end.
+const CLOSE_LIMIT: Duration = Duration::from_millis(400);
 
 /// Plans a workflow and shows the plan.
 ///
 /// # Errors
 /// [`CliError`] when the workflow or the platform cannot be read, or there is no plan.
-pub async fn plan(global: &Global, args: &PlanArgs, terminal: &Terminal) -> Result<(), CliError> {
+pub async fn plan(
+    global: &Global,
+    args: &PlanArgs,
+    terminal: &Terminal,
+    interrupt: &Interrupt,
+) -> Result<(), CliError> {
     let mut platform = source::platform(&args.platform)?;
     let workflow = source::workflow(&args.planning, UNSCALED)?;
     let workers = HostArgs { concurrency: None, cold_start_ms: None };
@@ -35,9 +46,11 @@ pub async fn plan(global: &Global, args: &PlanArgs, terminal: &Terminal) -> Resu
     if platform.name == session.platform.name {
         platform = session.platform.clone();
     }
-    let planned = make(&session.client, &workflow, &platform, &args.planning).await;
-    session.close().await;
-    let Planned { plan, basis } = planned?;
+    let planned = make(&session.client, &workflow, &platform, &args.planning, terminal, interrupt).await;
+    if tokio::time::timeout(CLOSE_LIMIT, session.close()).await.is_err() {
+        tracing::warn!("the stack of this command took too long to end in good order");
+    }
+    let Planned { plan, basis, .. } = planned?;
     terminal.say(&basis_line(args.planning.sla, &basis));
     render::one(global.format, &plan, || table(&plan))?;
     Ok(())
@@ -52,20 +65,31 @@ pub struct Planned {
     pub basis: Vec<Basis>,
 }
 
-/// Predicts and plans.
+/// Predicts and plans, until the user interrupts.
 ///
 /// # Errors
-/// [`CliError`] when metad does not answer or there is no plan.
+/// [`CliError`] when metad does not answer, there is no plan, or the user interrupted.
 pub async fn make(
     client: &Client,
     workflow: &Workflow,
     platform: &Platform,
     args: &PlanningArgs,
+    terminal: &Terminal,
+    interrupt: &Interrupt,
 ) -> Result<Planned, CliError> {
-    let predictions = client.predictions(workflow, platform, args.sla).await?;
+    let predictions = tokio::select! {
+        predictions = client.predictions(workflow, platform, args.sla) => predictions?,
+        () = interrupt.asked() => return Err(CliError::Stopped { hint: "" }),
+    };
     let problem = client::problem(workflow, platform, predictions, args.objective, args.seed);
-    let plan = client.plan(&args.planner, &problem)?;
-    Ok(Planned { basis: client.basis(&problem, &plan), plan })
+    let (stop, planner, with) = (Stop::never(), args.planner.clone(), client.clone());
+    let asked = stop.clone();
+    let what = format!("planning {} tasks with {planner}", workflow.tasks().len());
+    let work = move || {
+        let plan = with.plan_until(&planner, &problem, &asked)?;
+        Ok(Planned { basis: with.basis(&problem, &plan), plan })
+    };
+    apart::until_interrupted(work, &what, &stop, terminal, interrupt).await?
 }
 
 /// On what the predictions rest, in one line.
