@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use foresail_schemas::TaskId;
 use foresail_schemas::config::Sla;
 use foresail_schemas::id::RunId;
 use foresail_schemas::plan::Objective;
@@ -166,7 +167,8 @@ pub struct PlanningArgs {
     /// montage.
     #[arg(value_name = "FILE|EXAMPLE")]
     pub workflow: String,
-    /// Who plans: simple, uniform, nonuniform, random, or auto (the best of the first three).
+    /// Who plans: auto (the best of what the others find), simple, uniform, nonuniform, heft, random, sweep,
+    /// anneal, pareto, or exec:PROGRAM for one of one's own.
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub planner: String,
     /// What the plan shall be best at: fastest, cheapest, deadline:20s, budget:0.01, balance:0.5.
@@ -221,7 +223,10 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  foresail plan tree-reduction --planner simple\n  \
     foresail plan montage-chameleon.json --platform aws-lambda-x86 --objective deadline:2min\n  \
-    foresail plan hello -o json > plan.json")]
+    foresail plan hello -o json > plan.json\n  \
+    foresail plan montage --html plan.html --explain mAdd\n  \
+    foresail plan montage --planner 'exec:python3 mine.py'    a planner of one's own, docs/planning.md\n\n\
+    Ctrl-C ends planning; nothing is left behind.")]
 pub struct PlanArgs {
     /// What is planned and how.
     #[command(flatten)]
@@ -229,6 +234,13 @@ pub struct PlanArgs {
     /// Prices and sizes: local, aws-lambda-x86 or a TOML file.
     #[arg(long, default_value = "local", value_name = "NAME|FILE")]
     pub platform: String,
+    /// Tells everything about this task: why it is where it is, and what every other size and place would
+    /// have taken and cost. May be given several times.
+    #[arg(long, value_name = "TASK")]
+    pub explain: Vec<TaskId>,
+    /// Writes the plan as one page for a browser, which needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// `foresail runs`.

@@ -165,3 +165,30 @@ fn wrong_comparisons_are_code_2_with_a_hint() {
         assert!(ended.stderr.contains(word) && ended.stdout.is_empty(), "`{word}` is missing: {ended:?}");
     }
 }
+
+#[test]
+fn a_plan_is_told_with_its_alternatives_and_as_a_page() {
+    let data = tempfile::tempdir().unwrap();
+    let (file, page) = (instance(data.path()), data.path().join("plan.html"));
+    let html = page.to_str().unwrap();
+    let args = ["plan", &file, "--platform", "aws-lambda-x86", "--explain", "b", "--html", html];
+    let table = run(data.path(), &args);
+    assert_eq!(table.code, Some(0), "{table:?}");
+    for word in ["the best other size", "join", "b: ", "instead", "(as planned)", "3538 MB"] {
+        assert!(table.stdout.contains(word), "`{word}` is missing: {table:?}");
+    }
+    assert!(!table.stdout.contains('\u{1b}'), "a pipe is plain: {table:?}");
+    let text = std::fs::read_to_string(&page).unwrap();
+    assert!(text.starts_with("<!DOCTYPE html>") && text.contains("alternatives</summary>"));
+
+    let json = run(data.path(), &["plan", &file, "--explain", "b", "-o", "json"]);
+    let plan: Plan = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(plan.tasks.len(), 5);
+    assert_eq!(json.json()["alternatives"][0]["task"], "b", "{json:?}");
+    let bare = run(data.path(), &["plan", &file, "-o", "json"]);
+    assert!(bare.json()["alternatives"].is_null(), "{bare:?}");
+
+    let unknown = run(data.path(), &["plan", &file, "--explain", "nobody"]);
+    assert_eq!(unknown.code, Some(2), "{unknown:?}");
+    assert!(unknown.stderr.contains("`nobody`") && unknown.stderr.contains("hint:"), "{unknown:?}");
+}

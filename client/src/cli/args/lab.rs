@@ -1,5 +1,5 @@
-//! Arguments of `foresail lab`: the predictor on recorded measurements, planners on recorded workflows, without
-//! a stack.
+//! Arguments of `foresail lab`: the predictor on recorded measurements, planners on recorded workflows,
+//! without a stack.
 
 use std::path::PathBuf;
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use foresail_schemas::config::Sla;
 
 use crate::lab::plans::{Curve, Goal};
@@ -36,10 +37,10 @@ pub struct PlannersArgs {
     #[arg(long, default_value = "fastest", value_parser = parse_goal)]
     pub objective: Goal,
     /// How often each problem is planned, with other seeds of what is drawn.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = seeds())]
     pub seeds: u64,
     /// Lengths of the history that predictions are learned from, separated by commas.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(0..=1000))]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = lengths())]
     pub history: Vec<u32>,
     /// Spread of times in the history: standard deviation of their logarithm.
     #[arg(long, value_name = "X", default_value_t = 0.2, value_parser = parse_noise)]
@@ -61,6 +62,14 @@ pub struct PlannersArgs {
     /// Writes the data to this file instead of stdout.
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+}
+
+fn seeds() -> RangedU64ValueParser<u64> {
+    RangedU64ValueParser::new().range(1..=1_000)
+}
+
+fn lengths() -> RangedU64ValueParser<u32> {
+    RangedU64ValueParser::new().range(0..=1_000)
 }
 
 /// Reads an objective, or `at-simple`.

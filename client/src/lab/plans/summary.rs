@@ -115,15 +115,17 @@ fn beats(a: &Row, b: &Row, goal: Goal, margin: f64) -> bool {
     compare(&objective, &one, &other, bounds) == Ordering::Less
 }
 
-/// What an objective looks at first.
-fn primary(objective: &Objective, summary: &PlanSummary, bounds: (f64, f64)) -> f64 {
+/// What an objective looks at first: whether its limit is missed, by more than the margin, then its aim.
+fn primary(objective: &Objective, summary: &PlanSummary, bounds: (f64, f64)) -> (bool, f64) {
+    let (time, cost) = (summary.makespan_ms, summary.cost_usd);
     match *objective {
-        Objective::Fastest | Objective::Budget { .. } => summary.makespan_ms,
-        Objective::Cheapest | Objective::Deadline { .. } => summary.cost_usd,
+        Objective::Fastest => (false, time),
+        Objective::Cheapest => (false, cost),
+        Objective::Deadline { makespan_ms } => (time > makespan_ms * WORSE * WORSE, cost),
+        Objective::Budget { cost_usd } => (cost > cost_usd * WORSE * WORSE, time),
         Objective::Balance { time_weight } => {
             let over = |value: f64, bound: f64| if bound > 0.0 { value / bound } else { value };
-            time_weight * over(summary.makespan_ms, bounds.0)
-                + (1.0 - time_weight) * over(summary.cost_usd, bounds.1)
+            (false, time_weight * over(time, bounds.0) + (1.0 - time_weight) * over(cost, bounds.1))
         }
     }
 }
@@ -224,6 +226,8 @@ mod tests {
             vec![row("a", "simple", 200.0, 2.0), row("a", "late", 300.0, 1.0), row("a", "auto", 200.5, 1.5)];
         let found = summaries(&mut rows, Goal::AtReference, 3);
         assert_eq!(found.iter().map(|s| s.wins).collect::<Vec<_>>(), [0, 0, 1]);
+        let worse: Vec<u64> = found.iter().map(|s| s.worse_than_plain).collect();
+        assert_eq!(worse, [0, 1, 0], "whoever is late is worse than simple, however cheap");
     }
 
     #[test]
