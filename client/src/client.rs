@@ -20,6 +20,7 @@ use crate::basis;
 use crate::error::ClientError;
 use crate::forecast::{self, Models};
 use crate::http::{Call, Service};
+use crate::planning::{self, Stop};
 use crate::predict;
 use crate::run::RunHandle;
 use crate::settings::ClientSettings;
@@ -193,7 +194,15 @@ impl Client {
     /// # Errors
     /// [`ClientError::NoPlan`] when there is no such planner, or it finds no plan.
     pub fn plan(&self, planner: &str, problem: &Problem) -> Result<Plan, ClientError> {
-        let mut plan = plan(planner, problem)?;
+        self.plan_until(planner, problem, &Stop::never())
+    }
+
+    /// Plans like [`Self::plan`]; a planner in another process is ended once `stop` is asked for.
+    ///
+    /// # Errors
+    /// [`ClientError::NoPlan`] when there is no such planner, or it finds no plan.
+    pub fn plan_until(&self, planner: &str, problem: &Problem, stop: &Stop) -> Result<Plan, ClientError> {
+        let mut plan = planning::plan_until(planner, problem, stop)?;
         let (workflow, table) = (&problem.workflow, &problem.predictions);
         if let Some(model) = self.models.find(workflow.name(), table.epoch) {
             forecast::fill(workflow, table, &mut plan, |query, slas| model.predict(query, slas));
@@ -280,14 +289,13 @@ impl Client {
     }
 }
 
-/// Plans a problem with the planner of this name: pure, needs no connection.
+/// Plans a problem with the planner of this name, or with the program behind `exec:`; see [`planning`]. Needs
+/// no connection.
 ///
 /// # Errors
 /// [`ClientError::NoPlan`] when there is no such planner, or it finds no plan.
 pub fn plan(planner: &str, problem: &Problem) -> Result<Plan, ClientError> {
-    let no_plan = |reason: String| ClientError::NoPlan { planner: planner.to_owned(), reason };
-    let found = planner::find(planner).map_err(|e| no_plan(e.to_string()))?;
-    planner::plan(problem, &*found).map_err(|e| no_plan(e.to_string()))
+    planning::plan_until(planner, problem, &Stop::never())
 }
 
 /// A problem for [`plan`] from its parts.

@@ -4,6 +4,8 @@ use foresail_schemas::TaskId;
 use foresail_schemas::plan::PlanError;
 use foresail_schemas::platform::PlatformError;
 
+use crate::draft::DraftFailure;
+
 /// Why a problem has no plan.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PlanFailure {
@@ -67,6 +69,9 @@ pub enum PlanFailure {
         /// The longest life of a worker.
         life_ms_max: f64,
     },
+    /// What a planner from elsewhere decided breaks a rule.
+    #[error(transparent)]
+    Draft(Box<DraftFailure>),
 }
 
 /// No planner has this name.

@@ -6,7 +6,7 @@
 //!
 //! - [`plan`], [`planners`], [`find`], [`Planner`]: the planners.
 //! - [`pareto`]: the front of time and cost.
-//! - [`retime`]: a plan from elsewhere, timed and explained here.
+//! - [`complete`], [`alternatives`]: a plan of what somebody else decided; what else could have been decided.
 //! - [`simulate`]: a plan carried out in virtual time by the state machines that will carry it out in fact.
 //! - [`bounds`], [`cost_bound`]: what no plan can beat. [`validate`]: what every plan keeps.
 //! - [`blind_table`]: what is assumed before anything was measured. [`gantt`]: a plan as a picture.
@@ -14,12 +14,14 @@
 #[cfg(test)]
 extern crate self as foresail_planner;
 
+mod alternatives;
 mod anneal;
 mod assignment;
 mod auto;
 mod blind;
 mod bounds;
 mod dense;
+mod draft;
 mod error;
 #[cfg(test)]
 mod exhaustive;
@@ -36,7 +38,6 @@ mod pareto;
 mod planner;
 mod random;
 mod rank;
-mod retime;
 mod search;
 mod simple;
 mod simulate;
@@ -46,11 +47,13 @@ mod tracks;
 mod uniform;
 mod validate;
 
+pub use alternatives::{Alternative, Alternatives, Change, alternatives};
 pub use blind::blind_table;
+pub use draft::{DraftFailure, Placement, complete, draft};
 pub use error::{PlanFailure, SimulationFailure, UnknownPlanner};
 pub use gantt::gantt;
+pub use objective::compare;
 pub use pareto::pareto;
 pub use planner::{Planner, bounds, cost_bound, find, plan, planners};
-pub use retime::retime;
 pub use simulate::{Simulated, simulate};
 pub use validate::{Violation, validate};

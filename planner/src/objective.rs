@@ -47,6 +47,13 @@ pub(crate) fn score(objective: &Objective, summary: &PlanSummary, bounds: (f64, 
     })
 }
 
+/// Which of two plans is better under an objective: `Less` where `a` is, `Equal` but for rounding. `bounds` are
+/// LB_T in ms and LB_C in USD.
+#[must_use]
+pub fn compare(objective: &Objective, a: &PlanSummary, b: &PlanSummary, bounds: (f64, f64)) -> Ordering {
+    score(objective, a, bounds).compare(&score(objective, b, bounds))
+}
+
 /// Weight of what an objective does not ask for, so that it still decides between near equals.
 const ASIDE: f64 = 0.005;
 /// How much worse it is to miss a limit by a part than to be worse by that part.

@@ -3,11 +3,13 @@
 mod ask;
 mod data;
 mod lab;
+mod plans;
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use foresail_schemas::TaskId;
 use foresail_schemas::config::Sla;
 use foresail_schemas::id::RunId;
 use foresail_schemas::plan::Objective;
@@ -17,6 +19,7 @@ use crate::units;
 pub use ask::{AskedSla, PredictArgs, Quantities, ScoresArgs, TuneArgs};
 pub use data::{ExportArgs, ExportWhat, ImportArgs, ImportOrder, SampleForm, SamplesArgs};
 pub use lab::{AccuracyArgs, BacktestArgs, LabArgs, LabCommand};
+pub use plans::{PlannersArgs, parse_goal};
 
 const AFTER_HELP: &str = "\
 Start here:
@@ -83,6 +86,10 @@ pub enum Format {
     Ndjson,
     /// A Markdown table, for `lab`.
     Markdown,
+    /// Lines with commas, for `lab plans`.
+    Csv,
+    /// An Apache Parquet file, for `lab plans`.
+    Parquet,
 }
 
 /// When colour is used.
@@ -160,8 +167,9 @@ pub struct PlanningArgs {
     /// montage.
     #[arg(value_name = "FILE|EXAMPLE")]
     pub workflow: String,
-    /// Who plans: simple, uniform, nonuniform, heft, random, sweep, anneal, pareto, or auto (the best of
-    /// several). anneal:2, pareto:2 and auto:2 search for about two seconds.
+    /// Who plans: auto (the best of what the others find), simple, uniform, nonuniform, heft, random, sweep,
+    /// anneal, pareto, or exec:PROGRAM for one of one's own. anneal:2, pareto:2 and auto:2 search for about
+    /// two seconds.
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub planner: String,
     /// What the plan shall be best at: fastest, cheapest, deadline:20s, budget:0.01, balance:0.5.
@@ -216,7 +224,10 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  foresail plan tree-reduction --planner simple\n  \
     foresail plan montage-chameleon.json --platform aws-lambda-x86 --objective deadline:2min\n  \
-    foresail plan hello -o json > plan.json")]
+    foresail plan hello -o json > plan.json\n  \
+    foresail plan montage --html plan.html --explain mAdd\n  \
+    foresail plan montage --planner 'exec:python3 mine.py'    a planner of one's own, docs/planning.md\n\n\
+    Ctrl-C ends planning; nothing is left behind.")]
 pub struct PlanArgs {
     /// What is planned and how.
     #[command(flatten)]
@@ -224,6 +235,13 @@ pub struct PlanArgs {
     /// Prices and sizes: local, aws-lambda-x86 or a TOML file.
     #[arg(long, default_value = "local", value_name = "NAME|FILE")]
     pub platform: String,
+    /// Tells everything about this task: why it is where it is, and what every other size and place would
+    /// have taken and cost. May be given several times.
+    #[arg(long, value_name = "TASK")]
+    pub explain: Vec<TaskId>,
+    /// Writes the plan as one page for a browser, which needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// `foresail runs`.

@@ -1,5 +1,6 @@
-//! `foresail lab`: the predictor on recorded measurements.
+//! `foresail lab`: the predictor on recorded measurements, planners on recorded workflows.
 
+mod plans;
 mod tables;
 
 use std::io;
@@ -8,8 +9,10 @@ use std::path::Path;
 use foresail_model::backtest::Settings;
 use serde::Serialize;
 
+use super::apart;
 use super::args::{Format, Global, LabArgs, LabCommand};
 use super::error::CliError;
+use super::interrupt::Interrupt;
 use super::render::{self, Table};
 use super::terminal::Terminal;
 use crate::lab::{self, FileReport, LabError};
@@ -17,17 +20,24 @@ use crate::lab::{self, FileReport, LabError};
 const FILE_HINT: &str = "a file has a header like \
     workflow,task,run,memory_mb,vcpu,input_bytes,output_bytes,exec_ms; workflow, task and exec_ms are needed";
 
-/// Judges the predictor.
+/// Judges the predictor or the planners.
 ///
 /// # Errors
-/// [`CliError`] when a file cannot be read or leaves nothing to predict.
-pub async fn lab(global: &Global, args: &LabArgs, terminal: &Terminal) -> Result<(), CliError> {
+/// [`CliError`] when a file cannot be read, leaves nothing to judge, or the comparison of planners was
+/// interrupted.
+pub async fn lab(
+    global: &Global,
+    args: &LabArgs,
+    terminal: &Terminal,
+    interrupt: &Interrupt,
+) -> Result<(), CliError> {
     match &args.command {
+        LabCommand::Plans(args) => plans::plans(global, args, terminal, interrupt).await?,
         LabCommand::Backtest(args) => {
             let (path, methods) = (args.samples.clone(), args.methods());
             let (protocol, quantity, seed) = (args.protocol, args.quantity, args.seed);
             let settings = Settings { protocol, quantity, methods, seed };
-            let answer = apart(move || lab::backtest(&path, &settings)).await?;
+            let answer = compute(move || lab::backtest(&path, &settings)).await?;
             let report = &answer.report;
             show(global.format, &answer, || tables::report_table(report))?;
             remarks(&answer, terminal);
@@ -41,7 +51,7 @@ pub async fn lab(global: &Global, args: &LabArgs, terminal: &Terminal) -> Result
             let watch = move |path: &Path, settings: &Settings| {
                 say.say(&format!("{}: {}, {}", path.display(), settings.protocol, settings.quantity));
             };
-            let accuracy = apart(move || lab::accuracy(&folder, seed, watch)).await?;
+            let accuracy = compute(move || lab::accuracy(&folder, seed, watch)).await?;
             show(global.format, &accuracy, || tables::accuracy_table(&accuracy))?;
             accuracy.reports.iter().for_each(|answer| remarks(answer, terminal));
         }
@@ -59,14 +69,10 @@ fn remarks(answer: &FileReport, terminal: &Terminal) {
 }
 
 /// Computes on a thread of its own, which an interrupt does not wait for.
-async fn apart<T: Send + 'static>(
+async fn compute<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LabError> + Send + 'static,
 ) -> Result<T, CliError> {
-    let (tell, told) = tokio::sync::oneshot::channel();
-    // Nobody may be left to be told: that is what an interrupt is.
-    std::thread::spawn(move || drop(tell.send(work())));
-    let done = told.await.map_err(|_| io::Error::other("the computation ended without a result"))?;
-    done.map_err(|error| {
+    apart::run(work).await?.map_err(|error| {
         let text = error.to_string();
         // Errors of the back-test bring their hint along.
         let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, FILE_HINT));

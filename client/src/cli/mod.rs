@@ -3,6 +3,7 @@
 //! [`main`] is the whole binary. A command does no work of its own that the library could do; it decides what
 //! to show.
 
+mod apart;
 pub mod args;
 mod demo;
 mod error;
@@ -30,7 +31,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use tracing_subscriber::EnvFilter;
 
-use args::{Cli, Command, ExportArgs, ExportWhat, Format, SamplesArgs};
+use args::{Cli, Command, ExportArgs, ExportWhat, Format, LabArgs, LabCommand, SamplesArgs};
 use error::CliError;
 use interrupt::Interrupt;
 use terminal::Terminal;
@@ -63,7 +64,10 @@ pub fn main() -> ExitCode {
 /// Commands that run something end in good order when they are interrupted; the others just end.
 async fn until_interrupted(cli: &Cli, terminal: &Terminal) -> Result<(), CliError> {
     let interrupt = Interrupt::listen();
-    let ends_itself = matches!(cli.command, Command::Up(_) | Command::Run(_) | Command::Demo(_));
+    let ends_itself = match &cli.command {
+        Command::Lab(args) => matches!(args.command, LabCommand::Plans(_)),
+        command => matches!(command, Command::Up(_) | Command::Run(_) | Command::Demo(_) | Command::Plan(_)),
+    };
     let given_up = async {
         match ends_itself {
             true => interrupt.overdue().await,
@@ -91,15 +95,26 @@ fn left_behind(command: &Command) -> &'static str {
     }
 }
 
+/// Some forms are for some commands.
+fn check_format(format: Format, command: &Command) -> Result<(), CliError> {
+    let compares = matches!(command, Command::Lab(LabArgs { command: LabCommand::Plans(_) }));
+    let refused = match format {
+        Format::Markdown if !matches!(command, Command::Lab(_)) => "only `foresail lab` writes Markdown",
+        Format::Csv | Format::Parquet if !compares => {
+            "only `foresail lab plans` writes CSV and Parquet with -o"
+        }
+        _ => return Ok(()),
+    };
+    Err(CliError::input(refused, "use -o table, json or ndjson"))
+}
+
 async fn carry_out(cli: &Cli, terminal: &Terminal, interrupt: &Interrupt) -> Result<(), CliError> {
     let global = &cli.global;
-    if global.format == Format::Markdown && !matches!(cli.command, Command::Lab(_)) {
-        return Err(CliError::input("only `foresail lab` writes Markdown", "use -o table, json or ndjson"));
-    }
+    check_format(global.format, &cli.command)?;
     match &cli.command {
         Command::Up(args) => up::up(global, args, terminal, interrupt).await,
         Command::Run(args) => run::run(global, args, terminal, interrupt).await,
-        Command::Plan(args) => plan::plan(global, args, terminal).await,
+        Command::Plan(args) => plan::plan(global, args, terminal, interrupt).await,
         Command::Predict(args) => predict::predict(global, args, terminal).await,
         Command::Runs(args) => runs::runs(global, args, terminal).await,
         Command::Cancel(args) => runs::cancel(global, args, terminal).await,
@@ -107,7 +122,7 @@ async fn carry_out(cli: &Cli, terminal: &Terminal, interrupt: &Interrupt) -> Res
         Command::Scores(args) => scores::scores(global, args, terminal).await,
         Command::Import(args) => import::import(global, args, terminal).await,
         Command::Export(args) => export::export(global, args, terminal).await,
-        Command::Lab(args) => lab::lab(global, args, terminal).await,
+        Command::Lab(args) => lab::lab(global, args, terminal, interrupt).await,
         Command::Demo(args) => demo::demo(global, args, terminal, interrupt).await,
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "foresail", &mut std::io::stdout());

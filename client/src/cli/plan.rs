@@ -1,33 +1,50 @@
 //! `foresail plan`: shows a plan with its workers, its bounds and its reasons.
 
-use std::collections::BTreeMap;
+mod reasons;
 
-use foresail_schemas::plan::{Objective, Plan, PlanSummary};
+use std::collections::{BTreeMap, HashSet};
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use foresail_planner::Alternatives;
+use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
 use foresail_schemas::prediction::Basis;
 use foresail_schemas::wfformat::Scale;
 use foresail_schemas::{Platform, Sla, Workflow};
 
-use super::args::{Global, HostArgs, PlanArgs, PlanningArgs};
+use super::apart;
+use super::args::{Color, Format, Global, HostArgs, PlanArgs, PlanningArgs};
 use super::error::CliError;
+use super::interrupt::Interrupt;
 use super::render::{self, Table};
 use super::session::Session;
 use super::source;
 use super::terminal::Terminal;
 use crate::client::{self, Client};
+use crate::page;
+use crate::planning::Stop;
+use crate::reasons::worth_explaining;
 use crate::settings::ClientSettings;
 use crate::units;
 
 /// Plans are read as they were recorded.
 const UNSCALED: Scale = Scale { time: 1.0, size: 1.0 };
 
-/// Width of the picture of a plan, in characters.
+/// Width of the picture of a plan where stdout is no terminal, in characters.
 const GANTT_WIDTH: usize = 100;
+/// Longest time that the stack of this command may take to end.
+const CLOSE_LIMIT: Duration = Duration::from_millis(400);
 
 /// Plans a workflow and shows the plan.
 ///
 /// # Errors
 /// [`CliError`] when the workflow or the platform cannot be read, or there is no plan.
-pub async fn plan(global: &Global, args: &PlanArgs, terminal: &Terminal) -> Result<(), CliError> {
+pub async fn plan(
+    global: &Global,
+    args: &PlanArgs,
+    terminal: &Terminal,
+    interrupt: &Interrupt,
+) -> Result<(), CliError> {
     let mut platform = source::platform(&args.platform)?;
     let workflow = source::workflow(&args.planning, UNSCALED)?;
     let workers = HostArgs { concurrency: None, cold_start_ms: None };
@@ -35,12 +52,57 @@ pub async fn plan(global: &Global, args: &PlanArgs, terminal: &Terminal) -> Resu
     if platform.name == session.platform.name {
         platform = session.platform.clone();
     }
-    let planned = make(&session.client, &workflow, &platform, &args.planning).await;
-    session.close().await;
-    let Planned { plan, basis } = planned?;
+    let explained = async {
+        for task in &args.explain {
+            let hint = "the table and `-o json` without --explain list the tasks";
+            let unknown = || CliError::input(format!("the workflow has no task `{task}`"), hint);
+            workflow.graph().find(task).ok_or_else(unknown)?;
+        }
+        let planned =
+            make(&session.client, &workflow, &platform, &args.planning, terminal, interrupt).await?;
+        explain(planned, global.format, args, terminal, interrupt).await
+    };
+    let explained = explained.await;
+    if tokio::time::timeout(CLOSE_LIMIT, session.close()).await.is_err() {
+        tracing::warn!("the stack of this command took too long to end in good order");
+    }
+    let (Planned { plan, basis, problem }, alternatives) = explained?;
     terminal.say(&basis_line(args.planning.sla, &basis));
-    render::one(global.format, &plan, || table(&plan))?;
+    if let Some(file) = &args.html {
+        std::fs::write(file, page::page(&problem, &plan, &alternatives))?;
+        terminal.say(&format!("wrote {}", file.display()));
+    }
+    let asked: Vec<Alternatives> =
+        alternatives.iter().filter(|a| args.explain.contains(&a.task)).cloned().collect();
+    let document = reasons::document(&plan, &asked);
+    render::one(global.format, &document, || table(&plan, &alternatives, &asked, global.color))?;
     Ok(())
+}
+
+/// Finds the alternatives of the tasks that were asked for, and of those that are shown unasked.
+async fn explain(
+    planned: Planned,
+    format: Format,
+    args: &PlanArgs,
+    terminal: &Terminal,
+    interrupt: &Interrupt,
+) -> Result<(Planned, Vec<Alternatives>), CliError> {
+    let mut tasks = args.explain.clone();
+    if args.html.is_some() || format == Format::Table {
+        let unasked = worth_explaining(&planned.problem, &planned.plan);
+        let asked: HashSet<_> = args.explain.iter().collect();
+        tasks.extend(unasked.into_iter().filter(|task| !asked.contains(task)));
+    }
+    let work = move || {
+        let found = foresail_planner::alternatives(&planned.problem, &planned.plan, &tasks);
+        (planned, found)
+    };
+    let (planned, found) =
+        apart::until_interrupted(work, "looking at alternatives", &Stop::never(), terminal, interrupt)
+            .await?;
+    let wrong =
+        |e: foresail_planner::DraftFailure| CliError::input(e.to_string(), "name tasks of the workflow");
+    Ok((planned, found.map_err(wrong)?))
 }
 
 /// A plan and what it rests on.
@@ -50,22 +112,35 @@ pub struct Planned {
     pub plan: Plan,
     /// What the time of every task rests on, at the size that was chosen for it.
     pub basis: Vec<Basis>,
+    /// What was planned.
+    pub problem: Problem,
 }
 
-/// Predicts and plans.
+/// Predicts and plans, until the user interrupts.
 ///
 /// # Errors
-/// [`CliError`] when metad does not answer or there is no plan.
+/// [`CliError`] when metad does not answer, there is no plan, or the user interrupted.
 pub async fn make(
     client: &Client,
     workflow: &Workflow,
     platform: &Platform,
     args: &PlanningArgs,
+    terminal: &Terminal,
+    interrupt: &Interrupt,
 ) -> Result<Planned, CliError> {
-    let predictions = client.predictions(workflow, platform, args.sla).await?;
+    let predictions = tokio::select! {
+        predictions = client.predictions(workflow, platform, args.sla) => predictions?,
+        () = interrupt.asked() => return Err(CliError::Stopped { hint: "" }),
+    };
     let problem = client::problem(workflow, platform, predictions, args.objective, args.seed);
-    let plan = client.plan(&args.planner, &problem)?;
-    Ok(Planned { basis: client.basis(&problem, &plan), plan })
+    let (stop, planner, with) = (Stop::never(), args.planner.clone(), client.clone());
+    let asked = stop.clone();
+    let what = format!("planning {} tasks with {planner}", workflow.tasks().len());
+    let work = move || {
+        let plan = with.plan_until(&planner, &problem, &asked)?;
+        Ok(Planned { basis: with.basis(&problem, &plan), plan, problem })
+    };
+    apart::until_interrupted(work, &what, &stop, terminal, interrupt).await?
 }
 
 /// On what the predictions rest, in one line.
@@ -130,7 +205,7 @@ pub fn sizes(plan: &Plan) -> String {
     parts.join(", ")
 }
 
-fn table(plan: &Plan) -> String {
+fn table(plan: &Plan, alternatives: &[Alternatives], asked: &[Alternatives], color: Color) -> String {
     let p = &plan.predicted;
     let b = &plan.bounds;
     let mut head = Table::new(&["", "planned", "no plan is below", "ratio"]);
@@ -159,12 +234,38 @@ fn table(plan: &Plan) -> String {
         units::bytes(p.upload_bytes),
         sizes(plan),
     );
-    text += &foresail_planner::gantt(plan, GANTT_WIDTH);
+    text += &picture(plan, color);
     text += "# a task, * on the critical path, | the next begins, . the worker waits\n";
     let path: Vec<&str> = plan.critical_path.iter().map(foresail_schemas::TaskId::as_str).collect();
     text += &format!("\ncritical path: {}\n", path.join(" -> "));
     for sentence in &plan.explanation {
         text += &format!("- {sentence}\n");
+    }
+    text += &reasons::listed(plan, alternatives);
+    asked.iter().for_each(|of| text += &reasons::in_full(plan, of));
+    text
+}
+
+/// The workers over time: as wide as the terminal and with the critical path in red, or plain in a pipe.
+fn picture(plan: &Plan, color: Color) -> String {
+    let is_terminal = std::io::stdout().is_terminal();
+    let width = terminal_size::terminal_size_of(std::io::stdout()).filter(|_| is_terminal);
+    let width = width.map_or(GANTT_WIDTH, |(width, _)| usize::from(width.0));
+    let picture = foresail_planner::gantt(plan, width);
+    let is_plain = color == Color::Never || std::env::var_os("NO_COLOR").is_some() || !is_terminal;
+    if is_plain { picture } else { painted(&picture) }
+}
+
+/// The picture with its `*` in red.
+fn painted(picture: &str) -> String {
+    let mut text = String::with_capacity(2 * picture.len());
+    let mut is_red = false;
+    for c in picture.chars() {
+        if (c == '*') != is_red {
+            is_red = !is_red;
+            text.push_str(if is_red { "\x1b[31m" } else { "\x1b[0m" });
+        }
+        text.push(c);
     }
     text
 }
@@ -172,6 +273,12 @@ fn table(plan: &Plan) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_critical_path_is_red_and_nothing_else() {
+        assert_eq!(painted("w [#**|.]\n"), "w [#\x1b[31m**\x1b[0m|.]\n");
+        assert_eq!(painted("plain"), "plain");
+    }
 
     #[test]
     fn a_limit_is_told_where_it_is_missed() {

@@ -82,7 +82,8 @@ fn is_number(cell: &str) -> bool {
 pub fn one(format: Format, data: &impl Serialize, table: impl FnOnce() -> String) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match format {
-        Format::Table | Format::Markdown => out.write_all(table().as_bytes()),
+        // Who offers other forms writes them; the rest refuses them before.
+        Format::Table | Format::Markdown | Format::Csv | Format::Parquet => out.write_all(table().as_bytes()),
         Format::Json => json(&mut out, data, serde_json::to_vec_pretty),
         Format::Ndjson => json(&mut out, data, serde_json::to_vec),
     }

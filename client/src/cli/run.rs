@@ -92,7 +92,9 @@ async fn submit_and_follow(
     terminal: &Terminal,
     interrupt: &Interrupt,
 ) -> Result<(RunOutcome, Told), CliError> {
-    let Planned { plan, basis } = make(&session.client, workflow, &session.platform, &args.planning).await?;
+    let (client, platform) = (&session.client, &session.platform);
+    let planned = make(client, workflow, platform, &args.planning, terminal, interrupt).await?;
+    let Planned { plan, basis, .. } = planned;
     terminal.say(&basis_line(args.planning.sla, &basis));
     if let Some(miss) = missed(&plan.objective, &plan.predicted) {
         terminal

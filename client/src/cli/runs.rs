@@ -67,7 +67,7 @@ async fn detail(global: &Global, session: &Session, run: &RunId) -> Result<(), C
     let summary = handle.summary().await?;
     let events = all_events(&handle).await?;
     match global.format {
-        Format::Table | Format::Markdown => {
+        Format::Table | Format::Markdown | Format::Csv | Format::Parquet => {
             Ok(render::one(global.format, &(), || detail_table(&handle, &summary, &events))?)
         }
         Format::Json => {

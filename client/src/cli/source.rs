@@ -1,6 +1,6 @@
 //! Where a workflow comes from: an example, a workflow as JSON, or a WfFormat instance.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use foresail_schemas::platform::Platform;
 use foresail_schemas::wfformat::{self, Scale};
@@ -86,6 +86,36 @@ fn no_such(name: &str) -> CliError {
         format!("there is no file and no example `{name}`"),
         format!("the examples are:{}", known.concat()),
     )
+}
+
+/// The recorded workflows of WfFormat files, and of the JSON files of folders, as `(name, workflow)`.
+///
+/// # Errors
+/// [`CliError::Input`] with the file that is none.
+pub fn recorded(paths: &[PathBuf]) -> Result<Vec<(String, Workflow)>, CliError> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let hint = "give files, or a folder that you may read";
+        let wrong =
+            |e: std::io::Error| CliError::input(format!("`{}` cannot be read: {e}", path.display()), hint);
+        let entries = std::fs::read_dir(path).map_err(wrong)?.flatten().map(|entry| entry.path());
+        let mut inside: Vec<PathBuf> =
+            entries.filter(|file| file.extension().is_some_and(|ending| ending == "json")).collect();
+        inside.sort_unstable();
+        files.extend(inside);
+    }
+    let read = |path: &PathBuf| {
+        let hint = "the file must be a WfFormat 1.5 instance, as WfCommons writes it";
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let workflow = wfformat::read(&read(path)?);
+        let wrong = |e| CliError::input(format!("`{}` is no workflow: {e}", path.display()), hint);
+        Ok((name, workflow.map_err(wrong)?))
+    };
+    files.iter().map(read).collect()
 }
 
 /// The platform of this name, or of this TOML file.

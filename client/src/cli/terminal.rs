@@ -57,6 +57,12 @@ impl Terminal {
         CounterLine { live: self.live, what, total, last: Instant::now() }
     }
 
+    /// Follows something of which only the time it takes is known.
+    #[must_use]
+    pub fn elapsed(&self) -> ElapsedLine {
+        ElapsedLine { live: self.live, told: 0 }
+    }
+
     /// Follows one run.
     #[must_use]
     pub fn progress(&self, predicted: PlanSummary) -> ProgressLine {
@@ -117,6 +123,35 @@ impl CounterLine {
         } else if self.last.elapsed() >= PLAIN_PAUSE {
             eprintln!("{text}");
             self.last = Instant::now();
+        }
+    }
+
+    /// Leaves the terminal as it was.
+    pub fn end(&mut self) {
+        if self.live {
+            eprint!("\r\x1b[2K");
+            let _ = std::io::stderr().flush();
+        }
+    }
+}
+
+/// The line that follows something by the time it takes.
+#[derive(Debug)]
+pub struct ElapsedLine {
+    live: bool,
+    told: u32,
+}
+
+impl ElapsedLine {
+    /// Shows the time; on a terminal as often as it is called, elsewhere after 2, 4, 8, … seconds.
+    pub fn show(&mut self, what: &str, elapsed: Duration) {
+        let text = format!("{what}: {} s", elapsed.as_secs());
+        if self.live {
+            eprint!("\r\x1b[2K{text}");
+            let _ = std::io::stderr().flush();
+        } else if elapsed >= PLAIN_PAUSE * 2_u32.saturating_pow(self.told) {
+            eprintln!("{text}");
+            self.told += 1;
         }
     }
 

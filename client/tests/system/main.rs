@@ -8,5 +8,6 @@ mod history;
 mod interrupt;
 mod lab;
 mod library;
+mod planning;
 mod support;
 mod token;

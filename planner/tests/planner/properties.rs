@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use foresail_planner::{Planner, bounds, plan, retime, simulate, validate};
+use foresail_planner::{Planner, bounds, plan, simulate, validate};
 use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
 use foresail_schemas::run::RunOptions;
 
@@ -58,26 +58,6 @@ fn a_plan_survives_json() {
         let text = serde_json::to_string(&plan).expect("a plan is JSON");
         assert_eq!(serde_json::from_str::<Plan>(&text).expect("what was written can be read"), plan);
     }
-}
-
-#[test]
-fn a_plan_from_elsewhere_is_timed_as_its_planner_did() {
-    for seed in 0..20 {
-        let problem = drawn::problem(seed);
-        for planner in planners() {
-            let plan = planned(seed, &problem, planner.as_ref());
-            let mut foreign = plan.clone();
-            foreign.tasks.iter_mut().for_each(|t| (t.start_ms, t.end_ms) = (0.0, 0.0));
-            foreign.predicted = PlanSummary::default();
-            let timed = retime(&problem, &foreign).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-            assert_eq!(timed.predicted, plan.predicted, "seed {seed}, {}", planner.name());
-            assert_eq!((timed.tasks, timed.workers), (plan.tasks, plan.workers), "seed {seed}");
-        }
-    }
-    let problem = drawn::problem(3);
-    let mut foreign = planned(3, &problem, planners()[0].as_ref());
-    foreign.tasks[0].config.memory_mb += 1;
-    assert!(retime(&problem, &foreign).is_err(), "nothing is predicted for this size");
 }
 
 /// The objective as the reader of a plan understands it; written apart from the planner's own.

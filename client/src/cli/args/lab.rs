@@ -1,9 +1,12 @@
-//! Arguments of `foresail lab`: the predictor on recorded measurements, without a stack.
+//! Arguments of `foresail lab`: the predictor on recorded measurements, planners on recorded workflows,
+//! without a stack.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use foresail_model::backtest::{BacktestError, Method, Protocol, Quantity};
+
+use super::plans::PlannersArgs;
 
 /// `foresail lab`.
 #[derive(Debug, Args)]
@@ -20,6 +23,8 @@ pub enum LabCommand {
     Backtest(BacktestArgs),
     /// Every protocol that a file supports, over every CSV file of a folder: one table.
     Accuracy(AccuracyArgs),
+    /// Compare planners on recorded workflows and synthetic shapes.
+    Plans(PlannersArgs),
 }
 
 /// `foresail lab backtest`.

@@ -1,0 +1,193 @@
+//! Plans from elsewhere: whoever decides only where tasks run gets the rest from here.
+//!
+//! A draft says per task its worker, size and order. [`complete`] checks it, times it with the timing pass
+//! that every plan of this crate is timed with, and writes the plan: what a draft promises about itself
+//! counts for nothing. This is how a planner outside this crate, or in another process, becomes one.
+
+use std::collections::{BTreeSet, HashMap};
+
+use foresail_schemas::config::ResourceConfig;
+use foresail_schemas::plan::{Plan, Problem};
+use foresail_schemas::{TaskId, TaskName, WorkerId};
+
+use crate::assignment::Assignment;
+use crate::bounds::Floor;
+use crate::dense::{Dense, NONE};
+use crate::error::PlanFailure;
+use crate::explain::{self, Candidate};
+use crate::timing::Timing;
+
+/// Where one task shall run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placement {
+    /// The task.
+    pub task: TaskId,
+    /// The worker that runs it and no other does; nothing: any worker of the size may.
+    pub worker: Option<WorkerId>,
+    /// Size of that worker.
+    pub config: ResourceConfig,
+    /// Order among tasks that are ready on the same worker: lower goes first, equal ranks in the order of the
+    /// workflow.
+    pub rank: u32,
+    /// Why, in words; the plan finds its own where this is empty.
+    pub why: String,
+}
+
+/// Why a draft is no plan.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum DraftFailure {
+    /// The problem is not one.
+    #[error(transparent)]
+    Problem(#[from] PlanFailure),
+    /// A task of the workflow is not placed.
+    #[error("task `{0}` is not placed")]
+    Missing(TaskId),
+    /// The workflow has no such task.
+    #[error("the workflow has no task `{0}`")]
+    Unknown(TaskId),
+    /// A task is placed twice.
+    #[error("task `{0}` is placed twice")]
+    Twice(TaskId),
+    /// Nothing is predicted for a size.
+    #[error("task `{task}` is placed on {config}, which is none of `predictions.configs`")]
+    Config {
+        /// The task.
+        task: TaskId,
+        /// The size.
+        config: String,
+    },
+    /// Two tasks of one worker have different sizes.
+    #[error("worker `{worker}` has {first} for one of its tasks and {other} for task `{task}`")]
+    Sizes {
+        /// The worker.
+        worker: WorkerId,
+        /// The size it had first.
+        first: String,
+        /// The other.
+        other: String,
+        /// The task with the other.
+        task: TaskId,
+    },
+    /// A size has too little memory for a task, or the task outlives a worker of it.
+    #[error("task `{task}` cannot run on {config}: it needs {needed_mb} MB and takes {exec_ms:.0} ms")]
+    TooSmall {
+        /// The task.
+        task: TaskId,
+        /// The size.
+        config: String,
+        /// MB needed.
+        needed_mb: u32,
+        /// Its time on this size.
+        exec_ms: f64,
+    },
+}
+
+impl From<DraftFailure> for PlanFailure {
+    fn from(failure: DraftFailure) -> Self {
+        match failure {
+            DraftFailure::Problem(failure) => failure,
+            other => Self::Draft(Box::new(other)),
+        }
+    }
+}
+
+/// The plan that a draft stands for, with our own times, cost, bounds and critical path. `reasons` go into
+/// its explanation.
+///
+/// # Errors
+/// [`DraftFailure`] with the task that breaks a rule.
+pub fn complete(
+    problem: &Problem,
+    planner: &TaskName,
+    draft: &[Placement],
+    reasons: Vec<String>,
+) -> Result<Plan, DraftFailure> {
+    let dense = Dense::new(problem)?;
+    let assignment = assignment(&dense, draft)?;
+    let mut plan = write(&dense, planner, assignment, reasons);
+    for placement in draft.iter().filter(|p| !p.why.is_empty()) {
+        if let Some(t) = dense.graph.find(&placement.task) {
+            plan.tasks[t as usize].why.clone_from(&placement.why);
+        }
+    }
+    Ok(plan)
+}
+
+/// The draft that a plan contains.
+#[must_use]
+pub fn draft(plan: &Plan) -> Vec<Placement> {
+    let placement = |task: &foresail_schemas::plan::PlannedTask| Placement {
+        task: task.task.clone(),
+        worker: task.worker.clone(),
+        config: task.config,
+        rank: task.rank,
+        why: task.why.clone(),
+    };
+    plan.tasks.iter().map(placement).collect()
+}
+
+fn write(dense: &Dense, planner: &TaskName, assignment: Assignment, reasons: Vec<String>) -> Plan {
+    let mut timing = Timing::new(dense);
+    let summary = timing.pass(&assignment);
+    let label = format!("{planner}: {} workers", assignment.workers);
+    let candidate = Candidate { label, assignment, timed: timing.timed(summary) };
+    explain::write(dense, planner.as_str(), &candidate, &Floor::new(dense), reasons)
+}
+
+/// The draft in dense form, checked.
+pub(crate) fn assignment(dense: &Dense, draft: &[Placement]) -> Result<Assignment, DraftFailure> {
+    let tasks = dense.len() as usize;
+    let mut placed: Vec<Option<&Placement>> = vec![None; tasks];
+    for placement in draft {
+        let at = dense.graph.find(&placement.task);
+        let at = at.ok_or_else(|| DraftFailure::Unknown(placement.task.clone()))? as usize;
+        if placed[at].replace(placement).is_some() {
+            return Err(DraftFailure::Twice(placement.task.clone()));
+        }
+    }
+    // Numbered by their ids: among workers that become ready at the same time, that order decides.
+    let ids: BTreeSet<&WorkerId> = draft.iter().filter_map(|p| p.worker.as_ref()).collect();
+    let numbers: HashMap<&WorkerId, u32> = ids.into_iter().zip(0..).collect();
+    let mut sizes = vec![NONE; numbers.len()];
+    let (mut worker, mut size) = (Vec::with_capacity(tasks), Vec::with_capacity(tasks));
+    let mut order = Vec::with_capacity(tasks);
+    for t in 0..dense.len() {
+        let missing = || DraftFailure::Missing(dense.problem.workflow.task(t).id.clone());
+        let placement = placed[t as usize].ok_or_else(missing)?;
+        let given = size_of(dense, t, placement)?;
+        let number = placement.worker.as_ref().map(|id| (id, numbers[id]));
+        if let Some((id, number)) = number {
+            let first = &mut sizes[number as usize];
+            if *first == NONE {
+                *first = given;
+            } else if *first != given {
+                return Err(DraftFailure::Sizes {
+                    worker: id.clone(),
+                    first: dense.size(*first).config.to_string(),
+                    other: placement.config.to_string(),
+                    task: placement.task.clone(),
+                });
+            }
+        }
+        worker.push(number.map_or(NONE, |(_, number)| number));
+        size.push(given);
+        order.push((placement.rank, t));
+    }
+    order.sort_unstable();
+    let mut rank = vec![0; tasks];
+    (0..).zip(&order).for_each(|(place, (_, t))| rank[*t as usize] = place);
+    Ok(Assignment { worker, size, rank, workers: numbers.len() as u32 })
+}
+
+fn size_of(dense: &Dense, task: u32, placement: &Placement) -> Result<u32, DraftFailure> {
+    let (id, config) = (placement.task.clone(), placement.config.to_string());
+    let found = dense.sizes.iter().position(|s| s.config.key() == placement.config.key());
+    let Some(size) = found.map(|at| at as u32) else {
+        return Err(DraftFailure::Config { task: id, config });
+    };
+    if dense.allows(size, task) {
+        return Ok(size);
+    }
+    let needed_mb = dense.memory_mb_min[task as usize];
+    Err(DraftFailure::TooSmall { task: id, config, needed_mb, exec_ms: dense.exec_ms(size, task) })
+}
