@@ -22,6 +22,7 @@ use crate::http::{Call, Service};
 use crate::predict;
 use crate::run::RunHandle;
 use crate::settings::ClientSettings;
+use crate::uncertainty;
 use crate::watch::{self, Services};
 
 /// Counts the runs of this process, so that two started in the same millisecond have different ids.
@@ -90,6 +91,18 @@ impl Client {
                 table
             }
         })
+    }
+
+    /// Adds to `table` the distributions behind its times, from the model that it was made of, so that plans
+    /// have an outlook and `robust` can look for one that keeps a deadline with the probability asked for.
+    /// It adds nothing where the table is none of the latest of [`Self::predictions`] of this client or a
+    /// clone of it, or where nothing was measured.
+    pub fn add_distributions(&self, workflow: &Workflow, platform: &Platform, table: &mut PredictionTable) {
+        if let Some(model) = self.models.find(workflow.name(), table.epoch) {
+            let ask = |query: &_, slas: &[Sla]| model.predict(query, slas);
+            let found = uncertainty::distributions(workflow, table, platform.inline_bytes_max, ask);
+            table.uncertainty = Some(found);
+        }
     }
 
     /// The model of a workflow and its epoch; nothing where nothing was measured.
@@ -250,14 +263,22 @@ impl Client {
     }
 }
 
-/// Plans a problem with the planner of this name: pure, needs no connection.
+/// Plans a problem with the planner of this name: pure, needs no connection. Where the problem has
+/// distributions the plan has an outlook.
 ///
 /// # Errors
 /// [`ClientError::NoPlan`] when there is no such planner, or it finds no plan.
 pub fn plan(planner: &str, problem: &Problem) -> Result<Plan, ClientError> {
     let no_plan = |reason: String| ClientError::NoPlan { planner: planner.to_owned(), reason };
     let found = planner::find(planner).map_err(|e| no_plan(e.to_string()))?;
-    planner::plan(problem, &*found).map_err(|e| no_plan(e.to_string()))
+    let mut plan = planner::plan(problem, &*found).map_err(|e| no_plan(e.to_string()))?;
+    if plan.outlook.is_none() && problem.predictions.uncertainty.is_some() {
+        let draws = planner::draws_for(plan.tasks.len());
+        let drawn = planner::monte_carlo(problem, &plan, draws, problem.seed);
+        let drawn = drawn.map_err(|e| no_plan(e.to_string()))?;
+        plan.outlook = Some(Box::new(drawn.outlook(&problem.objective)));
+    }
+    Ok(plan)
 }
 
 /// A problem for [`plan`] from its parts.

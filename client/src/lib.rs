@@ -38,6 +38,7 @@ pub mod forecast;
 pub mod functions;
 mod http;
 pub mod lab;
+pub mod outlook;
 pub mod predict;
 pub mod progress;
 pub mod run;
@@ -46,6 +47,7 @@ pub mod settings;
 pub mod stack;
 pub mod text;
 pub mod tune;
+pub mod uncertainty;
 pub mod units;
 mod watch;
 

@@ -6,6 +6,7 @@
 //!
 //! - [`plan`], [`planners`], [`find`], [`Planner`]: the planners.
 //! - [`pareto`]: the front of time and cost.
+//! - [`monte_carlo`]: what a plan takes and costs over drawn times, with probabilities and their intervals.
 //! - [`simulate`]: a plan carried out in virtual time by the state machines that will carry it out in fact.
 //! - [`bounds`], [`cost_bound`]: what no plan can beat. [`validate`]: what every plan keeps.
 //! - [`blind_table`]: what is assumed before anything was measured. [`gantt`]: a plan as a picture.
@@ -19,6 +20,7 @@ mod auto;
 mod blind;
 mod bounds;
 mod dense;
+mod draw;
 mod error;
 #[cfg(test)]
 mod exhaustive;
@@ -28,6 +30,7 @@ mod grouping;
 mod heft;
 mod host;
 mod link;
+mod montecarlo;
 mod moves;
 mod nonuniform;
 mod objective;
@@ -35,6 +38,7 @@ mod pareto;
 mod planner;
 mod random;
 mod rank;
+mod robust;
 mod search;
 mod simple;
 mod simulate;
@@ -45,8 +49,9 @@ mod uniform;
 mod validate;
 
 pub use blind::blind_table;
-pub use error::{PlanFailure, SimulationFailure, UnknownPlanner};
+pub use error::{DrawFailure, PlanFailure, SimulationFailure, UnknownPlanner};
 pub use gantt::gantt;
+pub use montecarlo::{DRAWS_MAX, Distribution, draws_for, monte_carlo, wilson};
 pub use pareto::pareto;
 pub use planner::{Planner, bounds, cost_bound, find, plan, planners};
 pub use simulate::{Simulated, simulate};

@@ -11,6 +11,7 @@ use crate::heft::Heft;
 use crate::nonuniform::NonUniform;
 use crate::pareto::Pareto;
 use crate::random::Random;
+use crate::robust::Robust;
 use crate::simple::Simple;
 use crate::sweep::Sweep;
 use crate::uniform::Uniform;
@@ -40,6 +41,7 @@ pub fn planners() -> Vec<Box<dyn Planner>> {
         Box::new(Sweep),
         Box::new(Anneal { effort_s: EFFORT_S }),
         Box::new(Pareto),
+        Box::new(Robust),
         Box::new(Auto),
     ]
 }
@@ -110,7 +112,7 @@ mod tests {
         assert_eq!(
             error,
             "there is no planner `best`; hint: use one of simple, uniform, nonuniform, heft, random, sweep, \
-             anneal, pareto, auto"
+             anneal, pareto, robust, auto"
         );
         assert!(find("anneal:0.5").is_ok());
         for effort in ["anneal:", "anneal:-1", "anneal:nan", "anneal:1e9"] {

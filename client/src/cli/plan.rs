@@ -62,7 +62,10 @@ pub async fn make(
     platform: &Platform,
     args: &PlanningArgs,
 ) -> Result<Planned, CliError> {
-    let predictions = client.predictions(workflow, platform, args.sla).await?;
+    let mut predictions = client.predictions(workflow, platform, args.sla).await?;
+    if args.planner == "robust" || matches!(args.objective, Objective::Confidence { .. }) {
+        client.add_distributions(workflow, platform, &mut predictions);
+    }
     let problem = client::problem(workflow, platform, predictions, args.objective, args.seed);
     let plan = client.plan(&args.planner, &problem)?;
     Ok(Planned { basis: client.basis(&problem, &plan), plan })
@@ -83,7 +86,9 @@ pub fn basis_line(sla: Sla, basis: &[Basis]) -> String {
 #[must_use]
 pub fn missed(objective: &Objective, summary: &PlanSummary) -> Option<String> {
     match *objective {
-        Objective::Deadline { makespan_ms } if summary.makespan_ms > makespan_ms => {
+        Objective::Deadline { makespan_ms } | Objective::Confidence { makespan_ms, .. }
+            if summary.makespan_ms > makespan_ms =>
+        {
             let (took, limit) = (units::ms(summary.makespan_ms), units::ms(makespan_ms));
             Some(format!("{took}, over the deadline of {limit}"))
         }
@@ -114,6 +119,9 @@ pub fn objective_name(objective: &Objective) -> String {
         Objective::Fastest => "fastest".to_owned(),
         Objective::Cheapest => "cheapest".to_owned(),
         Objective::Deadline { makespan_ms } => format!("cheapest within {}", units::ms(*makespan_ms)),
+        Objective::Confidence { makespan_ms, probability } => {
+            format!("cheapest within {} in {:.1} % of all runs", units::ms(*makespan_ms), 100.0 * probability)
+        }
         Objective::Budget { cost_usd } => format!("fastest for {}", units::usd(*cost_usd)),
         Objective::Balance { time_weight } => format!("balance, time weighs {time_weight}"),
     }
@@ -159,6 +167,7 @@ fn table(plan: &Plan) -> String {
         units::bytes(p.upload_bytes),
         sizes(plan),
     );
+    text += &crate::outlook::in_words(plan);
     text += &foresail_planner::gantt(plan, GANTT_WIDTH);
     text += "# a task, * on the critical path, | the next begins, . the worker waits\n";
     let path: Vec<&str> = plan.critical_path.iter().map(foresail_schemas::TaskId::as_str).collect();
