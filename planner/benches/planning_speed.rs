@@ -1,7 +1,7 @@
 //! Prints how long each planner takes by size of the graph, on one core, beside the gap to the bounds. Times
 //! are those that the thread had a core, where the system tells them, so that other programs disturb less.
 //!
-//! `cargo bench -p foresail-planner --bench planning_speed [-- PLANNER...]`
+//! `cargo bench -p foresail-planner --bench planning_speed [-- PLANNER... TASKS...]`
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::LazyLock;
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use foresail_planner::{Planner, planners};
+use foresail_schemas::Workflow;
 use foresail_schemas::plan::{Objective, Problem};
 
 #[path = "../tests/planner/graphs.rs"]
@@ -88,8 +89,11 @@ fn line(shape: &str, planner: &dyn Planner, problem: &Problem) -> f64 {
     ms
 }
 
+type Build = fn() -> Workflow;
+
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let arguments = std::env::args().skip(1).filter(|a| !a.starts_with('-'));
+    let (sizes, wanted): (Vec<String>, Vec<String>) = arguments.partition(|a| a.parse::<usize>().is_ok());
     let mut known = planners();
     known.retain(|p| wanted.is_empty() || wanted.iter().any(|w| w == p.name()));
     println!(
@@ -97,18 +101,22 @@ fn main() {
         "shape", "tasks", "planner", "ms", "ns/task", "T/LB_T", "C/LB_C", "peak MB"
     );
     let mut per_task_ms = vec![0.0_f64; known.len()];
-    let shapes = [
-        ("tree", graphs::tree_reduction(1024, 250.0)),
-        ("layered", graphs::layered(49, 100, 1000.0)),
-        ("layered", graphs::layered(20, 50, 1000.0)),
-        ("layered", graphs::layered(100, 100, 1000.0)),
-        ("layered", graphs::layered(200, 500, 1000.0)),
-        ("layered", graphs::layered(1000, 1000, 1000.0)),
+    let shapes: [(&str, usize, Build); 6] = [
+        ("tree", 1023, || graphs::tree_reduction(1024, 250.0)),
+        ("layered", 4_900, || graphs::layered(49, 100, 1000.0)),
+        ("layered", 1_000, || graphs::layered(20, 50, 1000.0)),
+        ("layered", 10_000, || graphs::layered(100, 100, 1000.0)),
+        ("layered", 100_000, || graphs::layered(200, 500, 1000.0)),
+        ("layered", 1_000_000, || graphs::layered(1000, 1000, 1000.0)),
     ];
-    for (shape, workflow) in shapes {
+    for (shape, tasks, build) in shapes {
+        if !sizes.is_empty() && !sizes.contains(&tasks.to_string()) {
+            continue;
+        }
+        let workflow = build();
         let problem = graphs::problem(&workflow, Objective::Fastest);
         for (planner, per_task_ms) in known.iter().zip(&mut per_task_ms) {
-            let tasks = workflow.tasks().len() as f64;
+            let tasks = tasks as f64;
             if *per_task_ms * tasks < SECONDS_MAX * 1000.0 {
                 *per_task_ms = line(shape, planner.as_ref(), &problem) / tasks;
             }

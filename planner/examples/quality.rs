@@ -32,7 +32,8 @@ fn mean(logs: &[f64]) -> f64 {
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let (below, above) = (values.len().saturating_sub(1) / 2, values.len() / 2);
+    (values[below] + values[above]) / 2.0
 }
 
 fn report(workflows: &[(String, Workflow)], planners: &[Box<dyn Planner>], task_ms_max: f64) {

@@ -21,18 +21,18 @@ use crate::search::{Search, plan_by};
 use crate::timing::Timing;
 use crate::{simple, sweep};
 
-/// Tasks that one second of effort times on one core, as measured on a common server core.
-pub(crate) const TASKS_TIMED_PER_SECOND: f64 = 3_000_000.0;
+/// Tasks that one second of effort times on one core: 90 to 200 ns each, as measured by the bench
+/// `planning_speed` on a common server core.
+pub(crate) const TASKS_TIMED_PER_SECOND: f64 = 5_000_000.0;
 /// What a pass costs beside its tasks, in tasks.
 const TASKS_PER_PASS: f64 = 10.0;
 /// Effort of the planner by name, in seconds.
 pub(crate) const EFFORT_S: f64 = 1.0;
 /// Largest effort in seconds.
 pub(crate) const EFFORT_S_MAX: f64 = 86_400.0;
-/// Largest threshold, as a part of the energy at the start.
-const THRESHOLD: f64 = 0.03;
-/// Starting points, the best first; each gets its share of the passes.
-const STARTS: usize = 3;
+/// Largest threshold of the descent from each starting point, the best first, as a part of the energy there:
+/// one goes nearly straight down, another wanders. Each gets its share of the passes.
+const THRESHOLDS: [f64; 3] = [0.005, 0.02, 0.01];
 /// Fewest passes from one starting point.
 const PASSES_MIN: u32 = 200;
 
@@ -90,13 +90,21 @@ impl Starts {
 pub(crate) fn improve(search: &mut Search, starts: &[Assignment], passes: u32) {
     let rng = Pcg64::seed_from_u64(search.dense.problem.seed);
     let mut moves = Moves::new(search.dense, rng);
-    let enough = (passes / PASSES_MIN).clamp(1, STARTS as u32) as usize;
-    let chosen = starts.iter().rev().take(enough);
-    let each = passes / chosen.len().max(1) as u32;
-    for start in chosen {
-        let found = anneal(search, &mut moves, start, each);
+    let enough = (passes / PASSES_MIN).clamp(1, THRESHOLDS.len() as u32) as usize;
+    // Where there are fewer starting points, the best serves again.
+    let best_first = starts.iter().rev().cycle().take(enough);
+    let each = passes / enough as u32;
+    for (start, threshold) in best_first.zip(THRESHOLDS) {
+        let found = anneal(search, &mut moves, start, Descending { passes: each, threshold });
         search.offer(format!("anneal: best of {each} moves"), found);
     }
+}
+
+/// How long and how boldly to search.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Descending {
+    pub passes: u32,
+    pub threshold: f64,
 }
 
 /// The state of one descent.
@@ -107,8 +115,13 @@ struct Descent {
     best_summary: PlanSummary,
 }
 
-/// The best that `passes` moves from `start` find under the objective of the search.
-pub(crate) fn anneal(search: &mut Search, moves: &mut Moves, start: &Assignment, passes: u32) -> Assignment {
+/// The best that moves from `start` find under the objective of the search.
+pub(crate) fn anneal(
+    search: &mut Search,
+    moves: &mut Moves,
+    start: &Assignment,
+    Descending { passes, threshold }: Descending,
+) -> Assignment {
     let (objective, bounds) = (search.objective, search.bounds);
     let summary = search.timing.pass(start);
     let energy_of = |summary: &PlanSummary| energy(&objective, summary, bounds);
@@ -124,7 +137,7 @@ pub(crate) fn anneal(search: &mut Search, moves: &mut Moves, start: &Assignment,
         }
         let left = 1.0 - f64::from(pass) / f64::from(passes);
         // The last quarter takes nothing worse.
-        let limit = from * THRESHOLD * (left - 0.25).max(0.0).powi(2);
+        let limit = from * threshold * (left - 0.25).max(0.0).powi(2);
         let summary = search.timing.pass(&trial);
         let reached = energy_of(&summary);
         if reached > descent.energy + limit * moves.draw() {

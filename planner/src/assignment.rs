@@ -1,7 +1,13 @@
 //! An assignment: per task a worker (or none: flexible), a size and a rank. Planners make it, the timing
 //! pass times it.
 
+use std::collections::HashMap;
+
+use foresail_schemas::WorkerId;
+use foresail_schemas::plan::Plan;
+
 use crate::dense::{Dense, NONE};
+use crate::error::SimulationFailure;
 
 /// Where and in which order tasks run.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +56,33 @@ impl Assignment {
             size.push(given);
         }
         Self { worker, size, rank, workers }
+    }
+
+    /// What a checked plan says; its times are left behind.
+    pub fn of_plan(dense: &Dense, plan: &Plan) -> Result<Self, SimulationFailure> {
+        let listed = plan.workers.iter().enumerate();
+        let places: HashMap<&WorkerId, u32> = listed.map(|(at, w)| (&w.id, at as u32)).collect();
+        let mut size = Vec::with_capacity(plan.tasks.len());
+        for task in &plan.tasks {
+            let known = dense.sizes.iter().position(|s| s.config.key() == task.config.key());
+            size.push(known.ok_or_else(|| SimulationFailure::UnpredictedConfig {
+                task: task.task.clone(),
+                config: task.config.to_string(),
+            })? as u32);
+        }
+        let place = |w: &Option<WorkerId>| w.as_ref().and_then(|w| places.get(w).copied()).unwrap_or(NONE);
+        Ok(Self {
+            worker: plan.tasks.iter().map(|t| place(&t.worker)).collect(),
+            size,
+            rank: plan.tasks.iter().map(|t| t.rank).collect(),
+            workers: plan.workers.len() as u32,
+        })
+    }
+
+    /// The same sizes and ranks, every task flexible.
+    pub fn loosened(&self) -> Self {
+        let (size, rank) = (self.size.clone(), self.rank.clone());
+        Self { worker: vec![NONE; self.worker.len()], size, rank, workers: 0 }
     }
 
     /// Becomes a copy of `other` in the memory that it has.

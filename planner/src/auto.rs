@@ -11,11 +11,12 @@ use crate::planner::Planner;
 use crate::search::Search;
 use crate::{heft, nonuniform, simple, sweep, uniform};
 
-/// Effort of the annealing in seconds.
-const EFFORT_S: f64 = 0.2;
-/// Moves that are enough for any workflow, and per task: a small one is done before its effort is spent.
-const MOVES_MIN: u32 = 400;
-const MOVES_PER_TASK: u32 = 40;
+/// Effort of the annealing of the planner by name, in seconds.
+pub(crate) const EFFORT_S: f64 = 0.3;
+/// Moves per task that are enough: a small workflow is done before its effort is spent.
+const MOVES_PER_TASK: u32 = 300;
+/// Fewer moves than this are not worth while, so large workflows are not annealed.
+const MOVES_MIN: u32 = 100;
 /// Most tasks for which `heft` and `uniform` are tried.
 const FIXED_TASKS_MAX: u32 = 20_000;
 /// Most tasks for which `nonuniform` is tried.
@@ -23,7 +24,10 @@ const RESIZED_TASKS_MAX: u32 = 5_000;
 
 /// The planner.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Auto;
+pub(crate) struct Auto {
+    /// Seconds to spend on annealing.
+    pub effort_s: f64,
+}
 
 impl Planner for Auto {
     fn name(&self) -> &'static str {
@@ -37,6 +41,11 @@ impl Planner for Auto {
         // `simple` comes first: of equals the simplest wins.
         simple::offer_sizes(&mut search);
         starts.note(&search);
+        if dense.len() <= RESIZED_TASKS_MAX {
+            let flexible = search.best().clone();
+            nonuniform::offer_refined(&mut search, flexible);
+            starts.note(&search);
+        }
         sweep::offer(&mut search);
         starts.note(&search);
         if dense.len() <= FIXED_TASKS_MAX {
@@ -51,9 +60,10 @@ impl Planner for Auto {
             search.absorb(found);
             starts.note(&search);
         }
-        let most = MOVES_MIN + MOVES_PER_TASK * dense.len();
-        let passes = anneal::passes(&dense, EFFORT_S).min(most);
-        anneal::improve(&mut search, &starts.assignments, passes);
+        let passes = anneal::passes(&dense, self.effort_s);
+        if passes >= MOVES_MIN {
+            anneal::improve(&mut search, &starts.assignments, passes.min(MOVES_PER_TASK * dense.len()));
+        }
         Ok(search.plan(self.name()))
     }
 }

@@ -69,8 +69,8 @@ pub enum PlanFailure {
     },
     /// A task outlives a worker too often on every size.
     #[error(
-        "task `{task}` takes more than {p99_ms:.0} ms in one of a hundred executions at best, that is over 90 % \
-         of a worker's life of {life_ms_max:.0} ms; hint: split the task or use a platform with a longer \
+        "task `{task}` takes more than {p99_ms:.0} ms in one of a hundred executions at best, over 90 % of a \
+         worker's life of {life_ms_max:.0} ms; hint: split the task or use a platform with a longer \
          `life_ms_max`"
     )]
     TooLongAtTimes {

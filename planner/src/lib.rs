@@ -7,6 +7,7 @@
 //! - [`plan`], [`planners`], [`find`], [`Planner`]: the planners.
 //! - [`pareto`]: the front of time and cost.
 //! - [`monte_carlo`]: what a plan takes and costs over drawn times, with probabilities and their intervals.
+//! - [`retime`]: a plan from elsewhere, timed and explained here.
 //! - [`simulate`]: a plan carried out in virtual time by the state machines that will carry it out in fact.
 //! - [`bounds`], [`cost_bound`]: what no plan can beat. [`validate`]: what every plan keeps.
 //! - [`blind_table`]: what is assumed before anything was measured. [`gantt`]: a plan as a picture.
@@ -38,6 +39,7 @@ mod pareto;
 mod planner;
 mod random;
 mod rank;
+mod retime;
 mod robust;
 mod search;
 mod simple;
@@ -54,5 +56,6 @@ pub use gantt::gantt;
 pub use montecarlo::{DRAWS_MAX, Distribution, draws_for, monte_carlo, wilson};
 pub use pareto::pareto;
 pub use planner::{Planner, bounds, cost_bound, find, plan, planners};
+pub use retime::retime;
 pub use simulate::{Simulated, simulate};
 pub use validate::{Violation, validate};

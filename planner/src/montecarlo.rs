@@ -12,7 +12,7 @@ use foresail_schemas::plan::{Objective, Plan, Problem};
 use foresail_schemas::uncertainty::{Outlook, Probability, Range};
 
 use crate::assignment::Assignment;
-use crate::dense::{Dense, NONE};
+use crate::dense::Dense;
 use crate::draw::{Draw, Sampler};
 use crate::error::{DrawFailure, SimulationFailure};
 use crate::timing::Timing;
@@ -173,32 +173,9 @@ pub fn monte_carlo(
     }
     let dense = Dense::new(problem).map_err(SimulationFailure::from)?;
     let mut chances = Chances::new(&dense).ok_or(DrawFailure::NoDistributions)?;
-    let assignment = assignment(&dense, plan)?;
+    plan.check(&problem.workflow).map_err(SimulationFailure::from)?;
+    let assignment = Assignment::of_plan(&dense, plan)?;
     Ok(chances.of(&assignment, draws, seed))
-}
-
-/// The assignment that a plan writes down.
-fn assignment(dense: &Dense, plan: &Plan) -> Result<Assignment, SimulationFailure> {
-    plan.check(&dense.problem.workflow)?;
-    let places: std::collections::HashMap<_, _> =
-        plan.workers.iter().zip(0_u32..).map(|(worker, at)| (&worker.id, at)).collect();
-    let mut size = Vec::with_capacity(plan.tasks.len());
-    for task in &plan.tasks {
-        let found = dense.sizes.iter().position(|s| s.config.key() == task.config.key());
-        size.push(found.ok_or_else(|| SimulationFailure::UnpredictedConfig {
-            task: task.task.clone(),
-            config: task.config.to_string(),
-        })? as u32);
-    }
-    // A plan from elsewhere may give the same rank twice; the pass wants a permutation.
-    let mut order: Vec<u32> = (0..dense.len()).collect();
-    order.sort_by_key(|&t| (plan.tasks[t as usize].rank, t));
-    let mut rank = vec![0; order.len()];
-    order.iter().zip(0..).for_each(|(&t, at)| rank[t as usize] = at);
-    let worker =
-        |task: &foresail_schemas::plan::PlannedTask| task.worker.as_ref().map_or(NONE, |w| places[w]);
-    let worker = plan.tasks.iter().map(worker).collect();
-    Ok(Assignment { worker, size, rank, workers: plan.workers.len() as u32 })
 }
 
 /// Draws for any number of assignments of one problem.

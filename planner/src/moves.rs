@@ -69,10 +69,11 @@ impl<'a> Moves<'a> {
             return self.change_kind(plan, task);
         }
         match self.below(20) {
-            0..10 => self.relocate(plan, task),
-            10..13 => self.resize(plan, task),
-            13..15 => self.merge(plan, task),
-            15..17 => self.split(plan, task),
+            0..9 => self.relocate(plan, task),
+            9..12 => self.resize(plan, task),
+            12..14 => self.merge(plan, task),
+            14..16 => self.split(plan, task),
+            16..18 => self.exchange(plan, task),
             _ => self.reorder(plan, task),
         }
     }
@@ -193,6 +194,20 @@ impl<'a> Moves<'a> {
                 plan.worker[u] = to;
             }
         }
+        true
+    }
+
+    /// Swaps the places of two tasks of one kind.
+    fn exchange(&mut self, plan: &mut Assignment, task: u32) -> bool {
+        let (t, from) = (task as usize, self.below(plan.worker.len()));
+        let all = (from..plan.worker.len()).chain(0..from);
+        let is_other = |u: &usize| self.kind[*u] == self.kind[t] && plan.worker[*u] != plan.worker[t];
+        let Some(u) = all.into_iter().find(is_other) else { return false };
+        if !self.dense.allows(plan.size[u], task) || !self.dense.allows(plan.size[t], u as u32) {
+            return false;
+        }
+        plan.worker.swap(t, u);
+        plan.size.swap(t, u);
         true
     }
 

@@ -1,5 +1,6 @@
 //! `nonuniform`: the best size everywhere first; then every worker off the critical path goes down to the
-//! cheapest size that its slack allows, as long as the plan gets better under the objective.
+//! cheapest size that its slack allows, as long as the plan gets better under the objective. A flexible task
+//! counts as a worker of its own.
 //!
 //! Slack is read from the timed schedule, so contention on workers and links is in it. Downgrades are tried
 //! together; a batch that makes the plan worse is halved. What is left of the work is spent on single
@@ -59,8 +60,9 @@ pub(crate) fn offer_from(search: &mut Search, found: &Search) {
     }
 }
 
-fn offer_refined(search: &mut Search, start: Candidate) {
-    let mut refinement = Refinement { search, passes: 0, current: start };
+/// Offers the refined form of a candidate.
+pub(crate) fn offer_refined(search: &mut Search, start: Candidate) {
+    let mut refinement = Refinement::new(search, start);
     let from = refinement.current.label.clone();
     let before = refinement.sizes();
     refinement.downgrade_in_batches();
@@ -76,18 +78,27 @@ struct Refinement<'s, 'a> {
     search: &'s mut Search<'a>,
     passes: u32,
     current: Candidate,
+    trial: Assignment,
+    /// What is resized as one: the tasks of a planned worker, or one flexible task.
+    units: Vec<Vec<u32>>,
 }
 
-impl Refinement<'_, '_> {
+impl<'s, 'a> Refinement<'s, 'a> {
+    fn new(search: &'s mut Search<'a>, current: Candidate) -> Self {
+        let assignment = &current.assignment;
+        let flexible = (0..search.dense.len()).filter(|&t| assignment.worker[t as usize] == NONE);
+        let planned = assignment.tasks_by_worker().into_iter().filter(|tasks| !tasks.is_empty());
+        let units = planned.chain(flexible.map(|t| vec![t])).collect();
+        let trial = assignment.clone();
+        Self { search, passes: 0, current, trial, units }
+    }
+
+    fn size_of(&self, unit: u32) -> u32 {
+        self.current.assignment.size[self.units[unit as usize][0] as usize]
+    }
+
     fn sizes(&self) -> Vec<u32> {
-        let assignment = &self.current.assignment;
-        let mut sizes = vec![0; assignment.workers as usize];
-        for (&w, &size) in assignment.worker.iter().zip(&assignment.size) {
-            if w != NONE {
-                sizes[w as usize] = size;
-            }
-        }
-        sizes
+        (0..self.units.len() as u32).map(|unit| self.size_of(unit)).collect()
     }
 
     fn has_passes(&self) -> bool {
@@ -96,19 +107,20 @@ impl Refinement<'_, '_> {
     }
 
     /// Times the current placement with other sizes; keeps it if it is better.
-    fn try_sizes(&mut self, sizes: &[u32]) -> bool {
+    fn try_sizes(&mut self, changes: &[(u32, u32)]) -> bool {
         if !self.has_passes() {
             return false;
         }
         self.passes += 1;
-        let Assignment { worker, rank, workers, .. } = &self.current.assignment;
-        let size = worker.iter().map(|&w| sizes[w as usize]).collect();
-        let assignment = Assignment { worker: worker.clone(), size, rank: rank.clone(), workers: *workers };
-        let summary = self.search.timing.pass(&assignment);
+        self.trial.copy_from(&self.current.assignment);
+        for &(unit, size) in changes {
+            self.units[unit as usize].iter().for_each(|&t| self.trial.size[t as usize] = size);
+        }
+        let summary = self.search.timing.pass(&self.trial);
         let (new, old) = (self.search.score(&summary), self.search.score(&self.current.timed.summary));
         let is_better = new.is_better_than(&old);
         if is_better {
-            self.current.assignment = assignment;
+            std::mem::swap(&mut self.current.assignment, &mut self.trial);
             self.current.timed = self.search.timing.timed(summary);
         }
         is_better
@@ -125,9 +137,7 @@ impl Refinement<'_, '_> {
 
     /// Tries a batch; where it makes the plan worse, its halves. True if anything was kept.
     fn try_batch(&mut self, batch: &[(u32, u32)]) -> bool {
-        let mut sizes = self.sizes();
-        batch.iter().for_each(|&(worker, size)| sizes[worker as usize] = size);
-        if self.try_sizes(&sizes) {
+        if self.try_sizes(batch) {
             return true;
         }
         if batch.len() < 2 || !self.has_passes() {
@@ -138,29 +148,29 @@ impl Refinement<'_, '_> {
         self.try_batch(second) || kept
     }
 
-    /// Workers whose slack allows a cheaper size, the largest saving first, each with its cheapest such size.
+    /// Units whose slack allows a cheaper size, the largest saving first, each with its cheapest such size.
     fn downgrades(&self) -> Vec<(u32, u32)> {
         let (dense, assignment) = (self.search.dense, &self.current.assignment);
         let slack_ms = slack_ms(dense, assignment, &self.current.timed, self.limit_ms());
         let mut found = Vec::new();
-        for (worker, tasks) in assignment.tasks_by_worker().iter().enumerate() {
-            let Some(&first) = tasks.first() else { continue };
-            let now = assignment.size[first as usize];
+        for (unit, tasks) in self.units.iter().enumerate() {
+            let now = self.size_of(unit as u32);
             let room_ms = tasks.iter().map(|&t| slack_ms[t as usize]).fold(f64::INFINITY, f64::min);
             let exec_ms = |c: u32| tasks.iter().map(|&t| dense.exec_ms(c, t)).sum::<f64>();
             let usd = |c: u32| exec_ms(c) * dense.size(c).usd_per_ms;
             let fits = |&c: &u32| {
                 c != now && tasks.iter().all(|&t| dense.allows(c, t)) && exec_ms(c) - exec_ms(now) <= room_ms
             };
-            let cheapest = (0..dense.size_count()).filter(fits).min_by(|&a, &b| usd(a).total_cmp(&usd(b)));
+            let useful = dense.useful.iter().copied();
+            let cheapest = useful.filter(fits).min_by(|&a, &b| usd(a).total_cmp(&usd(b)));
             if let Some(size) = cheapest
                 && usd(size) < usd(now)
             {
-                found.push((usd(now) - usd(size), worker as u32, size));
+                found.push((usd(now) - usd(size), unit as u32, size));
             }
         }
         found.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        found.into_iter().map(|(_, worker, size)| (worker, size)).collect()
+        found.into_iter().map(|(_, unit, size)| (unit, size)).collect()
     }
 
     /// How long the plan may take.
@@ -174,31 +184,27 @@ impl Refinement<'_, '_> {
         }
     }
 
-    /// Every size for one worker after the other, the dearest worker first.
+    /// Every size for one unit after the other, the dearest first.
     fn change_one_by_one(&mut self) {
         let dense = self.search.dense;
-        let mut usd = vec![0.0; self.current.assignment.workers as usize];
-        for life in self.current.timed.lives.iter().filter(|l| l.worker != NONE) {
-            usd[life.worker as usize] += life.cost_usd;
-        }
+        let usd: Vec<f64> = (0..self.units.len() as u32)
+            .map(|unit| {
+                let size = self.size_of(unit);
+                let exec_ms = self.units[unit as usize].iter().map(|&t| dense.exec_ms(size, t));
+                exec_ms.sum::<f64>() * dense.size(size).usd_per_ms
+            })
+            .collect();
         let mut order: Vec<u32> = (0..usd.len() as u32).collect();
         order.sort_by(|&a, &b| usd[b as usize].total_cmp(&usd[a as usize]).then(a.cmp(&b)));
-        let tasks = self.current.assignment.tasks_by_worker();
-        for worker in order {
-            let own = &tasks[worker as usize];
-            for size in 0..dense.size_count() {
-                let mut sizes = self.sizes();
-                if sizes[worker as usize] == size
-                    || !own.iter().all(|&t| dense.allows(size, t))
-                    || own.is_empty()
-                {
-                    continue;
-                }
+        for unit in order {
+            for &size in &dense.useful {
                 if !self.has_passes() {
                     return;
                 }
-                sizes[worker as usize] = size;
-                self.try_sizes(&sizes);
+                let allows = |&t: &u32| dense.allows(size, t);
+                if self.size_of(unit) != size && self.units[unit as usize].iter().all(allows) {
+                    self.try_sizes(&[(unit, size)]);
+                }
             }
         }
     }

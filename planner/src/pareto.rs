@@ -10,7 +10,7 @@ use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
 use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
-use crate::anneal;
+use crate::anneal::{self, Descending};
 use crate::assignment::Assignment;
 use crate::dense::Dense;
 use crate::error::PlanFailure;
@@ -19,18 +19,23 @@ use crate::moves::Moves;
 use crate::planner::Planner;
 use crate::search::Search;
 use crate::tracks::{Aim, Plane, Tracks};
-use crate::{rank, simple};
+use crate::{rank, simple, sweep};
 
 /// Points of the front where none are asked for.
 const POINTS: usize = 10;
-/// Effort of all points together, in seconds.
-const EFFORT_S: f64 = 0.15;
+/// Effort of all points of the planner by name together, in seconds.
+pub(crate) const EFFORT_S: f64 = 0.1;
+/// Largest threshold towards one point.
+const THRESHOLD: f64 = 0.01;
 /// Fewest moves towards one point that are worth while.
 const MOVES_MIN: u32 = 50;
 
 /// The planner: the point of the front that suits the objective, with the others in its explanation.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pareto;
+pub(crate) struct Pareto {
+    /// Seconds to spend on annealing.
+    pub effort_s: f64,
+}
 
 impl Planner for Pareto {
     fn name(&self) -> &'static str {
@@ -40,7 +45,7 @@ impl Planner for Pareto {
     fn plan(&self, problem: &Problem) -> Result<Plan, PlanFailure> {
         let dense = Dense::new(problem)?;
         let mut search = Search::new(&dense);
-        for point in front(&mut search, POINTS) {
+        for point in front(&mut search, POINTS, self.effort_s) {
             search.offer(point.label, point.assignment);
         }
         Ok(search.plan(self.name()))
@@ -54,7 +59,7 @@ impl Planner for Pareto {
 pub fn pareto(problem: &Problem, points: usize) -> Result<Vec<Plan>, PlanFailure> {
     let dense = Dense::new(problem)?;
     let mut search = Search::new(&dense);
-    let front = front(&mut search, points.max(1));
+    let front = front(&mut search, points.max(1), EFFORT_S);
     let write = |point: &Point| {
         let summary = search.timing.pass(&point.assignment);
         let (label, assignment) = (point.label.clone(), point.assignment.clone());
@@ -102,7 +107,7 @@ impl Front {
 }
 
 /// The front as assignments, the fastest first.
-pub(crate) fn front(search: &mut Search, points: usize) -> Vec<Point> {
+pub(crate) fn front(search: &mut Search, points: usize, effort_s: f64) -> Vec<Point> {
     let dense = search.dense;
     let mut front = Front::default();
     for &size in &dense.useful {
@@ -116,9 +121,10 @@ pub(crate) fn front(search: &mut Search, points: usize) -> Vec<Point> {
     let mut try_deadline = |deadline_ms: f64, search: &mut Search| {
         let assignment = tracks.schedule(Aim::by(deadline_ms));
         let summary = search.timing.pass(&assignment);
-        front.offer(|| format!("sweep: each task in time for {deadline_ms:.0} ms"), &assignment, summary);
+        front.offer(|| sweep::label(deadline_ms), &assignment, summary);
         summary
     };
+    try_deadline(0.0, search);
     let cheapest = try_deadline(f64::INFINITY, search);
     let from_ms = search.bounds.0.max(1e-3);
     let steps = points.saturating_sub(2).max(1);
@@ -129,25 +135,26 @@ pub(crate) fn front(search: &mut Search, points: usize) -> Vec<Point> {
         deadline_ms *= factor;
     }
     front.thin(points);
-    refine(search, &mut front);
+    refine(search, &mut front, effort_s);
     front.thin(points);
     front.points
 }
 
 /// Anneals towards the time of every point, where the effort is enough for that.
-fn refine(search: &mut Search, front: &mut Front) {
+fn refine(search: &mut Search, front: &mut Front, effort_s: f64) {
     let dense = search.dense;
     let starts = front.points.clone();
-    let moves_each = anneal::passes(dense, EFFORT_S) / starts.len().max(1) as u32;
+    let moves_each = anneal::passes(dense, effort_s) / starts.len().max(1) as u32;
     if moves_each < MOVES_MIN {
         return;
     }
+    let descending = Descending { passes: moves_each, threshold: THRESHOLD };
     let mut moves = Moves::new(dense, Pcg64::seed_from_u64(dense.problem.seed));
     for (at, start) in starts.iter().enumerate() {
         let makespan_ms = start.summary.makespan_ms;
         let objective = if at == 0 { Objective::Fastest } else { Objective::Deadline { makespan_ms } };
         let mut towards = Search::under(dense, objective, &search.floor);
-        let found = anneal::anneal(&mut towards, &mut moves, &start.assignment, moves_each);
+        let found = anneal::anneal(&mut towards, &mut moves, &start.assignment, descending);
         let summary = search.timing.pass(&found);
         front.offer(|| format!("anneal: {moves_each} moves on `{}`", start.label), &found, summary);
     }

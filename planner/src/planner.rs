@@ -3,13 +3,13 @@
 use foresail_schemas::plan::{Plan, Problem};
 
 use crate::anneal::{Anneal, EFFORT_S, EFFORT_S_MAX};
-use crate::auto::Auto;
+use crate::auto::{self, Auto};
 use crate::bounds::Floor;
 use crate::dense::Dense;
 use crate::error::{PlanFailure, UnknownPlanner};
 use crate::heft::Heft;
 use crate::nonuniform::NonUniform;
-use crate::pareto::Pareto;
+use crate::pareto::{self, Pareto};
 use crate::random::Random;
 use crate::robust::Robust;
 use crate::simple::Simple;
@@ -40,23 +40,28 @@ pub fn planners() -> Vec<Box<dyn Planner>> {
         Box::new(Random),
         Box::new(Sweep),
         Box::new(Anneal { effort_s: EFFORT_S }),
-        Box::new(Pareto),
+        Box::new(Pareto { effort_s: pareto::EFFORT_S }),
         Box::new(Robust),
-        Box::new(Auto),
+        Box::new(Auto { effort_s: auto::EFFORT_S }),
     ]
 }
 
-/// The planner of this name. `anneal:SECONDS` is `anneal` with another effort.
+/// The planner of this name. `anneal:SECONDS`, `pareto:SECONDS` and `auto:SECONDS` are those with another
+/// effort.
 ///
 /// # Errors
 /// [`UnknownPlanner`], which lists the names that exist.
 pub fn find(name: &str) -> Result<Box<dyn Planner>, UnknownPlanner> {
     let unknown =
         || UnknownPlanner { name: name.to_owned(), known: planners().iter().map(|p| p.name()).collect() };
-    if let Some(effort) = name.strip_prefix("anneal:") {
-        let effort_s: f64 = effort.parse().map_err(|_| unknown())?;
-        let is_sensible = effort_s > 0.0 && effort_s <= EFFORT_S_MAX;
-        return if is_sensible { Ok(Box::new(Anneal { effort_s })) } else { Err(unknown()) };
+    if let Some((name, effort)) = name.split_once(':') {
+        let effort_s = effort.parse().ok().filter(|s: &f64| *s > 0.0 && *s <= EFFORT_S_MAX);
+        return match (name, effort_s) {
+            ("anneal", Some(effort_s)) => Ok(Box::new(Anneal { effort_s })),
+            ("pareto", Some(effort_s)) => Ok(Box::new(Pareto { effort_s })),
+            ("auto", Some(effort_s)) => Ok(Box::new(Auto { effort_s })),
+            _ => Err(unknown()),
+        };
     }
     planners().into_iter().find(|p| p.name() == name).ok_or_else(unknown)
 }
@@ -114,8 +119,8 @@ mod tests {
             "there is no planner `best`; hint: use one of simple, uniform, nonuniform, heft, random, sweep, \
              anneal, pareto, robust, auto"
         );
-        assert!(find("anneal:0.5").is_ok());
-        for effort in ["anneal:", "anneal:-1", "anneal:nan", "anneal:1e9"] {
+        assert!(find("anneal:0.5").is_ok() && find("auto:3").is_ok());
+        for effort in ["anneal:", "anneal:-1", "anneal:nan", "auto:1e9", "simple:1"] {
             assert!(find(effort).is_err(), "{effort}");
         }
     }

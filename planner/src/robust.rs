@@ -22,7 +22,7 @@ use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
 use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
-use crate::anneal;
+use crate::anneal::{self, Descending};
 use crate::assignment::Assignment;
 use crate::dense::Dense;
 use crate::error::PlanFailure;
@@ -38,10 +38,14 @@ use crate::{simple, sweep};
 const PROBABILITY: f64 = 0.95;
 /// Points of the front that are judged.
 const POINTS: usize = 10;
+/// Effort of the front in seconds.
+const FRONT_EFFORT_S: f64 = 0.1;
 /// Rounds of tightened deadlines.
 const ROUNDS: u32 = 5;
 /// Effort of the annealing of all rounds, in seconds.
 const EFFORT_S: f64 = 0.2;
+/// Threshold of the annealing, as in `pareto`.
+const THRESHOLD: f64 = 0.01;
 /// Candidates that are tested on fresh draws.
 const TESTS_MAX: usize = 6;
 /// The normal quantile of an interval that six tests together break once in twenty: 1 - 0.05 / 6 one-sided.
@@ -166,7 +170,7 @@ impl<'a> Field<'a> {
     }
 
     fn plan(mut self) -> Plan {
-        for point in pareto::front(&mut self.search, POINTS) {
+        for point in pareto::front(&mut self.search, POINTS, FRONT_EFFORT_S) {
             self.judge(point.label, point.assignment, point.summary);
         }
         self.tighten();
@@ -204,7 +208,12 @@ impl<'a> Field<'a> {
             }
             if passes > 0 {
                 let start = towards.best().assignment.clone();
-                let found = anneal::anneal(&mut towards, &mut moves, &start, passes);
+                let found = anneal::anneal(
+                    &mut towards,
+                    &mut moves,
+                    &start,
+                    Descending { passes, threshold: THRESHOLD },
+                );
                 towards.offer(format!("anneal: {passes} moves towards {target_ms:.0} ms"), found);
             }
             let best = towards.best();

@@ -22,6 +22,7 @@ use foresail_schemas::run::{
     WorkerUsage,
 };
 
+use crate::assignment::Assignment;
 use crate::dense::Dense;
 use crate::error::SimulationFailure;
 use crate::host::Host;
@@ -60,14 +61,8 @@ pub fn simulate(
 ) -> Result<Simulated, SimulationFailure> {
     let dense = Dense::new(problem)?;
     plan.check(&problem.workflow)?;
-    let mut size_of = Vec::with_capacity(plan.tasks.len());
-    for task in &plan.tasks {
-        let size = dense.sizes.iter().position(|s| s.config.key() == task.config.key());
-        size_of.push(size.ok_or_else(|| SimulationFailure::UnpredictedConfig {
-            task: task.task.clone(),
-            config: task.config.to_string(),
-        })? as u32);
-    }
+    // Sizes that nothing is predicted for are found before the run begins.
+    Assignment::of_plan(&dense, plan)?;
     let mut world = World::new(&dense, plan, *options);
     world.begin();
     let steps_max = STEPS_MAX + STEPS_PER_TASK_MAX * u64::from(dense.len());

@@ -26,6 +26,11 @@ const DEADLINES_MIN: usize = 2;
 /// Up to this many workers at the same time are few.
 const FEW_WORKERS: u32 = 64;
 
+/// Most tasks for which the same sizes are tried without fixed workers in any case.
+const LOOSENED_TASKS_MAX: u32 = 500;
+/// Part of all places on the platform that are in use on average in a crowded run.
+const CROWDED: f64 = 0.5;
+
 /// The planner.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sweep;
@@ -51,19 +56,39 @@ pub(crate) fn offer(search: &mut Search) {
 pub(crate) fn offer_deadlines(search: &mut Search, deadlines_ms: impl IntoIterator<Item = f64>) {
     let plane = Plane::new(search.dense);
     let mut tracks = Tracks::new(&plane);
+    let loosens = search.dense.len() <= LOOSENED_TASKS_MAX || is_crowded(search, &plane);
     for deadline_ms in deadlines_ms {
-        let label = match deadline_ms {
-            ms if ms == f64::INFINITY => "sweep: as cheap as can be".to_owned(),
-            ms if ms <= 0.0 => "sweep: each task as early as can be".to_owned(),
-            ms => format!("sweep: each task in time for {ms:.0} ms"),
-        };
+        let label = label(deadline_ms);
         let aim = Aim::by(deadline_ms);
         if search.dense.concurrency_max <= FEW_WORKERS {
             let urgent = tracks.schedule(Aim { order: Order::Urgency, ..aim });
             search.offer(format!("{label}, the urgent first"), urgent);
         }
-        search.offer(label, tracks.schedule(aim));
+        let assignment = tracks.schedule(aim);
+        if loosens {
+            search.offer(format!("{label}, flexible"), assignment.loosened());
+        }
+        search.offer(label, assignment);
     }
+}
+
+/// What a candidate of one deadline is called.
+pub(crate) fn label(deadline_ms: f64) -> String {
+    match deadline_ms {
+        ms if ms == f64::INFINITY => "sweep: as cheap as can be".to_owned(),
+        ms if ms <= 0.0 => "sweep: each task as early as can be".to_owned(),
+        ms => format!("sweep: each task in time for {ms:.0} ms"),
+    }
+}
+
+/// Whether places are scarce. A worker that lingers then takes the place of one that would work, which
+/// flexible ones never do.
+fn is_crowded(search: &Search, plane: &Plane) -> bool {
+    let dense = search.dense;
+    let shortest_ms = |t: u32| dense.useful.iter().map(|&c| plane.run_ms(t, c)).fold(f64::INFINITY, f64::min);
+    let work_ms: f64 = (0..dense.len()).map(shortest_ms).sum();
+    let places = f64::from(dense.concurrency_max) * f64::from(dense.lanes);
+    work_ms > CROWDED * places * search.bounds.0
 }
 
 /// The deadlines in ms, the most telling for the objective first.

@@ -177,17 +177,19 @@ pub(crate) struct Timing<'a> {
 
 impl<'a> Timing<'a> {
     pub fn new(dense: &'a Dense<'a>) -> Self {
+        // What is reserved and not used costs nothing; growing by copies does.
+        let tasks = dense.len() as usize;
         Self {
             dense,
             draw: None,
             linger_ms: RunOptions::default().linger_ms,
             agenda: Agenda::new(dense.dispatch_ms, RunOptions::default().linger_ms),
-            lists: Lists::default(),
+            lists: Lists::with_capacity(2 * tasks),
             queues: Queues::default(),
-            tasks: Vec::new(),
+            tasks: Vec::with_capacity(tasks),
             workers: Vec::new(),
-            live: Vec::new(),
-            lives: Vec::new(),
+            live: Vec::with_capacity(tasks / 4),
+            lives: Vec::with_capacity(tasks / 2),
             held: Vec::new(),
             host: dense.host(),
             moved: Moved::default(),

@@ -235,10 +235,11 @@ impl<'p, 'a> Tracks<'p, 'a> {
         for &track in &self.holders {
             consider(self.on_track(&need, track));
         }
-        for size in 0..self.busy.len() {
-            if !self.suits(task, size as u32) {
+        for &size in &self.plane.dense.useful {
+            if !self.suits(task, size) {
                 continue;
             }
+            let size = size as usize;
             if let Some(&Reverse((_, track, _))) = self.busy[size].peek() {
                 consider(self.on_track(&need, track));
             }
@@ -337,7 +338,8 @@ impl<'p, 'a> Tracks<'p, 'a> {
 
     /// Moves what has ended by `now_ms` to the idle ones, and drops stale entries.
     fn retire(&mut self, now_ms: f64) {
-        for (busy, idle) in self.busy.iter_mut().zip(&mut self.idle) {
+        for &size in &self.plane.dense.useful {
+            let (busy, idle) = (&mut self.busy[size as usize], &mut self.idle[size as usize]);
             while let Some(&Reverse((end, track, uses))) = busy.peek() {
                 let is_stale = self.tracks[track as usize].uses != uses;
                 if !is_stale && f64::from_bits(end) > now_ms {

@@ -26,7 +26,7 @@ const PACKED_WORKERS_MAX: u32 = 4096;
 /// Tasks timed in all candidates together.
 const TASKS_TIMED_MAX: usize = 8_000;
 /// Fewest candidates, however large the workflow.
-const CANDIDATES_MIN: usize = 3;
+const CANDIDATES_MIN: usize = 2;
 
 /// The planner.
 #[derive(Debug, Clone, Copy)]

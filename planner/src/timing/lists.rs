@@ -29,6 +29,10 @@ pub(super) struct Lists {
 }
 
 impl Lists {
+    pub fn with_capacity(entries: usize) -> Self {
+        Self { entries: Vec::with_capacity(entries) }
+    }
+
     pub fn clear(&mut self) {
         self.entries.clear();
     }

@@ -14,7 +14,7 @@ use rand_pcg::Pcg64;
 /// All planners, those with an effort with a small one.
 pub fn planners() -> Vec<Box<dyn Planner>> {
     let quick = |p: Box<dyn Planner>| match p.name() {
-        "anneal" => find("anneal:0.002").expect("a small effort"),
+        name @ ("anneal" | "pareto" | "auto") => find(&format!("{name}:0.002")).expect("a small effort"),
         _ => p,
     };
     foresail_planner::planners().into_iter().map(quick).collect()

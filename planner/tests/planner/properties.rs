@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use foresail_planner::{Planner, bounds, plan, simulate, validate};
+use foresail_planner::{Planner, bounds, plan, retime, simulate, validate};
 use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
 use foresail_schemas::run::RunOptions;
 
@@ -60,6 +60,26 @@ fn a_plan_survives_json() {
     }
 }
 
+#[test]
+fn a_plan_from_elsewhere_is_timed_as_its_planner_did() {
+    for seed in 0..20 {
+        let problem = drawn::problem(seed);
+        for planner in planners() {
+            let plan = planned(seed, &problem, planner.as_ref());
+            let mut foreign = plan.clone();
+            foreign.tasks.iter_mut().for_each(|t| (t.start_ms, t.end_ms) = (0.0, 0.0));
+            foreign.predicted = PlanSummary::default();
+            let timed = retime(&problem, &foreign).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            assert_eq!(timed.predicted, plan.predicted, "seed {seed}, {}", planner.name());
+            assert_eq!((timed.tasks, timed.workers), (plan.tasks, plan.workers), "seed {seed}");
+        }
+    }
+    let problem = drawn::problem(3);
+    let mut foreign = planned(3, &problem, planners()[0].as_ref());
+    foreign.tasks[0].config.memory_mb += 1;
+    assert!(retime(&problem, &foreign).is_err(), "nothing is predicted for this size");
+}
+
 /// The objective as the reader of a plan understands it; written apart from the planner's own.
 fn better(objective: &Objective, a: &PlanSummary, b: &PlanSummary, bounds: (f64, f64)) -> Ordering {
     let keys = |s: &PlanSummary| match *objective {
@@ -86,7 +106,7 @@ fn auto_is_never_worse_than_any_other_planner_but_the_drawn() {
     for seed in problems(SIMULATED_PROOF) {
         let problem = drawn::problem(seed);
         let bounds = bounds(&problem).expect("a drawn problem is valid");
-        let auto = planned(seed, &problem, foresail_planner::find("auto").expect("it exists").as_ref());
+        let auto = planned(seed, &problem, foresail_planner::find("auto:0.005").expect("it exists").as_ref());
         for name in ["simple", "uniform", "nonuniform"] {
             let other = planned(seed, &problem, foresail_planner::find(name).expect("it exists").as_ref());
             let order = better(&problem.objective, &auto.predicted, &other.predicted, bounds);
