@@ -24,6 +24,7 @@ use crate::planning::{self, Stop};
 use crate::predict;
 use crate::run::RunHandle;
 use crate::settings::ClientSettings;
+use crate::uncertainty;
 use crate::watch::{self, Services};
 
 /// Counts the runs of this process, so that two started in the same millisecond have different ids.
@@ -92,6 +93,18 @@ impl Client {
                 table
             }
         })
+    }
+
+    /// Adds to `table` the distributions behind its times, from the model that it was made of, so that plans
+    /// have an outlook and `robust` can look for one that keeps a deadline with the probability asked for.
+    /// It adds nothing where the table is none of the latest of [`Self::predictions`] of this client or a
+    /// clone of it, or where nothing was measured.
+    pub fn add_distributions(&self, workflow: &Workflow, platform: &Platform, table: &mut PredictionTable) {
+        if let Some(model) = self.models.find(workflow.name(), table.epoch) {
+            let ask = |query: &_, slas: &[Sla]| model.predict(query, slas);
+            let found = uncertainty::distributions(workflow, table, platform.inline_bytes_max, ask);
+            table.uncertainty = Some(found);
+        }
     }
 
     /// The model of a workflow and its epoch; nothing where nothing was measured.
@@ -290,7 +303,7 @@ impl Client {
 }
 
 /// Plans a problem with the planner of this name, or with the program behind `exec:`; see [`planning`]. Needs
-/// no connection.
+/// no connection. Where the problem has distributions the plan has an outlook.
 ///
 /// # Errors
 /// [`ClientError::NoPlan`] when there is no such planner, or it finds no plan.

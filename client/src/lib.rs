@@ -38,6 +38,7 @@ pub mod forecast;
 pub mod functions;
 mod http;
 pub mod lab;
+pub mod outlook;
 pub mod page;
 pub mod planning;
 pub mod predict;
@@ -49,6 +50,7 @@ pub mod settings;
 pub mod stack;
 pub mod text;
 pub mod tune;
+pub mod uncertainty;
 pub mod units;
 mod watch;
 

@@ -271,6 +271,9 @@ fn objective(objective: &Objective) -> String {
         Objective::Fastest => "as fast as possible".to_owned(),
         Objective::Cheapest => "as cheap as possible".to_owned(),
         Objective::Deadline { makespan_ms } => format!("cheapest within {}", units::ms(*makespan_ms)),
+        Objective::Confidence { makespan_ms, probability } => {
+            format!("cheapest within {} with probability {probability}", units::ms(*makespan_ms))
+        }
         Objective::Budget { cost_usd } => format!("fastest for {}", units::usd(*cost_usd)),
         Objective::Balance { time_weight } => format!("balance, time weighs {time_weight}"),
     }

@@ -63,18 +63,26 @@ impl Stop {
     }
 }
 
-/// Plans a problem; a program is killed once `stop` is asked for, a planner of this process is not.
+/// Plans a problem; where it has distributions the plan has an outlook. A program is killed once `stop` is asked for, a planner of this process is not.
 ///
 /// # Errors
 /// [`ClientError::NoPlan`] when there is no such planner, or it finds no plan.
 pub fn plan_until(planner: &str, problem: &Problem, stop: &Stop) -> Result<Plan, ClientError> {
     let no_plan = |reason: String| ClientError::NoPlan { planner: planner.to_owned(), reason };
-    if let Some(line) = planner.strip_prefix(EXEC) {
+    let mut plan = if let Some(line) = planner.strip_prefix(EXEC) {
         let program = Program { line, limit: LIMIT, bytes_max: STDOUT_BYTES_MAX };
-        return program.plan(problem, stop).map_err(|e| no_plan(e.to_string()));
+        program.plan(problem, stop).map_err(|e| no_plan(e.to_string()))?
+    } else {
+        let found = planner::find(planner).map_err(|e| no_plan(e.to_string()))?;
+        planner::plan(problem, &*found).map_err(|e| no_plan(e.to_string()))?
+    };
+    if plan.outlook.is_none() && problem.predictions.uncertainty.is_some() {
+        let draws = planner::draws_for(plan.tasks.len());
+        let drawn = planner::monte_carlo(problem, &plan, draws, problem.seed);
+        let drawn = drawn.map_err(|e| no_plan(e.to_string()))?;
+        plan.outlook = Some(Box::new(drawn.outlook(&problem.objective)));
     }
-    let found = planner::find(planner).map_err(|e| no_plan(e.to_string()))?;
-    planner::plan(problem, &*found).map_err(|e| no_plan(e.to_string()))
+    Ok(plan)
 }
 
 /// Why a program gave no plan.

@@ -245,6 +245,7 @@ mod tests {
             startup: vec![StartupTimes { cold_ms: 100.0, warm_ms: 5.0 }; 2],
             basis: vec![Basis::None; tasks],
             warm: Vec::new(),
+            uncertainty: None,
             configs,
         }
     }

@@ -147,7 +147,7 @@ impl Shell {
                 let call = Call::get(&["v1", "runs", run.as_str(), "plan"]);
                 match self.services.metad.json(call).await {
                     Ok(CurrentPlan { epoch, plan, .. }) => {
-                        self.events.push_back(Event::PlanRead { epoch, plan });
+                        self.events.push_back(Event::PlanRead { epoch, plan: Box::new(plan) });
                     }
                     Err(error) => tracing::warn!(%run, "the new plan could not be read: {error}"),
                 }

@@ -42,6 +42,7 @@ pub fn blind_table(workflow: &Workflow, platform: &Platform, sla: Sla) -> Predic
         configs,
         basis: vec![Basis::None; workflow.tasks().len()],
         warm: Vec::new(),
+        uncertainty: None,
     }
 }
 

@@ -9,11 +9,16 @@ use foresail_schemas::graph::Graph;
 use foresail_schemas::plan::{PredictionTable, Problem, StartupTimes, TransferTimes};
 use foresail_schemas::prediction::Basis;
 
+use crate::draw;
 use crate::error::PlanFailure;
 use crate::host::Host;
 
 /// No worker, no task, no size.
 pub(crate) const NONE: u32 = u32::MAX;
+
+/// Part of a worker's life that the p99 of a task may take, where it is known: the rest is for its start,
+/// its transfers and what one of a hundred executions takes longer.
+pub(crate) const LIFE_SHARE: f64 = 0.9;
 
 /// One size of a worker with its prices and times.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +79,7 @@ impl<'p> Dense<'p> {
         check_dimensions(graph, table)?;
         check_numbers(table)?;
         check_menu(problem)?;
+        draw::check(problem)?;
         let platform = &problem.platform;
         let sizes = (0..table.configs.len()).map(|c| Size {
             config: table.configs[c],
@@ -135,6 +141,11 @@ impl<'p> Dense<'p> {
         }
         let times = (0..self.size_count()).map(|c| self.exec_ms(c, task));
         let exec_ms = times.fold(f64::INFINITY, f64::min);
+        let large_enough = (0..self.size_count()).filter(|&c| self.size(c).config.memory_mb >= needed_mb);
+        let p99_ms = large_enough.map(|c| self.p99_ms(c, task)).fold(f64::INFINITY, f64::min);
+        if p99_ms > LIFE_SHARE * self.life_ms_max && exec_ms <= self.life_ms_max {
+            return Err(PlanFailure::TooLongAtTimes { task: id, p99_ms, life_ms_max: self.life_ms_max });
+        }
         Err(PlanFailure::TooLong { task: id, exec_ms, life_ms_max: self.life_ms_max })
     }
 
@@ -192,6 +203,20 @@ impl<'p> Dense<'p> {
         self.problem.predictions.object_bytes[object as usize]
     }
 
+    /// Time of a start.
+    pub fn startup_ms(&self, size: u32, is_cold: bool) -> f64 {
+        let startup = &self.size(size).startup;
+        if is_cold { startup.cold_ms } else { startup.warm_ms }
+    }
+
+    /// Time that one of a hundred executions takes longer than; the predicted one where no distribution is
+    /// known.
+    pub fn p99_ms(&self, size: u32, task: u32) -> f64 {
+        let uncertainty = self.problem.predictions.uncertainty.as_ref();
+        let shape = uncertainty.and_then(|u| draw::exec_shape(u, size, task));
+        self.exec_ms(size, task) * shape.map_or(1.0, |shape| shape[shape.len() - 1])
+    }
+
     /// Time to download one object.
     pub fn download_ms(&self, size: u32, object: u32) -> f64 {
         let transfer = &self.size(size).transfer;
@@ -215,6 +240,8 @@ impl<'p> Dense<'p> {
     pub fn allows(&self, size: u32, task: u32) -> bool {
         self.size(size).config.memory_mb >= self.memory_mb_min[task as usize]
             && self.exec_ms(size, task) <= self.life_ms_max
+            && (self.problem.predictions.uncertainty.is_none()
+                || self.p99_ms(size, task) <= LIFE_SHARE * self.life_ms_max)
     }
 
     /// The smallest size that allows the task.

@@ -72,6 +72,50 @@ pub enum PlanFailure {
     /// What a planner from elsewhere decided breaks a rule.
     #[error(transparent)]
     Draft(Box<DraftFailure>),
+    /// A task outlives a worker too often on every size.
+    #[error(
+        "task `{task}` takes more than {p99_ms:.0} ms in one of a hundred executions at best, over 90 % of a \
+         worker's life of {life_ms_max:.0} ms; hint: split the task or use a platform with a longer \
+         `life_ms_max`"
+    )]
+    TooLongAtTimes {
+        /// The task.
+        task: TaskId,
+        /// Its shortest p99.
+        p99_ms: f64,
+        /// The longest life of a worker.
+        life_ms_max: f64,
+    },
+    /// A distribution breaks a rule.
+    #[error("`predictions.uncertainty.{field}`: {rule}")]
+    Uncertainty {
+        /// The field.
+        field: &'static str,
+        /// The rule.
+        rule: &'static str,
+    },
+    /// The probability asked for is out of range.
+    #[error("a probability of `{0}` is asked for, it must be above 0 and at most 0.999")]
+    Probability(f64),
+}
+
+/// Why a plan could not be drawn.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum DrawFailure {
+    /// Problem or plan are not valid.
+    #[error(transparent)]
+    Plan(#[from] SimulationFailure),
+    /// The predictions carry no distributions.
+    #[error("`predictions.uncertainty` is absent; hint: ask for the predictions together with it")]
+    NoDistributions,
+    /// The number of draws is 0 or too large.
+    #[error("`{draws}` draws are asked for, it must be 1 to {draws_max}")]
+    Draws {
+        /// Draws asked for.
+        draws: u32,
+        /// Most draws.
+        draws_max: u32,
+    },
 }
 
 /// No planner has this name.

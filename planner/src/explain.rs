@@ -86,6 +86,7 @@ pub(crate) fn write(
         workers: workers(dense, assignment, timed, &ids, &by_worker),
         tasks: planned.collect(),
         predicted: timed.summary,
+        outlook: None,
         bounds,
         critical_path: path.iter().map(task_id).collect(),
         explanation,

@@ -7,6 +7,7 @@
 //! - [`plan`], [`planners`], [`find`], [`Planner`]: the planners.
 //! - [`pareto`]: the front of time and cost.
 //! - [`complete`], [`alternatives`]: a plan of what somebody else decided; what else could have been decided.
+//! - [`monte_carlo`]: what a plan takes and costs over drawn times, with probabilities and their intervals.
 //! - [`simulate`]: a plan carried out in virtual time by the state machines that will carry it out in fact.
 //! - [`bounds`], [`cost_bound`]: what no plan can beat. [`validate`]: what every plan keeps.
 //! - [`blind_table`]: what is assumed before anything was measured. [`gantt`]: a plan as a picture.
@@ -22,6 +23,7 @@ mod blind;
 mod bounds;
 mod dense;
 mod draft;
+mod draw;
 mod error;
 #[cfg(test)]
 mod exhaustive;
@@ -31,6 +33,7 @@ mod grouping;
 mod heft;
 mod host;
 mod link;
+mod montecarlo;
 mod moves;
 mod nonuniform;
 mod objective;
@@ -38,6 +41,7 @@ mod pareto;
 mod planner;
 mod random;
 mod rank;
+mod robust;
 mod search;
 mod simple;
 mod simulate;
@@ -50,8 +54,9 @@ mod validate;
 pub use alternatives::{Alternative, Alternatives, Change, alternatives};
 pub use blind::blind_table;
 pub use draft::{DraftFailure, Placement, complete, draft};
-pub use error::{PlanFailure, SimulationFailure, UnknownPlanner};
+pub use error::{DrawFailure, PlanFailure, SimulationFailure, UnknownPlanner};
 pub use gantt::gantt;
+pub use montecarlo::{DRAWS_MAX, Distribution, draws_for, monte_carlo, wilson};
 pub use objective::compare;
 pub use pareto::pareto;
 pub use planner::{Planner, bounds, cost_bound, find, plan, planners};

@@ -10,15 +10,39 @@ use std::hash::{BuildHasherDefault, Hasher};
 use crate::dense::{Dense, NONE, Traffic};
 
 /// The links of one invocation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Links {
     down_free_ms: f64,
     up_free_ms: f64,
+    /// Times of transfers over the predicted ones.
+    factors: [f64; 2],
     pub puts: u64,
     pub gets: u64,
     pub download_bytes: u64,
     pub upload_bytes: u64,
     pub saved_bytes: u64,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self::slowed([1.0; 2])
+    }
+}
+
+impl Links {
+    /// Links whose downloads and uploads take so many times what is predicted.
+    pub fn slowed(factors: [f64; 2]) -> Self {
+        Self {
+            down_free_ms: 0.0,
+            up_free_ms: 0.0,
+            factors,
+            puts: 0,
+            gets: 0,
+            download_bytes: 0,
+            upload_bytes: 0,
+            saved_bytes: 0,
+        }
+    }
 }
 
 /// Up to this many readers the copies of an object stand in a list, which is read faster than a hash.
@@ -142,7 +166,7 @@ impl Moved {
                 None => {
                     let moved_ms =
                         transfer.download_latency_ms + bytes as f64 * transfer.download_ms_per_byte;
-                    links.down_free_ms = links.down_free_ms.max(now_ms) + moved_ms;
+                    links.down_free_ms = links.down_free_ms.max(now_ms) + links.factors[0] * moved_ms;
                     links.gets += 1;
                     links.download_bytes += bytes;
                     self.download_bytes += bytes;
@@ -169,7 +193,8 @@ impl Moved {
         if stored.objects == 0 {
             return executed_ms;
         }
-        let done_ms = links.up_free_ms.max(executed_ms) + dense.upload_ms(size, task);
+        let moved_ms = links.factors[1] * dense.upload_ms(size, task);
+        let done_ms = links.up_free_ms.max(executed_ms) + moved_ms;
         links.up_free_ms = done_ms;
         links.puts += u64::from(stored.objects);
         links.upload_bytes += stored.bytes;

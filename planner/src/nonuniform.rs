@@ -178,7 +178,8 @@ impl<'s, 'a> Refinement<'s, 'a> {
         let makespan_ms = self.current.timed.summary.makespan_ms;
         match self.search.objective {
             Objective::Cheapest => f64::INFINITY,
-            Objective::Deadline { makespan_ms: deadline_ms } => makespan_ms.max(deadline_ms),
+            Objective::Deadline { makespan_ms: deadline_ms }
+            | Objective::Confidence { makespan_ms: deadline_ms, .. } => makespan_ms.max(deadline_ms),
             Objective::Fastest | Objective::Budget { .. } | Objective::Balance { .. } => makespan_ms,
         }
     }

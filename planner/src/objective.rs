@@ -37,7 +37,9 @@ pub(crate) fn score(objective: &Objective, summary: &PlanSummary, bounds: (f64, 
     Score(match *objective {
         Objective::Fastest => [time, cost, 0.0],
         Objective::Cheapest => [cost, time, 0.0],
-        Objective::Deadline { makespan_ms } => [(time - makespan_ms).max(0.0), cost, time],
+        Objective::Deadline { makespan_ms } | Objective::Confidence { makespan_ms, .. } => {
+            [(time - makespan_ms).max(0.0), cost, time]
+        }
         Objective::Budget { cost_usd } => [(cost - cost_usd).max(0.0), time, cost],
         Objective::Balance { time_weight } => {
             let weight = time_weight.clamp(0.0, 1.0);
@@ -67,7 +69,7 @@ pub(crate) fn energy(objective: &Objective, summary: &PlanSummary, bounds: (f64,
     match *objective {
         Objective::Fastest => time + ASIDE * cost,
         Objective::Cheapest => cost + ASIDE * time,
-        Objective::Deadline { makespan_ms } => {
+        Objective::Deadline { makespan_ms } | Objective::Confidence { makespan_ms, .. } => {
             let late = over(summary.makespan_ms, makespan_ms.max(bounds.0)) - 1.0;
             cost + LIMIT_WEIGHT * late.max(0.0) + ASIDE * ASIDE * time
         }
@@ -88,6 +90,9 @@ pub(crate) fn in_words(objective: &Objective) -> String {
         Objective::Fastest => "the shortest makespan".to_owned(),
         Objective::Cheapest => "the least cost".to_owned(),
         Objective::Deadline { makespan_ms } => format!("the least cost within {makespan_ms:.0} ms"),
+        Objective::Confidence { makespan_ms, probability } => {
+            format!("the least cost within {makespan_ms:.0} ms in {:.1} % of all runs", 100.0 * probability)
+        }
         Objective::Budget { cost_usd } => format!("the shortest makespan for at most {cost_usd:.8} USD"),
         Objective::Balance { time_weight } => {
             format!("{:.0} % weight on time, the rest on cost", 100.0 * time_weight.clamp(0.0, 1.0))
@@ -102,6 +107,11 @@ pub(crate) fn missed(objective: &Objective, summary: &PlanSummary, bounds: (f64,
             "The deadline of {makespan_ms:.0} ms is not met: this is the fastest plan found. {:.0} ms is \
              feasible; below {:.0} ms none is.",
             summary.makespan_ms.ceil(),
+            bounds.0
+        )),
+        Objective::Confidence { makespan_ms, .. } if summary.makespan_ms > makespan_ms => Some(format!(
+            "By the times predicted the deadline of {makespan_ms:.0} ms is missed; below {:.0} ms none is \
+             feasible.",
             bounds.0
         )),
         Objective::Budget { cost_usd } if summary.cost_usd > cost_usd => Some(format!(

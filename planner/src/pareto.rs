@@ -71,10 +71,10 @@ pub fn pareto(problem: &Problem, points: usize) -> Result<Vec<Plan>, PlanFailure
 
 /// A plan of the front.
 #[derive(Debug, Clone)]
-struct Point {
-    label: String,
-    assignment: Assignment,
-    summary: PlanSummary,
+pub(crate) struct Point {
+    pub label: String,
+    pub assignment: Assignment,
+    pub summary: PlanSummary,
 }
 
 /// The plans that no other beats in both, by time.
@@ -106,7 +106,8 @@ impl Front {
     }
 }
 
-fn front(search: &mut Search, points: usize, effort_s: f64) -> Vec<Point> {
+/// The front as assignments, the fastest first.
+pub(crate) fn front(search: &mut Search, points: usize, effort_s: f64) -> Vec<Point> {
     let dense = search.dense;
     let mut front = Front::default();
     for &size in &dense.useful {

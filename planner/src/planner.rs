@@ -11,6 +11,7 @@ use crate::heft::Heft;
 use crate::nonuniform::NonUniform;
 use crate::pareto::{self, Pareto};
 use crate::random::Random;
+use crate::robust::Robust;
 use crate::simple::Simple;
 use crate::sweep::Sweep;
 use crate::uniform::Uniform;
@@ -40,6 +41,7 @@ pub fn planners() -> Vec<Box<dyn Planner>> {
         Box::new(Sweep),
         Box::new(Anneal { effort_s: EFFORT_S }),
         Box::new(Pareto { effort_s: pareto::EFFORT_S }),
+        Box::new(Robust),
         Box::new(Auto { effort_s: auto::EFFORT_S }),
     ]
 }
@@ -115,7 +117,7 @@ mod tests {
         assert_eq!(
             error,
             "there is no planner `best`; hint: use one of simple, uniform, nonuniform, heft, random, sweep, \
-             anneal, pareto, auto"
+             anneal, pareto, robust, auto"
         );
         assert!(find("anneal:0.5").is_ok() && find("auto:3").is_ok());
         for effort in ["anneal:", "anneal:-1", "anneal:nan", "auto:1e9", "simple:1"] {

@@ -247,7 +247,10 @@ impl<'a> World<'a> {
                 Action::Invoke(invoke) => self.invoke(invoke),
                 Action::Listen => self.listen(id),
                 Action::ReadPlan => {
-                    let event = Event::PlanRead { epoch: self.ledger.plan_epoch(), plan: self.plan.clone() };
+                    let event = Event::PlanRead {
+                        epoch: self.ledger.plan_epoch(),
+                        plan: Box::new(self.plan.clone()),
+                    };
                     self.tell_later(2.0 * way_ms, id, event);
                 }
                 Action::ReadUsage => {

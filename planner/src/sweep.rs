@@ -102,7 +102,9 @@ fn deadlines(search: &Search) -> Vec<f64> {
             .chain([10.0, 5.0, 3.0, 2.0].map(over_bound))
             .chain(general.filter(|ms| ms.is_finite()))
             .collect(),
-        Objective::Deadline { makespan_ms } => asked(makespan_ms).chain(general).collect(),
+        Objective::Deadline { makespan_ms } | Objective::Confidence { makespan_ms, .. } => {
+            asked(makespan_ms).chain(general).collect()
+        }
         Objective::Budget { .. } | Objective::Balance { .. } => {
             [1.15, 2.0].map(over_bound).into_iter().chain(general).collect()
         }

@@ -14,6 +14,7 @@ use foresail_schemas::run::RunOptions;
 
 use crate::assignment::Assignment;
 use crate::dense::{Dense, NONE};
+use crate::draw::Draw;
 use crate::host::Host;
 use crate::link::{Links, Moved};
 
@@ -153,6 +154,8 @@ struct Live {
 #[derive(Debug)]
 pub(crate) struct Timing<'a> {
     dense: &'a Dense<'a>,
+    /// Times that are drawn instead of those predicted.
+    pub draw: Option<Draw>,
     linger_ms: f64,
     agenda: Agenda,
     lists: Lists,
@@ -178,6 +181,7 @@ impl<'a> Timing<'a> {
         let tasks = dense.len() as usize;
         Self {
             dense,
+            draw: None,
             linger_ms: RunOptions::default().linger_ms,
             agenda: Agenda::new(dense.dispatch_ms, RunOptions::default().linger_ms),
             lists: Lists::with_capacity(2 * tasks),
@@ -323,16 +327,19 @@ impl<'a> Timing<'a> {
             mine = self.workers[worker as usize].left;
         }
         let place = self.host.start(size, now_ms);
-        let startup = self.dense.size(size).startup;
-        let startup_ms = if place.is_cold { startup.cold_ms } else { startup.warm_ms };
         self.summary.invocations += 1;
         self.summary.cold_starts += u64::from(place.is_cold);
         let id = self.live.len() as u32;
+        let startup_ms = self.dense.startup_ms(size, place.is_cold);
+        let (startup_ms, links) = match &self.draw {
+            None => (startup_ms, Links::default()),
+            Some(draw) => draw.invocation(self.dense, size, place.is_cold, id),
+        };
         self.lives.push(Life { worker, start_ms: now_ms, end_ms: now_ms, cost_usd: 0.0 });
         self.held.resize(self.held.len() + HANDS * self.dense.lanes as usize, NONE);
         self.live.push(Live {
             start_ms: now_ms,
-            links: Links::default(),
+            links,
             idle_since_ms: None,
             worker,
             size,
@@ -402,7 +409,8 @@ impl<'a> Timing<'a> {
         };
         let (size, container) = (live.size, live.container);
         let inputs_ms = self.moved.download(self.dense, &mut live.links, size, container, task, now_ms);
-        let executed_ms = inputs_ms + self.dense.exec_ms(size, task);
+        let factor = self.draw.as_ref().map_or(1.0, |draw| draw.exec[task as usize]);
+        let executed_ms = inputs_ms + factor * self.dense.exec_ms(size, task);
         if self.dense.lanes > 1 {
             self.agenda.at(executed_ms, Kind::Executed(id, task));
         } else {

@@ -87,7 +87,7 @@ fn suiting(search: &Search) -> u32 {
         let exec_ms = (0..dense.len()).map(|t| dense.exec_ms(dense.size_for(size, t), t));
         let ms: f64 = exec_ms.sum();
         match search.objective {
-            Objective::Fastest | Objective::Deadline { .. } => ms,
+            Objective::Fastest | Objective::Deadline { .. } | Objective::Confidence { .. } => ms,
             Objective::Cheapest | Objective::Budget { .. } => ms * dense.size(size).usd_per_ms,
             Objective::Balance { .. } => ms * dense.size(size).usd_per_ms.sqrt(),
         }

@@ -241,6 +241,7 @@ pub fn plan() -> Plan {
             planned("merge", 3, 2530.1, 90.0),
         ],
         predicted: plan_summary(),
+        outlook: None,
         bounds: Bounds { makespan_ms: 2475.1, cost_usd: 0.000_049, makespan_ratio: 1.067, cost_ratio: 1.21 },
         critical_path: vec![task_id("split"), task_id("count-1"), task_id("merge")],
         explanation: vec!["`count-0` stays with `split`, which made its input.".to_owned()],
@@ -279,6 +280,7 @@ pub fn planning_problem() -> plan::Problem {
         startup: vec![StartupTimes { cold_ms: 100.0, warm_ms: 5.0 }; configs.len()],
         basis: vec![Basis::Exact; tasks],
         warm: Vec::new(),
+        uncertainty: None,
         configs,
     };
     plan::Problem {

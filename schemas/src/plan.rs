@@ -9,6 +9,7 @@ use crate::metric::Forecast;
 use crate::number::non_negative;
 use crate::platform::Platform;
 use crate::prediction::Basis;
+use crate::uncertainty::{Outlook, Uncertainty};
 use crate::workflow::Workflow;
 
 /// What a plan shall be best at.
@@ -33,6 +34,18 @@ pub enum Objective {
         #[serde(deserialize_with = "non_negative")]
         #[schemars(range(min = 0.0))]
         cost_usd: f64,
+    },
+    /// Least cost among the plans that end in time with at least this probability. A planner that knows no
+    /// distributions takes it as a deadline.
+    Confidence {
+        /// The deadline in ms from the start.
+        #[serde(deserialize_with = "non_negative")]
+        #[schemars(range(min = 0.0))]
+        makespan_ms: f64,
+        /// The probability, for instance 0.95; above 0 and at most 0.999.
+        #[serde(deserialize_with = "non_negative")]
+        #[schemars(range(min = 0.0, max = 0.999))]
+        probability: f64,
     },
     /// Least weighted sum of makespan over its bound and cost over its bound.
     Balance {
@@ -81,6 +94,9 @@ pub struct PredictionTable {
     /// Workers that are idle and warm when the run begins, per config; empty: none of any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warm: Vec<u32>,
+    /// The distributions behind the times; absent: the times are taken as certain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncertainty: Option<Uncertainty>,
 }
 
 /// Time to move an object: `latency_ms + bytes * ms_per_byte`.
@@ -140,6 +156,9 @@ pub struct Plan {
     pub tasks: Vec<PlannedTask>,
     /// What the whole is predicted to take and to cost.
     pub predicted: PlanSummary,
+    /// How uncertain that is, where the planner looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlook: Option<Box<Outlook>>,
     /// What no plan can beat.
     pub bounds: Bounds,
     /// The chain of tasks that decides the makespan, first to last.

@@ -15,6 +15,10 @@ pub struct Platform {
     pub name: PlatformName,
     /// What it is, where and when its prices were valid.
     pub description: String,
+    /// Memory in MB that brings one vCPU: a size without `vcpu` gets its share by it when the table is read.
+    /// Absent: as on AWS Lambda, 1769 MB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mb_per_vcpu: Option<f64>,
     /// Sizes a planner may choose, ascending.
     pub menu: Vec<ResourceConfig>,
     /// Size used where nothing is known.
@@ -29,10 +33,27 @@ pub struct Platform {
     pub keep_alive_ms: f64,
     /// Largest output that rides inside the commit record, in bytes.
     pub inline_bytes_max: u64,
+    /// Largest request that starts a worker, in bytes, where the platform limits it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_bytes_max: Option<u64>,
+    /// Where and when the prices were valid, and who says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// Prices.
     pub prices: Prices,
     /// What is assumed before anything was measured.
     pub assumed: Assumed,
+}
+
+/// Where prices and limits come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Origin {
+    /// The region that the prices are of.
+    pub region: String,
+    /// When they were valid: `YYYY-MM` or `YYYY-MM-DD`.
+    pub date: String,
+    /// Who says so.
+    pub source: String,
 }
 
 /// Prices in USD.
@@ -89,7 +110,12 @@ impl Platform {
     /// # Errors
     /// [`PlatformError`] when the text has another form or a number breaks a rule.
     pub fn from_toml(text: &str) -> Result<Self, PlatformError> {
-        let platform: Self = toml::from_str(text).map_err(|e| PlatformError::Toml(e.to_string()))?;
+        let mut platform: Self = toml::from_str(text).map_err(|e| PlatformError::Toml(e.to_string()))?;
+        if let Some(mb) = platform.mb_per_vcpu.filter(|mb| mb.is_finite() && *mb > 0.0) {
+            for size in platform.menu.iter_mut().chain([&mut platform.default_config]) {
+                size.vcpu = size.vcpu.or(Some(f64::from(size.memory_mb) / mb));
+            }
+        }
         platform.check()?;
         Ok(platform)
     }
@@ -97,10 +123,15 @@ impl Platform {
     /// The platforms that come with Foresail.
     #[must_use]
     pub fn built_in() -> Vec<Self> {
-        [include_str!("../../platforms/local.toml"), include_str!("../../platforms/aws-lambda-x86.toml")]
-            .iter()
-            .map(|text| Self::from_toml(text).expect("the tables in platforms/ are checked by a test"))
-            .collect()
+        [
+            include_str!("../../platforms/local.toml"),
+            include_str!("../../platforms/aws-lambda-x86.toml"),
+            include_str!("../../platforms/aws-lambda-arm64.toml"),
+            include_str!("../../platforms/knative.toml"),
+        ]
+        .iter()
+        .map(|text| Self::from_toml(text).expect("the tables in platforms/ are checked by a test"))
+        .collect()
     }
 
     /// Checks the numbers.
@@ -138,7 +169,28 @@ impl Platform {
         if !positive(a.bytes_per_ms) || !positive(self.life_ms_max) {
             return rule("`assumed.bytes_per_ms` and `life_ms_max` must be greater than 0");
         }
+        if self.mb_per_vcpu.is_some_and(|mb| !positive(mb)) {
+            return rule("`mb_per_vcpu` must be greater than 0");
+        }
+        if self.payload_bytes_max.is_some_and(|bytes| bytes < self.inline_bytes_max) {
+            return rule("`payload_bytes_max` must be at least `inline_bytes_max`");
+        }
+        if self.origin.as_ref().is_some_and(|origin| !origin.is_dated()) {
+            return rule("`origin.date` must be YYYY-MM or YYYY-MM-DD, `origin.source` must say who says so");
+        }
         Ok(())
+    }
+}
+
+impl Origin {
+    fn is_dated(&self) -> bool {
+        let parts: Vec<&str> = self.date.split('-').collect();
+        let in_range = |at: usize, range: std::ops::RangeInclusive<u32>| {
+            parts.get(at).is_none_or(|p| p.len() == 2 && p.parse().is_ok_and(|n| range.contains(&n)))
+        };
+        let year = parts[0].len() == 4 && parts[0].parse::<u32>().is_ok();
+        let is_date = (2..=3).contains(&parts.len()) && year && in_range(1, 1..=12) && in_range(2, 1..=31);
+        is_date && !self.source.trim().is_empty()
     }
 }
 
@@ -158,15 +210,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tables_that_come_with_foresail_are_valid() {
-        let names: Vec<_> = Platform::built_in().into_iter().map(|p| p.name.to_string()).collect();
-        assert_eq!(names, ["local", "aws-lambda-x86"]);
+    fn the_tables_that_come_with_foresail_are_valid_and_say_where_their_prices_come_from() {
+        let tables = Platform::built_in();
+        let names: Vec<_> = tables.iter().map(|p| p.name.to_string()).collect();
+        assert_eq!(names, ["local", "aws-lambda-x86", "aws-lambda-arm64", "knative"]);
+        assert!(tables.iter().all(|p| p.origin.is_some()));
     }
 
     #[test]
-    fn a_table_with_a_negative_price_is_refused() {
-        let mut platform = Platform::built_in().remove(0);
-        platform.prices.put_usd = -1.0;
-        assert!(platform.check().is_err());
+    fn a_size_without_vcpu_gets_its_share_of_the_platform() {
+        let knative = Platform::built_in().remove(3);
+        let found: Vec<_> = knative.menu.iter().map(|size| size.vcpu).collect();
+        assert_eq!(found, [Some(0.25), Some(0.5), Some(1.0), Some(2.0), Some(4.0)]);
+        assert_eq!(knative.default_config.vcpu, Some(1.0));
+        assert_eq!(Platform::built_in().remove(1).menu[0].vcpu, None, "absent means memory_mb / 1769");
+    }
+
+    #[test]
+    fn a_table_that_breaks_a_rule_is_refused() {
+        let origin = |date: &str, source: &str| {
+            Some(Origin { region: "r".to_owned(), date: date.to_owned(), source: source.to_owned() })
+        };
+        type Change = fn(&mut Platform);
+        let broken: [(&str, Change); 5] = [
+            ("prices", |p| p.prices.put_usd = -1.0),
+            ("ascending", |p| p.menu.reverse()),
+            ("concurrency_max", |p| p.concurrency_max = 0),
+            ("mb_per_vcpu", |p| p.mb_per_vcpu = Some(0.0)),
+            ("payload_bytes_max", |p| p.payload_bytes_max = Some(p.inline_bytes_max - 1)),
+        ];
+        for (word, change) in broken {
+            let mut platform = Platform::built_in().remove(0);
+            change(&mut platform);
+            let error = platform.check().expect_err(word).to_string();
+            assert!(error.contains(word), "{word}: {error}");
+        }
+        for (date, source, is_legal) in
+            [("2025-11", "s", true), ("2025-11-30", "s", true), ("2025-13", "s", false), ("2025", "s", false)]
+        {
+            let platform = Platform { origin: origin(date, source), ..Platform::built_in().remove(0) };
+            assert_eq!(platform.check().is_ok(), is_legal, "{date}");
+        }
+        let platform = Platform { origin: origin("2025-11", " "), ..Platform::built_in().remove(0) };
+        assert!(platform.check().is_err(), "nobody says so");
     }
 }

@@ -290,7 +290,7 @@ pub struct DemoArgs {
     pub workers: HostArgs,
 }
 
-/// Reads `fastest`, `cheapest`, `deadline:20s`, `budget:0.01` or `balance:0.5`.
+/// Reads `fastest`, `cheapest`, `deadline:20s`, `deadline:20s@0.95`, `budget:0.01` or `balance:0.5`.
 ///
 /// # Errors
 /// A sentence that names what was expected.
@@ -299,6 +299,18 @@ pub fn parse_objective(text: &str) -> Result<Objective, String> {
     match (kind, value) {
         ("fastest", "") => Ok(Objective::Fastest),
         ("cheapest", "") => Ok(Objective::Cheapest),
+        ("deadline", time) if time.contains('@') => {
+            let (time, share) = time.split_once('@').unwrap_or((time, ""));
+            let makespan_ms = units::parse_ms(time).map_err(|e| e.to_string())?;
+            match f64::from_str(share) {
+                Ok(probability) if probability > 0.0 && probability <= 0.999 => {
+                    Ok(Objective::Confidence { makespan_ms, probability })
+                }
+                _ => Err(format!(
+                    "`{share}` is no probability from 0 to 0.999, for instance deadline:20s@0.95"
+                )),
+            }
+        }
         ("deadline", time) => {
             let makespan_ms = units::parse_ms(time).map_err(|e| e.to_string())?;
             Ok(Objective::Deadline { makespan_ms })
@@ -333,6 +345,7 @@ mod tests {
             ("fastest", Objective::Fastest),
             ("cheapest", Objective::Cheapest),
             ("deadline:20s", Objective::Deadline { makespan_ms: 20_000.0 }),
+            ("deadline:20s@0.95", Objective::Confidence { makespan_ms: 20_000.0, probability: 0.95 }),
             ("budget:$0.01", Objective::Budget { cost_usd: 0.01 }),
             ("balance:0.5", Objective::Balance { time_weight: 0.5 }),
         ] {

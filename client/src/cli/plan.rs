@@ -128,10 +128,13 @@ pub async fn make(
     terminal: &Terminal,
     interrupt: &Interrupt,
 ) -> Result<Planned, CliError> {
-    let predictions = tokio::select! {
+    let mut predictions = tokio::select! {
         predictions = client.predictions(workflow, platform, args.sla) => predictions?,
         () = interrupt.asked() => return Err(CliError::Stopped { hint: "" }),
     };
+    if args.planner == "robust" || matches!(args.objective, Objective::Confidence { .. }) {
+        client.add_distributions(workflow, platform, &mut predictions);
+    }
     let problem = client::problem(workflow, platform, predictions, args.objective, args.seed);
     let (stop, planner, with) = (Stop::never(), args.planner.clone(), client.clone());
     let asked = stop.clone();
@@ -158,7 +161,9 @@ pub fn basis_line(sla: Sla, basis: &[Basis]) -> String {
 #[must_use]
 pub fn missed(objective: &Objective, summary: &PlanSummary) -> Option<String> {
     match *objective {
-        Objective::Deadline { makespan_ms } if summary.makespan_ms > makespan_ms => {
+        Objective::Deadline { makespan_ms } | Objective::Confidence { makespan_ms, .. }
+            if summary.makespan_ms > makespan_ms =>
+        {
             let (took, limit) = (units::ms(summary.makespan_ms), units::ms(makespan_ms));
             Some(format!("{took}, over the deadline of {limit}"))
         }
@@ -189,6 +194,9 @@ pub fn objective_name(objective: &Objective) -> String {
         Objective::Fastest => "fastest".to_owned(),
         Objective::Cheapest => "cheapest".to_owned(),
         Objective::Deadline { makespan_ms } => format!("cheapest within {}", units::ms(*makespan_ms)),
+        Objective::Confidence { makespan_ms, probability } => {
+            format!("cheapest within {} in {:.1} % of all runs", units::ms(*makespan_ms), 100.0 * probability)
+        }
         Objective::Budget { cost_usd } => format!("fastest for {}", units::usd(*cost_usd)),
         Objective::Balance { time_weight } => format!("balance, time weighs {time_weight}"),
     }
@@ -234,6 +242,7 @@ fn table(plan: &Plan, alternatives: &[Alternatives], asked: &[Alternatives], col
         units::bytes(p.upload_bytes),
         sizes(plan),
     );
+    text += &crate::outlook::in_words(plan);
     text += &picture(plan, color);
     text += "# a task, * on the critical path, | the next begins, . the worker waits\n";
     let path: Vec<&str> = plan.critical_path.iter().map(foresail_schemas::TaskId::as_str).collect();

@@ -1,5 +1,6 @@
 //! The planners, the bounds and both simulations, over drawn problems and over real workflows.
 
+mod chances;
 mod drafts;
 mod drawn;
 mod fronts;

@@ -65,7 +65,9 @@ fn better(objective: &Objective, a: &PlanSummary, b: &PlanSummary, bounds: (f64,
     let keys = |s: &PlanSummary| match *objective {
         Objective::Fastest => [s.makespan_ms, s.cost_usd],
         Objective::Cheapest => [s.cost_usd, s.makespan_ms],
-        Objective::Deadline { makespan_ms } => [f64::max(0.0, s.makespan_ms - makespan_ms), s.cost_usd],
+        Objective::Deadline { makespan_ms } | Objective::Confidence { makespan_ms, .. } => {
+            [f64::max(0.0, s.makespan_ms - makespan_ms), s.cost_usd]
+        }
         Objective::Budget { cost_usd } => [f64::max(0.0, s.cost_usd - cost_usd), s.makespan_ms],
         Objective::Balance { time_weight: w } => {
             [w * s.makespan_ms / bounds.0 + (1.0 - w) * s.cost_usd / bounds.1, s.makespan_ms]

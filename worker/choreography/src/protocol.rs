@@ -66,7 +66,7 @@ pub enum Event {
         /// Its epoch.
         epoch: u64,
         /// The plan.
-        plan: Plan,
+        plan: Box<Plan>,
     },
     /// What this invocation used so far, as asked for.
     UsageRead {

@@ -231,7 +231,7 @@ impl Driver {
             loop {
                 match metad.plan(&run).await {
                     Ok(CurrentPlan { epoch, plan, .. }) => {
-                        let _ = events.send(Event::PlanRead { epoch, plan }).await;
+                        let _ = events.send(Event::PlanRead { epoch, plan: Box::new(plan) }).await;
                         return;
                     }
                     Err(error) => tracing::warn!(%error, "the new plan is asked for again"),
@@ -253,7 +253,7 @@ impl Driver {
                 self.record_transfers(recorder);
             }
             Event::PlanRead { epoch, plan } => {
-                under_way.newer_plan = Some((*epoch, plan.clone()));
+                under_way.newer_plan = Some((*epoch, Plan::clone(plan)));
             }
             _ => {}
         }

@@ -148,6 +148,7 @@ pub fn plan(workflow: &Workflow, placed: &[(Option<&str>, ResourceConfig)]) -> P
         workers,
         tasks,
         predicted: PlanSummary::default(),
+        outlook: None,
         bounds: Bounds::default(),
         critical_path: Vec::new(),
         explanation: Vec::new(),

@@ -121,7 +121,9 @@ fn primary(objective: &Objective, summary: &PlanSummary, bounds: (f64, f64)) -> 
     match *objective {
         Objective::Fastest => (false, time),
         Objective::Cheapest => (false, cost),
-        Objective::Deadline { makespan_ms } => (time > makespan_ms * WORSE * WORSE, cost),
+        Objective::Deadline { makespan_ms } | Objective::Confidence { makespan_ms, .. } => {
+            (time > makespan_ms * WORSE * WORSE, cost)
+        }
         Objective::Budget { cost_usd } => (cost > cost_usd * WORSE * WORSE, time),
         Objective::Balance { time_weight } => {
             let over = |value: f64, bound: f64| if bound > 0.0 { value / bound } else { value };

@@ -340,7 +340,7 @@ impl World {
                 Action::Invoke(invoke) => self.invoke(invoke),
                 Action::Listen => self.change(id, |m| m.listens = true),
                 Action::ReadPlan => {
-                    let event = Event::PlanRead { epoch: self.epoch, plan: self.plan.clone() };
+                    let event = Event::PlanRead { epoch: self.epoch, plan: Box::new(self.plan.clone()) };
                     self.later(1.0, tell(id, event));
                 }
                 Action::ReadUsage => {

@@ -81,6 +81,7 @@ pub fn plan(rng: &mut Pcg64, workflow: &Workflow) -> Plan {
         tasks: tasks.collect(),
         workers: planned,
         predicted: PlanSummary::default(),
+        outlook: None,
         bounds: Bounds::default(),
         critical_path: Vec::new(),
         explanation: Vec::new(),

@@ -1,0 +1,251 @@
+//! Draws: one possible truth about every time that a plan rests on.
+//!
+//! A drawn time is the predicted one times a factor. The factor is the quantile, in its shape, of a standard
+//! normal error; between the quantiles that a shape holds it is interpolated along the error, beyond p5 and
+//! p99 it goes on as a log-normal tail does, up to [`ERROR_MAX`].
+//!
+//! Tasks of one name err together: error = sqrt(s) common + sqrt(1 - s) own, where s is the shared part of
+//! the variance. Each time keeps its own distribution whatever s is. Where only bounds of s are known, every
+//! draw takes another value between them, so that what is not known about s is in the result too.
+//! A worker draws its start and the rates of its two links, once each for its life.
+//!
+//! Source: the one-factor Gaussian copula (Vasicek, Risk 2002; Li, J. Fixed Income 2000). The polar method
+//! for normal numbers: Marsaglia and Bray, SIAM Review 1964.
+//!
+//! Execution times come from one stream in the order of the tasks, what belongs to an invocation from a
+//! stream of its own. So two plans of one problem meet the same luck, which makes their difference sharper.
+
+use std::collections::HashMap;
+
+use foresail_schemas::TaskName;
+use foresail_schemas::plan::{Objective, Problem};
+use foresail_schemas::uncertainty::{Shape, SharedError, Uncertainty};
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64;
+
+use crate::dense::Dense;
+use crate::error::PlanFailure;
+use crate::link::Links;
+
+/// Errors at the quantiles of a shape: the normal quantiles of `uncertainty::LEVELS`.
+const ERRORS: [f64; 7] = [
+    -1.644_853_626_951_472_7,
+    -0.674_489_750_196_081_7,
+    0.0,
+    0.674_489_750_196_081_7,
+    1.281_551_565_544_600_4,
+    1.644_853_626_951_472_7,
+    2.326_347_874_040_840_8,
+];
+/// Largest error that a tail is followed to: one draw of 30,000 lies beyond.
+const ERROR_MAX: f64 = 4.0;
+/// Largest probability that may be asked for: more would need more draws than anyone waits for.
+pub(crate) const PROBABILITY_MAX: f64 = 0.999;
+
+/// The shape of an execution time, where it is known.
+pub(crate) fn exec_shape(uncertainty: &Uncertainty, size: u32, task: u32) -> Option<&Shape> {
+    let place = uncertainty.exec[size as usize][task as usize];
+    place.map(|place| &uncertainty.shapes[place as usize])
+}
+
+/// Checks the distributions of a problem, where it has any, and the probability that it asks for.
+pub(crate) fn check(problem: &Problem) -> Result<(), PlanFailure> {
+    if let Objective::Confidence { probability, .. } = problem.objective
+        && !(probability > 0.0 && probability <= PROBABILITY_MAX)
+    {
+        return Err(PlanFailure::Probability(probability));
+    }
+    let table = &problem.predictions;
+    let Some(uncertainty) = &table.uncertainty else { return Ok(()) };
+    let (sizes, tasks) = (table.configs.len(), problem.workflow.graph().len());
+    let length = |field, expected: usize, found: usize| match expected == found {
+        true => Ok(()),
+        false => Err(PlanFailure::Dimensions { field, expected, found }),
+    };
+    length("uncertainty.exec", sizes, uncertainty.exec.len())?;
+    uncertainty.exec.iter().try_for_each(|row| length("uncertainty.exec[..]", tasks, row.len()))?;
+    length("uncertainty.startup", sizes, uncertainty.startup.len())?;
+    length("uncertainty.transfer", sizes, uncertainty.transfer.len())?;
+    let wrong = |field, rule| Err(PlanFailure::Uncertainty { field, rule });
+    let known = uncertainty.shapes.len();
+    if uncertainty.exec.iter().flatten().flatten().any(|&place| place as usize >= known) {
+        return wrong("exec", "every entry must be the place of one of `shapes`, or nothing");
+    }
+    let is_shape = |shape: &Shape| {
+        shape.iter().all(|f| f.is_finite() && *f >= 0.0) && shape.windows(2).all(|w| w[0] <= w[1])
+    };
+    let rule = "quantiles must be finite, at least 0 and ascending";
+    if !uncertainty.shapes.iter().all(is_shape) {
+        return wrong("shapes", rule);
+    }
+    if !uncertainty.startup.iter().all(|s| is_shape(&s.cold) && is_shape(&s.warm)) {
+        return wrong("startup", rule);
+    }
+    if !uncertainty.transfer.iter().all(is_shape) {
+        return wrong("transfer", rule);
+    }
+    if !uncertainty.shared.values().all(|s| 0.0 <= s.low && s.low <= s.high && s.high <= 1.0) {
+        return wrong("shared", "it must hold that 0 <= low <= high <= 1");
+    }
+    Ok(())
+}
+
+/// What was drawn for one run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Draw {
+    /// Execution time over the predicted one, per task.
+    pub exec: Vec<f64>,
+    /// Seed of what belongs to invocations.
+    seed: u64,
+}
+
+impl Draw {
+    /// Start of an invocation in ms, and its links.
+    pub fn invocation(&self, dense: &Dense, size: u32, is_cold: bool, id: u32) -> (f64, Links) {
+        let startup_ms = dense.startup_ms(size, is_cold);
+        let Some(uncertainty) = &dense.problem.predictions.uncertainty else {
+            return (startup_ms, Links::default());
+        };
+        let mut normals = Normals::new(self.seed.wrapping_add(u64::from(id)));
+        let shapes = &uncertainty.startup[size as usize];
+        let startup = if is_cold { &shapes.cold } else { &shapes.warm };
+        let transfer = &uncertainty.transfer[size as usize];
+        let startup_ms = startup_ms * factor(startup, normals.next());
+        (startup_ms, Links::slowed([(); 2].map(|()| factor(transfer, normals.next()))))
+    }
+}
+
+/// Makes draws; the memory is kept from one to the next.
+#[derive(Debug)]
+pub(crate) struct Sampler<'a> {
+    dense: &'a Dense<'a>,
+    uncertainty: &'a Uncertainty,
+    /// Name of every task, by place in `shared`.
+    named: Vec<u32>,
+    shared: Vec<SharedError>,
+    /// Per name, in the draw that is made: the common error, and the weight of a task's own.
+    common: Vec<(f64, f64)>,
+    normals: Normals,
+}
+
+impl<'a> Sampler<'a> {
+    pub fn new(dense: &'a Dense<'a>, uncertainty: &'a Uncertainty) -> Self {
+        let mut places: HashMap<&TaskName, u32> = HashMap::new();
+        let mut shared = Vec::new();
+        let name = |task: &'a foresail_schemas::workflow::Task| {
+            *places.entry(&task.name).or_insert_with(|| {
+                shared.push(uncertainty.shared.get(&task.name).copied().unwrap_or(SharedError::UNKNOWN));
+                shared.len() as u32 - 1
+            })
+        };
+        let named = dense.problem.workflow.tasks().iter().map(name).collect();
+        Self { dense, uncertainty, named, shared, common: Vec::new(), normals: Normals::new(0) }
+    }
+
+    /// Begins anew: the same seed gives the same draws.
+    pub fn seed(&mut self, seed: u64) {
+        self.normals = Normals::new(seed);
+    }
+
+    /// Tasks whose time is taken as certain where they run on `sizes`.
+    pub fn certain(&self, sizes: &[u32]) -> u32 {
+        let is_certain = |&(t, &size): &(usize, &u32)| exec_shape(self.uncertainty, size, t as u32).is_none();
+        sizes.iter().enumerate().filter(is_certain).count() as u32
+    }
+
+    /// The next draw for tasks on `sizes`.
+    pub fn draw(&mut self, sizes: &[u32], draw: &mut Draw) {
+        let normals = &mut self.normals;
+        draw.seed = normals.rng.random();
+        self.common.clear();
+        self.common.extend(self.shared.iter().map(|part| {
+            let shared = part.low + (part.high - part.low) * normals.rng.random::<f64>();
+            (shared.sqrt() * normals.next(), (1.0 - shared).sqrt())
+        }));
+        draw.exec.clear();
+        draw.exec.extend((0..self.dense.len()).map(|t| {
+            let (common, own) = self.common[self.named[t as usize] as usize];
+            let error = common + own * normals.next();
+            exec_shape(self.uncertainty, sizes[t as usize], t).map_or(1.0, |shape| factor(shape, error))
+        }));
+    }
+}
+
+/// The factor of a shape at a standard normal error.
+fn factor(shape: &Shape, error: f64) -> f64 {
+    let last = ERRORS.len() - 1;
+    let tail = |at: usize, before: usize, error: f64| {
+        let steps = (error - ERRORS[at]) / (ERRORS[at] - ERRORS[before]);
+        let ratio = if shape[before] > 0.0 { shape[at] / shape[before] } else { 1.0 };
+        shape[at] * ratio.powf(steps)
+    };
+    if error <= ERRORS[0] {
+        return if shape[0] > 0.0 { tail(0, 1, error.max(-ERROR_MAX)) } else { 0.0 };
+    }
+    if error >= ERRORS[last] {
+        return tail(last, last - 1, error.min(ERROR_MAX));
+    }
+    let above = ERRORS.iter().position(|&e| error < e).unwrap_or(last);
+    let part = (error - ERRORS[above - 1]) / (ERRORS[above] - ERRORS[above - 1]);
+    shape[above - 1] + part * (shape[above] - shape[above - 1])
+}
+
+/// Standard normal numbers, two by two.
+#[derive(Debug)]
+struct Normals {
+    rng: Pcg64,
+    spare: Option<f64>,
+}
+
+impl Normals {
+    fn new(seed: u64) -> Self {
+        Self { rng: Pcg64::seed_from_u64(seed), spare: None }
+    }
+
+    fn next(&mut self) -> f64 {
+        if let Some(spare) = self.spare.take() {
+            return spare;
+        }
+        loop {
+            let (x, y) = (2.0 * self.rng.random::<f64>() - 1.0, 2.0 * self.rng.random::<f64>() - 1.0);
+            let square = x * x + y * y;
+            if square > 0.0 && square < 1.0 {
+                let scale = (-2.0 * square.ln() / square).sqrt();
+                self.spare = Some(y * scale);
+                return x * scale;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use foresail_schemas::uncertainty::LEVELS;
+
+    use super::*;
+
+    const SHAPE: Shape = [0.5, 0.8, 1.0, 1.3, 1.9, 2.6, 6.0];
+
+    #[test]
+    fn drawn_factors_have_the_quantiles_of_their_shape() {
+        let mut normals = Normals::new(1);
+        let mut drawn: Vec<f64> = (0..200_000).map(|_| factor(&SHAPE, normals.next())).collect();
+        drawn.sort_by(f64::total_cmp);
+        for (level, expected) in LEVELS.iter().zip(SHAPE) {
+            let found = drawn[(level * drawn.len() as f64) as usize];
+            assert!((found / expected - 1.0).abs() < 0.03, "{level}: {found}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn a_factor_grows_with_the_error_and_stays_finite() {
+        let mut before = 0.0;
+        for step in -100..=100 {
+            let found = factor(&SHAPE, f64::from(step) / 10.0);
+            assert!(found >= before && found.is_finite(), "{step}: {found} after {before}");
+            before = found;
+        }
+        assert_eq!(factor(&[0.0; 7], 3.0), 0.0);
+        assert_eq!(factor(&[0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0], -3.0), 0.0);
+    }
+}
