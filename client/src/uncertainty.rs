@@ -222,10 +222,11 @@ mod tests {
         table.uncertainty = Some(found);
         let objective = Objective::Confidence { makespan_ms: 5_000.0, probability: 0.9 };
         let problem = crate::problem(&workflow, &platform, table, objective, 1);
-        for planner in ["robust", "simple"] {
+        // By the times predicted `simple` keeps the deadline as well; by the draws it does in 64 % of them.
+        for (planner, keeps) in [("robust", true), ("simple", false)] {
             let plan = crate::plan(planner, &problem).unwrap();
             let outlook = plan.outlook.as_ref().expect("there are distributions");
-            assert_eq!(outlook.keeps(), Some(true), "{planner}: {outlook:?}");
+            assert_eq!(outlook.keeps(), Some(keeps), "{planner}: {outlook:?}");
             assert_eq!(outlook.certain_tasks, 1, "{planner}");
             assert!(
                 crate::outlook::in_words(&plan).contains("1 task"),
