@@ -137,8 +137,8 @@ impl ClientError {
                 "give it more time: --timeout on the command line, ClientSettings in a program".to_owned()
             }
             Self::NoPlan { .. } => {
-                "`foresail plan --help` lists the planners; a task that fits nowhere needs another platform or \
-                 smaller limits"
+                "`foresail plan --help` lists the planners; a task that fits nowhere needs another platform \
+                 or smaller limits"
                     .to_owned()
             }
             Self::RunEnded { run, status: RunStatus::Failed, failure } => match failure {

@@ -63,7 +63,8 @@ impl Stop {
     }
 }
 
-/// Plans a problem; where it has distributions the plan has an outlook. A program is killed once `stop` is asked for, a planner of this process is not.
+/// Plans a problem; where it has distributions the plan has an outlook. A program is killed once `stop` is
+/// asked for, a planner of this process is not.
 ///
 /// # Errors
 /// [`ClientError::NoPlan`] when there is no such planner, or it finds no plan.

@@ -1,7 +1,7 @@
 //! What else could have been done with a task, and what that would have taken and cost.
 //!
-//! An alternative is the same plan with one thing changed, timed by the timing pass: nothing else moves, so it
-//! tells what the decision was worth in this plan, and not what another plan as a whole could reach.
+//! An alternative is the same plan with one thing changed, timed by the timing pass: nothing else moves, so
+//! it tells what the decision was worth in this plan, and not what another plan as a whole could reach.
 
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::plan::{Plan, PlanSummary, Problem};

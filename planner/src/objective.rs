@@ -49,8 +49,8 @@ pub(crate) fn score(objective: &Objective, summary: &PlanSummary, bounds: (f64, 
     })
 }
 
-/// Which of two plans is better under an objective: `Less` where `a` is, `Equal` but for rounding. `bounds` are
-/// LB_T in ms and LB_C in USD.
+/// Which of two plans is better under an objective: `Less` where `a` is, `Equal` but for rounding. `bounds`
+/// are LB_T in ms and LB_C in USD.
 #[must_use]
 pub fn compare(objective: &Objective, a: &PlanSummary, b: &PlanSummary, bounds: (f64, f64)) -> Ordering {
     score(objective, a, bounds).compare(&score(objective, b, bounds))

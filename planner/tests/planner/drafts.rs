@@ -20,8 +20,8 @@ fn the_draft_of_a_plan_is_timed_to_that_plan() {
             let Ok(made) = plan(&problem, planner.as_ref()) else { continue };
             let again = complete(&problem, &made.planner, &draft(&made), Vec::new()).unwrap();
             let about = format!("{} of seed {seed}", planner.name());
-            // Workers are numbered by their names in the plan, which decides between those that become ready at
-            // the same time; that is all that may differ.
+            // Workers are numbered by their names in the plan, which decides between those that become ready
+            // at the same time; that is all that may differ.
             let is_close = |a: f64, b: f64| (a - b).abs() <= 0.01 * b.abs();
             assert!(is_close(again.predicted.makespan_ms, made.predicted.makespan_ms), "{about}");
             assert!(is_close(again.predicted.cost_usd, made.predicted.cost_usd), "{about}");
