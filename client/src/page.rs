@@ -220,8 +220,8 @@ impl Page<'_> {
         text.push_str(
             "<p class=\"soft\">Red: on the critical path. Alternatives: the same plan with this task \
              elsewhere, and what the whole would then take and cost.</p>\n\
-             <div class=\"wide\"><table><tr><th>task</th><th>function</th><th>worker</th><th>size</th><th>start</th><th>end</th><th>in the code</th>\
-             <th>why there</th></tr>\n",
+             <div class=\"wide\"><table><tr><th>task</th><th>function</th><th>worker</th><th>size</th>\
+             <th>start</th><th>end</th><th>in the code</th><th>why there</th></tr>\n",
         );
         let of: HashMap<&TaskId, &Alternatives> = alternatives.iter().map(|a| (&a.task, a)).collect();
         for t in listed {
