@@ -1,5 +1,6 @@
 //! What is stored but not shown yet: the open transaction of redb that is ahead of what readers see.
 //!
+//! Of the last group the transaction may lack a part, which is applied before anything else happens to it.
 //! Several groups share one transaction, because committing it costs more than the groups do. Their entries
 //! are kept until it is committed: when a later group is given up, its changes cannot be taken out of the
 //! transaction, so that is aborted and the entries are applied to a new one, as at a start.
@@ -35,6 +36,8 @@ struct Ahead {
     transaction: Option<WriteTransaction>,
     /// The entries in it, with their sequences.
     entries: Vec<(u64, Vec<u8>)>,
+    /// Bytes of the last entry that the transaction has; nothing: all.
+    applied: Option<usize>,
     /// Groups shown so far.
     turn: u64,
     /// A reader waits.
@@ -63,8 +66,27 @@ impl Log {
     }
 
     /// The open transaction, for the next group.
-    pub fn take(&self) -> Option<WriteTransaction> {
-        self.ahead().transaction.take()
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn take(&self) -> Result<Option<WriteTransaction>> {
+        let mut ahead = self.ahead();
+        self.catch_up(&mut ahead)?;
+        Ok(ahead.transaction.take())
+    }
+
+    /// Applies what is left of the last entry.
+    fn catch_up(&self, ahead: &mut Ahead) -> Result<()> {
+        let (Some(from), Some(transaction)) = (ahead.applied.take(), &ahead.transaction) else {
+            return Ok(());
+        };
+        let Some((sequence, entry)) = ahead.entries.last() else { return Ok(()) };
+        let done = apply_all(&entry[from..], *sequence, transaction);
+        if done.is_err() {
+            (ahead.lost, ahead.transaction) = (true, None);
+            self.shown.notify_all();
+        }
+        done
     }
 
     /// The group changed nothing.
@@ -79,12 +101,19 @@ impl Log {
         }
     }
 
-    /// The group's entry is in the journal.
+    /// The group's entry is in the journal; the transaction has `applied` bytes of it.
     ///
     /// # Errors
     /// [`StoreError::Database`] when the transaction had to be committed and was not.
-    pub fn stored(&self, transaction: WriteTransaction, sequence: u64, entry: Vec<u8>) -> Result<()> {
+    pub fn stored(
+        &self,
+        transaction: WriteTransaction,
+        sequence: u64,
+        entry: Vec<u8>,
+        applied: usize,
+    ) -> Result<()> {
         let mut ahead = self.ahead();
+        ahead.applied = Some(applied);
         ahead.entries.push((sequence, entry));
         ahead.transaction = Some(transaction);
         match ahead.wanted || ahead.entries.len() >= GROUPS_MAX {
@@ -132,6 +161,7 @@ impl Log {
     }
 
     fn show_ahead(&self, ahead: &mut Ahead) -> Result<()> {
+        self.catch_up(ahead)?;
         let last = ahead.entries.last().map(|(sequence, _)| *sequence);
         let (Some(transaction), Some(sequence)) = (ahead.transaction.take(), last) else { return Ok(()) };
         self.finish(ahead, transaction, Durability::None, sequence)

@@ -83,7 +83,7 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn receipt(&self, workflow: u32, batch_id: &str) -> Result<Option<Receipt>> {
-        let table = self.transaction().open_table(TABLE)?;
+        let table = self.transaction()?.open_table(TABLE)?;
         let value = table.get((workflow, batch_id.as_bytes()))?;
         value.map(|v| decode(v.value()).map_err(|e| corrupt(NAME, (workflow, batch_id), e))).transpose()
     }
@@ -103,7 +103,7 @@ impl WriteGroup {
     /// [`super::StoreError`].
     pub fn drop_oldest_receipt(&self, workflow: u32) -> Result<bool> {
         let oldest = {
-            let order = self.transaction().open_table(ORDER)?;
+            let order = self.transaction()?.open_table(ORDER)?;
             let first = order.range((workflow, 0)..=(workflow, u64::MAX))?.next().transpose()?;
             first.map(|(key, value)| (key.value().1, value.value().to_vec()))
         };

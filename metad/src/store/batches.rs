@@ -312,7 +312,7 @@ impl WriteGroup {
     /// [`super::StoreError`].
     pub fn drop_oldest_batch(&self, workflow: u32, sequence_max: u64) -> Result<Option<u64>> {
         let oldest = {
-            let table = self.transaction().open_table(TABLE)?;
+            let table = self.transaction()?.open_table(TABLE)?;
             let first = table.range((workflow, 0)..=(workflow, sequence_max))?.next().transpose()?;
             first.map(|(key, value)| (key.value().1, count(value.value()).unwrap_or(0)))
         };

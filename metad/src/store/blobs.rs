@@ -82,7 +82,8 @@ impl WriteGroup {
 
     /// Bytes of all blobs of the run but one.
     fn others(&self, run: u64, key: &[u8]) -> Result<u64> {
-        let (blobs, totals) = (self.transaction().open_table(BLOBS)?, self.transaction().open_table(TOTALS)?);
+        let (blobs, totals) =
+            (self.transaction()?.open_table(BLOBS)?, self.transaction()?.open_table(TOTALS)?);
         let this = blobs.get((run, key))?.map_or(0, |v| v.value().len() as u64);
         Ok(totals.get(run)?.map_or(0, |v| v.value()).saturating_sub(this))
     }

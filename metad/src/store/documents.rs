@@ -61,7 +61,7 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn plan_document(&self, run: u64, epoch: u64) -> Result<Option<Vec<u8>>> {
-        Ok(self.transaction().open_table(PLANS)?.get((run, epoch))?.map(|v| v.value().to_vec()))
+        Ok(self.transaction()?.open_table(PLANS)?.get((run, epoch))?.map(|v| v.value().to_vec()))
     }
 
     /// The workflow of a run, as far as this group knows.
@@ -69,7 +69,7 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn workflow_document(&self, run: u64) -> Result<Option<Vec<u8>>> {
-        Ok(self.transaction().open_table(WORKFLOWS)?.get(run)?.map(|v| v.value().to_vec()))
+        Ok(self.transaction()?.open_table(WORKFLOWS)?.get(run)?.map(|v| v.value().to_vec()))
     }
 
     /// Writes the workflow of a run.

@@ -1,16 +1,17 @@
 //! Groups of changes and how they become durable and seen.
 //!
-//! A change is applied to redb's open transaction and written to the group's redo entry. The commit appends
-//! the entry to the journal (one write, one fdatasync): from here on the group survives a crash and may be
-//! answered. redb's transaction stays open for the groups that follow ([`super::ahead`]), and is committed,
-//! without a sync, when a reader asks, when nothing waits, or after [`super::ahead::GROUPS_MAX`] groups: a
-//! reader never sees what a crash could take back, and always sees what was answered before it asked. redb
-//! stores with each commit the sequence of its last group, so that a start knows which entries are missing.
-//! From time to time redb commits with a sync, which makes everything before it durable too, and the journal
-//! begins at the front again: when the journal is full, when the group is large, when the writer asks for it
-//! ([`StoreWriter::settle`]), and after the journal failed.
+//! A change is written to the group's redo entry. The commit appends the entry to the journal (one write, one
+//! fdatasync): from here on the group survives a crash and may be answered. The entry is applied to redb's
+//! open transaction when something is read from that, at the latest before the next group begins: whoever
+//! waits for the answer does not wait for redb. The transaction stays open for the groups that follow
+//! ([`super::ahead`]), and is committed, without a sync, when a reader asks, when nothing waits, or after
+//! [`super::ahead::GROUPS_MAX`] groups: a reader never sees what a crash could take back, and always sees
+//! what was answered before it asked. redb stores with each commit the sequence of its last group, so that a
+//! start knows which entries are missing. From time to time redb commits with a sync, which makes everything
+//! before it durable too, and the journal begins at the front again: when the journal is full, when the group
+//! is large, when the writer asks for it ([`StoreWriter::settle`]), and after the journal failed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct WriteGroup {
     transaction: Option<WriteTransaction>,
     /// The entry as far as it goes; nothing when redb stores the group itself.
     redo: RefCell<Option<Vec<u8>>>,
+    /// Bytes of the entry that the transaction has.
+    applied: Cell<usize>,
     log: Option<Arc<Log>>,
 }
 
@@ -75,12 +78,11 @@ impl StoreWriter {
     /// # Errors
     /// [`super::StoreError::Database`].
     pub fn begin(&self) -> Result<WriteGroup> {
-        let transaction = match self.log.as_ref().and_then(|log| log.take()) {
-            Some(ahead) => ahead,
-            None => self.database.begin_write()?,
-        };
+        let ahead = self.log.as_ref().map_or(Ok(None), |log| log.take())?;
+        let transaction = ahead.map_or_else(|| self.database.begin_write(), Ok)?;
         let redo = RefCell::new(self.log.is_some().then(|| vec![0; HEAD]));
-        Ok(WriteGroup { transaction: Some(transaction), redo, log: self.log.clone() })
+        let (transaction, applied) = (Some(transaction), Cell::new(HEAD));
+        Ok(WriteGroup { transaction, redo, applied, log: self.log.clone() })
     }
 
     /// Since when there are changes that only the journal has durably.
@@ -98,7 +100,7 @@ impl StoreWriter {
             return Ok(());
         }
         let group = self.begin()?;
-        group.bypass();
+        group.bypass()?;
         group.commit()
     }
 
@@ -112,9 +114,20 @@ impl StoreWriter {
 }
 
 impl WriteGroup {
-    /// The transaction that the group is part of.
-    pub(super) fn transaction(&self) -> &WriteTransaction {
+    fn open(&self) -> &WriteTransaction {
         self.transaction.as_ref().expect("it is there until the group is over")
+    }
+
+    /// The transaction that the group is part of, with all changes that were made.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Database`].
+    pub(super) fn transaction(&self) -> Result<&WriteTransaction> {
+        if let Some(entry) = &*self.redo.borrow() {
+            apply_all(&entry[self.applied.get()..], 0, self.open())?;
+            self.applied.set(entry.len());
+        }
+        Ok(self.open())
     }
 
     /// Makes a change, as part of this group.
@@ -122,15 +135,22 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError::Database`].
     pub(super) fn make(&self, change: Change) -> Result<()> {
-        change.apply(self.transaction())?;
-        let mut redo = self.redo.borrow_mut();
-        *redo = redo.take().map(|entry| change.write(entry)).filter(|entry| entry.len() <= ENTRY_BYTES_MAX);
-        Ok(())
+        let entry = self.redo.take();
+        let Some(entry) = entry else { return change.apply(self.open()) };
+        let entry = change.write(entry);
+        let is_too_large = entry.len() > ENTRY_BYTES_MAX;
+        self.redo.replace(Some(entry));
+        if is_too_large { self.bypass() } else { Ok(()) }
     }
 
     /// Redb is to store this group itself: something in it is not in the entry.
-    pub(super) fn bypass(&self) {
+    ///
+    /// # Errors
+    /// [`super::StoreError::Database`].
+    pub(super) fn bypass(&self) -> Result<()> {
+        self.transaction()?;
         self.redo.replace(None);
+        Ok(())
     }
 
     fn only_read(&self) -> bool {
@@ -149,8 +169,10 @@ impl WriteGroup {
             return Ok(());
         }
         let mut journal = log.journal();
-        let redo = self.redo.take().filter(|entry| journal.takes(entry.len()));
-        let Some(mut entry) = redo else {
+        if self.redo.borrow().as_ref().is_some_and(|entry| !journal.takes(entry.len())) {
+            self.bypass()?;
+        }
+        let Some(mut entry) = self.redo.take() else {
             let transaction = self.transaction.take().expect("it is there until the group is over");
             log.commit(transaction, Durability::Immediate, journal.next())?;
             journal.restarted();
@@ -160,7 +182,7 @@ impl WriteGroup {
         let sequence = journal.next();
         journal.appended(entry.len());
         let transaction = self.transaction.take().expect("it is there until the group is over");
-        log.stored(transaction, sequence, entry)
+        log.stored(transaction, sequence, entry, self.applied.get())
     }
 }
 

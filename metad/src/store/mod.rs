@@ -280,8 +280,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (writer, reader) = open(directory.path()).unwrap();
         let group = writer.begin().unwrap();
-        group.transaction().open_table(META).unwrap().insert("schema", SCHEMA_VERSION + 1).unwrap();
-        group.bypass();
+        group.transaction().unwrap().open_table(META).unwrap().insert("schema", SCHEMA_VERSION + 1).unwrap();
+        group.bypass().unwrap();
         group.commit().unwrap();
         drop((writer, reader));
         let refused = open(directory.path()).unwrap_err();

@@ -120,17 +120,17 @@ impl WriteGroup {
     /// [`super::StoreError`].
     pub fn put_piece(&self, piece: &Piece) -> Result<()> {
         // A checkpoint is large, and a start without it only takes longer.
-        self.bypass();
-        let mut tasks = self.transaction().open_table(TASKS)?;
+        self.bypass()?;
+        let mut tasks = self.transaction()?.open_table(TASKS)?;
         if piece.former == Former::Dropped {
-            self.transaction().open_table(REST)?.remove(piece.workflow)?;
+            self.transaction()?.open_table(REST)?.remove(piece.workflow)?;
             tasks.retain_in((piece.workflow, "")..(piece.workflow + 1, ""), |_, _| false)?;
         }
         for (name, saved) in &piece.tasks {
             tasks.insert((piece.workflow, name.as_str()), encode(TASK_VERSION, saved).as_slice())?;
         }
         if let Some(rest) = &piece.rest {
-            self.transaction()
+            self.transaction()?
                 .open_table(REST)?
                 .insert(piece.workflow, encode(REST_VERSION, rest).as_slice())?;
         }
@@ -151,15 +151,15 @@ pub(crate) mod tests {
         let bytes = |version| [&[version][..], &[0xff; 20]].concat();
         match task {
             Some(task) => {
-                let mut tasks = group.transaction().open_table(TASKS).unwrap();
+                let mut tasks = group.transaction().unwrap().open_table(TASKS).unwrap();
                 tasks.insert((workflow, task), bytes(TASK_VERSION).as_slice()).unwrap();
             }
             None => {
-                let mut rests = group.transaction().open_table(REST).unwrap();
+                let mut rests = group.transaction().unwrap().open_table(REST).unwrap();
                 rests.insert(workflow, bytes(REST_VERSION).as_slice()).unwrap();
             }
         }
-        group.bypass();
+        group.bypass().unwrap();
         group.commit().unwrap();
     }
 
@@ -189,8 +189,14 @@ pub(crate) mod tests {
         let (writer, reader) = testing::in_memory();
         let group = writer.begin().unwrap();
         let row = encode(TASK_VERSION_WITHOUT_PEAKS, &Saved { sequence, part });
-        group.transaction().open_table(TASKS).unwrap().insert((0, name.as_str()), row.as_slice()).unwrap();
-        group.bypass();
+        group
+            .transaction()
+            .unwrap()
+            .open_table(TASKS)
+            .unwrap()
+            .insert((0, name.as_str()), row.as_slice())
+            .unwrap();
+        group.bypass().unwrap();
         group.commit().unwrap();
         let mut found = Vec::new();
         let take = |_: &str, row: Option<(u64, &[u8])>| {

@@ -190,7 +190,7 @@ pub(crate) mod tests {
         group.put_events(7, &texts(1..=6 * events)).unwrap();
         // What a page reads beyond its need shows: it cannot be read.
         for damaged in [0, 1, 4, 5] {
-            put(group.transaction(), (7, damaged * events + 1), b"x").unwrap();
+            put(group.transaction().unwrap(), (7, damaged * events + 1), b"x").unwrap();
         }
         group.commit().unwrap();
         let view = reader.view().unwrap();
