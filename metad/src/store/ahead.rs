@@ -61,6 +61,12 @@ impl Log {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a reader waits.
+    #[cfg(test)]
+    pub fn is_wanted(&self) -> bool {
+        self.ahead().wanted
+    }
+
     fn ahead(&self) -> MutexGuard<'_, Ahead> {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
