@@ -7,6 +7,7 @@
 //! files become rows. Errors in percent, coverage as a ratio, times in ms, sizes
 //! in bytes.
 
+pub use foresail_planner::shapes;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,6 @@ use serde::Serialize;
 use crate::samples::{CsvLines, Line};
 
 pub mod plans;
-pub mod shapes;
 
 pub use foresail_model::backtest as protocols;
 

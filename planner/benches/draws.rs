@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use foresail_planner::shapes::Shape;
 use foresail_planner::{draws_for, find, monte_carlo, plan, simulate};
 use foresail_schemas::plan::{Objective, Problem};
 use foresail_schemas::run::RunOptions;
@@ -35,8 +36,10 @@ fn main() {
         "tasks", "draws/s", "ns/task", "simulations/s", "robust ms", "P"
     );
     for depth in [1, 10, 100] {
-        let mut problem =
-            uncertain(graphs::problem(&graphs::layered(depth, WIDTH, 1_000.0), Objective::Fastest));
+        let mut problem = uncertain(graphs::problem(
+            &Shape::Layered(depth, WIDTH).workflow_of(1_000.0),
+            Objective::Fastest,
+        ));
         let planner = |name| find(name).expect("it exists");
         let sweep = plan(&problem, planner("sweep").as_ref()).expect("it is a valid problem");
         let tasks = sweep.tasks.len();

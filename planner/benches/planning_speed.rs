@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use foresail_planner::shapes::Shape;
 use foresail_planner::{Planner, planners};
 use foresail_schemas::Workflow;
 use foresail_schemas::plan::{Objective, Problem};
@@ -102,12 +103,12 @@ fn main() {
     );
     let mut per_task_ms = vec![0.0_f64; known.len()];
     let shapes: [(&str, usize, Build); 6] = [
-        ("tree", 1023, || graphs::tree_reduction(1024, 250.0)),
-        ("layered", 4_900, || graphs::layered(49, 100, 1000.0)),
-        ("layered", 1_000, || graphs::layered(20, 50, 1000.0)),
-        ("layered", 10_000, || graphs::layered(100, 100, 1000.0)),
-        ("layered", 100_000, || graphs::layered(200, 500, 1000.0)),
-        ("layered", 1_000_000, || graphs::layered(1000, 1000, 1000.0)),
+        ("tree", 1023, || Shape::Tree(1024).workflow_of(250.0)),
+        ("layered", 4_900, || Shape::Layered(49, 100).workflow_of(1000.0)),
+        ("layered", 1_000, || Shape::Layered(20, 50).workflow_of(1000.0)),
+        ("layered", 10_000, || Shape::Layered(100, 100).workflow_of(1000.0)),
+        ("layered", 100_000, || Shape::Layered(200, 500).workflow_of(1000.0)),
+        ("layered", 1_000_000, || Shape::Layered(1000, 1000).workflow_of(1000.0)),
     ];
     for (shape, tasks, build) in shapes {
         if !sizes.is_empty() && !sizes.contains(&tasks.to_string()) {

@@ -10,6 +10,7 @@
 //! - [`monte_carlo`]: what a plan takes and costs over drawn times, with probabilities and their intervals.
 //! - [`simulate`]: a plan carried out in virtual time by the state machines that will carry it out in fact.
 //! - [`bounds`], [`cost_bound`]: what no plan can beat. [`validate`]: what every plan keeps.
+//! - [`shapes`]: workflows to compare planners on.
 //! - [`blind_table`]: what is assumed before anything was measured. [`gantt`]: a plan as a picture.
 
 #[cfg(test)]
@@ -43,6 +44,7 @@ mod random;
 mod rank;
 mod robust;
 mod search;
+pub mod shapes;
 mod simple;
 mod simulate;
 mod sweep;

@@ -93,8 +93,11 @@ fn plain(dense: &Dense, chances: Option<Chances>) -> Plan {
     sweep::offer(&mut search);
     let mut plan = search.plan(Robust.name());
     match chances {
-        None => plan.explanation.push(
-            "The predictions carry no distributions, so nothing is said about the probability of anything."
+        // First: whoever asked for a probability must not take this for one.
+        None => plan.explanation.insert(
+            0,
+            "Nothing is known of how times spread, so nothing is said about any probability. Run the workflow \
+             or import measurements, then plan again."
                 .to_owned(),
         ),
         Some(mut chances) => {

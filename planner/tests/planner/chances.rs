@@ -1,6 +1,7 @@
 //! Plans under uncertainty: what the draws say, and whether `robust` keeps its word on others.
 //! `FORESAIL_PROOF=1` asks for many more plans.
 
+use foresail_planner::shapes::Shape as Form;
 use foresail_planner::{Distribution, find, monte_carlo, plan, planners};
 use foresail_schemas::Plan;
 use foresail_schemas::plan::{Objective, Problem};
@@ -164,12 +165,12 @@ fn asked(seed: u64) -> Problem {
         1 => drawn::problem_of(seed, 40..120),
         _ => {
             let shapes = [
-                graphs::tree_reduction(64, 400.0),
-                graphs::gemm(4, 800.0),
-                graphs::svd(16, 1_500.0),
-                graphs::tsqr(32, 300.0),
-                graphs::fork_join(3, 20, 2_000.0),
-                graphs::layered(6, 16, 1_000.0),
+                Form::Tree(64).workflow_of(400.0),
+                Form::Gemm(4).workflow_of(800.0),
+                Form::Svd(16).workflow_of(1_500.0),
+                Form::Tsqr(32).workflow_of(300.0),
+                Form::ForkJoin(3, 20).workflow_of(2_000.0),
+                Form::Layered(6, 16).workflow_of(1_000.0),
             ];
             graphs::problem(&shapes[rng.random_range(0..shapes.len())], Objective::Fastest)
         }

@@ -1,5 +1,6 @@
 //! Fronts of time and cost, bounds for deadlines, and workers that are warm when the run begins.
 
+use foresail_planner::shapes::Shape;
 use foresail_planner::{bounds, cost_bound, find, pareto, plan, simulate, validate};
 use foresail_schemas::plan::{Objective, Plan, Problem};
 use foresail_schemas::run::RunOptions;
@@ -13,9 +14,11 @@ fn planned(problem: &Problem, planner: &str) -> Plan {
 
 #[test]
 fn a_front_goes_from_fast_to_cheap_and_nothing_on_it_beats_another() {
-    for workflow in
-        [graphs::fork_join(2, 30, 3000.0), graphs::gemm(3, 4000.0), graphs::tree_reduction(64, 500.0)]
-    {
+    for workflow in [
+        Shape::ForkJoin(2, 30).workflow_of(3000.0),
+        Shape::Gemm(3).workflow_of(4000.0),
+        Shape::Tree(64).workflow_of(500.0),
+    ] {
         let problem = graphs::problem(&workflow, Objective::Fastest);
         let front = pareto(&problem, 6).expect("a valid problem");
         assert!((2..=6).contains(&front.len()), "{} points", front.len());
@@ -55,7 +58,7 @@ fn no_plan_beats_the_bound_of_its_own_deadline() {
 
 #[test]
 fn a_tight_deadline_costs_more_at_least() {
-    let problem = graphs::problem(&graphs::fork_join(1, 50, 5000.0), Objective::Cheapest);
+    let problem = graphs::problem(&Shape::ForkJoin(1, 50).workflow_of(5000.0), Objective::Cheapest);
     let (least_ms, least_usd) = bounds(&problem).expect("a valid problem");
     let tight_usd = cost_bound(&problem, 1.01 * least_ms).expect("a valid problem");
     assert!(tight_usd > 1.2 * least_usd, "fifty tasks at a time need many starts: {tight_usd} {least_usd}");
@@ -63,7 +66,7 @@ fn a_tight_deadline_costs_more_at_least() {
 
 #[test]
 fn warm_workers_make_a_run_faster_than_cold_ones_allow_and_no_bound_is_broken() {
-    let cold = graphs::problem(&graphs::fork_join(1, 4, 200.0), Objective::Fastest);
+    let cold = graphs::problem(&Shape::ForkJoin(1, 4).workflow_of(200.0), Objective::Fastest);
     let mut warm = cold.clone();
     warm.predictions.warm = vec![8; warm.predictions.configs.len()];
     let (cold_ms, warm_ms) = (planned(&cold, "auto").predicted, planned(&warm, "auto").predicted);

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use foresail_planner::shapes::DEFAULTS;
 use foresail_schemas::Workflow;
 use foresail_schemas::wfformat;
-
-use crate::graphs;
 
 /// What the names of shapes begin with.
 pub const SHAPE: &str = "shape:";
@@ -31,15 +30,7 @@ pub fn recorded() -> Vec<(String, Workflow)> {
 
 /// The shapes by name.
 pub fn shapes() -> Vec<(String, Workflow)> {
-    let all = [
-        ("tree reduction 1,024", graphs::tree_reduction(1024, 1000.0)),
-        ("gemm 5", graphs::gemm(5, 10_000.0)),
-        ("svd 20", graphs::svd(20, 20_000.0)),
-        ("tsqr 64", graphs::tsqr(64, 10_000.0)),
-        ("fork-join 3 x 40", graphs::fork_join(3, 40, 30_000.0)),
-        ("layered 10 x 50", graphs::layered(10, 50, 60_000.0)),
-    ];
-    all.map(|(name, workflow)| (format!("{SHAPE} {name}"), workflow)).into()
+    DEFAULTS.map(|shape| (format!("{SHAPE} {shape}"), shape.workflow())).into()
 }
 
 /// The workflow with its longest task scaled down to `task_ms_max`, the others in proportion.

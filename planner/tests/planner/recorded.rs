@@ -1,6 +1,7 @@
 //! Real workflows, where they are, and shapes of known form: plans are valid, keep the bounds, and take and
 //! cost in the event simulator what the timing pass says.
 
+use foresail_planner::shapes::Shape;
 use foresail_planner::{plan, simulate, validate};
 use foresail_schemas::plan::{Objective, Plan, Problem};
 use foresail_schemas::run::RunOptions;
@@ -100,7 +101,7 @@ fn auto_is_never_worse_than_simple_or_random_on_real_workflows_and_shapes() {
 
 #[test]
 fn a_workflow_without_hints_is_planned_blind() {
-    let mut spec = graphs::fork_join(2, 8, 100.0).spec().clone();
+    let mut spec = Shape::ForkJoin(2, 8).workflow_of(100.0).spec().clone();
     spec.tasks.iter_mut().for_each(|t| t.hint.exec_ms = None);
     let workflow: Workflow = spec.check().expect("only hints were dropped");
     let predictions = foresail_planner::blind_table(&workflow, &lambda(), Sla::MEDIAN);

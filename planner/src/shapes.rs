@@ -72,17 +72,29 @@ impl Shape {
         }
     }
 
-    /// The workflow, named like the shape.
+    /// The workflow, named like the shape, with times that suit it.
     #[must_use]
     pub fn workflow(self) -> Workflow {
+        self.workflow_of(match self {
+            Self::Tree(_) => 1_000.0,
+            Self::Gemm(_) | Self::Tsqr(_) => 10_000.0,
+            Self::Svd(_) => 20_000.0,
+            Self::ForkJoin(..) => 30_000.0,
+            Self::Layered(..) => 60_000.0,
+        })
+    }
+
+    /// The workflow, named like the shape; the times of its tasks are in proportion to `exec_ms`.
+    #[must_use]
+    pub fn workflow_of(self, exec_ms: f64) -> Workflow {
         let mut all = Builder::default();
         match self {
-            Self::Tree(leaves) => tree(&mut all, leaves),
-            Self::Gemm(n) => gemm(&mut all, n),
-            Self::Svd(rows) => svd(&mut all, rows),
-            Self::Tsqr(shards) => tsqr(&mut all, shards),
-            Self::ForkJoin(stages, width) => fork_join(&mut all, stages, width),
-            Self::Layered(depth, width) => layered(&mut all, depth, width),
+            Self::Tree(leaves) => all.merge(vec![None; leaves], "add", exec_ms, 1_000),
+            Self::Gemm(n) => gemm(&mut all, n, exec_ms),
+            Self::Svd(rows) => svd(&mut all, rows, exec_ms),
+            Self::Tsqr(shards) => tsqr(&mut all, shards, exec_ms),
+            Self::ForkJoin(stages, width) => fork_join(&mut all, stages, width, exec_ms),
+            Self::Layered(depth, width) => layered(&mut all, depth, width, exec_ms),
         }
         let name = self.to_string().parse().expect("the names of shapes are legal names");
         let spec = WorkflowSpec { name, description: None, tasks: all.tasks };
@@ -134,7 +146,7 @@ impl Builder {
     /// Adds a task that reads the outputs of `parents` and says where it stands.
     fn add(&mut self, kind: &str, exec_ms: f64, output_bytes: u64, parents: &[usize]) -> usize {
         let name = TaskName::new(kind).expect("kinds of task are letters");
-        let work = Work::Function { function: name.clone(), params: serde_json::Value::Null };
+        let work = Work::Function { function: name.clone(), params: Default::default() };
         let id = format!("{kind}-{}", self.tasks.len()).parse().expect("letters and digits are a legal id");
         let mut task = Task::new(id, name, work);
         task.hint.exec_ms = Some(exec_ms);
@@ -164,18 +176,15 @@ impl Builder {
 }
 
 /// A number in [0, 1) that looks drawn.
-pub(crate) fn drawn(n: u64) -> f64 {
+#[must_use]
+pub fn drawn(n: u64) -> f64 {
     let mut x = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     ((x ^ (x >> 29)) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-fn tree(all: &mut Builder, leaves: usize) {
-    all.merge(vec![None; leaves], "add", 1_000.0, 1_000);
-}
-
-fn gemm(all: &mut Builder, n: usize) {
-    let (exec_ms, block) = (10_000.0, 8_000_000);
+fn gemm(all: &mut Builder, n: usize, exec_ms: f64) {
+    let block = 8_000_000;
     let mut blocks =
         |kind| -> Vec<usize> { (0..n * n).map(|_| all.add(kind, exec_ms, block, &[])).collect() };
     let (a, b) = (blocks("a"), blocks("b"));
@@ -188,8 +197,8 @@ fn gemm(all: &mut Builder, n: usize) {
     }
 }
 
-fn svd(all: &mut Builder, rows: usize) {
-    let (exec_ms, block) = (20_000.0, 40_000_000);
+fn svd(all: &mut Builder, rows: usize, exec_ms: f64) {
+    let block = 40_000_000;
     let loads: Vec<usize> = (0..rows).map(|_| all.add("load", exec_ms, 2 * block, &[])).collect();
     let factors: Vec<usize> = loads.iter().map(|&l| all.add("qr", exec_ms * 2.0, block, &[l])).collect();
     let stacked = all.add("stack", exec_ms, block / 4, &factors);
@@ -199,13 +208,12 @@ fn svd(all: &mut Builder, rows: usize) {
     }
 }
 
-fn tsqr(all: &mut Builder, shards: usize) {
-    let row = (0..shards).map(|_| Some(all.add("qr", 40_000.0, 8_000_000, &[]))).collect();
-    all.merge(row, "merge", 10_000.0, 8_000_000);
+fn tsqr(all: &mut Builder, shards: usize, exec_ms: f64) {
+    let row = (0..shards).map(|_| Some(all.add("qr", exec_ms * 4.0, 8_000_000, &[]))).collect();
+    all.merge(row, "merge", exec_ms, 8_000_000);
 }
 
-fn fork_join(all: &mut Builder, stages: usize, width: usize) {
-    let exec_ms = 30_000.0;
+fn fork_join(all: &mut Builder, stages: usize, width: usize, exec_ms: f64) {
     let mut last = all.add("split", exec_ms * 0.2, 1_000_000, &[]);
     for stage in 0..stages {
         let time = |at: usize| exec_ms * (0.2 + 1.8 * drawn((stage * width + at) as u64));
@@ -214,8 +222,7 @@ fn fork_join(all: &mut Builder, stages: usize, width: usize) {
     }
 }
 
-fn layered(all: &mut Builder, depth: usize, width: usize) {
-    let exec_ms = 60_000.0;
+fn layered(all: &mut Builder, depth: usize, width: usize, exec_ms: f64) {
     for layer in 0..depth {
         for at in 0..width {
             let parent = |k: usize| (layer.wrapping_sub(1)) * width + (at * 7 + k * 13) % width;
