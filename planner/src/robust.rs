@@ -96,8 +96,8 @@ fn plain(dense: &Dense, chances: Option<Chances>) -> Plan {
         // First: whoever asked for a probability must not take this for one.
         None => plan.explanation.insert(
             0,
-            "Nothing is known of how times spread, so nothing is said about any probability. Run the workflow \
-             or import measurements, then plan again."
+            "Nothing is known of how times spread, so nothing is said about any probability. Run the \
+             workflow or import measurements, then plan again."
                 .to_owned(),
         ),
         Some(mut chances) => {
