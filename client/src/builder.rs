@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use foresail_schemas::id::NameError;
+use foresail_schemas::optimization::Optimization;
 use foresail_schemas::workflow::{Hint, Input, Output, Task, Work, WorkflowError, WorkflowSpec};
 use foresail_schemas::{ObjectName, TaskId, TaskName, Workflow, WorkflowName};
 use serde::Serialize;
@@ -109,6 +110,7 @@ struct Draft {
     timeout_ms: Option<f64>,
     attempts_max: Option<u32>,
     hint: Hint,
+    optimizations: Vec<Optimization>,
 }
 
 #[derive(Debug)]
@@ -151,6 +153,7 @@ impl WorkflowBuilder {
             timeout_ms: None,
             attempts_max: None,
             hint: Hint::default(),
+            optimizations: Vec::new(),
         });
         let at = self.drafts.len() - 1;
         TaskBuilder { flow: self, at }
@@ -255,6 +258,11 @@ impl TaskBuilder<'_> {
         self.change(|draft| draft.memory_mb_min = Some(memory_mb))
     }
 
+    /// Has every plan optimise this task so, whether it pays or not.
+    pub fn optimized(self, optimization: Optimization) -> Self {
+        self.change(|draft| draft.optimizations.push(optimization))
+    }
+
     /// Ends an attempt that takes longer.
     pub fn timeout(self, limit: Duration) -> Self {
         self.change(|draft| draft.timeout_ms = Some(limit.as_secs_f64() * 1000.0))
@@ -321,6 +329,7 @@ impl Draft {
         task.timeout_ms = self.timeout_ms;
         task.attempts_max = self.attempts_max;
         task.hint = self.hint;
+        task.optimizations = self.optimizations;
         Ok(task)
     }
 }

@@ -90,6 +90,7 @@ impl Progress {
             }
             Change::EdgeMarked { .. }
             | Change::TaskReady { .. }
+            | Change::TaskDuplicated { .. }
             | Change::TaskPropagated { .. }
             | Change::PlanReplaced { .. } => {}
         }

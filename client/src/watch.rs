@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use foresail_choreography::{Action, Event, Invoke, Watchdog};
 use foresail_schemas::Workflow;
 use foresail_schemas::id::RunId;
-use foresail_schemas::invocation::{Invocation, Invoked};
+use foresail_schemas::invocation::{Invocation, Invoked, Purpose};
 use foresail_schemas::plan::Plan;
 use foresail_schemas::run::{CurrentPlan, Operation, OperationAnswer, OperationRequest, RunOptions};
 use futures_util::stream::{self, StreamExt};
@@ -42,7 +42,8 @@ impl Services {
     async fn invoke(&self, run: &RunId, invoke: Invoke) -> Result<(), ClientError> {
         let Invoke { worker, config, tasks } = invoke;
         let metad = self.metad.address().to_owned();
-        let invocation = Invocation { run: run.clone(), worker, config, tasks, metad };
+        let invocation =
+            Invocation { run: run.clone(), worker, config, tasks, metad, purpose: Purpose::Work };
         match self.host.json::<Invoked>(Call::post(&["v1", "invocations"], &invocation)).await {
             Err(ClientError::Refused { problem, .. }) if problem.code.is_retryable() => {
                 tracing::warn!(%run, "the host has no room yet: {}", problem.detail);

@@ -47,6 +47,7 @@ pub(crate) fn write(
             start_ms: timed.start_ms[at],
             end_ms: timed.end_ms[at],
             exec_ms: dense.exec_ms(assignment.size[at], t),
+            optimizations: Vec::new(),
             why: why(dense, assignment, &by_worker, t),
             forecast: None,
         }
@@ -85,6 +86,8 @@ pub(crate) fn write(
         model_epoch: problem.predictions.epoch,
         workers: workers(dense, assignment, timed, &ids, &by_worker),
         tasks: planned.collect(),
+        prewarms: Vec::new(),
+        flexible: None,
         predicted: timed.summary,
         outlook: None,
         bounds,

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use crate::config::{ResourceConfig, Sla};
 use crate::error::{ErrorCode, Problem};
 use crate::id::{BatchId, InstanceId, NameError, RunId, TaskId, TaskName, WorkerId, WorkflowName};
-use crate::invocation::{HostMessage, HostStatus, Invocation, Invoked, WorkerMessage};
+use crate::invocation::{HostMessage, HostStatus, Invocation, Invoked, Purpose, WorkerMessage};
 use crate::metric::{
     Batch, BatchAnswer, Direction, Record, Rejected, StartState, StartupRecord, TaskRecord, TransferRecord,
 };
@@ -215,6 +215,7 @@ pub fn plan() -> Plan {
         start_ms,
         end_ms: start_ms + exec_ms + 20.0,
         exec_ms,
+        optimizations: Vec::new(),
         why: if rank == 2 { String::new() } else { "its input is in the memory of `w-1`".to_owned() },
         forecast: None,
     };
@@ -240,6 +241,8 @@ pub fn plan() -> Plan {
             planned("count-1", 2, 1030.0, 1480.1),
             planned("merge", 3, 2530.1, 90.0),
         ],
+        prewarms: Vec::new(),
+        flexible: None,
         predicted: plan_summary(),
         outlook: None,
         bounds: Bounds { makespan_ms: 2475.1, cost_usd: 0.000_049, makespan_ratio: 1.067, cost_ratio: 1.21 },
@@ -421,6 +424,7 @@ pub fn invocation() -> Invocation {
         config: config(),
         tasks: vec![0],
         metad: "http://127.0.0.1:7070".to_owned(),
+        purpose: Purpose::Work,
     }
 }
 

@@ -26,6 +26,26 @@ pub struct Invocation {
     pub tasks: Vec<u32>,
     /// Address of metad, for instance `http://127.0.0.1:7070`.
     pub metad: String,
+    /// What the worker shall do.
+    #[serde(default, skip_serializing_if = "Purpose::is_work")]
+    pub purpose: Purpose,
+}
+
+/// What an invocation is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// To run tasks.
+    #[default]
+    Work,
+    /// To be there: the worker ends its invocation at once and stays warm.
+    PreWarm,
+}
+
+impl Purpose {
+    fn is_work(&self) -> bool {
+        *self == Self::Work
+    }
 }
 
 /// Answer to an invocation.

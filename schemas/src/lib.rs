@@ -24,6 +24,7 @@ pub mod listing;
 pub mod metric;
 mod number;
 pub mod openapi;
+pub mod optimization;
 pub mod plan;
 pub mod platform;
 pub mod prediction;

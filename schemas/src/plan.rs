@@ -7,6 +7,7 @@ use crate::config::{ResourceConfig, Sla};
 use crate::id::{PlatformName, TaskId, TaskName, WorkerId, WorkflowName};
 use crate::metric::Forecast;
 use crate::number::non_negative;
+use crate::optimization::{FlexibleRules, Optimization, PreWarming};
 use crate::platform::Platform;
 use crate::prediction::Basis;
 use crate::uncertainty::{Outlook, Uncertainty};
@@ -154,6 +155,12 @@ pub struct Plan {
     pub workers: Vec<PlannedWorker>,
     /// One entry per task, in the order of the workflow.
     pub tasks: Vec<PlannedTask>,
+    /// Workers started beforehand, in the order in which they are predicted to be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prewarms: Vec<PreWarming>,
+    /// What flexible workers do with large outputs; absent: they store them like any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flexible: Option<FlexibleRules>,
     /// What the whole is predicted to take and to cost.
     pub predicted: PlanSummary,
     /// How uncertain that is, where the planner looked.
@@ -215,6 +222,9 @@ pub struct PlannedTask {
     /// Quantiles of that time at this size, where the model knows them; scored once the task was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forecast: Option<Forecast>,
+    /// What is done beside running it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub optimizations: Vec<Optimization>,
     /// Why this worker and this size.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,

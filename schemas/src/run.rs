@@ -64,6 +64,8 @@ pub struct RunOptions {
     pub linger_ms: f64,
     /// Most attempts per task, the first included.
     pub attempts_max: u32,
+    /// Whether a worker begins its next task while it stores the outputs of the one before.
+    pub overlap_uploads: bool,
 }
 
 impl Default for RunOptions {
@@ -74,6 +76,7 @@ impl Default for RunOptions {
             watch_ms: 2_000.0,
             linger_ms: 500.0,
             attempts_max: 3,
+            overlap_uploads: true,
         }
     }
 }
@@ -207,7 +210,7 @@ pub enum Location {
 /// The result of a task: the first that arrives is the only one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Commit {
-    /// The attempt that won.
+    /// The attempt that won; 0 for one that ran beside the lease.
     pub attempt: u32,
     /// Who ran it.
     pub instance: InstanceId,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::graph::{Graph, GraphError};
 use crate::id::{ObjectName, TaskId, TaskName, WorkflowName};
 use crate::number::{non_negative_opt, positive_opt};
+use crate::optimization::Optimization;
 
 /// Most tasks in one workflow.
 pub const TASKS_PER_WORKFLOW_MAX: usize = 1_000_000;
@@ -74,6 +75,9 @@ pub struct Task {
     /// What its author knows of its cost; used only where nothing was measured.
     #[serde(default, skip_serializing_if = "Hint::is_empty")]
     pub hint: Hint,
+    /// Optimisations that every plan shall have here, whether they pay or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub optimizations: Vec<Optimization>,
 }
 
 /// What a task runs.
@@ -212,6 +216,7 @@ impl Task {
             timeout_ms: None,
             attempts_max: None,
             hint: Hint::default(),
+            optimizations: Vec::new(),
         }
     }
 

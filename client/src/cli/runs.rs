@@ -158,6 +158,9 @@ fn timeline(workflow: &Workflow, events: &[RunEvent]) -> Table {
             Change::TaskLeased { task, attempt, instance, .. } => {
                 (instance.to_string(), format!("{} attempt {attempt}", id(*task)))
             }
+            Change::TaskDuplicated { task, instance } => {
+                (instance.to_string(), format!("{} beside its worker", id(*task)))
+            }
             Change::TaskFailed { task, instance, failure, .. } => {
                 let cause = failure.message.lines().next().unwrap_or_default();
                 (instance.to_string(), format!("{}: {cause}", id(*task)))

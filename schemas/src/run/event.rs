@@ -61,6 +61,13 @@ pub enum Change {
         #[schemars(range(min = 0.0))]
         expires_ms: f64,
     },
+    /// A worker runs a task as well as whoever holds its lease.
+    TaskDuplicated {
+        /// The task.
+        task: u32,
+        /// Who runs it too.
+        instance: InstanceId,
+    },
     /// An attempt failed; its lease is free.
     TaskFailed {
         /// The task.
@@ -119,6 +126,7 @@ impl Change {
             Self::WorkerJoined { .. } => "worker_joined",
             Self::WorkerLeft { .. } => "worker_left",
             Self::TaskLeased { .. } => "task_leased",
+            Self::TaskDuplicated { .. } => "task_duplicated",
             Self::TaskFailed { .. } => "task_failed",
             Self::TaskCommitted { .. } => "task_committed",
             Self::EdgeMarked { .. } => "edge_marked",

@@ -61,6 +61,14 @@ pub enum Operation {
         /// Epoch of the plan that told it to.
         epoch: u64,
     },
+    /// Run one of these tasks as well as whoever has it: granted for the first that is ready and has no
+    /// result. It takes no lease and its failure is nobody's; its commit has attempt 0.
+    Duplicate {
+        /// The tasks, the most wanted first.
+        tasks: Vec<u32>,
+        /// Who wants to.
+        instance: InstanceId,
+    },
     /// Heartbeat: prolong leases and the life of the instance.
     Renew {
         /// Who lives.
@@ -153,6 +161,13 @@ pub enum OperationResult {
         /// Number of the attempt, from 1.
         attempt: u32,
         /// The commits of the task's parents, in the order of the graph.
+        parents: Vec<Commit>,
+    },
+    /// One of the tasks may be run as well.
+    Duplicated {
+        /// It.
+        task: u32,
+        /// The commits of its parents, in the order of the graph.
         parents: Vec<Commit>,
     },
     /// Somebody else holds the lease.

@@ -198,6 +198,7 @@ pub fn operation() -> impl Strategy<Value = Operation> {
         (any::<u32>(), commit()).prop_map(|(task, commit)| Operation::Commit { task, commit }),
         any::<(u32, u32)>().prop_map(|(task, parent)| Operation::Arrive { task, parent }),
         any::<u32>().prop_map(|task| Operation::Propagated { task }),
+        (any::<u32>(), instance()).prop_map(|(task, instance)| Change::TaskDuplicated { task, instance }),
         (any::<(u32, u32)>(), instance(), failure()).prop_map(|((task, attempt), instance, failure)| {
             Operation::Fail { task, attempt, instance, failure }
         }),
@@ -223,6 +224,8 @@ pub fn result() -> impl Strategy<Value = OperationResult> {
         tasks().prop_map(|tasks| OperationResult::Stay { tasks }),
         (any::<u32>(), proptest::collection::vec(commit(), 0..3))
             .prop_map(|(attempt, parents)| OperationResult::Granted { attempt, parents }),
+        (any::<u32>(), proptest::collection::vec(commit(), 0..3))
+            .prop_map(|(task, parents)| OperationResult::Duplicated { task, parents }),
         amount().prop_map(|expires_in_ms| OperationResult::Held { expires_in_ms }),
         commit().prop_map(|commit| OperationResult::Committed { commit }),
         state.prop_map(|child| OperationResult::Marked { child }),

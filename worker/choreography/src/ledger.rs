@@ -19,6 +19,10 @@ use foresail_schemas::{ResourceConfig, TaskId};
 
 use crate::ledger_state::State;
 
+mod looks;
+
+use looks::unknown_task;
+
 /// The state of a run.
 #[derive(Debug, Clone)]
 pub struct Ledger {
@@ -193,6 +197,7 @@ impl Ledger {
             }
             Operation::Leave { instance, tasks, usage } => self.leave(instance, tasks, usage, now_ms),
             Operation::Lease { task, instance, epoch } => self.lease(*task, instance, *epoch, now_ms),
+            Operation::Duplicate { tasks, instance } => self.duplicate(tasks, instance),
             Operation::Renew { instance, tasks } => self.renew(instance, tasks, now_ms),
             Operation::Commit { task, commit } => self.commit_task(*task, commit),
             Operation::Arrive { task, parent } => self.arrive(*task, *parent, now_ms),
@@ -294,6 +299,25 @@ impl Ledger {
         (OperationResult::Granted { attempt, parents: self.parent_commits(task) }, vec![leased])
     }
 
+    /// Takes no lease: the holder goes on, and whoever commits first wins.
+    fn duplicate(&self, tasks: &[u32], instance: &InstanceId) -> Decision {
+        if self.is_over() {
+            return read(OperationResult::RunOver);
+        }
+        if self.state.instances.get(instance).is_none_or(|i| i.left) {
+            return refused(format!("instance `{instance}` does not take part in the run"));
+        }
+        let may_run = |&&t: &&u32| {
+            let state = self.state.task(t);
+            state.commit.is_none() && state.idle_since_ms.is_some()
+        };
+        let Some(&task) = tasks.iter().find(may_run) else { return read(OperationResult::NotReady) };
+        let granted = OperationResult::Duplicated { task, parents: self.parent_commits(task) };
+        let is_known = self.state.task(task).copiers.contains(instance);
+        let change = Change::TaskDuplicated { task, instance: instance.clone() };
+        (granted, if is_known { Vec::new() } else { vec![change] })
+    }
+
     fn attempts_max(&self, task: u32) -> u32 {
         self.ids[task as usize].1.unwrap_or(self.options.attempts_max)
     }
@@ -346,7 +370,11 @@ impl Ledger {
         if self.is_over() {
             return read(OperationResult::RunOver);
         }
-        if state.attempts < commit.attempt || commit.attempt == 0 {
+        let was_granted = match commit.attempt {
+            0 => state.copiers.contains(&commit.instance),
+            attempt => attempt <= state.attempts,
+        };
+        if !was_granted {
             return refused(format!("attempt {} of task {task} was never granted", commit.attempt));
         }
         if !self.state.instances.contains_key(&commit.instance) {
@@ -437,46 +465,5 @@ impl Ledger {
             Failure { task: None, attempt: 0, kind: FailureKind::Cancelled, message: reason.to_owned() };
         let failure = Some(failure);
         (OperationResult::Done, vec![Change::RunFinished { status: RunStatus::Cancelled, failure }])
-    }
-
-    fn open(&self, tasks: &[u32], now_ms: f64) -> Decision {
-        let open = |t: &u32| self.state.task(*t).commit.is_none();
-        let ready = |t: &u32| self.state.task(*t).free_since(now_ms).is_some();
-        let tasks: Vec<u32> = tasks.iter().copied().filter(open).collect();
-        let ready = tasks.iter().copied().filter(ready).collect();
-        read(OperationResult::Open { tasks, ready })
-    }
-
-    fn frontier(&self, since_ms: f64, now_ms: f64, limit: u32) -> Decision {
-        if self.is_over() {
-            return read(OperationResult::RunOver);
-        }
-        let limit = limit as usize;
-        let stuck_ms = |t: u32| self.state.task(t).stuck_since(now_ms, self.options.lease_ms);
-        let stuck = |&&t: &&u32| stuck_ms(t).is_some_and(|stuck_ms| stuck_ms <= since_ms);
-        let old = |&&t: &&u32| self.state.task(t).committed_ms <= since_ms;
-        let ready = self.state.open.iter().filter(stuck).take(limit).copied().collect();
-        let unpropagated = self.state.unpropagated.iter().filter(old).take(limit).copied().collect();
-        read(OperationResult::Frontier { ready, unpropagated })
-    }
-}
-
-/// The first task index of an operation that the graph does not have.
-fn unknown_task(operation: &Operation, len: usize) -> Option<u32> {
-    let known = |task: &u32| (*task as usize) < len;
-    match operation {
-        Operation::Lease { task, .. }
-        | Operation::Commit { task, .. }
-        | Operation::Propagated { task }
-        | Operation::Fail { task, .. } => (!known(task)).then_some(*task),
-        Operation::Arrive { task, parent } => [*task, *parent].into_iter().find(|t| !known(t)),
-        Operation::Leave { tasks, .. }
-        | Operation::Renew { tasks, .. }
-        | Operation::Open { tasks }
-        | Operation::Commits { tasks } => tasks.iter().copied().find(|t| !known(t)),
-        Operation::Join { .. }
-        | Operation::Cancel { .. }
-        | Operation::WhoIs { .. }
-        | Operation::Frontier { .. } => None,
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct TaskState {
     pub marked: u32,
     /// Since when nobody had the ready task: since it became ready, or since an attempt failed.
     pub idle_since_ms: Option<f64>,
+    /// Who runs it beside the lease.
+    pub copiers: Vec<InstanceId>,
     pub commit: Option<Commit>,
     pub committed_ms: f64,
     pub propagated: bool,
@@ -161,6 +163,10 @@ impl State {
                     Some(Lease { attempt: *attempt, instance: instance.clone(), expires_ms: *expires_ms });
                 self.seen(instance, at_ms);
             }
+            Change::TaskDuplicated { task, instance } => {
+                self.task_mut(*task).copiers.push(instance.clone());
+                self.seen(instance, at_ms);
+            }
             Change::TaskFailed { task, instance, .. } => {
                 let state = self.task_mut(*task);
                 state.lease = None;
@@ -172,6 +178,7 @@ impl State {
                 state.commit = Some(commit.clone());
                 state.committed_ms = at_ms;
                 state.lease = None;
+                state.copiers = Vec::new();
                 self.open.remove(task);
                 self.unpropagated.insert(*task);
                 self.committed += 1;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use foresail_choreography::{Action, Event, Executed, Invoke, Worker};
 use foresail_schemas::id::InstanceId;
-use foresail_schemas::invocation::Invocation;
+use foresail_schemas::invocation::{Invocation, Purpose};
 use foresail_schemas::metric::{Forecast, Record, TaskRecord, TransferRecord};
 use foresail_schemas::plan::Plan;
 use foresail_schemas::run::{
@@ -217,7 +217,7 @@ impl Driver {
     fn invoke(&self, invoke: Invoke, under_way: &mut UnderWay) {
         let Invoke { worker, config, tasks } = invoke;
         let (run, metad) = (self.invocation.run.clone(), self.invocation.metad.clone());
-        let invocation = Invocation { run, worker, config, tasks, metad };
+        let invocation = Invocation { run, worker, config, tasks, metad, purpose: Purpose::Work };
         let (host, places) = (self.host.clone(), Arc::clone(&under_way.invocations));
         under_way.chores.spawn(invoke_in_turn(places, host, invocation));
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use foresail_choreography::first_invocations;
 use foresail_schemas::config::ResourceConfig;
-use foresail_schemas::invocation::{HostStatus, Invocation};
+use foresail_schemas::invocation::{HostStatus, Invocation, Purpose};
 use foresail_schemas::metric::{Record, StartState};
 use foresail_schemas::plan::{Bounds, Objective, Plan, PlanSummary, PlannedTask, PlannedWorker};
 use foresail_schemas::run::{RunOptions, RunStatus};
@@ -53,7 +53,8 @@ impl Bench {
         for invoke in first_invocations(workflow.graph(), plan) {
             let metad = self.store.url.clone();
             let (worker, config, tasks) = (invoke.worker, invoke.config, invoke.tasks);
-            self.invoke(Invocation { run: id.clone(), worker, config, tasks, metad }).unwrap();
+            self.invoke(Invocation { run: id.clone(), worker, config, tasks, metad, purpose: Purpose::Work })
+                .unwrap();
         }
         id
     }
@@ -133,6 +134,7 @@ pub fn plan(workflow: &Workflow, placed: &[(Option<&str>, ResourceConfig)]) -> P
             start_ms: 0.0,
             end_ms: 0.0,
             exec_ms: 1.0,
+            optimizations: Vec::new(),
             why: String::new(),
             forecast: None,
         });
@@ -147,6 +149,8 @@ pub fn plan(workflow: &Workflow, placed: &[(Option<&str>, ResourceConfig)]) -> P
         model_epoch: 0,
         workers,
         tasks,
+        prewarms: Vec::new(),
+        flexible: None,
         predicted: PlanSummary::default(),
         outlook: None,
         bounds: Bounds::default(),

@@ -66,6 +66,7 @@ pub fn plan(rng: &mut Pcg64, workflow: &Workflow) -> Plan {
             start_ms: 0.0,
             end_ms: 0.0,
             exec_ms: 4_000.0,
+            optimizations: Vec::new(),
             why: String::new(),
             forecast: None,
         }
@@ -80,6 +81,8 @@ pub fn plan(rng: &mut Pcg64, workflow: &Workflow) -> Plan {
         model_epoch: 0,
         tasks: tasks.collect(),
         workers: planned,
+        prewarms: Vec::new(),
+        flexible: None,
         predicted: PlanSummary::default(),
         outlook: None,
         bounds: Bounds::default(),

@@ -3,6 +3,7 @@
 use super::*;
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::id::{RunId, WorkerId};
+use foresail_schemas::invocation::Purpose;
 
 const LIMITS: Limits = Limits { concurrency_max: 2, processes_max: 3, queue_max: 4, keep_alive_ms: 100.0 };
 
@@ -13,6 +14,7 @@ fn invocation(worker: Option<&str>, tasks: &[u32], memory_mb: u32) -> Invocation
         config: ResourceConfig::new(memory_mb, None).unwrap(),
         tasks: tasks.to_vec(),
         metad: "http://127.0.0.1:1".to_owned(),
+        purpose: Purpose::Work,
     }
 }
 

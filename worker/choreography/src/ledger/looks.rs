@@ -1,0 +1,49 @@
+//! Operations that change nothing: what is open, what is stuck; and the check of what an operation names.
+
+use foresail_schemas::run::{Operation, OperationResult};
+
+use super::{Decision, Ledger, read};
+
+impl Ledger {
+    pub(super) fn open(&self, tasks: &[u32], now_ms: f64) -> Decision {
+        let open = |t: &u32| self.state.task(*t).commit.is_none();
+        let ready = |t: &u32| self.state.task(*t).free_since(now_ms).is_some();
+        let tasks: Vec<u32> = tasks.iter().copied().filter(open).collect();
+        let ready = tasks.iter().copied().filter(ready).collect();
+        read(OperationResult::Open { tasks, ready })
+    }
+
+    pub(super) fn frontier(&self, since_ms: f64, now_ms: f64, limit: u32) -> Decision {
+        if self.is_over() {
+            return read(OperationResult::RunOver);
+        }
+        let limit = limit as usize;
+        let stuck_ms = |t: u32| self.state.task(t).stuck_since(now_ms, self.options.lease_ms);
+        let stuck = |&&t: &&u32| stuck_ms(t).is_some_and(|stuck_ms| stuck_ms <= since_ms);
+        let old = |&&t: &&u32| self.state.task(t).committed_ms <= since_ms;
+        let ready = self.state.open.iter().filter(stuck).take(limit).copied().collect();
+        let unpropagated = self.state.unpropagated.iter().filter(old).take(limit).copied().collect();
+        read(OperationResult::Frontier { ready, unpropagated })
+    }
+}
+
+/// The first task index of an operation that the graph does not have.
+pub(super) fn unknown_task(operation: &Operation, len: usize) -> Option<u32> {
+    let known = |task: &u32| (*task as usize) < len;
+    match operation {
+        Operation::Lease { task, .. }
+        | Operation::Commit { task, .. }
+        | Operation::Propagated { task }
+        | Operation::Fail { task, .. } => (!known(task)).then_some(*task),
+        Operation::Arrive { task, parent } => [*task, *parent].into_iter().find(|t| !known(t)),
+        Operation::Leave { tasks, .. }
+        | Operation::Renew { tasks, .. }
+        | Operation::Duplicate { tasks, .. }
+        | Operation::Open { tasks }
+        | Operation::Commits { tasks } => tasks.iter().copied().find(|t| !known(t)),
+        Operation::Join { .. }
+        | Operation::Cancel { .. }
+        | Operation::WhoIs { .. }
+        | Operation::Frontier { .. } => None,
+    }
+}
