@@ -198,7 +198,7 @@ pub fn operation() -> impl Strategy<Value = Operation> {
         (any::<u32>(), commit()).prop_map(|(task, commit)| Operation::Commit { task, commit }),
         any::<(u32, u32)>().prop_map(|(task, parent)| Operation::Arrive { task, parent }),
         any::<u32>().prop_map(|task| Operation::Propagated { task }),
-        (any::<u32>(), instance()).prop_map(|(task, instance)| Change::TaskDuplicated { task, instance }),
+        (tasks(), instance()).prop_map(|(tasks, instance)| Operation::Duplicate { tasks, instance }),
         (any::<(u32, u32)>(), instance(), failure()).prop_map(|((task, attempt), instance, failure)| {
             Operation::Fail { task, attempt, instance, failure }
         }),
@@ -255,6 +255,7 @@ pub fn event() -> impl Strategy<Value = RunEvent> {
                 expires_ms
             }
         ),
+        (any::<u32>(), instance()).prop_map(|(task, instance)| Change::TaskDuplicated { task, instance }),
         (any::<(u32, u32)>(), instance(), failure()).prop_map(|((task, attempt), instance, failure)| {
             Change::TaskFailed { task, attempt, instance, failure }
         }),
