@@ -1,14 +1,22 @@
-//! The functions that come with Foresail, as workers know them: `text.*` and `example.*`.
+//! The functions that come with Foresail, as workers know them: `text.*`, `matrix.*`, `image.*` and `example.*`.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use foresail_worker::{Registry, TaskError, TaskInput, TaskOutput};
+use serde::Deserialize;
 
+use crate::examples::{image, matrix};
 use crate::text;
+
+/// Longest sleep of an addition in ms.
+const SLEEP_MS_MAX: u64 = 60_000;
 
 /// A registry with everything the built-in examples need. Add functions of your own with `register`.
 #[must_use]
 pub fn registry() -> Registry {
-    Registry::new()
+    let registry = image::register(matrix::register(Registry::new()));
+    registry
         .register("text.split", |input| {
             let parts = text::split(&input.params_as()?).map_err(TaskError::new)?;
             Ok(parts.into_iter().map(Bytes::from).collect::<Vec<_>>().into())
@@ -29,8 +37,19 @@ fn first(input: &TaskInput) -> Result<&Bytes, TaskError> {
     input.inputs.first().ok_or_else(|| TaskError::new("the function reads one input and was given none"))
 }
 
+/// Parameters of `example.add`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddParams {
+    /// Time asleep before the sum is given, in ms.
+    #[serde(default)]
+    sleep_ms: u64,
+}
+
 /// Adds whole numbers written as text.
 fn add(input: TaskInput) -> Result<TaskOutput, TaskError> {
+    let params: AddParams = if input.params.is_null() { AddParams::default() } else { input.params_as()? };
+    std::thread::sleep(Duration::from_millis(params.sleep_ms.min(SLEEP_MS_MAX)));
     let mut sum: u64 = 0;
     for (bytes, name) in input.inputs.iter().zip(&input.input_names) {
         let text = String::from_utf8_lossy(bytes);

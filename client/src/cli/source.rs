@@ -81,7 +81,7 @@ fn read(path: &Path) -> Result<String, CliError> {
 
 fn no_such(name: &str) -> CliError {
     let known: Vec<String> =
-        Example::ALL.iter().map(|e| format!("\n  {:<16}{}", e.name(), e.description())).collect();
+        examples::ALL.iter().map(|e| format!("\n  {:<22}{}", e.name, e.description)).collect();
     CliError::input(
         format!("there is no file and no example `{name}`"),
         format!("the examples are:{}", known.concat()),

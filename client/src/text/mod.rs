@@ -18,6 +18,8 @@ use foresail_schemas::Workflow;
 
 /// Name of the workflow.
 pub const WORKFLOW: &str = "text-analysis";
+/// Name of the workflow that only counts.
+pub const WORD_COUNT: &str = "wordcount";
 /// Most parts a folder is cut into.
 pub const PARTS_MAX: usize = 1_000;
 /// Name of the report's output that holds the report as JSON.
@@ -107,19 +109,43 @@ impl TextAnalysis {
         Ok(self.build(&folder, &names)?)
     }
 
-    fn build(&self, folder: &Path, languages: &[&str]) -> Result<Workflow, BuildError> {
+    /// The counts alone, added up by one task.
+    ///
+    /// # Errors
+    /// [`TextError`] when the folder cannot be listed or has nothing to count.
+    pub fn word_count(&self) -> Result<Workflow, TextError> {
+        let folder = std::path::absolute(&self.folder).unwrap_or_else(|_| self.folder.clone());
+        let sources = scan::choose(&folder, self.bytes_max)
+            .map_err(|source| TextError::Folder { folder: folder.clone(), source })?;
+        if scan::languages(&sources).is_empty() {
+            return Err(TextError::Empty { folder, bytes_max: self.bytes_max });
+        }
+        let mut flow = WorkflowBuilder::new(WORD_COUNT).description("Counts the words of a folder in parts");
+        let counts = self.counts(&mut flow, &folder);
+        let merge = flow.task("merge").function("text.merge", ());
+        counts.iter().fold(merge, |task, count| task.reads(count));
+        Ok(flow.build()?)
+    }
+
+    /// Splits the files and counts every part.
+    fn counts(&self, flow: &mut WorkflowBuilder, folder: &Path) -> Vec<TaskHandle> {
         let count = self.parts.clamp(1, PARTS_MAX);
         let parts: Vec<String> = (1..=count).map(|i| format!("part-{i}")).collect();
-        let mut flow =
-            WorkflowBuilder::new(WORKFLOW).description("Words that are typical of each language in a folder");
         let params = SplitParams { folder: folder.to_owned(), bytes_max: self.bytes_max, parts: count };
         let split = flow.task("split").function("text.split", params).outputs(parts.iter()).handle();
-        let mut level: Vec<TaskHandle> = Vec::with_capacity(count);
+        let mut counts = Vec::with_capacity(count);
         for part in &parts {
             let id = part.replace("part", "count");
             let task = flow.task(id).named("count").function("text.count", ());
-            level.push(task.reads_output(&split, part).handle());
+            counts.push(task.reads_output(&split, part).handle());
         }
+        counts
+    }
+
+    fn build(&self, folder: &Path, languages: &[&str]) -> Result<Workflow, BuildError> {
+        let mut flow =
+            WorkflowBuilder::new(WORKFLOW).description("Words that are typical of each language in a folder");
+        let level = self.counts(&mut flow, folder);
         let counts = merge_tree(&mut flow, level);
         let mut terms = Vec::with_capacity(languages.len());
         for language in languages {
