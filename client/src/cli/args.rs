@@ -4,6 +4,7 @@ mod ask;
 mod data;
 mod lab;
 mod plans;
+mod runs;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -20,6 +21,7 @@ pub use ask::{AskedSla, PredictArgs, Quantities, ScoresArgs, TuneArgs};
 pub use data::{ExportArgs, ExportWhat, ImportArgs, ImportOrder, SampleForm, SamplesArgs};
 pub use lab::{AccuracyArgs, BacktestArgs, LabArgs, LabCommand};
 pub use plans::{PlannersArgs, parse_goal};
+pub use runs::LabRunArgs;
 
 const AFTER_HELP: &str = "\
 Start here:
@@ -86,7 +88,7 @@ pub enum Format {
     Ndjson,
     /// A Markdown table, for `lab`.
     Markdown,
-    /// Lines with commas, for `lab plans`.
+    /// Lines with commas, for `lab plans` and `lab run`.
     Csv,
     /// An Apache Parquet file, for `lab plans`.
     Parquet,

@@ -4,7 +4,7 @@
 //! The result of every run is compared by its hash.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use foresail_schemas::Workflow;
 use foresail_schemas::config::Sla;
@@ -39,10 +39,6 @@ const PLANNER: &str = "auto";
 const SEED: u64 = 1;
 /// Added to every cold start, because a process on the same machine starts sooner than a function in a cloud.
 const COLD_START_MS: f64 = 250.0;
-/// Longest wait until all workers are idle between two runs.
-const QUIET_LIMIT: Duration = Duration::from_secs(20);
-/// Pause between two looks at the host.
-const QUIET_LOOK: Duration = Duration::from_millis(20);
 
 /// What is told of one run.
 #[derive(Debug, Serialize)]
@@ -147,7 +143,7 @@ impl Demo<'_> {
                 report = serde_json::from_slice(&json).ok();
             }
             runs.push(run);
-            quiet(self.session).await?;
+            self.session.quiet().await?;
             self.session.client.drain().await?;
         }
         let unreadable = || ClientError::NoResult("report".to_owned());
@@ -186,22 +182,6 @@ impl Demo<'_> {
             result_hash: blake3::hash(hashes.concat().as_bytes()).to_hex().to_string(),
         };
         Ok((run, handle))
-    }
-}
-
-/// Waits until no worker is busy: they send their measurements at the end of their lives.
-async fn quiet(session: &Session) -> Result<(), CliError> {
-    let began = Instant::now();
-    loop {
-        let status = session.client.host_status().await?;
-        if status.busy == 0 && status.queued == 0 {
-            return Ok(());
-        }
-        if began.elapsed() > QUIET_LIMIT {
-            let what = "the end of the workers after a run".to_owned();
-            return Err(ClientError::TimedOut { what, limit: QUIET_LIMIT }.into());
-        }
-        tokio::time::sleep(QUIET_LOOK).await;
     }
 }
 

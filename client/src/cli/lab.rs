@@ -1,6 +1,7 @@
 //! `foresail lab`: the predictor on recorded measurements, planners on recorded workflows.
 
 mod plans;
+mod runs;
 mod tables;
 
 use std::io;
@@ -33,6 +34,7 @@ pub async fn lab(
 ) -> Result<(), CliError> {
     match &args.command {
         LabCommand::Plans(args) => plans::plans(global, args, terminal, interrupt).await?,
+        LabCommand::Run(args) => runs::runs(global, args, terminal, interrupt).await?,
         LabCommand::Backtest(args) => {
             let (path, methods) = (args.samples.clone(), args.methods());
             let (protocol, quantity, seed) = (args.protocol, args.quantity, args.seed);

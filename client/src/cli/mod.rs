@@ -97,12 +97,13 @@ fn left_behind(command: &Command) -> &'static str {
 
 /// Some forms are for some commands.
 fn check_format(format: Format, command: &Command) -> Result<(), CliError> {
-    let compares = matches!(command, Command::Lab(LabArgs { command: LabCommand::Plans(_) }));
-    let refused = match format {
-        Format::Markdown if !matches!(command, Command::Lab(_)) => "only `foresail lab` writes Markdown",
-        Format::Csv | Format::Parquet if !compares => {
-            "only `foresail lab plans` writes CSV and Parquet with -o"
-        }
+    let lab = if let Command::Lab(LabArgs { command }) = command { Some(command) } else { None };
+    let refused = match (format, lab) {
+        (Format::Markdown, None) => "only `foresail lab` writes Markdown",
+        (Format::Csv, Some(LabCommand::Plans(_) | LabCommand::Run(_)))
+        | (Format::Parquet, Some(LabCommand::Plans(_))) => return Ok(()),
+        (Format::Csv, _) => "only `foresail lab plans` and `foresail lab run` write CSV with -o",
+        (Format::Parquet, _) => "only `foresail lab plans` writes Parquet with -o",
         _ => return Ok(()),
     };
     Err(CliError::input(refused, "use -o table, json or ndjson"))

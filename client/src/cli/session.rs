@@ -7,7 +7,7 @@
 //! The token is that of `stack.json` where one is found there, otherwise `--token`.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use foresail_schemas::platform::Platform;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,11 @@ use crate::stack::{LocalStack, StackSettings};
 pub const STACK_FILE: &str = "stack.json";
 /// How long a stack that was written down may take to answer.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
+
+/// Longest wait until all workers are idle.
+pub const QUIET_LIMIT: Duration = Duration::from_secs(20);
+/// Pause between two looks at the host.
+const QUIET_LOOK: Duration = Duration::from_millis(20);
 
 /// Where a stack runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +111,25 @@ impl Session {
     #[must_use]
     pub fn is_embedded(&self) -> bool {
         self.embedded.is_some()
+    }
+
+    /// Waits until no worker is busy: they send their measurements at the end of their lives.
+    ///
+    /// # Errors
+    /// [`CliError`] when the host does not answer, or after [`QUIET_LIMIT`].
+    pub async fn quiet(&self) -> Result<(), CliError> {
+        let began = Instant::now();
+        loop {
+            let status = self.client.host_status().await?;
+            if status.busy == 0 && status.queued == 0 {
+                return Ok(());
+            }
+            if began.elapsed() > QUIET_LIMIT {
+                let what = "the end of the workers after a run".to_owned();
+                return Err(ClientError::TimedOut { what, limit: QUIET_LIMIT }.into());
+            }
+            tokio::time::sleep(QUIET_LOOK).await;
+        }
     }
 
     /// Ends the stack if it is one of this process.

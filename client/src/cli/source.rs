@@ -79,7 +79,8 @@ fn read(path: &Path) -> Result<String, CliError> {
     std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))
 }
 
-fn no_such(name: &str) -> CliError {
+/// Says which examples there are.
+pub fn no_such(name: &str) -> CliError {
     let known: Vec<String> =
         examples::ALL.iter().map(|e| format!("\n  {:<22}{}", e.name, e.description)).collect();
     CliError::input(

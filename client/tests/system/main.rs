@@ -11,3 +11,4 @@ mod library;
 mod planning;
 mod support;
 mod token;
+mod workloads;

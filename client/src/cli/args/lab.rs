@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use foresail_model::backtest::{BacktestError, Method, Protocol, Quantity};
 
 use super::plans::PlannersArgs;
+use super::runs::LabRunArgs;
 
 /// `foresail lab`.
 #[derive(Debug, Args)]
@@ -25,6 +26,8 @@ pub enum LabCommand {
     Accuracy(AccuracyArgs),
     /// Compare planners on recorded workflows and synthetic shapes.
     Plans(PlannersArgs),
+    /// Compare planners on workloads that workers carry out.
+    Run(LabRunArgs),
 }
 
 /// `foresail lab backtest`.

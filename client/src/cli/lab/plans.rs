@@ -107,13 +107,7 @@ fn settings(args: &PlannersArgs) -> Result<Settings, CliError> {
             true
         }
     });
-    for planner in planners.iter().filter(|p| !p.starts_with(EXEC)) {
-        foresail_planner::find(planner).map_err(|e| {
-            let text = e.to_string();
-            let (what, hint) = text.split_once("; hint: ").unwrap_or((&text, ""));
-            CliError::input(what, hint)
-        })?;
-    }
+    check_planners(&planners)?;
     Ok(Settings {
         planners,
         goal: args.objective,
@@ -125,6 +119,21 @@ fn settings(args: &PlannersArgs) -> Result<Settings, CliError> {
         curve: args.curve,
         task_ms_max: args.tasks_ms_max.clone(),
     })
+}
+
+/// Whether each of these is a planner, or a program.
+///
+/// # Errors
+/// [`CliError::Input`] with the first that is none.
+pub(super) fn check_planners(planners: &[String]) -> Result<(), CliError> {
+    for planner in planners.iter().filter(|p| !p.starts_with(EXEC)) {
+        foresail_planner::find(planner).map_err(|e| {
+            let text = e.to_string();
+            let (what, hint) = text.split_once("; hint: ").unwrap_or((&text, ""));
+            CliError::input(what, hint)
+        })?;
+    }
+    Ok(())
 }
 
 fn cases(args: &PlannersArgs) -> Result<Vec<Case>, CliError> {

@@ -1,0 +1,51 @@
+//! Arguments of `foresail lab run`: planners beside each other, on real runs.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+use foresail_schemas::config::Sla;
+use foresail_schemas::plan::Objective;
+
+use super::{HostArgs, parse_objective};
+
+/// `foresail lab run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    foresail lab run --workloads gemm,tsqr:32 --planners simple,auto,random --repeats 5\n  \
+    foresail lab run --workloads all --planners simple,auto --learn 5 -o csv > runs.csv\n\n\
+    A workload is an example, with a size after a colon where its default is not wanted. Each has a stack\n\
+    and a history of its own: first runs that only learn, then repetitions in turn, planner by planner,\n\
+    every one from a cold start. The result of every run is compared with that of the same functions\n\
+    carried out in this process. The planner named first is what the others are held against.\n\
+    Ctrl-C cancels the run under way and shows what is done.")]
+pub struct LabRunArgs {
+    /// Workflows, separated by commas: NAME or NAME:SIZE of `foresail run`, or all.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', required = true)]
+    pub workloads: Vec<String>,
+    /// Who plans, separated by commas: names, or exec:PROGRAM.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "simple,auto,random")]
+    pub planners: Vec<String>,
+    /// Runs under each planner.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count(1))]
+    pub repeats: u32,
+    /// Runs before that only learn: the first under `simple`, the others under `auto`.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count(0))]
+    pub learn: u32,
+    /// What the plans shall be best at: fastest, cheapest, deadline:20s, budget:0.01, balance:0.5.
+    #[arg(long, default_value = "fastest", value_parser = parse_objective)]
+    pub objective: Objective,
+    /// Statistic that is planned with.
+    #[arg(long, default_value = "median")]
+    pub sla: Sla,
+    /// Where files are read, for the workloads that read files [default: sources of this machine].
+    #[arg(long, value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+    /// The workers.
+    #[command(flatten)]
+    pub workers: HostArgs,
+}
+
+fn count(min: u64) -> RangedU64ValueParser<u32> {
+    RangedU64ValueParser::new().range(min..=1_000)
+}
