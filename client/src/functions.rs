@@ -1,4 +1,5 @@
-//! The functions that come with Foresail, as workers know them: `text.*`, `matrix.*`, `image.*` and `example.*`.
+//! The functions that come with Foresail, as workers know them: `text.*`, `matrix.*`, `image.*` and
+//! `example.*`.
 
 use std::time::Duration;
 

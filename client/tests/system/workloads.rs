@@ -6,7 +6,8 @@ use crate::support::run;
 fn every_workload_gives_the_results_of_its_reference_under_every_planner() {
     let data = tempfile::tempdir().unwrap();
     let small = "gemm:1,svd1:2,svd2:1,tsqr:3,image-transform:64,tree-reduction:9,wordcount:1,cycles:1,\
-        epigenomics:1,genome:1,soykb:1,video:1,recognizer:1,file-processing:1,excamera:1,map-reduce:1,hello:2";
+        epigenomics:1,genome:1,soykb:1,video:1,recognizer:1,file-processing:1,\
+        excamera:1,map-reduce:1,hello:2";
     let folder = data.path().join("texts");
     std::fs::create_dir(&folder).unwrap();
     for (name, text) in [("a.rs", "fn answer() -> u32 { 42 }"), ("b.py", "def answer(): return 42")] {

@@ -203,8 +203,8 @@ fn write(format: Format, rows: &[RunRow]) -> io::Result<()> {
 /// A line per run.
 fn csv(rows: &[RunRow]) -> io::Result<()> {
     let mut out = csv::Writer::from_writer(io::stdout().lock());
-    let columns = "workload,tasks,planner,repeat,learned_from,planning_ms,predicted_ms,predicted_usd,actual_ms,\
-        actual_usd,gb_seconds,invocations,cold_starts,download_bytes,upload_bytes,is_correct";
+    let columns = "workload,tasks,planner,repeat,learned_from,planning_ms,predicted_ms,predicted_usd,\
+        actual_ms,actual_usd,gb_seconds,invocations,cold_starts,download_bytes,upload_bytes,is_correct";
     out.write_record(columns.split(','))?;
     for row in rows {
         let (p, a) = (&row.predicted, &row.actual);
