@@ -1,8 +1,8 @@
 //! Foresail beside programs that answer the same need: history in Redis and Python, Prometheus, Redis as a
-//! durable store.
+//! durable store, Dask distributed as an engine.
 //!
 //! `make bench-rivals` runs all; `cargo bench -p foresail-tests --bench rivals -- history` runs one of
-//! `history`, `quantiles`, `durable`. A rival that is not installed is named and its comparison left out.
+//! `history`, `quantiles`, `durable`, `engine`. A rival that is not installed is named and its comparison left out.
 //! Sides run in turns within one run and medians over the turns are shown: absolute numbers are of one
 //! machine and moment, ratios travel.
 
@@ -10,6 +10,7 @@ use std::path::Path;
 
 mod draw;
 mod durable;
+mod engine;
 mod history;
 #[allow(dead_code, reason = "the other benches use the rest")]
 #[path = "../load/mod.rs"]
@@ -24,8 +25,12 @@ mod stack;
 type Comparison = fn(&Path) -> Result<(), need::Missing>;
 
 /// The comparisons by name.
-const COMPARISONS: [(&str, Comparison); 3] =
-    [("history", history::run), ("quantiles", quantiles::run), ("durable", durable::run)];
+const COMPARISONS: [(&str, Comparison); 4] = [
+    ("history", history::run),
+    ("quantiles", quantiles::run),
+    ("durable", durable::run),
+    ("engine", engine::run),
+];
 
 fn main() {
     let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
@@ -42,5 +47,7 @@ fn main() {
         println!();
     }
     let unknown = asked.iter().filter(|a| COMPARISONS.iter().all(|(name, _)| a != name));
-    unknown.for_each(|name| println!("there is no comparison `{name}`: history, quantiles and durable are"));
+    unknown.for_each(|name| {
+        println!("there is no comparison `{name}`: history, quantiles, durable and engine are")
+    });
 }

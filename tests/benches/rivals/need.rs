@@ -44,8 +44,14 @@ pub fn prometheus() -> Result<PathBuf, Missing> {
     program("prometheus", "sudo apt-get install prometheus")
 }
 
-/// A Python with the package `redis`: `FORESAIL_BENCH_PYTHON`, that of `.venv`, or `python3`.
+/// A Python with the package `redis`.
 pub fn python(root: &Path) -> Result<PathBuf, Missing> {
+    python_with(root, "redis", "redis")
+}
+
+/// A Python that can import `module`, which `package` brings: `FORESAIL_BENCH_PYTHON`, that of `.venv`, or
+/// `python3`.
+pub fn python_with(root: &Path, module: &str, package: &str) -> Result<PathBuf, Missing> {
     let venv = root.join(".venv/bin/python");
     let python = match std::env::var_os("FORESAIL_BENCH_PYTHON").filter(|given| !given.is_empty()) {
         Some(given) => PathBuf::from(given),
@@ -53,12 +59,13 @@ pub fn python(root: &Path) -> Result<PathBuf, Missing> {
         None => PathBuf::from("python3"),
     };
     let mut import = Command::new(&python);
-    import.args(["-c", "import redis"]).stdout(Stdio::null()).stderr(Stdio::null());
+    import.args(["-c", &format!("import {module}")]).stdout(Stdio::null()).stderr(Stdio::null());
     match import.status() {
         Ok(status) if status.success() => Ok(python),
         _ => {
-            let what = format!("the Python package `redis` (for `{}`)", python.display());
-            Err(Missing::new(&what, "python3 -m venv .venv && .venv/bin/pip install redis"))
+            let what = format!("the Python package `{package}` (for `{}`)", python.display());
+            let command = format!("python3 -m venv .venv && .venv/bin/pip install '{package}'");
+            Err(Missing::new(&what, &command))
         }
     }
 }
