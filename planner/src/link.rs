@@ -63,7 +63,7 @@ pub(crate) struct Moved {
 /// Where an object is.
 #[derive(Debug, Clone, Copy)]
 struct Whereabouts {
-    /// When its maker had stored it.
+    /// Since when its maker has it.
     made_ms: f64,
     /// The container whose task made it.
     maker: u32,
@@ -78,6 +78,13 @@ struct Copy {
     container: u32,
     /// The copy before it.
     next: u32,
+}
+
+/// How an object came to a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bringing {
+    WasThere,
+    Downloaded,
 }
 
 /// A multiplicative hash: the keys are two indices, never a stranger's text.
@@ -137,10 +144,54 @@ impl Moved {
     fn keep_copy(&mut self, container: u32, object: u32, readers: u32, there_ms: f64) {
         if readers > LISTED_READERS_MAX {
             self.hashed.insert(key(container, object), there_ms);
-        } else if readers > 1 {
+        } else {
             let last = &mut self.objects[object as usize].copies;
             self.copies.push(Copy { there_ms, container, next: *last });
             *last = self.copies.len() as u32 - 1;
+        }
+    }
+
+    /// Brings an object to the memory of a container, unless it is there or on its way; answers when it is
+    /// there, and whether that took a download.
+    fn bring(
+        &mut self,
+        dense: &Dense,
+        links: &mut Links,
+        (size, container): (u32, u32),
+        object: u32,
+        now_ms: f64,
+    ) -> (f64, Bringing) {
+        let Traffic { bytes, readers } = dense.objects[object as usize];
+        if let Some(there_ms) = self.there_ms(container, object, readers) {
+            return (there_ms, Bringing::WasThere);
+        }
+        let transfer = &dense.size(size).transfer;
+        let moved_ms = transfer.download_latency_ms + bytes as f64 * transfer.download_ms_per_byte;
+        links.down_free_ms = links.down_free_ms.max(now_ms) + links.factors[0] * moved_ms;
+        links.gets += 1;
+        links.download_bytes += bytes;
+        self.download_bytes += bytes;
+        (links.down_free_ms, Bringing::Downloaded)
+    }
+
+    /// Brings what `task` reads from outside the workflow and of these parents before it begins.
+    pub fn preload(
+        &mut self,
+        dense: &Dense,
+        links: &mut Links,
+        place: (u32, u32),
+        task: u32,
+        is_made: impl Fn(u32) -> bool,
+        now_ms: f64,
+    ) {
+        for &object in dense.stored_reads(task) {
+            if dense.graph.objects()[object as usize].producer.is_none_or(&is_made) {
+                let (there_ms, bringing) = self.bring(dense, links, place, object, now_ms);
+                if bringing == Bringing::Downloaded {
+                    let readers = dense.objects[object as usize].readers;
+                    self.keep_copy(place.1, object, readers, there_ms);
+                }
+            }
         }
     }
 
@@ -154,26 +205,16 @@ impl Moved {
         task: u32,
         now_ms: f64,
     ) -> f64 {
-        let transfer = &dense.size(size).transfer;
         let mut all_ms = now_ms;
         for &object in dense.stored_reads(task) {
             let Traffic { bytes, readers } = dense.objects[object as usize];
-            let there_ms = match self.there_ms(container, object, readers) {
-                Some(there_ms) => {
-                    links.saved_bytes += bytes;
-                    there_ms
-                }
-                None => {
-                    let moved_ms =
-                        transfer.download_latency_ms + bytes as f64 * transfer.download_ms_per_byte;
-                    links.down_free_ms = links.down_free_ms.max(now_ms) + links.factors[0] * moved_ms;
-                    links.gets += 1;
-                    links.download_bytes += bytes;
-                    self.download_bytes += bytes;
-                    self.keep_copy(container, object, readers, links.down_free_ms);
-                    links.down_free_ms
-                }
-            };
+            let (there_ms, bringing) = self.bring(dense, links, (size, container), object, now_ms);
+            match bringing {
+                Bringing::WasThere => links.saved_bytes += bytes,
+                // Nobody asks again for what only this task reads.
+                Bringing::Downloaded if readers > 1 => self.keep_copy(container, object, readers, there_ms),
+                Bringing::Downloaded => {}
+            }
             all_ms = all_ms.max(there_ms);
         }
         all_ms
@@ -185,7 +226,6 @@ impl Moved {
         dense: &Dense,
         links: &mut Links,
         size: u32,
-        container: u32,
         task: u32,
         executed_ms: f64,
     ) -> f64 {
@@ -199,10 +239,15 @@ impl Moved {
         links.puts += u64::from(stored.objects);
         links.upload_bytes += stored.bytes;
         self.upload_bytes += stored.bytes;
+        done_ms
+    }
+
+    /// The outputs of `task` that the container stored are those that stand: it has them in memory. A
+    /// container that made the same and lost has nothing that anybody asks for.
+    pub fn made(&mut self, dense: &Dense, container: u32, task: u32, now_ms: f64) {
         for &object in dense.graph.writes(task) {
             let place = &mut self.objects[object as usize];
-            (place.maker, place.made_ms) = (container, done_ms);
+            (place.maker, place.made_ms) = (container, now_ms);
         }
-        done_ms
     }
 }

@@ -421,7 +421,8 @@ impl<'a> Timing<'a> {
     fn upload(&mut self, id: u32, task: u32, executed_ms: f64) {
         let live = &mut self.live[id as usize];
         let (size, container) = (live.size, live.container);
-        let done_ms = self.moved.upload(self.dense, &mut live.links, size, container, task, executed_ms);
+        let done_ms = self.moved.upload(self.dense, &mut live.links, size, task, executed_ms);
+        self.moved.made(self.dense, container, task, done_ms);
         self.agenda.at(done_ms, Kind::Done(id, task));
     }
 
