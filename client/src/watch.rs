@@ -164,6 +164,7 @@ impl Shell {
             Action::WakeAt { at_ms } => self.wake = Some(at_ms),
             // A watchdog runs no tasks and holds no subscription; its end is handled by the loop.
             Action::Execute { .. }
+            | Action::Store { .. }
             | Action::PreLoad { .. }
             | Action::PreWarm { .. }
             | Action::Abort { .. }

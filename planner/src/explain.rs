@@ -47,6 +47,7 @@ pub(crate) fn write(
             start_ms: timed.start_ms[at],
             end_ms: timed.end_ms[at],
             exec_ms: dense.exec_ms(assignment.size[at], t),
+            output_bytes: None,
             optimizations: Vec::new(),
             why: why(dense, assignment, &by_worker, t),
             forecast: None,

@@ -215,6 +215,7 @@ pub fn plan() -> Plan {
         start_ms,
         end_ms: start_ms + exec_ms + 20.0,
         exec_ms,
+        output_bytes: None,
         optimizations: Vec::new(),
         why: if rank == 2 { String::new() } else { "its input is in the memory of `w-1`".to_owned() },
         forecast: None,
@@ -374,7 +375,7 @@ pub fn operation_request() -> OperationRequest {
         operations: vec![
             Operation::Commit { task: 1, commit: commit() },
             Operation::Arrive { task: 3, parent: 1 },
-            Operation::Lease { task: 3, instance: instance(), epoch: 1 },
+            Operation::Lease { task: 3, instance: instance(), epoch: 1, assuming: Vec::new() },
         ],
     }
 }

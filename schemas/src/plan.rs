@@ -222,6 +222,9 @@ pub struct PlannedTask {
     /// Quantiles of that time at this size, where the model knows them; scored once the task was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forecast: Option<Forecast>,
+    /// Predicted size of all its outputs in bytes, where workers decide by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_bytes: Option<u64>,
     /// What is done beside running it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub optimizations: Vec<Optimization>,

@@ -60,6 +60,9 @@ pub enum Change {
         #[serde(deserialize_with = "non_negative")]
         #[schemars(range(min = 0.0))]
         expires_ms: f64,
+        /// Parents without a result that the worker holds the outputs of.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        assuming: Vec<u32>,
     },
     /// A worker runs a task as well as whoever holds its lease.
     TaskDuplicated {

@@ -60,6 +60,10 @@ pub enum Operation {
         instance: InstanceId,
         /// Epoch of the plan that told it to.
         epoch: u64,
+        /// Parents without a result whose outputs the asker holds in its memory, under leases of its own; their
+        /// in-edges count as marked.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        assuming: Vec<u32>,
     },
     /// Run one of these tasks as well as whoever has it: granted for the first that is ready and has no
     /// result. It takes no lease and its failure is nobody's; its commit has attempt 0.
@@ -115,6 +119,13 @@ pub enum Operation {
     Commits {
         /// The tasks.
         tasks: Vec<u32>,
+    },
+    /// Read: how many in-edges are missing, beside those from `parent`.
+    Missing {
+        /// The tasks.
+        tasks: Vec<u32>,
+        /// The parent whose edges do not count.
+        parent: u32,
     },
     /// Read: which of these tasks have no result, and which of those are ready and free.
     Open {
@@ -197,6 +208,11 @@ pub enum OperationResult {
     Commits {
         /// One per task.
         commits: Vec<Option<Commit>>,
+    },
+    /// In-edges that are missing of the tasks asked for, in order.
+    Missing {
+        /// One per task; nothing for a task that somebody has or that has a result.
+        counts: Vec<Option<u32>>,
     },
     /// What is open of the tasks asked for.
     Open {

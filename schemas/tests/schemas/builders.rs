@@ -189,15 +189,14 @@ pub fn operation() -> impl Strategy<Value = Operation> {
             tasks,
             usage
         }),
-        (any::<(u32, u64)>(), instance()).prop_map(|((task, epoch), instance)| Operation::Lease {
-            task,
-            instance,
-            epoch
+        (any::<(u32, u64)>(), instance(), tasks()).prop_map(|((task, epoch), instance, assuming)| {
+            Operation::Lease { task, instance, epoch, assuming }
         }),
         (instance(), tasks()).prop_map(|(instance, tasks)| Operation::Renew { instance, tasks }),
         (any::<u32>(), commit()).prop_map(|(task, commit)| Operation::Commit { task, commit }),
         any::<(u32, u32)>().prop_map(|(task, parent)| Operation::Arrive { task, parent }),
         any::<u32>().prop_map(|task| Operation::Propagated { task }),
+        (tasks(), any::<u32>()).prop_map(|(tasks, parent)| Operation::Missing { tasks, parent }),
         (tasks(), instance()).prop_map(|(tasks, instance)| Operation::Duplicate { tasks, instance }),
         (any::<(u32, u32)>(), instance(), failure()).prop_map(|((task, attempt), instance, failure)| {
             Operation::Fail { task, attempt, instance, failure }
@@ -228,6 +227,8 @@ pub fn result() -> impl Strategy<Value = OperationResult> {
             .prop_map(|(task, parents)| OperationResult::Duplicated { task, parents }),
         amount().prop_map(|expires_in_ms| OperationResult::Held { expires_in_ms }),
         commit().prop_map(|commit| OperationResult::Committed { commit }),
+        proptest::collection::vec(proptest::option::of(any::<u32>()), 0..4)
+            .prop_map(|counts| OperationResult::Missing { counts }),
         state.prop_map(|child| OperationResult::Marked { child }),
         proptest::collection::vec(proptest::option::of(commit()), 0..3)
             .prop_map(|commits| OperationResult::Commits { commits }),
@@ -252,7 +253,8 @@ pub fn event() -> impl Strategy<Value = RunEvent> {
                 attempt,
                 instance,
                 epoch,
-                expires_ms
+                expires_ms,
+                assuming: vec![task]
             }
         ),
         (any::<u32>(), instance()).prop_map(|(task, instance)| Change::TaskDuplicated { task, instance }),

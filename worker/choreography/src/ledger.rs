@@ -19,6 +19,7 @@ use foresail_schemas::{ResourceConfig, TaskId};
 
 use crate::ledger_state::State;
 
+mod leases;
 mod looks;
 
 use looks::unknown_task;
@@ -196,7 +197,9 @@ impl Ledger {
                 self.join(worker.as_ref(), instance, *config, *start, now_ms)
             }
             Operation::Leave { instance, tasks, usage } => self.leave(instance, tasks, usage, now_ms),
-            Operation::Lease { task, instance, epoch } => self.lease(*task, instance, *epoch, now_ms),
+            Operation::Lease { task, instance, epoch, assuming } => {
+                self.lease(*task, instance, *epoch, assuming, now_ms)
+            }
             Operation::Duplicate { tasks, instance } => self.duplicate(tasks, instance),
             Operation::Renew { instance, tasks } => self.renew(instance, tasks, now_ms),
             Operation::Commit { task, commit } => self.commit_task(*task, commit),
@@ -210,6 +213,7 @@ impl Ledger {
                 let commits = tasks.iter().map(|&t| self.state.task(t).commit.clone()).collect();
                 read(OperationResult::Commits { commits })
             }
+            Operation::Missing { tasks, parent } => self.missing(tasks, *parent, now_ms),
             Operation::Open { tasks } => self.open(tasks, now_ms),
             Operation::WhoIs { worker } => {
                 read(OperationResult::Instance { instance: self.holder(worker, now_ms) })
@@ -261,85 +265,6 @@ impl Ledger {
         (OperationResult::Done, vec![Change::WorkerLeft { instance: instance.clone(), usage: *usage }])
     }
 
-    fn lease(&mut self, task: u32, instance: &InstanceId, epoch: u64, now_ms: f64) -> Decision {
-        if self.is_over() {
-            return read(OperationResult::RunOver);
-        }
-        let state = self.state.task(task);
-        if let Some(commit) = &state.commit {
-            return read(OperationResult::Committed { commit: commit.clone() });
-        }
-        if self.state.instances.get(instance).is_none_or(|i| i.left) {
-            return refused(format!("instance `{instance}` does not take part in the run"));
-        }
-        if state.idle_since_ms.is_none() {
-            return read(OperationResult::NotReady);
-        }
-        if let Some(lease) = state.live_lease(now_ms) {
-            if lease.instance == *instance {
-                let attempt = lease.attempt;
-                return read(OperationResult::Granted { attempt, parents: self.parent_commits(task) });
-            }
-            return read(OperationResult::Held { expires_in_ms: lease.expires_ms - now_ms });
-        }
-        if epoch != self.state.plan_epoch {
-            return read(OperationResult::StaleEpoch);
-        }
-        if state.attempts >= self.attempts_max(task) {
-            return (OperationResult::RunOver, vec![self.lost_too_often(task)]);
-        }
-        let attempt = state.attempts + 1;
-        let leased = Change::TaskLeased {
-            task,
-            attempt,
-            instance: instance.clone(),
-            epoch,
-            expires_ms: now_ms + self.options.lease_ms,
-        };
-        (OperationResult::Granted { attempt, parents: self.parent_commits(task) }, vec![leased])
-    }
-
-    /// Takes no lease: the holder goes on, and whoever commits first wins.
-    fn duplicate(&self, tasks: &[u32], instance: &InstanceId) -> Decision {
-        if self.is_over() {
-            return read(OperationResult::RunOver);
-        }
-        if self.state.instances.get(instance).is_none_or(|i| i.left) {
-            return refused(format!("instance `{instance}` does not take part in the run"));
-        }
-        let may_run = |&&t: &&u32| {
-            let state = self.state.task(t);
-            state.commit.is_none() && state.idle_since_ms.is_some()
-        };
-        let Some(&task) = tasks.iter().find(may_run) else { return read(OperationResult::NotReady) };
-        let granted = OperationResult::Duplicated { task, parents: self.parent_commits(task) };
-        let is_known = self.state.task(task).copiers.contains(instance);
-        let change = Change::TaskDuplicated { task, instance: instance.clone() };
-        (granted, if is_known { Vec::new() } else { vec![change] })
-    }
-
-    fn attempts_max(&self, task: u32) -> u32 {
-        self.ids[task as usize].1.unwrap_or(self.options.attempts_max)
-    }
-
-    /// A ready task has the commits of all its parents: an edge is marked only after the parent's commit.
-    fn parent_commits(&self, task: u32) -> Vec<Commit> {
-        self.graph.parents(task).iter().filter_map(|&p| self.state.task(p).commit.clone()).collect()
-    }
-
-    fn lost_too_often(&self, task: u32) -> Change {
-        let attempts = self.state.task(task).attempts;
-        let failure = Failure {
-            task: Some(self.ids[task as usize].0.clone()),
-            attempt: attempts,
-            kind: FailureKind::WorkerLost,
-            message: format!(
-                "the worker disappeared in each of {attempts} attempts; the task may crash or exhaust it"
-            ),
-        };
-        Change::RunFinished { status: RunStatus::Failed, failure: Some(failure) }
-    }
-
     /// Heartbeats are not stored: after a restart everybody gets a new lease anyway.
     fn renew(&mut self, instance: &InstanceId, tasks: &[u32], now_ms: f64) -> Decision {
         if self.is_over() {
@@ -379,6 +304,9 @@ impl Ledger {
         }
         if !self.state.instances.contains_key(&commit.instance) {
             return refused(format!("instance `{}` never joined", commit.instance));
+        }
+        if let Some(refusal) = self.unfounded(task, commit) {
+            return refused(refusal);
         }
         let outputs = self.graph.writes(task).len();
         if commit.outputs.len() != outputs {

@@ -26,6 +26,8 @@ pub(crate) struct TaskState {
     pub marked: u32,
     /// Since when nobody had the ready task: since it became ready, or since an attempt failed.
     pub idle_since_ms: Option<f64>,
+    /// By attempt: parents whose outputs it took from the memory of its worker, before they had a result.
+    pub assumed: Vec<(u32, u32)>,
     /// Who runs it beside the lease.
     pub copiers: Vec<InstanceId>,
     pub commit: Option<Commit>,
@@ -155,10 +157,13 @@ impl State {
                 self.count_start(*config, *start);
             }
             Change::WorkerLeft { instance, usage } => self.leave(instance, usage),
-            Change::TaskLeased { task, attempt, instance, expires_ms, .. } => {
+            Change::TaskLeased { task, attempt, instance, expires_ms, assuming, .. } => {
                 self.leases_granted += 1;
+                // One that is not ready is open as well: its lease is looked for there.
+                self.open.insert(*task);
                 let state = self.task_mut(*task);
                 state.attempts = *attempt;
+                state.assumed.extend(assuming.iter().map(|parent| (*attempt, *parent)));
                 state.lease =
                     Some(Lease { attempt: *attempt, instance: instance.clone(), expires_ms: *expires_ms });
                 self.seen(instance, at_ms);
@@ -170,7 +175,8 @@ impl State {
             Change::TaskFailed { task, instance, .. } => {
                 let state = self.task_mut(*task);
                 state.lease = None;
-                state.idle_since_ms = Some(at_ms);
+                // One that only its assumptions made ready waits again.
+                state.idle_since_ms = state.idle_since_ms.map(|_| at_ms);
                 self.seen(instance, at_ms);
             }
             Change::TaskCommitted { task, commit } => {
@@ -179,6 +185,7 @@ impl State {
                 state.committed_ms = at_ms;
                 state.lease = None;
                 state.copiers = Vec::new();
+                state.assumed = Vec::new();
                 self.open.remove(task);
                 self.unpropagated.insert(*task);
                 self.committed += 1;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::graph::Graph;
 use foresail_schemas::id::{TaskId, WorkerId};
-use foresail_schemas::optimization::{Optimization, PreWarming};
+use foresail_schemas::optimization::{FlexibleRules, Optimization, PreWarming};
 use foresail_schemas::plan::{Plan, PlannedTask};
 
 use crate::protocol::Invoke;
@@ -27,6 +27,7 @@ pub struct PlanView {
     of_worker: Vec<u32>,
     of_worker_from: Vec<u32>,
     prewarms: Vec<TimedStart>,
+    flexible: Option<FlexibleRules>,
 }
 
 #[derive(Debug, Clone)]
@@ -35,6 +36,7 @@ struct Placement {
     config: ResourceConfig,
     rank: u32,
     exec_ms: f64,
+    output_bytes: Option<u64>,
     marks: Marks,
 }
 
@@ -74,6 +76,7 @@ impl PlanView {
                 config: t.config,
                 rank: t.rank,
                 exec_ms: t.exec_ms,
+                output_bytes: t.output_bytes,
                 marks: Marks {
                     pre_load: t.optimizations.contains(&Optimization::PreLoad),
                     task_dup: t.optimizations.contains(&Optimization::TaskDup),
@@ -82,7 +85,8 @@ impl PlanView {
             .collect();
         let (of_worker, of_worker_from) = rows(&tasks, index.len());
         let workers = index.into_keys().cloned().collect();
-        Self { epoch, tasks, workers, of_worker, of_worker_from, prewarms: timed_starts(plan) }
+        let (prewarms, flexible) = (timed_starts(plan), plan.flexible);
+        Self { epoch, tasks, workers, of_worker, of_worker_from, prewarms, flexible }
     }
 
     /// Epoch of the plan.
@@ -147,6 +151,16 @@ impl PlanView {
         let from = self.prewarms.partition_point(|p| p.after < after);
         let to = self.prewarms.partition_point(|p| p.after <= after);
         &self.prewarms[from..to]
+    }
+
+    /// What flexible workers do with large outputs.
+    pub(crate) fn flexible(&self) -> Option<FlexibleRules> {
+        self.flexible
+    }
+
+    /// Predicted size of all outputs of the task, where the plan says it.
+    pub(crate) fn output_bytes(&self, task: u32) -> Option<u64> {
+        self.tasks[task as usize].output_bytes
     }
 
     pub(crate) fn config(&self, task: u32) -> ResourceConfig {

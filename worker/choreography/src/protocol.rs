@@ -50,6 +50,16 @@ pub enum Event {
         /// The attempt.
         attempt: u32,
     },
+    /// An attempt ended well, and its outputs are in the memory of the worker, as asked for by
+    /// [`Action::Execute`].
+    Held {
+        /// The task.
+        task: u32,
+        /// The attempt.
+        attempt: u32,
+        /// What it made; nothing of it is stored.
+        executed: Executed,
+    },
     /// An attempt ended.
     Executed {
         /// The task.
@@ -116,13 +126,23 @@ pub enum Action {
         attempt: u32,
         /// Commits of the parents, in the order of the graph.
         parents: Vec<Commit>,
+        /// Where the outputs have at least so many bytes in all: keep them in memory, store nothing, and answer
+        /// [`Event::Held`] instead.
+        hold_bytes_min: Option<u64>,
+    },
+    /// Store the outputs that were held back; answer [`Event::Executed`].
+    Store {
+        /// The task.
+        task: u32,
+        /// The attempt.
+        attempt: u32,
     },
     /// Stop an attempt; no answer is expected.
     Abort {
         /// The task.
         task: u32,
     },
-    /// Delete what an attempt stored: another attempt won.
+    /// Delete what an attempt stored or holds: another attempt won, or nobody needs it any more.
     Discard {
         /// The task.
         task: u32,

@@ -73,6 +73,7 @@ impl Watchdog {
             Event::Tick
             | Event::Hint { .. }
             | Event::Computed { .. }
+            | Event::Held { .. }
             | Event::Executed { .. }
             | Event::UsageRead { .. } => {}
         }

@@ -12,6 +12,7 @@
 
 mod answers;
 mod duplicate;
+mod hold;
 mod leave;
 mod preload;
 mod prewarm;
@@ -30,6 +31,7 @@ use crate::plan_view::PlanView;
 pub use crate::protocol::WorkerSettings;
 use crate::protocol::{Action, CommitHints, Event};
 use duplicate::Copies;
+use hold::Holds;
 use preload::PreLoads;
 use prewarm::PreWarms;
 
@@ -74,6 +76,7 @@ pub struct Worker {
     preloads: PreLoads,
     copies: Copies,
     prewarms: PreWarms,
+    holds: Holds,
     /// Since when there has been nothing to do.
     idle_since_ms: Option<f64>,
     heartbeat_ms: f64,
@@ -110,6 +113,7 @@ impl Worker {
             preloads: PreLoads::default(),
             copies: Copies::default(),
             prewarms: PreWarms::default(),
+            holds: Holds::default(),
             idle_since_ms: None,
             heartbeat_ms: 0.0,
         };
@@ -145,6 +149,7 @@ impl Worker {
             }
             Event::Unanswered { request } => self.outbox.unanswered(request, now_ms),
             Event::Computed { task, attempt } => self.computed(task, attempt),
+            Event::Held { task, attempt, executed } => self.held(task, attempt, executed),
             Event::Executed { task, attempt, outcome } => self.executed(task, attempt, outcome, now_ms),
             Event::Hint { ready, committed } => {
                 ready.into_iter().for_each(|task| self.hint(task));
@@ -168,7 +173,7 @@ impl Worker {
     }
 
     fn runs(&self, task: u32) -> bool {
-        self.running.contains_key(&task) || self.storing.contains_key(&task)
+        self.running.contains_key(&task) || self.storing.contains_key(&task) || self.holds.has(task)
     }
 
     fn hint(&mut self, task: u32) {
@@ -201,6 +206,8 @@ impl Worker {
         due.into_iter().for_each(|task| self.enqueue(task));
         if self.phase == Phase::Working {
             self.take_tasks(now_ms);
+            self.store_given_up(out);
+            self.look_again(now_ms);
             self.heartbeat(now_ms);
             self.prewarms.start_due(now_ms, out);
             self.copy_if_idle(now_ms);
@@ -217,7 +224,8 @@ impl Worker {
         let linger =
             self.idle_since_ms.filter(|_| quiet).map(|since| since + self.settings.options.linger_ms);
         let delayed = self.delayed.iter().map(|(at, _)| *at).filter(|_| works);
-        let wakes = [heartbeat, linger, self.outbox.resend_ms(), self.prewarms.next_ms()];
+        let wakes =
+            [heartbeat, linger, self.outbox.resend_ms(), self.prewarms.next_ms(), self.next_look_ms()];
         let at_ms = wakes.into_iter().flatten().chain(delayed).fold(f64::INFINITY, f64::min);
         if at_ms.is_finite() {
             out.push(Action::WakeAt { at_ms });
@@ -231,7 +239,8 @@ impl Worker {
         self.heartbeat_ms = now_ms + self.settings.options.heartbeat_ms;
         // A copy has no lease to prolong.
         let leased = self.running.iter().chain(&self.storing).filter(|(_, attempt)| **attempt > 0);
-        let tasks = leased.map(|(task, _)| *task).collect();
+        let tasks: BTreeSet<u32> = leased.map(|(task, _)| *task).chain(self.holds.tasks()).collect();
+        let tasks = tasks.into_iter().collect();
         self.outbox.push(Operation::Renew { instance: self.settings.instance.clone(), tasks });
     }
 }

@@ -43,7 +43,7 @@ fn join(worker: Option<&str>, instance: &str) -> Operation {
 }
 
 fn lease(task: u32, instance: &str) -> Operation {
-    Operation::Lease { task, instance: name(instance), epoch: 1 }
+    Operation::Lease { task, instance: name(instance), epoch: 1, assuming: Vec::new() }
 }
 
 fn commit(task: u32, attempt: u32, instance: &str) -> Operation {

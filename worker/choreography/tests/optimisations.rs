@@ -147,7 +147,7 @@ impl Play {
         let commit = commit(instance.as_str(), 1);
         let operations = [
             Operation::Join { worker: Some(name(worker)), instance: instance.clone(), config, start },
-            Operation::Lease { task, instance, epoch: 1 },
+            Operation::Lease { task, instance, epoch: 1, assuming: Vec::new() },
             Operation::Commit { task, commit: commit.clone() },
         ];
         let asked = self.operations.len();
@@ -422,7 +422,10 @@ fn workers_are_started_beforehand_when_their_time_has_come() {
     assert_eq!(play.asked(), [Action::PreWarm { config: size() }]);
     play.failed(0, 1);
     play.at(1_000.0);
-    assert_eq!(play.asked(), [Action::Execute { task: 0, attempt: 2, parents: Vec::new() }]);
+    assert_eq!(
+        play.asked(),
+        [Action::Execute { task: 0, attempt: 2, parents: Vec::new(), hold_bytes_min: None }]
+    );
     play.at(1_700.0);
     assert_eq!(play.asked(), [], "a second attempt starts nobody again");
     play.executed(0, 2);

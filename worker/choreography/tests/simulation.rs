@@ -3,7 +3,7 @@
 //! Random graphs and plans; crashes of workers, lost and doubled requests, lost answers, lost, doubled and
 //! late invocations, lost hints, restarts of the store, replaced plans, failing attempts; with and without
 //! each optimisation. Whatever happens: every task has exactly one commit, none runs before its parents, no
-//! worker has more under way than its lanes allow or fetches what is no result, the run ends and every
+//! worker has more under way than its lanes allow, fetches what is no result or reads what another holds, the run ends and every
 //! worker leaves.
 //! `FORESAIL_PROOF=1` runs 10,000 seeds instead of 2,000; `FORESAIL_SEED=n` replays one.
 
@@ -45,9 +45,15 @@ fn a_run_without_faults_wastes_nothing() {
         all.preloads += seen.preloads;
         all.prewarms += seen.prewarms;
         all.overlaps += seen.overlaps;
+        all.held += seen.held;
+        all.never_stored += seen.never_stored;
     }
-    let Seen { copies, copies_won, preloads, prewarms, overlaps } = all;
+    let Seen { copies, copies_won, preloads, prewarms, overlaps, held, never_stored } = all;
     assert!(copies > copies_won && copies_won > 0, "copies win and lose: {copies_won} of {copies}");
+    assert!(
+        held > never_stored && never_stored > 20,
+        "{never_stored} of {held} held outputs were not stored"
+    );
     assert!(preloads > 100 && prewarms > 100 && overlaps > 100, "{preloads}, {prewarms}, {overlaps}");
 }
 

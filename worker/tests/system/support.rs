@@ -134,6 +134,7 @@ pub fn plan(workflow: &Workflow, placed: &[(Option<&str>, ResourceConfig)]) -> P
             start_ms: 0.0,
             end_ms: 0.0,
             exec_ms: 1.0,
+            output_bytes: None,
             optimizations: Vec::new(),
             why: String::new(),
             forecast: None,

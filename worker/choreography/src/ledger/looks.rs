@@ -5,6 +5,17 @@ use foresail_schemas::run::{Operation, OperationResult};
 use super::{Decision, Ledger, read};
 
 impl Ledger {
+    pub(super) fn missing(&self, tasks: &[u32], parent: u32, now_ms: f64) -> Decision {
+        let count = |&t: &u32| {
+            let state = self.state.task(t);
+            let is_free = state.commit.is_none() && state.live_lease(now_ms).is_none();
+            let marked = |&&p: &&u32| self.graph.edge_bit(p, t).is_some_and(|bit| state.is_marked(bit));
+            let others = self.graph.parents(t).iter().filter(|&&p| p != parent);
+            is_free.then(|| (others.clone().count() - others.filter(marked).count()) as u32)
+        };
+        read(OperationResult::Missing { counts: tasks.iter().map(count).collect() })
+    }
+
     pub(super) fn open(&self, tasks: &[u32], now_ms: f64) -> Decision {
         let open = |t: &u32| self.state.task(*t).commit.is_none();
         let ready = |t: &u32| self.state.task(*t).free_since(now_ms).is_some();
@@ -31,10 +42,11 @@ impl Ledger {
 pub(super) fn unknown_task(operation: &Operation, len: usize) -> Option<u32> {
     let known = |task: &u32| (*task as usize) < len;
     match operation {
-        Operation::Lease { task, .. }
-        | Operation::Commit { task, .. }
-        | Operation::Propagated { task }
-        | Operation::Fail { task, .. } => (!known(task)).then_some(*task),
+        Operation::Commit { task, .. } | Operation::Propagated { task } | Operation::Fail { task, .. } => {
+            (!known(task)).then_some(*task)
+        }
+        Operation::Lease { task, assuming, .. } => assuming.iter().chain([task]).copied().find(|t| !known(t)),
+        Operation::Missing { tasks, parent } => tasks.iter().chain([parent]).copied().find(|t| !known(t)),
         Operation::Arrive { task, parent } => [*task, *parent].into_iter().find(|t| !known(t)),
         Operation::Leave { tasks, .. }
         | Operation::Renew { tasks, .. }

@@ -1,7 +1,7 @@
 //! What the store says: leases, children that became ready, who is alive.
 
 use foresail_schemas::id::WorkerId;
-use foresail_schemas::run::{ChildState, Operation, OperationAnswer, OperationResult, RunStatus};
+use foresail_schemas::run::{ChildState, Location, Operation, OperationAnswer, OperationResult, RunStatus};
 
 use super::{Phase, Worker};
 use crate::protocol::Action;
@@ -24,11 +24,17 @@ impl Worker {
                 Operation::Lease { task, .. } => self.leased(*task, result, now_ms, out),
                 Operation::Duplicate { tasks, .. } => self.copy_answered(tasks, result, out),
                 Operation::Commit { task, commit } => {
-                    if matches!(result, OperationResult::Committed { .. } | OperationResult::RunOver) {
+                    let is_held = commit.outputs.iter().any(|o| matches!(o.location, Location::Unstored(_)));
+                    if is_held
+                        || matches!(result, OperationResult::Committed { .. } | OperationResult::RunOver)
+                    {
                         out.push(Action::Discard { task: *task, attempt: commit.attempt });
                     }
                 }
-                Operation::Arrive { task, .. } => arrived.push((*task, result)),
+                Operation::Arrive { task, parent } => arrived.push((*task, *parent, result)),
+                Operation::Missing { tasks, parent } => {
+                    self.missing_known(*parent, tasks, result, now_ms, out);
+                }
                 Operation::WhoIs { worker } => owners.push((worker, result)),
                 Operation::Open { .. } => self.open_known(result),
                 Operation::Commits { tasks } => commits = Some((tasks, result)),
@@ -37,14 +43,15 @@ impl Worker {
                 _ => {}
             }
         }
+        self.forget_sent();
         // What runs now fetches its inputs before anything is fetched for later.
         if let Some((tasks, OperationResult::Commits { commits })) = commits {
             self.commits_known(tasks, commits, out);
         }
         // Children after leases: whether this worker has a lane left for one is known only then.
-        for (task, result) in arrived {
+        for (task, parent, result) in arrived {
             if result == (OperationResult::Marked { child: ChildState::Ready }) {
-                self.dispatch(task, out);
+                self.arrived(task, parent, out);
             }
         }
         for (worker, result) in owners {
@@ -72,7 +79,8 @@ impl Worker {
             // A lease granted at the very end of the run is given back by leaving.
             OperationResult::Granted { attempt, parents } if self.status == RunStatus::Running => {
                 self.running.insert(task, attempt);
-                out.push(Action::Execute { task, attempt, parents });
+                let (parents, hold_bytes_min) = (self.with_held(task, parents), self.hold_bytes_min(task));
+                out.push(Action::Execute { task, attempt, parents, hold_bytes_min });
                 if attempt == 1 {
                     self.prewarms.begin(self.plan.prewarms(Some(task)), now_ms);
                 }
@@ -87,8 +95,17 @@ impl Worker {
                 self.enqueue(task);
                 self.read_plan(out);
             }
-            _ => {}
+            _ => drop(self.give_up_parents(task)),
         }
+    }
+
+    /// A child of a task that ran here is ready.
+    fn arrived(&mut self, task: u32, parent: u32, out: &mut Vec<Action>) {
+        let clusters = self.clusters_children(parent) && self.phase == Phase::Working;
+        if clusters && self.runs_here(task) {
+            return self.enqueue(task);
+        }
+        self.dispatch(task, out);
     }
 
     /// A child is ready and nobody has it. Who is leaving takes nothing more, not even its own.

@@ -9,7 +9,8 @@ use crate::watchdog::RESCUES_PER_LOOK_MAX;
 impl Worker {
     pub(super) fn has_work(&self) -> bool {
         let begun = self.running.len() + self.storing.len() + self.leasing.len();
-        begun + self.queue.len() + self.delayed.len() > 0 || !self.asked.is_empty() || self.reading_plan
+        let waits = self.delayed.len() + usize::from(!self.holds.is_empty());
+        begun + self.queue.len() + waits > 0 || !self.asked.is_empty() || self.reading_plan
     }
 
     /// The run is over: stop what runs, then leave.
@@ -25,6 +26,7 @@ impl Worker {
         self.mine.clear();
         self.asked.clear();
         self.prewarms.clear();
+        self.holds.clear();
         self.reading_plan = false;
         self.outbox.clear_pending();
         if self.phase == Phase::Joining {

@@ -2,6 +2,7 @@
 
 use foresail_schemas::run::{Commit, Failure, Operation};
 
+use super::hold::Ended;
 use super::{Phase, Worker};
 use crate::protocol::Executed;
 
@@ -37,7 +38,9 @@ impl Worker {
             let Some((_, task)) = self.queue.pop_first() else { return };
             let fresh = self.running.is_empty() && self.phase == Phase::Joining;
             if !fresh && !self.fits_into_life(task, now_ms) {
-                self.handed_over.push(task);
+                if !self.give_up_parents(task) {
+                    self.handed_over.push(task);
+                }
                 continue;
             }
             self.lease(task);
@@ -51,7 +54,8 @@ impl Worker {
     fn lease(&mut self, task: u32) {
         let (instance, epoch) = (self.settings.instance.clone(), self.plan.epoch());
         self.leasing.insert(task);
-        self.outbox.push(Operation::Lease { task, instance, epoch });
+        let assuming = self.assumed(task);
+        self.outbox.push(Operation::Lease { task, instance, epoch, assuming });
     }
 
     /// The code of an attempt has ended: its lane is free for the next while its outputs are stored.
@@ -77,22 +81,34 @@ impl Worker {
         self.storing.remove(&task);
         let instance = self.settings.instance.clone();
         match outcome {
-            Ok(Executed { outputs, measured }) => {
-                let commit = Commit { attempt, instance, outputs, measured };
-                self.outbox.push(Operation::Commit { task, commit });
-                self.mine.remove(&task);
-                self.propagate(task);
+            Ok(executed) => {
+                self.note_stored(task, &executed);
+                self.release(task, Ended::Well);
+                if !self.waits_for_parent(task, attempt, &executed) {
+                    self.commit(task, attempt, executed);
+                    self.commit_followers();
+                }
                 self.take_tasks(now_ms);
                 self.lease_a_child(task, now_ms);
             }
             // Whoever holds the lease of a copied task goes on, so its failure is nobody's.
             Err(_) if attempt == 0 => {}
             Err(failure) => {
+                self.release(task, Ended::Badly);
                 self.outbox.push(Operation::Fail { task, attempt, instance, failure });
                 let pause_ms = (RETRY_MS_FIRST * f64::from(1_u32 << (attempt - 1).min(16))).min(RETRY_MS_MAX);
                 self.delayed.push((now_ms + pause_ms, task));
             }
         }
+    }
+
+    pub(super) fn commit(&mut self, task: u32, attempt: u32, executed: Executed) {
+        let Executed { outputs, measured } = executed;
+        let commit = Commit { attempt, instance: self.settings.instance.clone(), outputs, measured };
+        self.note_sent(task, &commit);
+        self.outbox.push(Operation::Commit { task, commit });
+        self.mine.remove(&task);
+        self.propagate(task);
     }
 
     /// Marks the out-edges of a committed task and asks who lives among the owners of its children.

@@ -21,6 +21,8 @@ use rand_pcg::Pcg64;
 mod problems;
 mod work;
 
+use work::is_unstored;
+
 /// Longest virtual time of a run.
 const RUN_MS_MAX: f64 = 4.0 * 3_600_000.0;
 /// Most happenings in one run: a machine that spins is a mistake too.
@@ -80,6 +82,8 @@ struct Running {
 enum Stage {
     Computes,
     Stores,
+    /// Stores what it held first.
+    StoresHeld,
 }
 
 /// What the optimisations did in one run.
@@ -90,6 +94,8 @@ pub struct Seen {
     pub preloads: u64,
     pub prewarms: u64,
     pub overlaps: u64,
+    pub held: u64,
+    pub never_stored: u64,
 }
 
 /// The client's watchdog is machine 0.
@@ -279,6 +285,7 @@ impl World {
                 }
                 Change::TaskCommitted { task, commit } => {
                     self.seen.copies_won += u64::from(commit.attempt == 0);
+                    self.seen.never_stored += u64::from(is_unstored(commit));
                     let hint = Event::Hint { ready: Vec::new(), committed: vec![(*task, commit.clone())] };
                     self.hint(|hints| hints == CommitHints::Pass, hint);
                 }
@@ -386,7 +393,7 @@ impl World {
             Event::Computed { task, .. } => {
                 running.begun.insert(task, Stage::Stores);
             }
-            Event::Executed { task, .. } => {
+            Event::Held { task, .. } | Event::Executed { task, .. } => {
                 running.begun.remove(&task);
             }
             _ => {}
@@ -406,7 +413,10 @@ impl World {
             }
             match action {
                 Action::Operate { request, operations } => self.send(id, request, operations),
-                Action::Execute { task, attempt, parents } => self.execute(id, task, attempt, &parents),
+                Action::Execute { task, attempt, parents, hold_bytes_min } => {
+                    self.execute(id, task, attempt, &parents, hold_bytes_min);
+                }
+                Action::Store { task, attempt } => self.store_held(id, task, attempt),
                 Action::Invoke(invoke) => self.invoke(invoke),
                 Action::PreLoad { task, parents } => self.preload(id, task, &parents),
                 Action::PreWarm { .. } => self.seen.prewarms += 1,
@@ -434,7 +444,8 @@ impl World {
                 }),
                 Action::Discard { task, attempt } => {
                     let name = format!("i{id}");
-                    let stands = |c: &Commit| c.attempt == attempt && c.instance.as_str() == name;
+                    let stands =
+                        |c: &Commit| c.attempt == attempt && c.instance.as_str() == name && !is_unstored(c);
                     if self.ledger.commit(task).is_some_and(stands) {
                         self.broken = Some(format!("{id} discards the result of task {task} that stands"));
                     }

@@ -1,6 +1,6 @@
 //! Random workflows and random valid plans, with random optimisations.
 
-use foresail_schemas::optimization::{Optimization, PreWarming};
+use foresail_schemas::optimization::{FlexibleRules, Optimization, PreWarming};
 use foresail_schemas::plan::{Bounds, Objective, PlanSummary, PlannedTask, PlannedWorker};
 use foresail_schemas::workflow::{Input, Task, Work, WorkflowSpec};
 use foresail_schemas::{ObjectName, Plan, ResourceConfig, Sla, TaskId, WorkerId, Workflow};
@@ -72,6 +72,7 @@ pub fn plan(rng: &mut Pcg64, workflow: &Workflow) -> Plan {
                 start_ms: 0.0,
                 end_ms: 0.0,
                 exec_ms: 4_000.0,
+                output_bytes: Some(rng.random_range(0..20)),
                 optimizations: optimizations(rng, optimized),
                 why: String::new(),
                 forecast: None,
@@ -97,13 +98,23 @@ pub fn plan(rng: &mut Pcg64, workflow: &Workflow) -> Plan {
         tasks,
         workers: planned,
         prewarms,
-        flexible: None,
+        flexible: rules(rng),
         predicted: PlanSummary::default(),
         outlook: None,
         bounds: Bounds::default(),
         critical_path: Vec::new(),
         explanation: Vec::new(),
     }
+}
+
+/// WUKONG's switches; every output of the drawn runs is large.
+fn rules(rng: &mut Pcg64) -> Option<FlexibleRules> {
+    rng.random_bool(0.5).then(|| FlexibleRules {
+        cluster_fan_out: rng.random_bool(0.7),
+        cluster_fan_in: rng.random_bool(0.7),
+        delayed_io: rng.random_bool(0.7),
+        large_output_bytes: 10,
+    })
 }
 
 fn optimizations(rng: &mut Pcg64, share: f64) -> Vec<Optimization> {

@@ -6,9 +6,21 @@ use rand::RngExt;
 
 use super::{Running, Stage, World, tell};
 
+/// Whether an output of the commit is nowhere but in the memory of its maker.
+pub(super) fn is_unstored(commit: &Commit) -> bool {
+    commit.outputs.iter().any(|output| matches!(output.location, Location::Unstored(_)))
+}
+
 impl World {
     /// A time to gather and compute, and another to store where there is something to store.
-    pub(super) fn execute(&mut self, id: u64, task: u32, attempt: u32, parents: &[Commit]) {
+    pub(super) fn execute(
+        &mut self,
+        id: u64,
+        task: u32,
+        attempt: u32,
+        parents: &[Commit],
+        hold_bytes_min: Option<u64>,
+    ) {
         match attempt {
             0 => self.seen.copies += 1,
             _ => self.executed += 1,
@@ -16,15 +28,22 @@ impl World {
         if parents.len() != self.workflow.graph().parents(task).len() {
             self.broken = Some(format!("task {task} runs with {} of its parents", parents.len()));
         }
+        self.check_inputs(id, task, parents);
         self.change(id, |m| {
             m.begun.insert(task, Stage::Computes);
         });
         self.check_lanes(id);
-        let object =
-            StoredObject { bytes: 1, hash: String::new(), location: Location::Inline(String::new()) };
-        let outputs = vec![object; self.workflow.graph().writes(task).len()];
+        let outputs = self.outputs(task, Location::Inline(String::new()));
         let mut outcome = Ok(Executed { outputs, measured: Measured::default() });
         let computed_ms = self.rng.random_range(1.0..6_000.0);
+        if hold_bytes_min.is_some() && !self.chance(self.faults.fail) && self.rng.random_bool(0.8) {
+            self.seen.held += 1;
+            let executed = Executed {
+                outputs: self.outputs(task, Location::Unstored(String::new())),
+                measured: Measured::default(),
+            };
+            return self.later(computed_ms, tell(id, Event::Held { task, attempt, executed }));
+        }
         let mut stored_ms = computed_ms;
         if self.options.overlap_uploads && self.rng.random_bool(0.6) {
             self.seen.overlaps += 1;
@@ -39,11 +58,46 @@ impl World {
         self.later(stored_ms, tell(id, Event::Executed { task, attempt, outcome }));
     }
 
+    /// What was held goes to the store after all.
+    pub(super) fn store_held(&mut self, id: u64, task: u32, attempt: u32) {
+        self.change(id, |m| {
+            m.begun.insert(task, Stage::StoresHeld);
+        });
+        let outputs = self.outputs(task, Location::Inline(String::new()));
+        let mut outcome = Ok(Executed { outputs, measured: Measured::default() });
+        if self.chance(self.faults.fail) {
+            let (kind, message) = (FailureKind::OutputNotStored, "drawn".to_owned());
+            outcome = Err(Failure { task: None, attempt, kind, message });
+        }
+        let delay_ms = self.rng.random_range(0.0..4_000.0);
+        self.later(delay_ms, tell(id, Event::Executed { task, attempt, outcome }));
+    }
+
+    fn outputs(&self, task: u32, location: Location) -> Vec<StoredObject> {
+        let object = StoredObject { bytes: 10, hash: String::new(), location };
+        vec![object; self.workflow.graph().writes(task).len()]
+    }
+
+    /// Inputs are results that stand and are stored, or what this very worker made and has not committed.
+    fn check_inputs(&mut self, id: u64, task: u32, parents: &[Commit]) {
+        let graph = self.workflow.graph().clone();
+        for (&parent, commit) in graph.parents(task).iter().zip(parents) {
+            let is_own = commit.instance.as_str() == format!("i{id}");
+            if is_unstored(commit) && !is_own {
+                self.broken =
+                    Some(format!("{id} runs task {task} on an output of task {parent} held elsewhere"));
+            }
+            if !is_own && self.ledger.commit(parent) != Some(commit) {
+                self.broken = Some(format!("{id} runs task {task} on what is no result of task {parent}"));
+            }
+        }
+    }
+
     fn check_lanes(&mut self, id: u64) {
         let Some(Running { lanes, begun, .. }) = self.machines.get(&id) else { return };
         let computing = begun.values().filter(|stage| **stage == Stage::Computes).count();
-        if computing > *lanes || begun.len() > 2 * lanes {
-            let all = begun.len();
+        let all = begun.values().filter(|stage| **stage != Stage::StoresHeld).count();
+        if computing > *lanes || all > 2 * lanes {
             self.broken = Some(format!("{id} has {lanes} lanes; {computing} compute, {all} are under way"));
         }
     }
