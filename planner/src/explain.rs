@@ -37,6 +37,7 @@ pub(crate) fn write(
     let tasks = dense.problem.workflow.tasks();
     let ids_of = |w: u32| (w != NONE).then(|| ids[w as usize].clone()).flatten();
     let by_worker = assignment.tasks_by_worker();
+    let mut optimizations = assignment.extras.listed(dense, &assignment.worker);
     let planned = (0..dense.len()).map(|t| {
         let at = t as usize;
         PlannedTask {
@@ -47,7 +48,7 @@ pub(crate) fn write(
             start_ms: timed.start_ms[at],
             end_ms: timed.end_ms[at],
             exec_ms: dense.exec_ms(assignment.size[at], t),
-            optimizations: Vec::new(),
+            optimizations: std::mem::take(&mut optimizations[at]),
             why: why(dense, assignment, &by_worker, t),
             forecast: None,
         }
@@ -86,7 +87,7 @@ pub(crate) fn write(
         model_epoch: problem.predictions.epoch,
         workers: workers(dense, assignment, timed, &ids, &by_worker),
         tasks: planned.collect(),
-        prewarms: Vec::new(),
+        prewarms: assignment.extras.prewarms(dense),
         flexible: None,
         predicted: timed.summary,
         outlook: None,

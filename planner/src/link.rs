@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use foresail_schemas::plan::TransferTimes;
+
 use crate::dense::{Dense, NONE, Traffic};
 
 /// The links of one invocation.
@@ -43,6 +45,15 @@ impl Links {
             saved_bytes: 0,
         }
     }
+
+    /// Brings so many bytes as soon as the link is free; answers when they are there.
+    fn fetch(&mut self, transfer: &TransferTimes, bytes: u64, now_ms: f64) -> f64 {
+        let moved_ms = transfer.download_latency_ms + bytes as f64 * transfer.download_ms_per_byte;
+        self.down_free_ms = self.down_free_ms.max(now_ms) + self.factors[0] * moved_ms;
+        self.gets += 1;
+        self.download_bytes += bytes;
+        self.down_free_ms
+    }
 }
 
 /// Up to this many readers the copies of an object stand in a list, which is read faster than a hash.
@@ -52,7 +63,7 @@ const LISTED_READERS_MAX: u32 = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Moved {
     objects: Vec<Whereabouts>,
-    /// Downloaded copies of objects that several tasks read.
+    /// Further copies: of objects that several tasks read, or that are fetched ahead or made twice.
     copies: Vec<Copy>,
     /// The same for objects of many readers, by container and object.
     hashed: HashMap<u64, f64, BuildHasherDefault<Mixer>>,
@@ -137,7 +148,7 @@ impl Moved {
     fn keep_copy(&mut self, container: u32, object: u32, readers: u32, there_ms: f64) {
         if readers > LISTED_READERS_MAX {
             self.hashed.insert(key(container, object), there_ms);
-        } else if readers > 1 {
+        } else {
             let last = &mut self.objects[object as usize].copies;
             self.copies.push(Copy { there_ms, container, next: *last });
             *last = self.copies.len() as u32 - 1;
@@ -164,19 +175,35 @@ impl Moved {
                     there_ms
                 }
                 None => {
-                    let moved_ms =
-                        transfer.download_latency_ms + bytes as f64 * transfer.download_ms_per_byte;
-                    links.down_free_ms = links.down_free_ms.max(now_ms) + links.factors[0] * moved_ms;
-                    links.gets += 1;
-                    links.download_bytes += bytes;
+                    let there_ms = links.fetch(transfer, bytes, now_ms);
                     self.download_bytes += bytes;
-                    self.keep_copy(container, object, readers, links.down_free_ms);
-                    links.down_free_ms
+                    if readers > 1 {
+                        self.keep_copy(container, object, readers, there_ms);
+                    }
+                    there_ms
                 }
             };
             all_ms = all_ms.max(there_ms);
         }
         all_ms
+    }
+
+    /// Brings one object ahead of the task that reads it, unless the container has it or is about to.
+    pub fn fetch(
+        &mut self,
+        dense: &Dense,
+        links: &mut Links,
+        size: u32,
+        container: u32,
+        object: u32,
+        now_ms: f64,
+    ) {
+        let Traffic { bytes, readers } = dense.objects[object as usize];
+        if self.there_ms(container, object, readers).is_none() {
+            let there_ms = links.fetch(&dense.size(size).transfer, bytes, now_ms);
+            self.download_bytes += bytes;
+            self.keep_copy(container, object, readers, there_ms);
+        }
     }
 
     /// Stores the outputs of `task` from `executed_ms` on; answers when the last is stored.
@@ -201,7 +228,12 @@ impl Moved {
         self.upload_bytes += stored.bytes;
         for &object in dense.graph.writes(task) {
             let place = &mut self.objects[object as usize];
-            (place.maker, place.made_ms) = (container, done_ms);
+            if place.maker == NONE {
+                (place.maker, place.made_ms) = (container, done_ms);
+            } else {
+                // A copy of the task: now both containers have what it made.
+                self.keep_copy(container, object, dense.objects[object as usize].readers, done_ms);
+            }
         }
         done_ms
     }

@@ -3,7 +3,8 @@
 //! It is the choreography in short: invocations, leases, commits, hints and leaves happen in the order and
 //! with the delays of the state machines, without their messages. One round trip to the run's state takes
 //! `dispatch_ms`; it decides half-way. Contention is counted on lanes, on each worker's down-link and
-//! up-link and for places on the host. What the pass leaves out (heartbeats, the watchdog, faults) the
+//! up-link and for places on the host. A lane is free for the next task while outputs are stored; what is
+//! done beside running tasks (`beside`) costs a plan without it nothing. What the pass leaves out (heartbeats, the watchdog, faults) the
 //! event simulator has; a test holds both together.
 //!
 //! A [`Timing`] is made once per problem and times any number of assignments: every column is kept and
@@ -19,10 +20,12 @@ use crate::host::Host;
 use crate::link::{Links, Moved};
 
 mod agenda;
+mod beside;
 mod lists;
 mod protocol;
 
 use agenda::{Agenda, Kind};
+use beside::Beside;
 use lists::{List, Lists, Queues};
 
 /// An assignment with its times.
@@ -65,6 +68,9 @@ pub(crate) struct TaskTimes {
     filled_by: u32,
     pub cause: u32,
     is_taken: bool,
+    is_committed: bool,
+    /// What is done beside running it; see `extras`.
+    flags: u8,
 }
 
 /// One planned worker in a pass.
@@ -136,10 +142,19 @@ struct Live {
     next: u32,
     queue: u32,
     hands: [u16; HANDS],
+    /// Tasks that hold a lane.
     running: u32,
+    /// Tasks that hold none any more while their outputs are stored.
+    storing: u32,
+    /// Of those that hold a lane: how many store as well, since too many others do.
+    blocked: u32,
     /// Tasks of the worker that this invocation does not know to be done.
     mine: u32,
     pauses: u32,
+    /// Objects to fetch ahead once it has joined.
+    fetches: List,
+    /// When a task last gave a lane back, and which.
+    free_ms: f64,
     last_task: u32,
     /// The task whose end gave it the place it waited for.
     place_cause: u32,
@@ -157,6 +172,7 @@ pub(crate) struct Timing<'a> {
     /// Times that are drawn instead of those predicted.
     pub draw: Option<Draw>,
     linger_ms: f64,
+    overlaps_uploads: bool,
     agenda: Agenda,
     lists: Lists,
     queues: Queues,
@@ -168,6 +184,7 @@ pub(crate) struct Timing<'a> {
     held: Vec<u32>,
     host: Host<Invoke>,
     moved: Moved,
+    beside: Beside,
     /// Children without a living worker, by name of that worker.
     absent: Vec<(u32, u32, u32)>,
     committed: u32,
@@ -183,6 +200,7 @@ impl<'a> Timing<'a> {
             dense,
             draw: None,
             linger_ms: RunOptions::default().linger_ms,
+            overlaps_uploads: RunOptions::default().overlap_uploads,
             agenda: Agenda::new(dense.dispatch_ms, RunOptions::default().linger_ms),
             lists: Lists::with_capacity(2 * tasks),
             queues: Queues::default(),
@@ -193,6 +211,7 @@ impl<'a> Timing<'a> {
             held: Vec::new(),
             host: dense.host(),
             moved: Moved::default(),
+            beside: Beside::default(),
             absent: Vec::new(),
             committed: 0,
             names: 0,
@@ -251,8 +270,11 @@ impl<'a> Timing<'a> {
                 filled_by: NONE,
                 cause: NONE,
                 is_taken: false,
+                is_committed: false,
+                flags: plan.extras.flags(t) | self.dense.forced_flags(t),
             }
         }));
+        self.beside.reset(self.dense, plan, &self.tasks);
         self.agenda.clear();
         self.lists.clear();
         self.queues.clear();
@@ -295,6 +317,7 @@ impl<'a> Timing<'a> {
             self.workers[invoke.worker as usize].named = NONE;
         }
         order.into_iter().for_each(|invoke| self.invoke(invoke, 0.0));
+        self.warm_after(NONE, NONE, 0.0);
     }
 
     fn invoke(&mut self, invoke: Invoke, now_ms: f64) {
@@ -352,8 +375,12 @@ impl<'a> Timing<'a> {
             queue: NONE,
             hands: [0; HANDS],
             running: 0,
+            storing: 0,
+            blocked: 0,
             mine,
             pauses: 0,
+            fetches: List::EMPTY,
+            free_ms: 0.0,
             last_task: NONE,
             place_cause,
             phase: Phase::Joining,
@@ -368,8 +395,10 @@ impl<'a> Timing<'a> {
         match kind {
             Kind::Up(id) => self.up(id, now_ms),
             Kind::Answer(id) => self.answered(id, now_ms),
-            Kind::Executed(id, task) => self.upload(id, task, now_ms),
+            Kind::Computed(id, task) => self.computed(id, task, now_ms),
             Kind::Done(id, task) => self.done(id, task, now_ms),
+            Kind::Committed(id, parent) => self.hear_of_commit(id, parent, now_ms),
+            Kind::PreWarm(id, warming) => self.pre_warm(id, warming, now_ms),
             Kind::Hint(id, task) => {
                 if self.live[id as usize].phase != Phase::Gone {
                     self.enqueue(id, task);
@@ -397,10 +426,9 @@ impl<'a> Timing<'a> {
         live.running += 1;
         live.idle_since_ms = None;
         let before = live.last_task;
-        let before_ms = if before == NONE { 0.0 } else { self.tasks[before as usize].end_ms };
         let times = &mut self.tasks[task as usize];
         times.start_ms = now_ms;
-        times.cause = if before != NONE && before_ms > times.ready_ms {
+        times.cause = if before != NONE && live.free_ms > times.ready_ms {
             before
         } else if live.place_cause != NONE && live.start_ms > times.ready_ms {
             live.place_cause
@@ -410,19 +438,43 @@ impl<'a> Timing<'a> {
         let (size, container) = (live.size, live.container);
         let inputs_ms = self.moved.download(self.dense, &mut live.links, size, container, task, now_ms);
         let factor = self.draw.as_ref().map_or(1.0, |draw| draw.exec[task as usize]);
-        let executed_ms = inputs_ms + factor * self.dense.exec_ms(size, task);
-        if self.dense.lanes > 1 {
-            self.agenda.at(executed_ms, Kind::Executed(id, task));
+        let computed_ms = inputs_ms + factor * self.dense.exec_ms(size, task);
+        if self.dense.uploads[task as usize].objects == 0 {
+            self.agenda.at(computed_ms, Kind::Done(id, task));
+        } else if self.dense.lanes > 1 || self.overlaps_uploads {
+            self.agenda.at(computed_ms, Kind::Computed(id, task));
         } else {
-            self.upload(id, task, executed_ms);
+            let done_ms = self.moved.upload(self.dense, &mut live.links, size, container, task, computed_ms);
+            self.agenda.at(done_ms, Kind::Done(id, task));
+        }
+        if self.beside.has_warmings() {
+            self.warm_after(task, id, now_ms);
         }
     }
 
-    fn upload(&mut self, id: u32, task: u32, executed_ms: f64) {
+    /// The user's code has ended: its outputs are stored while the lane goes on, as long as no more tasks
+    /// store than there are lanes.
+    fn computed(&mut self, id: u32, task: u32, now_ms: f64) {
         let live = &mut self.live[id as usize];
         let (size, container) = (live.size, live.container);
-        let done_ms = self.moved.upload(self.dense, &mut live.links, size, container, task, executed_ms);
+        let done_ms = self.moved.upload(self.dense, &mut live.links, size, container, task, now_ms);
         self.agenda.at(done_ms, Kind::Done(id, task));
+        if !self.overlaps_uploads {
+            return;
+        }
+        if live.storing == self.dense.lanes {
+            live.blocked += 1;
+            return;
+        }
+        live.storing += 1;
+        self.free_lane(id, task, now_ms);
+        self.pump(id, now_ms);
+    }
+
+    fn free_lane(&mut self, id: u32, task: u32, now_ms: f64) {
+        let live = &mut self.live[id as usize];
+        live.running -= 1;
+        (live.free_ms, live.last_task) = (now_ms, task);
     }
 
     /// The invocation is over; its place goes to who waited longest.

@@ -17,6 +17,10 @@ impl Timing<'_> {
     pub(super) fn up(&mut self, id: u32, now_ms: f64) {
         let live = &mut self.live[id as usize];
         let worker = live.worker;
+        if worker == NONE && live.first.is_empty() {
+            // Started beforehand: it leaves a warm container behind.
+            return self.gone(id, now_ms);
+        }
         let mut first = std::mem::replace(&mut live.first, List::EMPTY);
         let is_over = self.committed == self.dense.len();
         let is_double = worker != NONE && self.workers[worker as usize].alive != NONE;
@@ -34,6 +38,7 @@ impl Timing<'_> {
         if worker != NONE {
             self.workers[worker as usize].alive = id;
             self.enqueue_open(id, worker);
+            self.ask_for_commits(id, worker);
         }
         self.decide(id, now_ms);
     }
@@ -120,11 +125,10 @@ impl Timing<'_> {
     }
 
     pub(super) fn done(&mut self, id: u32, task: u32, now_ms: f64) {
+        self.give_back(id, task, now_ms);
         let live = &mut self.live[id as usize];
         let times = &mut self.tasks[task as usize];
         times.end_ms = now_ms;
-        live.running -= 1;
-        live.last_task = task;
         if times.worker == live.worker {
             live.mine = live.mine.saturating_sub(1);
         }
@@ -135,6 +139,22 @@ impl Timing<'_> {
         self.take_tasks(id, now_ms);
         self.lease_a_child(id, task, now_ms);
         self.pump(id, now_ms);
+    }
+
+    /// The lane of a task without uploads, or the place of one that was stored, which goes to one that holds
+    /// a lane although its code has ended.
+    fn give_back(&mut self, id: u32, task: u32, now_ms: f64) {
+        let live = &mut self.live[id as usize];
+        if !self.overlaps_uploads || self.dense.uploads[task as usize].objects == 0 {
+            return self.free_lane(id, task, now_ms);
+        }
+        // The up-link stores in order, so whoever is stored first was not kept waiting for a place.
+        if live.blocked > 0 {
+            live.blocked -= 1;
+            self.free_lane(id, task, now_ms);
+        } else {
+            live.storing -= 1;
+        }
     }
 
     /// In the request of the commit: the lease of the child that this worker would run if it is ready.
@@ -174,7 +194,7 @@ impl Timing<'_> {
         let linger_ms = self.linger_ms;
         let live = &mut self.live[id as usize];
         let asks = live.hands[Hand::Leasing as usize] + live.hands[Hand::Asked as usize];
-        if live.running > 0 || asks > 0 || live.next != NONE {
+        if live.running + live.storing > 0 || asks > 0 || live.next != NONE {
             live.idle_since_ms = None;
             return;
         }
@@ -240,6 +260,10 @@ impl Timing<'_> {
     /// A commit as the run's state sees it: edges are marked, owners of ready children hear of them.
     fn commit(&mut self, id: u32, task: u32, now_ms: f64) {
         self.committed += 1;
+        self.tasks[task as usize].is_committed = true;
+        if self.beside.has_pre_loads() {
+            self.tell_of_commit(id, task, now_ms);
+        }
         for &child in self.dense.graph.children(task) {
             let times = &mut self.tasks[child as usize];
             times.missing -= 1;
@@ -285,7 +309,12 @@ impl Timing<'_> {
                 self.enqueue_open(id, worker);
             }
             Phase::Leaving => return self.gone(id, now_ms),
-            _ => live.phase = Phase::Working,
+            phase => {
+                live.phase = Phase::Working;
+                if phase == Phase::Joining {
+                    self.fetch_known(id, now_ms);
+                }
+            }
         }
         let live = &mut self.live[id as usize];
         if live.saw_end {
