@@ -9,6 +9,7 @@ use crate::assignment::Assignment;
 use crate::bounds::{self, Floor};
 use crate::dense::{Dense, NONE};
 use crate::objective::{in_words, missed};
+use crate::passes::with_forced;
 use crate::timing::Timed;
 
 /// Most tasks of the critical path spelt out in the explanation.
@@ -31,7 +32,8 @@ pub(crate) fn write(
     floor: &Floor,
     reasons: Vec<String>,
 ) -> Plan {
-    let Candidate { label, assignment, timed } = candidate;
+    let forced = with_forced(dense, candidate);
+    let Candidate { label, assignment, timed } = forced.as_ref().unwrap_or(candidate);
     let ids = worker_ids(assignment, timed);
     let path = critical_path(timed);
     let tasks = dense.problem.workflow.tasks();

@@ -3,10 +3,12 @@
 //!
 //! The columns are empty where nothing is done, so that a plan without optimisations costs nothing.
 
+use foresail_schemas::TaskId;
 use foresail_schemas::optimization::{Optimization, PreWarming};
 use foresail_schemas::plan::Plan;
 
 use crate::dense::{Dense, NONE};
+use crate::draft::DraftFailure;
 use crate::error::SimulationFailure;
 
 /// The planned worker of the task downloads its inputs as soon as they exist.
@@ -51,13 +53,6 @@ impl Extras {
         self.flags[task as usize] |= flag;
     }
 
-    /// Takes `flag` from a task.
-    pub fn take(&mut self, task: u32, flag: u8) {
-        if let Some(flags) = self.flags.get_mut(task as usize) {
-            *flags &= !flag;
-        }
-    }
-
     /// Takes `flag` from all tasks.
     pub fn take_all(&mut self, flag: u8) {
         self.flags.iter_mut().for_each(|flags| *flags &= !flag);
@@ -89,11 +84,17 @@ impl Extras {
         for (t, task) in (0..).zip(&plan.tasks) {
             task.optimizations.iter().for_each(|o| extras.note(t, o, dense.len()));
         }
-        extras.warmings.reserve(plan.prewarms.len());
-        for warming in &plan.prewarms {
-            extras.warmings.push(warming_of(dense, warming)?);
-        }
+        extras.set_warmings(dense, &plan.prewarms).map_err(SimulationFailure::PreWarm)?;
         Ok(extras)
+    }
+
+    /// Takes over the workers that are started beforehand.
+    pub fn set_warmings(&mut self, dense: &Dense, warmings: &[PreWarming]) -> Result<(), DraftFailure> {
+        self.warmings.clear();
+        for warming in warmings {
+            self.warmings.push(warming_of(dense, warming)?);
+        }
+        Ok(())
     }
 
     /// The optimisations of every task as the plan lists them: those that are set and those that the
@@ -143,16 +144,21 @@ impl Extras {
     }
 }
 
-fn warming_of(dense: &Dense, warming: &PreWarming) -> Result<Warming, SimulationFailure> {
+fn warming_of(dense: &Dense, warming: &PreWarming) -> Result<Warming, DraftFailure> {
+    let broken = |fault: String| {
+        let (serves, config) = (warming.serves.clone(), warming.config.to_string());
+        DraftFailure::PreWarm { serves, config, fault }
+    };
     let size = dense.sizes.iter().position(|s| s.config.key() == warming.config.key());
-    let size = size.ok_or_else(|| SimulationFailure::UnpredictedConfig {
-        task: warming.serves.clone(),
-        config: warming.config.to_string(),
-    })?;
-    let unknown = |id: &foresail_schemas::TaskId| SimulationFailure::UnknownTask(id.clone());
-    let find = |id| dense.graph.find(id).ok_or_else(|| unknown(id));
+    let size = size.ok_or_else(|| broken("nothing is predicted for this size".to_owned()))? as u32;
+    let find =
+        |id: &TaskId| dense.graph.find(id).ok_or_else(|| broken(format!("the workflow has no task `{id}`")));
     let after = warming.after.as_ref().map(find).transpose()?.unwrap_or(NONE);
-    Ok(Warming { size: size as u32, after, delay_ms: warming.delay_ms, serves: find(&warming.serves)? })
+    let delay_ms = warming.delay_ms;
+    if !(delay_ms.is_finite() && delay_ms >= 0.0) {
+        return Err(broken(format!("its delay is {delay_ms} ms")));
+    }
+    Ok(Warming { size, after, delay_ms, serves: find(&warming.serves)? })
 }
 
 #[cfg(test)]
@@ -167,9 +173,8 @@ mod tests {
         extras.give(3, TASK_DUP, 5);
         extras.give(4, PRE_LOAD, 5);
         assert_eq!((extras.flags(3), extras.flags(4)), (PRE_LOAD | TASK_DUP, PRE_LOAD));
-        extras.take(3, PRE_LOAD);
         extras.take_all(TASK_DUP);
-        assert_eq!((extras.flags(3), extras.flags(4)), (0, PRE_LOAD));
+        assert_eq!((extras.flags(3), extras.flags(4)), (PRE_LOAD, PRE_LOAD));
         extras.take_all(PRE_LOAD);
         assert_eq!(extras, Extras::default());
     }

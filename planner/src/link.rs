@@ -7,8 +7,6 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use foresail_schemas::plan::TransferTimes;
-
 use crate::dense::{Dense, NONE, Traffic};
 
 /// The links of one invocation.
@@ -45,15 +43,6 @@ impl Links {
             saved_bytes: 0,
         }
     }
-
-    /// Brings so many bytes as soon as the link is free; answers when they are there.
-    fn fetch(&mut self, transfer: &TransferTimes, bytes: u64, now_ms: f64) -> f64 {
-        let moved_ms = transfer.download_latency_ms + bytes as f64 * transfer.download_ms_per_byte;
-        self.down_free_ms = self.down_free_ms.max(now_ms) + self.factors[0] * moved_ms;
-        self.gets += 1;
-        self.download_bytes += bytes;
-        self.down_free_ms
-    }
 }
 
 /// Up to this many readers the copies of an object stand in a list, which is read faster than a hash.
@@ -63,7 +52,7 @@ const LISTED_READERS_MAX: u32 = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Moved {
     objects: Vec<Whereabouts>,
-    /// Further copies: of objects that several tasks read, or that are fetched ahead or made twice.
+    /// Downloaded copies of objects that several tasks read.
     copies: Vec<Copy>,
     /// The same for objects of many readers, by container and object.
     hashed: HashMap<u64, f64, BuildHasherDefault<Mixer>>,
@@ -74,7 +63,7 @@ pub(crate) struct Moved {
 /// Where an object is.
 #[derive(Debug, Clone, Copy)]
 struct Whereabouts {
-    /// When its maker had stored it.
+    /// Since when its maker has it.
     made_ms: f64,
     /// The container whose task made it.
     maker: u32,
@@ -89,6 +78,13 @@ struct Copy {
     container: u32,
     /// The copy before it.
     next: u32,
+}
+
+/// How an object came to a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bringing {
+    WasThere,
+    Downloaded,
 }
 
 /// A multiplicative hash: the keys are two indices, never a stranger's text.
@@ -155,6 +151,50 @@ impl Moved {
         }
     }
 
+    /// Brings an object to the memory of a container, unless it is there or on its way; answers when it is
+    /// there, and whether that took a download.
+    fn bring(
+        &mut self,
+        dense: &Dense,
+        links: &mut Links,
+        (size, container): (u32, u32),
+        object: u32,
+        now_ms: f64,
+    ) -> (f64, Bringing) {
+        let Traffic { bytes, readers } = dense.objects[object as usize];
+        if let Some(there_ms) = self.there_ms(container, object, readers) {
+            return (there_ms, Bringing::WasThere);
+        }
+        let transfer = &dense.size(size).transfer;
+        let moved_ms = transfer.download_latency_ms + bytes as f64 * transfer.download_ms_per_byte;
+        links.down_free_ms = links.down_free_ms.max(now_ms) + links.factors[0] * moved_ms;
+        links.gets += 1;
+        links.download_bytes += bytes;
+        self.download_bytes += bytes;
+        (links.down_free_ms, Bringing::Downloaded)
+    }
+
+    /// Brings what `task` reads from outside the workflow and of these parents before it begins.
+    pub fn preload(
+        &mut self,
+        dense: &Dense,
+        links: &mut Links,
+        place: (u32, u32),
+        task: u32,
+        is_made: impl Fn(u32) -> bool,
+        now_ms: f64,
+    ) {
+        for &object in dense.stored_reads(task) {
+            if dense.graph.objects()[object as usize].producer.is_none_or(&is_made) {
+                let (there_ms, bringing) = self.bring(dense, links, place, object, now_ms);
+                if bringing == Bringing::Downloaded {
+                    let readers = dense.objects[object as usize].readers;
+                    self.keep_copy(place.1, object, readers, there_ms);
+                }
+            }
+        }
+    }
+
     /// Brings the inputs of `task`; answers when the last is there.
     pub fn download(
         &mut self,
@@ -165,45 +205,19 @@ impl Moved {
         task: u32,
         now_ms: f64,
     ) -> f64 {
-        let transfer = &dense.size(size).transfer;
         let mut all_ms = now_ms;
         for &object in dense.stored_reads(task) {
             let Traffic { bytes, readers } = dense.objects[object as usize];
-            let there_ms = match self.there_ms(container, object, readers) {
-                Some(there_ms) => {
-                    links.saved_bytes += bytes;
-                    there_ms
-                }
-                None => {
-                    let there_ms = links.fetch(transfer, bytes, now_ms);
-                    self.download_bytes += bytes;
-                    if readers > 1 {
-                        self.keep_copy(container, object, readers, there_ms);
-                    }
-                    there_ms
-                }
-            };
+            let (there_ms, bringing) = self.bring(dense, links, (size, container), object, now_ms);
+            match bringing {
+                Bringing::WasThere => links.saved_bytes += bytes,
+                // Nobody asks again for what only this task reads.
+                Bringing::Downloaded if readers > 1 => self.keep_copy(container, object, readers, there_ms),
+                Bringing::Downloaded => {}
+            }
             all_ms = all_ms.max(there_ms);
         }
         all_ms
-    }
-
-    /// Brings one object ahead of the task that reads it, unless the container has it or is about to.
-    pub fn fetch(
-        &mut self,
-        dense: &Dense,
-        links: &mut Links,
-        size: u32,
-        container: u32,
-        object: u32,
-        now_ms: f64,
-    ) {
-        let Traffic { bytes, readers } = dense.objects[object as usize];
-        if self.there_ms(container, object, readers).is_none() {
-            let there_ms = links.fetch(&dense.size(size).transfer, bytes, now_ms);
-            self.download_bytes += bytes;
-            self.keep_copy(container, object, readers, there_ms);
-        }
     }
 
     /// Stores the outputs of `task` from `executed_ms` on; answers when the last is stored.
@@ -212,7 +226,6 @@ impl Moved {
         dense: &Dense,
         links: &mut Links,
         size: u32,
-        container: u32,
         task: u32,
         executed_ms: f64,
     ) -> f64 {
@@ -226,15 +239,15 @@ impl Moved {
         links.puts += u64::from(stored.objects);
         links.upload_bytes += stored.bytes;
         self.upload_bytes += stored.bytes;
+        done_ms
+    }
+
+    /// The outputs of `task` that the container stored are those that stand: it has them in memory. A
+    /// container that made the same and lost has nothing that anybody asks for.
+    pub fn made(&mut self, dense: &Dense, container: u32, task: u32, now_ms: f64) {
         for &object in dense.graph.writes(task) {
             let place = &mut self.objects[object as usize];
-            if place.maker == NONE {
-                (place.maker, place.made_ms) = (container, done_ms);
-            } else {
-                // A copy of the task: now both containers have what it made.
-                self.keep_copy(container, object, dense.objects[object as usize].readers, done_ms);
-            }
+            (place.maker, place.made_ms) = (container, now_ms);
         }
-        done_ms
     }
 }

@@ -372,7 +372,8 @@ impl<'a> World<'a> {
     fn store(&mut self, id: usize, task: u32, attempt: u32) {
         let node = &mut self.nodes[id];
         let (size, container) = (node.size, node.container);
-        let done_ms = self.moved.upload(self.dense, &mut node.links, size, container, task, self.now_ms);
+        let done_ms = self.moved.upload(self.dense, &mut node.links, size, task, self.now_ms);
+        self.moved.made(self.dense, container, task, done_ms);
         self.end_ms[task as usize] = done_ms;
         let object = |&o: &u32| StoredObject {
             bytes: self.dense.object_bytes(o),

@@ -21,11 +21,13 @@ use crate::link::{Links, Moved};
 
 mod agenda;
 mod beside;
+mod copies;
 mod lists;
 mod protocol;
 
 use agenda::{Agenda, Kind};
 use beside::Beside;
+use copies::Copies;
 use lists::{List, Lists, Queues};
 
 /// An assignment with its times.
@@ -48,6 +50,10 @@ pub(crate) struct Timed {
 pub(crate) struct Life {
     /// The planned worker, or [`NONE`].
     pub worker: u32,
+    pub size: u32,
+    /// The first task that it was started for; [`NONE`] for one that was started beforehand.
+    pub first: u32,
+    pub is_cold: bool,
     pub start_ms: f64,
     pub end_ms: f64,
     pub cost_usd: f64,
@@ -68,7 +74,8 @@ pub(crate) struct TaskTimes {
     filled_by: u32,
     pub cause: u32,
     is_taken: bool,
-    is_committed: bool,
+    /// Its place among the results; [`NONE`] as long as it has none.
+    committed_nth: u32,
     /// What is done beside running it; see `extras`.
     flags: u8,
 }
@@ -151,8 +158,10 @@ struct Live {
     /// Tasks of the worker that this invocation does not know to be done.
     mine: u32,
     pauses: u32,
-    /// Objects to fetch ahead once it has joined.
-    fetches: List,
+    /// Number of results when the run's state decided on its join.
+    joined_nth: u32,
+    /// Tasks that somebody else ran: their children are to be told once more.
+    retold: List,
     /// When a task last gave a lane back, and which.
     free_ms: f64,
     last_task: u32,
@@ -163,6 +172,8 @@ struct Live {
     /// Whether the run was over when the request was decided.
     saw_end: bool,
     stays: bool,
+    /// Whether it has heard of the end.
+    is_stopped: bool,
 }
 
 /// The pass and its columns.
@@ -172,7 +183,6 @@ pub(crate) struct Timing<'a> {
     /// Times that are drawn instead of those predicted.
     pub draw: Option<Draw>,
     linger_ms: f64,
-    overlaps_uploads: bool,
     agenda: Agenda,
     lists: Lists,
     queues: Queues,
@@ -185,6 +195,7 @@ pub(crate) struct Timing<'a> {
     host: Host<Invoke>,
     moved: Moved,
     beside: Beside,
+    copies: Copies,
     /// Children without a living worker, by name of that worker.
     absent: Vec<(u32, u32, u32)>,
     committed: u32,
@@ -200,7 +211,6 @@ impl<'a> Timing<'a> {
             dense,
             draw: None,
             linger_ms: RunOptions::default().linger_ms,
-            overlaps_uploads: RunOptions::default().overlap_uploads,
             agenda: Agenda::new(dense.dispatch_ms, RunOptions::default().linger_ms),
             lists: Lists::with_capacity(2 * tasks),
             queues: Queues::default(),
@@ -212,6 +222,7 @@ impl<'a> Timing<'a> {
             host: dense.host(),
             moved: Moved::default(),
             beside: Beside::default(),
+            copies: Copies::default(),
             absent: Vec::new(),
             committed: 0,
             names: 0,
@@ -270,11 +281,12 @@ impl<'a> Timing<'a> {
                 filled_by: NONE,
                 cause: NONE,
                 is_taken: false,
-                is_committed: false,
+                committed_nth: NONE,
                 flags: plan.extras.flags(t) | self.dense.forced_flags(t),
             }
         }));
         self.beside.reset(self.dense, plan, &self.tasks);
+        self.copies.reset(self.dense, &self.tasks);
         self.agenda.clear();
         self.lists.clear();
         self.queues.clear();
@@ -344,10 +356,8 @@ impl<'a> Timing<'a> {
 
     fn start(&mut self, invoke: Invoke, place_cause: u32, now_ms: f64) {
         let Invoke { worker, size, tasks } = invoke;
-        let mut mine = 0;
         if worker != NONE {
             self.workers[worker as usize].waiting = None;
-            mine = self.workers[worker as usize].left;
         }
         let place = self.host.start(size, now_ms);
         self.summary.invocations += 1;
@@ -358,7 +368,10 @@ impl<'a> Timing<'a> {
             None => (startup_ms, Links::default()),
             Some(draw) => draw.invocation(self.dense, size, place.is_cold, id),
         };
-        self.lives.push(Life { worker, start_ms: now_ms, end_ms: now_ms, cost_usd: 0.0 });
+        let first = self.lists.first(tasks);
+        let (start_ms, end_ms) = (now_ms, now_ms);
+        let is_cold = place.is_cold;
+        self.lives.push(Life { worker, size, first, is_cold, start_ms, end_ms, cost_usd: 0.0 });
         self.held.resize(self.held.len() + HANDS * self.dense.lanes as usize, NONE);
         self.live.push(Live {
             start_ms: now_ms,
@@ -377,9 +390,10 @@ impl<'a> Timing<'a> {
             running: 0,
             storing: 0,
             blocked: 0,
-            mine,
+            mine: 0,
             pauses: 0,
-            fetches: List::EMPTY,
+            joined_nth: 0,
+            retold: List::EMPTY,
             free_ms: 0.0,
             last_task: NONE,
             place_cause,
@@ -387,7 +401,9 @@ impl<'a> Timing<'a> {
             is_waiting: false,
             saw_end: false,
             stays: false,
+            is_stopped: false,
         });
+        self.copies.begin();
         self.agenda.at(now_ms + startup_ms, Kind::Up(id));
     }
 
@@ -407,10 +423,11 @@ impl<'a> Timing<'a> {
             }
             Kind::RunEnded(id) => {
                 if self.live[id as usize].phase == Phase::Working {
-                    self.live[id as usize].mine = 0;
+                    self.stop(id);
                     self.pump(id, now_ms);
                 }
             }
+            Kind::CopyHint(id, task) => self.hear_of_copy(id, task, now_ms),
             Kind::Linger(id, pause) => {
                 let live = &self.live[id as usize];
                 if live.pauses == pause && live.idle_since_ms.is_some() {
@@ -422,9 +439,7 @@ impl<'a> Timing<'a> {
 
     /// A granted task begins: downloads, then the user's code, then uploads.
     fn run(&mut self, id: u32, task: u32, now_ms: f64) {
-        let live = &mut self.live[id as usize];
-        live.running += 1;
-        live.idle_since_ms = None;
+        let live = &self.live[id as usize];
         let before = live.last_task;
         let times = &mut self.tasks[task as usize];
         times.start_ms = now_ms;
@@ -435,20 +450,25 @@ impl<'a> Timing<'a> {
         } else {
             times.filled_by
         };
+        self.gather(id, task, now_ms);
+        if self.beside.has_warmings() {
+            self.warm_after(task, id, now_ms);
+        }
+    }
+
+    /// Downloads, then the user's code; what comes after waits for its time.
+    fn gather(&mut self, id: u32, task: u32, now_ms: f64) {
+        let live = &mut self.live[id as usize];
+        live.running += 1;
+        live.idle_since_ms = None;
         let (size, container) = (live.size, live.container);
         let inputs_ms = self.moved.download(self.dense, &mut live.links, size, container, task, now_ms);
         let factor = self.draw.as_ref().map_or(1.0, |draw| draw.exec[task as usize]);
         let computed_ms = inputs_ms + factor * self.dense.exec_ms(size, task);
         if self.dense.uploads[task as usize].objects == 0 {
             self.agenda.at(computed_ms, Kind::Done(id, task));
-        } else if self.dense.lanes > 1 || self.overlaps_uploads {
-            self.agenda.at(computed_ms, Kind::Computed(id, task));
         } else {
-            let done_ms = self.moved.upload(self.dense, &mut live.links, size, container, task, computed_ms);
-            self.agenda.at(done_ms, Kind::Done(id, task));
-        }
-        if self.beside.has_warmings() {
-            self.warm_after(task, id, now_ms);
+            self.agenda.at(computed_ms, Kind::Computed(id, task));
         }
     }
 
@@ -456,12 +476,16 @@ impl<'a> Timing<'a> {
     /// store than there are lanes.
     fn computed(&mut self, id: u32, task: u32, now_ms: f64) {
         let live = &mut self.live[id as usize];
-        let (size, container) = (live.size, live.container);
-        let done_ms = self.moved.upload(self.dense, &mut live.links, size, container, task, now_ms);
-        self.agenda.at(done_ms, Kind::Done(id, task));
-        if !self.overlaps_uploads {
+        if live.is_stopped {
             return;
         }
+        let done_ms = self.moved.upload(self.dense, &mut live.links, live.size, task, now_ms);
+        self.agenda.at(done_ms, Kind::Done(id, task));
+        let size = live.size;
+        if !self.overlaps(size, task) {
+            return;
+        }
+        let live = &mut self.live[id as usize];
         if live.storing == self.dense.lanes {
             live.blocked += 1;
             return;
@@ -469,6 +493,11 @@ impl<'a> Timing<'a> {
         live.storing += 1;
         self.free_lane(id, task, now_ms);
         self.pump(id, now_ms);
+    }
+
+    /// Whether the lane of a task is free while its outputs are stored.
+    fn overlaps(&self, size: u32, task: u32) -> bool {
+        self.dense.upload_ms(size, task) > 0.0
     }
 
     fn free_lane(&mut self, id: u32, task: u32, now_ms: f64) {

@@ -21,6 +21,8 @@ pub(super) enum Kind {
     Hint(u32, u32),
     /// A task has a result whose outputs its own read.
     Committed(u32, u32),
+    /// A task became ready that it may run too.
+    CopyHint(u32, u32),
     /// A worker is started beforehand, by this invocation or by the client.
     PreWarm(u32, u32),
     /// It hears that the run has ended.

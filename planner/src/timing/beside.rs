@@ -43,33 +43,19 @@ impl Beside {
 }
 
 impl Timing<'_> {
-    /// With the request of its join a worker learns what is there of the inputs that it may fetch ahead.
-    pub(super) fn ask_for_commits(&mut self, id: u32, worker: u32) {
-        if !self.beside.has_pre_loads() {
-            return;
-        }
-        let from = self.beside.pre_loads.partition_point(|&(w, ..)| w < worker);
-        let mut fetches = List::EMPTY;
-        for &(_, _, task) in self.beside.pre_loads[from..].iter().take_while(|&&(w, ..)| w == worker) {
-            if self.tasks[task as usize].is_taken {
-                continue;
-            }
-            for &object in self.dense.stored_reads(task) {
-                let maker = self.dense.graph.objects()[object as usize].producer;
-                if maker.is_none_or(|p| self.tasks[p as usize].is_committed) {
-                    self.lists.push(&mut fetches, object);
-                }
-            }
-        }
-        self.live[id as usize].fetches = fetches;
-    }
-
-    /// It has joined: everything that is there is fetched in order.
+    /// It has joined, and what it was granted begins: after that everything is fetched of which it learnt
+    /// with the answer, in order of the ranks of the tasks that it is for.
     pub(super) fn fetch_known(&mut self, id: u32, now_ms: f64) {
         let live = &mut self.live[id as usize];
-        while let Some(object) = self.lists.pop(&mut live.fetches) {
-            let (size, container) = (live.size, live.container);
-            self.moved.fetch(self.dense, &mut live.links, size, container, object, now_ms);
+        let (worker, place, until) = (live.worker, (live.size, live.container), live.joined_nth);
+        let is_known = |p: u32| self.tasks[p as usize].committed_nth < until;
+        let from = self.beside.pre_loads.partition_point(|&(w, ..)| w < worker);
+        for &(_, _, task) in self.beside.pre_loads[from..].iter().take_while(|&&(w, ..)| w == worker) {
+            let makers = self.dense.graph.parents(task).iter().filter(|&&p| is_known(p));
+            makers.for_each(|&p| self.copies.note_commit(id, p));
+            if !self.tasks[task as usize].is_taken {
+                self.moved.preload(self.dense, &mut live.links, place, task, is_known, now_ms);
+            }
         }
     }
 
@@ -104,14 +90,12 @@ impl Timing<'_> {
             }
         }
         readers.sort_unstable();
+        let place = (live.size, live.container);
+        let is_parent = |p: u32| p == parent;
         for &(_, task) in &readers {
-            for &object in self.dense.stored_reads(task) {
-                if self.dense.graph.objects()[object as usize].producer == Some(parent) {
-                    let (size, container) = (live.size, live.container);
-                    self.moved.fetch(self.dense, &mut live.links, size, container, object, now_ms);
-                }
-            }
+            self.moved.preload(self.dense, &mut live.links, place, task, is_parent, now_ms);
         }
+        self.copies.note_commit(id, parent);
         self.beside.readers = readers;
     }
 

@@ -51,7 +51,7 @@ pub fn measured(workflow: Workflow, platform: Platform, objective: Objective) ->
     let mut predictions = blind_table(&workflow, &platform, Sla::MEDIAN);
     predictions.basis.fill(Basis::Exact);
     predictions.epoch = 1;
-    Problem { workflow, platform, predictions, objective, seed: 7 }
+    Problem { workflow, platform, predictions, objective, seed: 7, without: Vec::new() }
 }
 
 /// The problem of a seed.
@@ -69,7 +69,8 @@ pub fn problem_of(seed: u64, tasks: std::ops::Range<usize>) -> Problem {
     let workflow = draw_workflow(&mut rng, &platform, tasks);
     let predictions = draw_table(&mut rng, &workflow, &platform);
     let objective = draw_objective(&mut rng);
-    Problem { workflow, platform, predictions, objective, seed: rng.random_range(0..1000) }
+    let seed = rng.random_range(0..1000);
+    Problem { workflow, platform, predictions, objective, seed, without: Vec::new() }
 }
 
 fn draw_objective(rng: &mut Pcg64) -> Objective {
