@@ -3,9 +3,10 @@
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foresail_choreography::{Action, Event, Invoke, Watchdog};
+use foresail_choreography::{Action, Event, Invoke, PlanView, Watchdog};
 use foresail_schemas::Workflow;
 use foresail_schemas::id::RunId;
 use foresail_schemas::invocation::{Invocation, Invoked, Purpose};
@@ -64,7 +65,7 @@ pub(crate) async fn begin(
     workflow: &Workflow,
     plan: &Plan,
 ) -> Result<(), ClientError> {
-    let first = foresail_choreography::first_invocations(workflow.graph(), plan);
+    let first = foresail_choreography::first_invocations(workflow.graph(), &PlanView::new(1, plan));
     let mut under_way =
         stream::iter(first).map(|invoke| services.invoke(run, invoke)).buffered(INVOCATIONS_AT_ONCE);
     while let Some(done) = under_way.next().await {
@@ -82,7 +83,8 @@ pub(crate) async fn watch(
     plan: Plan,
     options: RunOptions,
 ) {
-    let mut machine = Watchdog::new(workflow.graph().clone(), 1, &plan, options);
+    let view = Arc::new(PlanView::new(1, &plan));
+    let mut machine = Watchdog::new(workflow.graph().clone(), view, options);
     let mut shell = Shell { services, run, began: Instant::now(), wake: None, events: VecDeque::new() };
     let mut actions = Vec::new();
     machine.start(shell.now_ms(), &mut actions);
@@ -162,9 +164,11 @@ impl Shell {
             Action::WakeAt { at_ms } => self.wake = Some(at_ms),
             // A watchdog runs no tasks and holds no subscription; its end is handled by the loop.
             Action::Execute { .. }
+            | Action::PreLoad { .. }
+            | Action::PreWarm { .. }
             | Action::Abort { .. }
             | Action::Discard { .. }
-            | Action::Listen
+            | Action::Listen { .. }
             | Action::ReadUsage
             | Action::Finished => {}
         }

@@ -4,22 +4,23 @@
 //! Real are [`Ledger`], [`Worker`] and [`Watchdog`]. Modelled are what surrounds them, as in the timing
 //! pass: a host with its queue and warm containers, links, execution times as predicted, and a run's state
 //! that is half of `dispatch_ms` away. Nothing fails here; heartbeats, hints and the watchdog's looks
-//! happen as they would.
+//! happen as they would. What a worker fetches beforehand goes on when the worker leaves: it stays in the
+//! container.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+mod agenda;
+mod places;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use foresail_choreography::{
-    Action, Event, Executed, Invoke, Ledger, Watchdog, Worker, WorkerSettings, first_invocations,
+    Action, CommitHints, Event, Executed, Ledger, PlanView, Watchdog, Worker, first_invocations,
 };
 use foresail_schemas::graph::Graph;
-use foresail_schemas::id::{InstanceId, WorkerId};
-use foresail_schemas::metric::StartState;
 use foresail_schemas::plan::{Plan, PlanSummary, Problem};
 use foresail_schemas::run::{
-    Change, Location, Measured, Operation, OperationAnswer, RunEvent, RunOptions, RunStatus, StoredObject,
-    WorkerUsage,
+    Change, Commit, Location, Measured, Operation, OperationAnswer, OperationResult, RunEvent, RunOptions,
+    RunStatus, StoredObject, WorkerUsage,
 };
 
 use crate::assignment::Assignment;
@@ -27,6 +28,8 @@ use crate::dense::Dense;
 use crate::error::SimulationFailure;
 use crate::host::Host;
 use crate::link::{Links, Moved};
+use agenda::{Agenda, Happening};
+use places::Waiting;
 
 /// Events handled before a run counts as stuck: this many, and [`STEPS_PER_TASK_MAX`] per task.
 const STEPS_MAX: u64 = 1_000_000;
@@ -66,53 +69,14 @@ pub fn simulate(
     let mut world = World::new(&dense, plan, *options);
     world.begin();
     let steps_max = STEPS_MAX + STEPS_PER_TASK_MAX * u64::from(dense.len());
-    while let Some(Reverse(entry)) = world.agenda.pop() {
+    while let Some(happening) = world.agenda.next() {
         world.steps += 1;
         if world.steps > steps_max {
             break;
         }
-        world.now_ms = f64::from_bits(entry.at_bits);
-        world.happen(entry.happening);
+        world.happen(happening);
     }
     world.finish()
-}
-
-#[derive(Debug)]
-enum Happening {
-    /// A machine hears of something.
-    Hear(usize, Box<Event>),
-    /// A request arrives at the run's state.
-    Request(usize, u64, Vec<Operation>),
-    /// The worker runs its first instruction.
-    Up(usize),
-    /// The user's code has ended.
-    Computed(usize, u32, u32),
-    /// The time that a machine asked for has come, unless it asked for another since.
-    Timer(usize, u32),
-}
-
-#[derive(Debug)]
-struct Entry {
-    at_bits: u64,
-    seq: u64,
-    happening: Happening,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at_bits, self.seq) == (other.at_bits, other.seq)
-    }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at_bits, self.seq).cmp(&(other.at_bits, other.seq))
-    }
 }
 
 enum Machine {
@@ -125,82 +89,105 @@ struct Node {
     /// Nothing once it has finished.
     machine: Option<Machine>,
     timer: u32,
-    listens_as: Option<WorkerId>,
+    /// Index of the planned worker it is.
+    listens_as: Option<u32>,
     size: u32,
     container: u32,
     start_ms: f64,
     links: Links,
 }
 
+/// A machine that hears of what becomes ready.
+#[derive(Debug, Clone, Copy)]
+struct Listener {
+    id: usize,
+    commits: CommitHints,
+}
+
+/// Who hears of a task that it does not own, beside nobody.
+#[derive(Debug, Default)]
+struct Audience {
+    /// Planned workers that fetch its outputs beforehand.
+    of_commit: Vec<u32>,
+    /// Planned workers that may run it too.
+    of_ready: Vec<u32>,
+}
+
 struct World<'a> {
     dense: &'a Dense<'a>,
     plan: &'a Plan,
+    view: Arc<PlanView>,
     graph: Arc<Graph>,
     options: RunOptions,
-    now_ms: f64,
-    agenda: BinaryHeap<Reverse<Entry>>,
-    entries: u64,
+    agenda: Agenda,
     steps: u64,
     ledger: Ledger,
     nodes: Vec<Node>,
-    listeners: HashMap<WorkerId, Vec<usize>>,
-    host: Host<Invoke>,
+    /// By index of the planned worker.
+    listeners: Vec<Vec<Listener>>,
+    audiences: HashMap<u32, Audience>,
+    host: Host<Waiting>,
     moved: Moved,
     start_ms: Vec<f64>,
     end_ms: Vec<f64>,
+    /// Start and end of copies, by machine and task.
+    copies: HashMap<(usize, u32), (f64, f64)>,
+    /// Attempts that were stopped before their code ended.
+    stopped: HashSet<(usize, u32)>,
     summary: PlanSummary,
 }
 
 impl<'a> World<'a> {
     fn new(dense: &'a Dense<'a>, plan: &'a Plan, options: RunOptions) -> Self {
         let problem = dense.problem;
+        let graph = problem.workflow.graph().clone();
         let mut moved = Moved::default();
         moved.reset(dense);
+        let view = Arc::new(PlanView::new(1, plan));
         Self {
             dense,
             plan,
-            graph: problem.workflow.graph().clone(),
+            listeners: vec![Vec::new(); view.worker_count()],
+            audiences: audiences(&graph, &view),
+            view,
+            graph,
             options,
-            now_ms: 0.0,
-            agenda: BinaryHeap::new(),
-            entries: 0,
+            agenda: Agenda::default(),
             steps: 0,
             ledger: Ledger::new(&problem.workflow, options),
             nodes: Vec::new(),
-            listeners: HashMap::new(),
             host: dense.host(),
             moved,
             start_ms: vec![0.0; plan.tasks.len()],
             end_ms: vec![0.0; plan.tasks.len()],
+            copies: HashMap::new(),
+            stopped: HashSet::new(),
             summary: PlanSummary::default(),
         }
     }
 
-    fn later(&mut self, delay_ms: f64, happening: Happening) {
-        self.entries += 1;
-        let at_bits = (self.now_ms + delay_ms.max(0.0)).to_bits();
-        self.agenda.push(Reverse(Entry { at_bits, seq: self.entries, happening }));
-    }
-
     fn tell_later(&mut self, delay_ms: f64, id: usize, event: Event) {
-        self.later(delay_ms, Happening::Hear(id, Box::new(event)));
+        self.agenda.later(delay_ms, Happening::Hear(id, Box::new(event)));
     }
 
     fn begin(&mut self) {
         let events = self.ledger.begin(0.0);
         self.tell(&events);
-        let mut watchdog = Watchdog::new(self.graph.clone(), 1, self.plan, self.options);
+        let mut watchdog = Watchdog::new(self.graph.clone(), Arc::clone(&self.view), self.options);
         let mut out = Vec::new();
         watchdog.start(0.0, &mut out);
         self.add(Machine::Watchdog(Box::new(watchdog)), 0, 0);
         self.act(WATCHDOG, out);
-        for invoke in first_invocations(&self.graph, self.plan) {
+        for invoke in first_invocations(&self.graph, &self.view) {
             self.invoke(invoke);
+        }
+        for start in self.view.prewarms(None) {
+            self.agenda.later(start.delay_ms, Happening::PreWarm(start.config));
         }
     }
 
     fn add(&mut self, machine: Machine, size: u32, container: u32) -> usize {
-        let (start_ms, links) = (self.now_ms, Links::default());
+        let (start_ms, links) = (self.agenda.now_ms, Links::default());
         let machine = Some(machine);
         self.nodes.push(Node { machine, timer: 0, listens_as: None, size, container, start_ms, links });
         self.nodes.len() - 1
@@ -213,7 +200,7 @@ impl<'a> World<'a> {
             Happening::Up(id) => {
                 let mut out = Vec::new();
                 if let Some(Machine::Worker(worker)) = &mut self.nodes[id].machine {
-                    worker.start(self.now_ms, &mut out);
+                    worker.start(self.agenda.now_ms, &mut out);
                 }
                 self.act(id, out);
             }
@@ -223,15 +210,20 @@ impl<'a> World<'a> {
                     self.deliver(id, Event::Tick);
                 }
             }
+            Happening::PreWarm(config) => self.prewarm_of_client(config),
+            Happening::Warm { size, container, start_ms } => {
+                let billed_ms = self.agenda.now_ms - start_ms;
+                self.end(size, container, &WorkerUsage { billed_ms, ..WorkerUsage::default() });
+            }
         }
     }
 
     fn deliver(&mut self, id: usize, event: Event) {
-        let mut out = Vec::new();
+        let (mut out, now_ms) = (Vec::new(), self.agenda.now_ms);
         match &mut self.nodes[id].machine {
             None => return,
-            Some(Machine::Watchdog(watchdog)) => watchdog.handle(event, self.now_ms, &mut out),
-            Some(Machine::Worker(worker)) => worker.handle(event, self.now_ms, &mut out),
+            Some(Machine::Watchdog(watchdog)) => watchdog.handle(event, now_ms, &mut out),
+            Some(Machine::Worker(worker)) => worker.handle(event, now_ms, &mut out),
         }
         self.act(id, out);
     }
@@ -241,11 +233,13 @@ impl<'a> World<'a> {
         for action in actions {
             match action {
                 Action::Operate { request, operations } => {
-                    self.later(way_ms, Happening::Request(id, request, operations));
+                    self.agenda.later(way_ms, Happening::Request(id, request, operations));
                 }
                 Action::Execute { task, attempt, .. } => self.execute(id, task, attempt),
+                Action::PreLoad { task, parents } => self.preload(id, task, &parents),
+                Action::PreWarm { config } => self.prewarm(config),
                 Action::Invoke(invoke) => self.invoke(invoke),
-                Action::Listen => self.listen(id),
+                Action::Listen { commits } => self.listen(id, commits),
                 Action::ReadPlan => {
                     let event = Event::PlanRead {
                         epoch: self.ledger.plan_epoch(),
@@ -260,70 +254,32 @@ impl<'a> World<'a> {
                 Action::WakeAt { at_ms } => {
                     self.nodes[id].timer += 1;
                     let timer = self.nodes[id].timer;
-                    self.later(at_ms - self.now_ms, Happening::Timer(id, timer));
+                    self.agenda.later(at_ms - self.agenda.now_ms, Happening::Timer(id, timer));
                 }
+                Action::Finished if id == WATCHDOG => self.nodes[id].machine = None,
                 Action::Finished => self.gone(id),
-                // Nothing fails here, so no attempt loses and none is stopped.
-                Action::Abort { .. } | Action::Discard { .. } => {}
+                Action::Abort { task } => drop(self.stopped.insert((id, task))),
+                // What a copy or its original stored in vain was paid for and costs nothing more.
+                Action::Discard { .. } => {}
             }
         }
     }
 
-    fn listen(&mut self, id: usize) {
-        if let Some(worker) = self.nodes[id].listens_as.clone() {
-            self.listeners.entry(worker).or_default().push(id);
+    fn listen(&mut self, id: usize, commits: CommitHints) {
+        if let Some(worker) = self.nodes[id].listens_as {
+            let listeners = &mut self.listeners[worker as usize];
+            listeners.retain(|listener| listener.id != id);
+            listeners.push(Listener { id, commits });
         }
-    }
-
-    fn invoke(&mut self, invoke: Invoke) {
-        if self.host.has_place() {
-            return self.start(invoke);
-        }
-        let is_same =
-            |w: &Invoke| w.worker == invoke.worker && (w.worker.is_some() || w.tasks == invoke.tasks);
-        match self.host.find_waiting(is_same) {
-            Some(same) => {
-                let news = invoke.tasks.into_iter().filter(|t| !same.tasks.contains(t));
-                let news: Vec<u32> = news.collect();
-                same.tasks.extend(news);
-            }
-            None => drop(self.host.wait(invoke)),
-        }
-    }
-
-    fn start(&mut self, invoke: Invoke) {
-        let Invoke { worker, config, tasks } = invoke;
-        let sizes = self.dense.sizes.iter();
-        let size = sizes.take_while(|s| s.config.key() != config.key()).count() as u32;
-        let place = self.host.start(size, self.now_ms);
-        let startup = self.dense.size(size).startup;
-        let (start, startup_ms) = match place.is_cold {
-            true => (StartState::Cold, startup.cold_ms),
-            false => (StartState::Warm, startup.warm_ms),
-        };
-        self.summary.invocations += 1;
-        self.summary.cold_starts += u64::from(place.is_cold);
-        let number = self.summary.invocations;
-        let settings = WorkerSettings {
-            instance: InstanceId::new(format!("i{number}")).expect("a letter and digits are a legal name"),
-            worker: worker.clone(),
-            config,
-            start,
-            options: self.options,
-            lanes: self.dense.lanes,
-            life_ends_ms: self.now_ms + self.dense.life_ms_max,
-        };
-        let epoch = self.ledger.plan_epoch();
-        let machine = Worker::new(settings, self.graph.clone(), epoch, self.plan, &tasks);
-        let id = self.add(Machine::Worker(Box::new(machine)), size, place.container);
-        self.nodes[id].listens_as = worker;
-        self.later(startup_ms, Happening::Up(id));
     }
 
     fn request(&mut self, id: usize, request: u64, operations: &[Operation]) {
         let mut results = Vec::with_capacity(operations.len());
         for operation in operations {
-            let (result, events) = self.ledger.apply(operation, self.now_ms);
+            let (result, events) = self.ledger.apply(operation, self.agenda.now_ms);
+            if let (Operation::Commit { task, commit }, OperationResult::Won) = (operation, &result) {
+                self.stands(id, *task, commit);
+            }
             self.tell(&events);
             results.push(result);
         }
@@ -333,21 +289,45 @@ impl<'a> World<'a> {
         self.tell_later(self.dense.dispatch_ms / 2.0, id, event);
     }
 
-    /// Passes events on. Only the owner of a ready task is told: the others would ignore it.
+    /// The result of this machine is the task's.
+    fn stands(&mut self, id: usize, task: u32, commit: &Commit) {
+        let container = self.nodes[id].container;
+        self.moved.made(self.dense, container, task, self.agenda.now_ms);
+        if commit.attempt == 0
+            && let Some(&(start_ms, end_ms)) = self.copies.get(&(id, task))
+        {
+            (self.start_ms[task as usize], self.end_ms[task as usize]) = (start_ms, end_ms);
+        }
+        if let Some(audience) = self.audiences.get(&task) {
+            let listeners = audience.of_commit.iter().flat_map(|&w| &self.listeners[w as usize]);
+            let told = listeners.filter(|l| l.commits == CommitHints::Pass && l.id != id);
+            let told: Vec<usize> = told.map(|listener| listener.id).collect();
+            for id in told {
+                let hint = Event::Hint { ready: Vec::new(), committed: vec![(task, commit.clone())] };
+                self.tell_later(self.dense.dispatch_ms / 2.0, id, hint);
+            }
+        }
+    }
+
+    /// Passes events on, to those who would not ignore them.
     fn tell(&mut self, events: &[RunEvent]) {
         let way_ms = self.dense.dispatch_ms / 2.0;
         for event in events {
             match event.change {
                 Change::TaskReady { task } => {
-                    let owner = self.plan.tasks[task as usize].worker.as_ref();
-                    let listeners = owner.and_then(|w| self.listeners.get(w)).cloned().unwrap_or_default();
-                    for id in listeners {
-                        self.tell_later(way_ms, id, Event::Hint { ready: vec![task] });
+                    let others = self.audiences.get(&task).map(|audience| audience.of_ready.as_slice());
+                    let workers = self.view.worker_index(task).into_iter();
+                    let workers = workers.chain(others.unwrap_or_default().iter().copied());
+                    let told = workers.flat_map(|worker| &self.listeners[worker as usize]);
+                    let told: Vec<usize> = told.map(|listener| listener.id).collect();
+                    for id in told {
+                        let hint = Event::Hint { ready: vec![task], committed: Vec::new() };
+                        self.tell_later(way_ms, id, hint);
                     }
                 }
                 Change::RunFinished { status, .. } => {
-                    self.summary.makespan_ms = self.now_ms;
-                    let mut all: Vec<usize> = self.listeners.values().flatten().copied().collect();
+                    self.summary.makespan_ms = self.agenda.now_ms;
+                    let mut all: Vec<usize> = self.listeners.iter().flatten().map(|l| l.id).collect();
                     all.push(WATCHDOG);
                     all.sort_unstable();
                     for id in all {
@@ -359,22 +339,38 @@ impl<'a> World<'a> {
         }
     }
 
+    fn preload(&mut self, id: usize, task: u32, parents: &[(u32, Commit)]) {
+        let node = &mut self.nodes[id];
+        let is_made = |producer: u32| parents.iter().any(|(parent, _)| *parent == producer);
+        let place = (node.size, node.container);
+        self.moved.preload(self.dense, &mut node.links, place, task, is_made, self.agenda.now_ms);
+    }
+
     /// Downloads, then the user's code; what is stored comes after.
     fn execute(&mut self, id: usize, task: u32, attempt: u32) {
-        let node = &mut self.nodes[id];
-        self.start_ms[task as usize] = self.now_ms;
+        let (node, now_ms) = (&mut self.nodes[id], self.agenda.now_ms);
+        match attempt {
+            0 => drop(self.copies.insert((id, task), (now_ms, now_ms))),
+            _ => self.start_ms[task as usize] = now_ms,
+        }
         let (size, container) = (node.size, node.container);
-        let inputs_ms = self.moved.download(self.dense, &mut node.links, size, container, task, self.now_ms);
+        let inputs_ms = self.moved.download(self.dense, &mut node.links, size, container, task, now_ms);
         let computed_ms = inputs_ms + self.dense.exec_ms(size, task);
-        self.later(computed_ms - self.now_ms, Happening::Computed(id, task, attempt));
+        self.agenda.later(computed_ms - now_ms, Happening::Computed(id, task, attempt));
     }
 
     fn store(&mut self, id: usize, task: u32, attempt: u32) {
-        let node = &mut self.nodes[id];
-        let (size, container) = (node.size, node.container);
-        let done_ms = self.moved.upload(self.dense, &mut node.links, size, task, self.now_ms);
-        self.moved.made(self.dense, container, task, done_ms);
-        self.end_ms[task as usize] = done_ms;
+        let (node, now_ms) = (&mut self.nodes[id], self.agenda.now_ms);
+        if node.machine.is_none() || self.stopped.remove(&(id, task)) {
+            return;
+        }
+        let size = node.size;
+        let done_ms = self.moved.upload(self.dense, &mut node.links, size, task, now_ms);
+        match self.copies.get_mut(&(id, task)) {
+            Some((_, end_ms)) => *end_ms = done_ms,
+            None if self.ledger.commit(task).is_some() => {}
+            None => self.end_ms[task as usize] = done_ms,
+        }
         let object = |&o: &u32| StoredObject {
             bytes: self.dense.object_bytes(o),
             hash: String::new(),
@@ -383,48 +379,18 @@ impl<'a> World<'a> {
         let outputs = self.graph.writes(task).iter().map(object).collect();
         let measured = Measured { exec_ms: self.dense.exec_ms(size, task), ..Measured::default() };
         let outcome = Ok(Executed { outputs, measured });
-        self.tell_later(done_ms - self.now_ms, id, Event::Executed { task, attempt, outcome });
-    }
-
-    fn usage(&self, id: usize) -> WorkerUsage {
-        let node = &self.nodes[id];
-        WorkerUsage {
-            billed_ms: self.now_ms - node.start_ms,
-            puts: node.links.puts,
-            gets: node.links.gets,
-            download_bytes: node.links.download_bytes,
-            upload_bytes: node.links.upload_bytes,
-            saved_bytes: node.links.saved_bytes,
-        }
-    }
-
-    fn gone(&mut self, id: usize) {
-        if id == WATCHDOG {
-            self.nodes[id].machine = None;
-            return;
-        }
-        let usage = self.usage(id);
-        let node = &mut self.nodes[id];
-        node.machine = None;
-        let (size, container) = (node.size, node.container);
-        if let Some(listeners) = node.listens_as.as_ref().and_then(|w| self.listeners.get_mut(w)) {
-            listeners.retain(|&listener| listener != id);
-        }
-        let config = &self.dense.size(size).config;
-        let prices = &self.dense.problem.platform.prices;
-        self.summary.cost_usd += prices.worker_usd(config, usage.billed_ms, usage.puts, usage.gets);
-        self.summary.gb_seconds += config.gb() * usage.billed_ms / 1000.0;
-        if let Some(waiting) = self.host.end(size, container, self.now_ms) {
-            self.start(waiting);
+        self.tell_later(done_ms - now_ms, id, Event::Executed { task, attempt, outcome });
+        if self.options.overlap_uploads && self.dense.upload_ms(size, task) > 0.0 {
+            self.deliver(id, Event::Computed { task, attempt });
         }
     }
 
     fn finish(mut self) -> Result<Simulated, SimulationFailure> {
-        let ledger = self.ledger.summary(self.now_ms);
+        let ledger = self.ledger.summary(self.agenda.now_ms);
         let lives = self.nodes.iter().any(|n| n.machine.is_some());
         if self.ledger.status() != RunStatus::Completed || lives {
             return Err(SimulationFailure::Stuck {
-                at_ms: self.now_ms,
+                at_ms: self.agenda.now_ms,
                 committed: ledger.committed,
                 tasks: self.plan.tasks.len() as u64,
                 steps: self.steps,
@@ -435,4 +401,27 @@ impl<'a> World<'a> {
         let (start_ms, end_ms) = (self.start_ms, self.end_ms);
         Ok(Simulated { summary: self.summary, start_ms, end_ms, retries: ledger.retries, steps: self.steps })
     }
+}
+
+/// Who hears of whose tasks because of an optimisation.
+fn audiences(graph: &Graph, view: &PlanView) -> HashMap<u32, Audience> {
+    let mut audiences: HashMap<u32, Audience> = HashMap::new();
+    // Worker by worker, so that nobody is added twice but in a row.
+    for worker in 0..view.worker_count() as u32 {
+        for &task in view.tasks_of(worker) {
+            for &parent in graph.parents(task) {
+                if view.is_preloaded(task) {
+                    audiences.entry(parent).or_default().of_commit.push(worker);
+                }
+                if view.may_be_copied(parent) && view.worker_index(parent) != Some(worker) {
+                    audiences.entry(parent).or_default().of_ready.push(worker);
+                }
+            }
+        }
+    }
+    for audience in audiences.values_mut() {
+        audience.of_commit.dedup();
+        audience.of_ready.dedup();
+    }
+    audiences
 }

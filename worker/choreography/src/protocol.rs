@@ -42,6 +42,14 @@ pub enum Event {
         /// Number of the request.
         request: u64,
     },
+    /// The user's code of an attempt has ended well and its outputs are on their way to the store; only sent
+    /// where there is something to store.
+    Computed {
+        /// The task.
+        task: u32,
+        /// The attempt.
+        attempt: u32,
+    },
     /// An attempt ended.
     Executed {
         /// The task.
@@ -51,10 +59,12 @@ pub enum Event {
         /// What it made, or why it failed.
         outcome: Result<Executed, Failure>,
     },
-    /// These tasks became ready; a hint, never the truth.
+    /// What became ready and what was committed; a hint, never the truth.
     Hint {
-        /// The tasks.
+        /// Tasks that became ready.
         ready: Vec<u32>,
+        /// Tasks that got a result, where [`CommitHints::Pass`] was asked for.
+        committed: Vec<(u32, Commit)>,
     },
     /// The run ended.
     RunEnded {
@@ -97,11 +107,12 @@ pub enum Action {
         /// The operations.
         operations: Vec<Operation>,
     },
-    /// Gather the inputs, run the task, store the outputs; answer [`Event::Executed`].
+    /// Gather the inputs, run the task, store the outputs; answer [`Event::Computed`] where the run overlaps
+    /// uploads and there are any, and [`Event::Executed`].
     Execute {
         /// The task.
         task: u32,
-        /// The attempt.
+        /// The attempt; 0 for a copy of what another worker runs.
         attempt: u32,
         /// Commits of the parents, in the order of the graph.
         parents: Vec<Commit>,
@@ -120,9 +131,26 @@ pub enum Action {
     },
     /// Start a worker; no answer is expected, the watchdog repairs what is lost.
     Invoke(Invoke),
+    /// Fetch into memory what `task`, which has not begun, reads from outside the workflow and of these
+    /// parents: after what was asked for before, and nothing that is there or on its way. No answer is
+    /// expected.
+    PreLoad {
+        /// The task that will read it.
+        task: u32,
+        /// Parents that have a result.
+        parents: Vec<(u32, Commit)>,
+    },
+    /// Start a worker that does nothing and stays warm; no answer is expected.
+    PreWarm {
+        /// Its size.
+        config: ResourceConfig,
+    },
     /// From now on, pass on what becomes ready as [`Event::Hint`] and the end of the run as
-    /// [`Event::RunEnded`].
-    Listen,
+    /// [`Event::RunEnded`]; in place of what was asked for before.
+    Listen {
+        /// What to do with results.
+        commits: CommitHints,
+    },
     /// Read the plan in force; answer [`Event::PlanRead`].
     ReadPlan,
     /// Say what this invocation used so far; answer [`Event::UsageRead`].
@@ -134,6 +162,16 @@ pub enum Action {
     },
     /// Nothing more will be asked; the invocation is over.
     Finished,
+}
+
+/// Whether a machine wants to hear of results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CommitHints {
+    /// It does not.
+    #[default]
+    Drop,
+    /// Pass them on: inputs are fetched as soon as they exist.
+    Pass,
 }
 
 /// Asks for a worker.

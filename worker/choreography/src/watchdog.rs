@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use foresail_schemas::graph::Graph;
 use foresail_schemas::id::WorkerId;
-use foresail_schemas::plan::Plan;
 use foresail_schemas::run::{ChildState, Operation, OperationAnswer, OperationResult, RunOptions, RunStatus};
 
 use crate::outbox::Outbox;
@@ -24,7 +23,7 @@ pub const RESCUES_PER_LOOK_MAX: u32 = 256;
 #[derive(Debug)]
 pub struct Watchdog {
     graph: Arc<Graph>,
-    plan: PlanView,
+    plan: Arc<PlanView>,
     options: RunOptions,
     outbox: Outbox,
     /// Tasks whose planned worker is being looked up.
@@ -38,10 +37,10 @@ pub struct Watchdog {
 impl Watchdog {
     /// A watchdog for a run under `plan`.
     #[must_use]
-    pub fn new(graph: Arc<Graph>, epoch: u64, plan: &Plan, options: RunOptions) -> Self {
+    pub fn new(graph: Arc<Graph>, plan: Arc<PlanView>, options: RunOptions) -> Self {
         Self {
             graph,
-            plan: PlanView::new(epoch, plan),
+            plan,
             options,
             outbox: Outbox::default(),
             asked: BTreeMap::new(),
@@ -69,9 +68,13 @@ impl Watchdog {
                 }
             }
             Event::Unanswered { request } => self.outbox.unanswered(request, now_ms),
-            Event::PlanRead { epoch, plan } => self.plan = PlanView::new(epoch, &plan),
+            Event::PlanRead { epoch, plan } => self.plan = Arc::new(PlanView::new(epoch, &plan)),
             Event::RunEnded { .. } => self.over = true,
-            Event::Tick | Event::Hint { .. } | Event::Executed { .. } | Event::UsageRead { .. } => {}
+            Event::Tick
+            | Event::Hint { .. }
+            | Event::Computed { .. }
+            | Event::Executed { .. }
+            | Event::UsageRead { .. } => {}
         }
         self.pump(now_ms, out);
     }
@@ -108,7 +111,7 @@ impl Watchdog {
             self.over = true;
             return;
         }
-        if answer.plan_epoch > self.plan.epoch {
+        if answer.plan_epoch > self.plan.epoch() {
             out.push(Action::ReadPlan);
             return;
         }

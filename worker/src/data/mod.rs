@@ -120,6 +120,12 @@ impl Data {
         spec.inputs.iter().map(read).collect()
     }
 
+    /// Whether one of these outputs goes to the store and not into the commit.
+    #[must_use]
+    pub fn stores_any(&self, outputs: &[Bytes]) -> bool {
+        outputs.iter().any(|output| output.len() as u64 > self.inline_bytes_max)
+    }
+
     /// Stores the outputs of an attempt, in order.
     ///
     /// # Errors

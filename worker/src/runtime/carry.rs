@@ -80,8 +80,7 @@ async fn carry_out_checked(
             life_ends_ms: settings.life_ms_max - clock.startup_ms,
         },
         Arc::clone(known.workflow.graph()),
-        known.plan.epoch,
-        &known.plan.plan,
+        Arc::clone(&known.view),
         &invocation.tasks,
     );
     let (cache, inline_bytes_max) = (Arc::clone(&process.cache), settings.inline_bytes_max);
@@ -109,7 +108,7 @@ async fn carry_out_checked(
     if let Some((epoch, plan)) = newer_plan {
         let (run, workflow) = (known.run.clone(), Arc::clone(&known.workflow));
         let plan = CurrentPlan { epoch, plan, options: known.plan.options };
-        process.keep(Arc::new(KnownRun { run, workflow, plan }));
+        process.keep(Arc::new(KnownRun::new(run, workflow, plan)));
     }
     recorder.send(&metad).await;
     Ok(usage)
@@ -138,7 +137,7 @@ async fn begin(
         None => Arc::new(patiently(ends, || metad.workflow(run)).await?),
     };
     let plan = patiently(ends, || metad.plan(run)).await?;
-    let known = Arc::new(KnownRun { run: run.clone(), workflow, plan });
+    let known = Arc::new(KnownRun::new(run.clone(), workflow, plan));
     process.keep(Arc::clone(&known));
     Ok(Some((known, summary.last_event)))
 }

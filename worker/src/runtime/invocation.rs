@@ -2,15 +2,15 @@
 //! it.
 //!
 //! The machine decides everything; here are only the hands: requests to metad and host, the blocking threads
-//! that run tasks, the timer. At most one request and `lanes` tasks are under way at a time, so the queue of
-//! events is bounded by the machine itself.
+//! that run tasks, the timer. At most one request, `lanes` tasks that compute and `lanes` that store their
+//! outputs are under way at a time, so the queue of events is bounded by the machine itself.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foresail_choreography::{Action, Event, Executed, Invoke, Worker};
+use foresail_choreography::{Action, CommitHints, Event, Executed, Invoke, Worker};
 use foresail_schemas::id::InstanceId;
 use foresail_schemas::invocation::{Invocation, Purpose};
 use foresail_schemas::metric::{Forecast, Record, TaskRecord, TransferRecord};
@@ -23,7 +23,7 @@ use foresail_schemas::workflow::Workflow;
 use foresail_schemas::{ResourceConfig, TaskName};
 use jiff::Timestamp;
 use tokio::sync::{Notify, Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::KnownRun;
 use super::carry::{Clock, PAUSE_MAX};
@@ -71,6 +71,8 @@ struct UnderWay {
     /// Answers that need no waiting.
     ready: VecDeque<Event>,
     running: HashMap<u32, Running>,
+    /// The last listener asked for.
+    listener: Option<AbortHandle>,
     /// Requests, tasks, the listener: of no interest any more when the invocation is over.
     work: JoinSet<()>,
     /// Invocations and deletions: finished before the invocation ends.
@@ -103,6 +105,7 @@ impl Driver {
             events,
             ready: VecDeque::new(),
             running: HashMap::new(),
+            listener: None,
             work: JoinSet::new(),
             chores: JoinSet::new(),
             invocations: Arc::new(Semaphore::new(INVOCATIONS_AT_ONCE)),
@@ -134,10 +137,9 @@ impl Driver {
                 }
                 Action::Discard { task, attempt } => self.discard(task, attempt, under_way),
                 Action::Invoke(invoke) => self.invoke(invoke, under_way),
-                Action::Listen => {
-                    let (metad, run) = (self.metad.clone(), self.invocation.run.clone());
-                    under_way.work.spawn(listen(metad, run, self.last_event, under_way.events.clone()));
-                }
+                Action::PreLoad { .. } => {}
+                Action::PreWarm { config } => self.prewarm(config, under_way),
+                Action::Listen { commits } => self.listen(commits, under_way),
                 Action::ReadPlan => self.read_plan(under_way),
                 Action::ReadUsage => {
                     under_way.ready.push_back(Event::UsageRead { usage: self.usage() });
@@ -194,6 +196,7 @@ impl Driver {
             task,
             attempt,
             cancel,
+            computed: self.known.plan.options.overlap_uploads.then(|| under_way.events.clone()),
         };
         let (id, events) = (self.workflow.task(task).id.clone(), under_way.events.clone());
         under_way.work.spawn(async move {
@@ -209,15 +212,32 @@ impl Driver {
         });
     }
 
+    fn listen(&self, commits: CommitHints, under_way: &mut UnderWay) {
+        let (metad, run, events) =
+            (self.metad.clone(), self.invocation.run.clone(), under_way.events.clone());
+        let listener = under_way.work.spawn(listen(metad, run, self.last_event, commits, events));
+        if let Some(before) = under_way.listener.replace(listener) {
+            before.abort();
+        }
+    }
+
     fn discard(&self, task: u32, attempt: u32, under_way: &mut UnderWay) {
         let (data, workflow) = (self.data.clone(), Arc::clone(&self.workflow));
         under_way.chores.spawn_blocking(move || data.discard(&workflow, task, attempt));
     }
 
     fn invoke(&self, invoke: Invoke, under_way: &mut UnderWay) {
+        self.ask_host(invoke, Purpose::Work, under_way);
+    }
+
+    fn prewarm(&self, config: ResourceConfig, under_way: &mut UnderWay) {
+        self.ask_host(Invoke { worker: None, config, tasks: Vec::new() }, Purpose::PreWarm, under_way);
+    }
+
+    fn ask_host(&self, invoke: Invoke, purpose: Purpose, under_way: &mut UnderWay) {
         let Invoke { worker, config, tasks } = invoke;
         let (run, metad) = (self.invocation.run.clone(), self.invocation.metad.clone());
-        let invocation = Invocation { run, worker, config, tasks, metad, purpose: Purpose::Work };
+        let invocation = Invocation { run, worker, config, tasks, metad, purpose };
         let (host, places) = (self.host.clone(), Arc::clone(&under_way.invocations));
         under_way.chores.spawn(invoke_in_turn(places, host, invocation));
     }
@@ -275,7 +295,8 @@ impl Driver {
             output_bytes: Some(measured.output_bytes),
             exec_ms: measured.exec_ms,
             peak_memory_mb: Some(measured.peak_memory_mb).filter(|mb| *mb > 0.0),
-            attempt,
+            // A copy took as long as a first attempt does.
+            attempt: attempt.max(1),
             at: Some(Timestamp::now()),
             forecast,
         })
@@ -387,6 +408,8 @@ struct Attempt {
     task: u32,
     attempt: u32,
     cancel: Cancel,
+    /// Where to say that the code has ended before the outputs are stored; nothing where that is of no use.
+    computed: Option<mpsc::Sender<Event>>,
 }
 
 impl Attempt {
@@ -408,6 +431,10 @@ impl Attempt {
         };
         let ran = self.executors.execute(&call)?;
         drop(call);
+        if let Some(events) = self.computed.filter(|_| self.data.stores_any(&ran.outputs)) {
+            // Nobody listens any more when the invocation is over.
+            let _ = events.blocking_send(Event::Computed { task, attempt });
+        }
         let began = Instant::now();
         let output_bytes = ran.outputs.iter().map(|o| o.len() as u64).sum();
         let outputs = self.data.store(&self.workflow, task, attempt, ran.outputs)?;

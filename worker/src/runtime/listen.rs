@@ -3,30 +3,42 @@
 
 use std::time::Duration;
 
-use foresail_choreography::Event;
+use foresail_choreography::{CommitHints, Event};
 use foresail_schemas::id::RunId;
 use foresail_schemas::run::{Change, EventPage, RunStatus};
 use tokio::sync::mpsc;
 
 use crate::metad::Metad;
 
-/// The events asked for.
+/// The events asked for by a machine that does not want to hear of results.
 const KINDS: &str = "task_ready,run_finished";
+/// The events asked for by one that does.
+const KINDS_WITH_COMMITS: &str = "task_ready,task_committed,run_finished";
 /// First pause after a failed question; it doubles up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 /// Longest pause after a failed question.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Passes on what happens after event number `after`, until the run ends or nobody listens any more.
-pub(super) async fn listen(metad: Metad, run: RunId, mut after: u64, events: mpsc::Sender<Event>) {
+pub(super) async fn listen(
+    metad: Metad,
+    run: RunId,
+    mut after: u64,
+    commits: CommitHints,
+    events: mpsc::Sender<Event>,
+) {
+    let kinds = match commits {
+        CommitHints::Drop => KINDS,
+        CommitHints::Pass => KINDS_WITH_COMMITS,
+    };
     let mut pause = PAUSE_FIRST;
     loop {
-        match metad.events(&run, after, KINDS).await {
+        match metad.events(&run, after, kinds).await {
             Ok(page) => {
                 pause = PAUSE_FIRST;
                 after = page.next_after.max(after);
                 let is_over = page.status != RunStatus::Running;
-                if events.send(hint(&page)).await.is_err() || is_over {
+                if events.send(hint(page)).await.is_err() || is_over {
                     return;
                 }
             }
@@ -39,21 +51,25 @@ pub(super) async fn listen(metad: Metad, run: RunId, mut after: u64, events: mps
     }
 }
 
-fn hint(page: &EventPage) -> Event {
+fn hint(page: EventPage) -> Event {
     if page.status != RunStatus::Running {
         return Event::RunEnded { status: page.status };
     }
-    let ready = page.events.iter().filter_map(|event| match event.change {
-        Change::TaskReady { task } => Some(task),
-        _ => None,
-    });
-    Event::Hint { ready: ready.collect() }
+    let (mut ready, mut committed) = (Vec::new(), Vec::new());
+    for event in page.events {
+        match event.change {
+            Change::TaskReady { task } => ready.push(task),
+            Change::TaskCommitted { task, commit } => committed.push((task, commit)),
+            _ => {}
+        }
+    }
+    Event::Hint { ready, committed }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use foresail_schemas::run::RunEvent;
+    use foresail_schemas::run::{Commit, Measured, RunEvent};
 
     fn page(status: RunStatus, changes: Vec<Change>) -> EventPage {
         let number = |(at, change)| RunEvent { seq: at as u64 + 1, at_ms: 0.0, change };
@@ -62,10 +78,21 @@ mod tests {
     }
 
     #[test]
-    fn ready_tasks_are_hints_and_the_end_outweighs_them() {
-        let ready = vec![Change::TaskReady { task: 3 }, Change::PlanReplaced { epoch: 2 }];
-        assert_eq!(hint(&page(RunStatus::Running, ready.clone())), Event::Hint { ready: vec![3] });
+    fn ready_tasks_and_results_are_hints_and_the_end_outweighs_them() {
+        let commit = Commit {
+            attempt: 1,
+            instance: "i1".parse().unwrap(),
+            outputs: Vec::new(),
+            measured: Measured::default(),
+        };
+        let changes = vec![
+            Change::TaskCommitted { task: 2, commit: commit.clone() },
+            Change::TaskReady { task: 3 },
+            Change::PlanReplaced { epoch: 2 },
+        ];
+        let expected = Event::Hint { ready: vec![3], committed: vec![(2, commit)] };
+        assert_eq!(hint(page(RunStatus::Running, changes.clone())), expected);
         let ended = Event::RunEnded { status: RunStatus::Failed };
-        assert_eq!(hint(&page(RunStatus::Failed, ready)), ended);
+        assert_eq!(hint(page(RunStatus::Failed, changes)), ended);
     }
 }

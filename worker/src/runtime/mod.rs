@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use foresail_choreography::PlanView;
 use foresail_schemas::id::RunId;
 use foresail_schemas::invocation::{HostMessage, WorkerMessage};
 use foresail_schemas::run::CurrentPlan;
@@ -173,6 +174,15 @@ struct KnownRun {
     run: RunId,
     workflow: Arc<Workflow>,
     plan: CurrentPlan,
+    /// The plan as the machines of all its invocations see it.
+    view: Arc<PlanView>,
+}
+
+impl KnownRun {
+    fn new(run: RunId, workflow: Arc<Workflow>, plan: CurrentPlan) -> Self {
+        let view = Arc::new(PlanView::new(plan.epoch, &plan.plan));
+        Self { run, workflow, plan, view }
+    }
 }
 
 impl Process {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use foresail_choreography::first_invocations;
+use foresail_choreography::{PlanView, first_invocations};
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::invocation::{HostStatus, Invocation, Purpose};
 use foresail_schemas::metric::{Record, StartState};
@@ -50,7 +50,7 @@ impl Bench {
     pub fn submit(&self, run: &str, workflow: &Workflow, plan: &Plan, options: RunOptions) -> RunId {
         let id = RunId::new(run).unwrap();
         self.store.create(&id, workflow, plan, options);
-        for invoke in first_invocations(workflow.graph(), plan) {
+        for invoke in first_invocations(workflow.graph(), &PlanView::new(1, plan)) {
             let metad = self.store.url.clone();
             let (worker, config, tasks) = (invoke.worker, invoke.config, invoke.tasks);
             self.invoke(Invocation { run: id.clone(), worker, config, tasks, metad, purpose: Purpose::Work })

@@ -8,8 +8,8 @@ use crate::watchdog::RESCUES_PER_LOOK_MAX;
 
 impl Worker {
     pub(super) fn has_work(&self) -> bool {
-        let tasks = self.running.len() + self.leasing.len() + self.queue.len() + self.delayed.len();
-        tasks > 0 || !self.asked.is_empty() || self.reading_plan
+        let begun = self.running.len() + self.storing.len() + self.leasing.len();
+        begun + self.queue.len() + self.delayed.len() > 0 || !self.asked.is_empty() || self.reading_plan
     }
 
     /// The run is over: stop what runs, then leave.
@@ -18,13 +18,13 @@ impl Worker {
             return;
         }
         self.status = status;
-        let running = std::mem::take(&mut self.running);
-        out.extend(running.into_keys().map(|task| Action::Abort { task }));
+        self.abort_all(out);
         self.queue.clear();
         self.delayed.clear();
         self.leasing.clear();
         self.mine.clear();
         self.asked.clear();
+        self.prewarms.clear();
         self.reading_plan = false;
         self.outbox.clear_pending();
         if self.phase == Phase::Joining {
@@ -65,9 +65,13 @@ impl Worker {
 
     pub(super) fn finish(&mut self, out: &mut Vec<Action>) {
         self.phase = Phase::Finished;
-        let running = std::mem::take(&mut self.running);
-        out.extend(running.into_keys().map(|task| Action::Abort { task }));
+        self.abort_all(out);
         out.push(Action::Finished);
+    }
+
+    fn abort_all(&mut self, out: &mut Vec<Action>) {
+        let begun = [&mut self.running, &mut self.storing].map(std::mem::take);
+        out.extend(begun.into_iter().flatten().map(|(task, _)| Action::Abort { task }));
     }
 
     /// A planned worker with tasks left lingers for a while; everybody else leaves at once.
@@ -84,6 +88,7 @@ impl Worker {
         if !may_linger || now_ms >= since_ms + self.settings.options.linger_ms {
             self.phase = Phase::Accounting;
             self.idle_since_ms = None;
+            self.prewarms.clear();
             out.push(Action::ReadUsage);
         }
     }

@@ -3,19 +3,23 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt::Write;
+use std::sync::Arc;
 
-use foresail_choreography::{Action, Event, Executed, Invoke, Ledger, Watchdog, Worker, WorkerSettings};
+use foresail_choreography::{
+    Action, CommitHints, Event, Invoke, Ledger, PlanView, Watchdog, Worker, WorkerSettings,
+};
 use foresail_schemas::id::InstanceId;
 use foresail_schemas::metric::StartState;
 use foresail_schemas::run::{
-    Change, Failure, FailureKind, Location, Measured, OPERATIONS_PER_REQUEST_MAX, Operation, OperationAnswer,
-    RunEvent, RunOptions, RunStatus, StoredObject, WorkerUsage,
+    Change, Commit, OPERATIONS_PER_REQUEST_MAX, Operation, OperationAnswer, RunEvent, RunOptions, RunStatus,
+    WorkerUsage,
 };
 use foresail_schemas::{Plan, Workflow};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
 mod problems;
+mod work;
 
 /// Longest virtual time of a run.
 const RUN_MS_MAX: f64 = 4.0 * 3_600_000.0;
@@ -65,8 +69,27 @@ enum Machine {
 
 struct Running {
     machine: Machine,
-    listens: bool,
+    listens: Option<CommitHints>,
     timer: u64,
+    lanes: usize,
+    /// Tasks that run, and those of them that store their outputs.
+    begun: BTreeMap<u32, Stage>,
+}
+
+#[derive(PartialEq)]
+enum Stage {
+    Computes,
+    Stores,
+}
+
+/// What the optimisations did in one run.
+#[derive(Default, Clone, Copy)]
+pub struct Seen {
+    pub copies: u64,
+    pub copies_won: u64,
+    pub preloads: u64,
+    pub prewarms: u64,
+    pub overlaps: u64,
 }
 
 /// The client's watchdog is machine 0.
@@ -89,6 +112,7 @@ pub struct World {
     happenings: BTreeMap<u64, Happening>,
     happened: u64,
     executed: u64,
+    seen: Seen,
     trace: Vec<String>,
     broken: Option<String>,
 }
@@ -107,7 +131,9 @@ impl World {
 
     fn of(mut rng: Pcg64, faults: Faults, workflow: Workflow) -> Self {
         let plan = problems::plan(&mut rng, &workflow);
-        let options = RunOptions { attempts_max: 2 * FAULTS_PER_RUN_MAX, ..RunOptions::default() };
+        let overlap_uploads = rng.random_bool(0.7);
+        let attempts_max = 2 * FAULTS_PER_RUN_MAX;
+        let options = RunOptions { attempts_max, overlap_uploads, ..RunOptions::default() };
         let ledger = Ledger::new(&workflow, options);
         Self {
             rng,
@@ -126,6 +152,7 @@ impl World {
             happenings: BTreeMap::new(),
             happened: 0,
             executed: 0,
+            seen: Seen::default(),
             trace: Vec::new(),
             broken: None,
         }
@@ -135,8 +162,18 @@ impl World {
         self.workflow.tasks().len()
     }
 
+    /// Attempts under a lease.
     pub fn executions(&self) -> u64 {
         self.executed
+    }
+
+    /// Leases beyond the first of each task.
+    pub fn retries(&self) -> u64 {
+        self.ledger.summary(self.now_ms).retries
+    }
+
+    pub fn seen(&self) -> Seen {
+        self.seen
     }
 
     pub fn trace_tail(&self, lines: usize) -> String {
@@ -148,13 +185,14 @@ impl World {
         let begun = self.ledger.begin(0.0);
         self.store(begun);
         let graph = self.workflow.graph().clone();
-        let mut watchdog = Watchdog::new(graph.clone(), 1, &self.plan, self.options);
+        let view = self.view();
+        let mut watchdog = Watchdog::new(graph.clone(), Arc::clone(&view), self.options);
         let mut out = Vec::new();
         watchdog.start(0.0, &mut out);
         let machine = Machine::Watchdog(Box::new(watchdog));
-        self.machines.insert(WATCHDOG, Running { machine, listens: false, timer: 0 });
+        self.add(WATCHDOG, machine, 0);
         self.act(WATCHDOG, out);
-        for invoke in foresail_choreography::first_invocations(&graph, &self.plan) {
+        for invoke in foresail_choreography::first_invocations(&graph, &view) {
             self.act(WATCHDOG, vec![Action::Invoke(invoke)]);
         }
         while let Some(Reverse((at_us, number))) = self.agenda.pop() {
@@ -173,6 +211,15 @@ impl World {
             }
         }
         self.check_end()
+    }
+
+    fn view(&self) -> Arc<PlanView> {
+        Arc::new(PlanView::new(self.epoch, &self.plan))
+    }
+
+    fn add(&mut self, id: u64, machine: Machine, lanes: u32) {
+        let (lanes, begun) = (lanes as usize, BTreeMap::new());
+        self.machines.insert(id, Running { machine, listens: None, timer: 0, lanes, begun });
     }
 
     fn check_end(&self) -> Result<(), String> {
@@ -226,17 +273,31 @@ impl World {
     fn store(&mut self, events: Vec<RunEvent>) {
         for event in events {
             self.note(&format!("event {} {:?}", event.seq, event.change));
-            if let Change::TaskReady { task } = event.change {
-                let listeners: Vec<u64> =
-                    self.machines.iter().filter(|(_, m)| m.listens).map(|(id, _)| *id).collect();
-                for machine in listeners {
-                    if !self.chance(self.faults.lose) {
-                        let delay_ms = self.rng.random_range(0.1..5.0);
-                        self.later(delay_ms, tell(machine, Event::Hint { ready: vec![task] }));
-                    }
+            match &event.change {
+                Change::TaskReady { task } => {
+                    self.hint(|_| true, Event::Hint { ready: vec![*task], committed: Vec::new() });
                 }
+                Change::TaskCommitted { task, commit } => {
+                    self.seen.copies_won += u64::from(commit.attempt == 0);
+                    let hint = Event::Hint { ready: Vec::new(), committed: vec![(*task, commit.clone())] };
+                    self.hint(|hints| hints == CommitHints::Pass, hint);
+                }
+                _ => {}
             }
             self.events.push(event);
+        }
+    }
+
+    /// Tells those who listen for it, unless the hint is lost.
+    fn hint(&mut self, is_wanted: impl Fn(CommitHints) -> bool, hint: Event) {
+        let listens = |m: &Running| m.listens.is_some_and(&is_wanted);
+        let listeners: Vec<u64> =
+            self.machines.iter().filter(|(_, m)| listens(m)).map(|(id, _)| *id).collect();
+        for machine in listeners {
+            if !self.chance(self.faults.lose) {
+                let delay_ms = self.rng.random_range(0.1..5.0);
+                self.later(delay_ms, tell(machine, hint.clone()));
+            }
         }
     }
 
@@ -268,12 +329,12 @@ impl World {
             life_ends_ms: self.now_ms + 60_000.0,
         };
         self.note(&format!("start {id} as {:?} with {:?}", settings.worker, invoke.tasks));
+        let lanes = settings.lanes;
         let graph = self.workflow.graph().clone();
-        let mut worker = Worker::new(settings, graph, self.epoch, &self.plan, &invoke.tasks);
+        let mut worker = Worker::new(settings, graph, self.view(), &invoke.tasks);
         let mut out = Vec::new();
         worker.start(self.now_ms, &mut out);
-        let machine = Machine::Worker(Box::new(worker));
-        self.machines.insert(id, Running { machine, listens: false, timer: 0 });
+        self.add(id, Machine::Worker(Box::new(worker)), lanes);
         self.act(id, out);
     }
 
@@ -321,6 +382,15 @@ impl World {
             self.machines.remove(&id);
         }
         let Some(running) = self.machines.get_mut(&id) else { return };
+        match event {
+            Event::Computed { task, .. } => {
+                running.begun.insert(task, Stage::Stores);
+            }
+            Event::Executed { task, .. } => {
+                running.begun.remove(&task);
+            }
+            _ => {}
+        }
         let mut out = Vec::new();
         match &mut running.machine {
             Machine::Worker(worker) => worker.handle(event, self.now_ms, &mut out),
@@ -336,9 +406,11 @@ impl World {
             }
             match action {
                 Action::Operate { request, operations } => self.send(id, request, operations),
-                Action::Execute { task, attempt, parents } => self.execute(id, task, attempt, parents.len()),
+                Action::Execute { task, attempt, parents } => self.execute(id, task, attempt, &parents),
                 Action::Invoke(invoke) => self.invoke(invoke),
-                Action::Listen => self.change(id, |m| m.listens = true),
+                Action::PreLoad { task, parents } => self.preload(id, task, &parents),
+                Action::PreWarm { .. } => self.seen.prewarms += 1,
+                Action::Listen { commits } => self.change(id, |m| m.listens = Some(commits)),
                 Action::ReadPlan => {
                     let event = Event::PlanRead { epoch: self.epoch, plan: Box::new(self.plan.clone()) };
                     self.later(1.0, tell(id, event));
@@ -357,7 +429,16 @@ impl World {
                 Action::Finished => {
                     self.machines.remove(&id);
                 }
-                Action::Abort { .. } | Action::Discard { .. } => {}
+                Action::Abort { task } => self.change(id, |m| {
+                    m.begun.remove(&task);
+                }),
+                Action::Discard { task, attempt } => {
+                    let name = format!("i{id}");
+                    let stands = |c: &Commit| c.attempt == attempt && c.instance.as_str() == name;
+                    if self.ledger.commit(task).is_some_and(stands) {
+                        self.broken = Some(format!("{id} discards the result of task {task} that stands"));
+                    }
+                }
             }
         }
     }
@@ -385,23 +466,6 @@ impl World {
         if lost || answer_lost {
             self.later(5_000.0, tell(id, Event::Unanswered { request }));
         }
-    }
-
-    fn execute(&mut self, id: u64, task: u32, attempt: u32, parents: usize) {
-        self.executed += 1;
-        if parents != self.workflow.graph().parents(task).len() {
-            self.broken = Some(format!("task {task} runs with {parents} of its parents"));
-        }
-        let object =
-            StoredObject { bytes: 1, hash: String::new(), location: Location::Inline(String::new()) };
-        let outputs = vec![object; self.workflow.graph().writes(task).len()];
-        let mut outcome = Ok(Executed { outputs, measured: Measured::default() });
-        if self.chance(self.faults.fail) {
-            let (task, message) = (None, "drawn".to_owned());
-            outcome = Err(Failure { task, attempt, kind: FailureKind::TaskError, message });
-        }
-        let delay_ms = self.rng.random_range(1.0..8_000.0);
-        self.later(delay_ms, tell(id, Event::Executed { task, attempt, outcome }));
     }
 
     fn invoke(&mut self, invoke: Invoke) {

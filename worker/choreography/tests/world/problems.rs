@@ -1,5 +1,6 @@
-//! Random workflows and random valid plans.
+//! Random workflows and random valid plans, with random optimisations.
 
+use foresail_schemas::optimization::{Optimization, PreWarming};
 use foresail_schemas::plan::{Bounds, Objective, PlanSummary, PlannedTask, PlannedWorker};
 use foresail_schemas::workflow::{Input, Task, Work, WorkflowSpec};
 use foresail_schemas::{ObjectName, Plan, ResourceConfig, Sla, TaskId, WorkerId, Workflow};
@@ -45,6 +46,7 @@ pub fn wide(children: usize) -> Workflow {
 pub fn plan(rng: &mut Pcg64, workflow: &Workflow) -> Plan {
     let sizes = [ResourceConfig::new(512, None), ResourceConfig::new(1769, None)].map(|c| c.expect("legal"));
     let flexible = [0.0, 0.3, 1.0][rng.random_range(0..3)];
+    let optimized = [0.0, 0.3, 1.0][rng.random_range(0..3)];
     let workers = rng.random_range(1..6);
     let planned: Vec<PlannedWorker> = (0..workers)
         .map(|w| PlannedWorker {
@@ -55,22 +57,35 @@ pub fn plan(rng: &mut Pcg64, workflow: &Workflow) -> Plan {
             cost_usd: 0.0,
         })
         .collect();
-    let tasks = workflow.tasks().iter().enumerate().map(|(t, task)| {
-        let worker = &planned[rng.random_range(0..workers)];
-        let id: Option<WorkerId> = (!rng.random_bool(flexible)).then(|| worker.id.clone());
-        PlannedTask {
-            task: task.id.clone(),
-            worker: id,
-            config: worker.config,
-            rank: t as u32,
-            start_ms: 0.0,
-            end_ms: 0.0,
-            exec_ms: 4_000.0,
-            optimizations: Vec::new(),
-            why: String::new(),
-            forecast: None,
-        }
-    });
+    let tasks: Vec<PlannedTask> = workflow
+        .tasks()
+        .iter()
+        .enumerate()
+        .map(|(t, task)| {
+            let worker = &planned[rng.random_range(0..workers)];
+            let id: Option<WorkerId> = (!rng.random_bool(flexible)).then(|| worker.id.clone());
+            PlannedTask {
+                task: task.id.clone(),
+                worker: id,
+                config: worker.config,
+                rank: t as u32,
+                start_ms: 0.0,
+                end_ms: 0.0,
+                exec_ms: 4_000.0,
+                optimizations: optimizations(rng, optimized),
+                why: String::new(),
+                forecast: None,
+            }
+        })
+        .collect();
+    let prewarms = (0..rng.random_range(0..4))
+        .map(|_| {
+            let mut drawn = || tasks[rng.random_range(0..tasks.len())].task.clone();
+            let (serves, after) = (drawn(), drawn());
+            let after = rng.random_bool(0.7).then_some(after);
+            PreWarming { config: sizes[0], after, delay_ms: rng.random_range(0.0..5_000.0), serves }
+        })
+        .collect();
     Plan {
         workflow: workflow.name().clone(),
         planner: name("drawn"),
@@ -79,9 +94,9 @@ pub fn plan(rng: &mut Pcg64, workflow: &Workflow) -> Plan {
         sla: Sla::MEDIAN,
         platform: name("local"),
         model_epoch: 0,
-        tasks: tasks.collect(),
+        tasks,
         workers: planned,
-        prewarms: Vec::new(),
+        prewarms,
         flexible: None,
         predicted: PlanSummary::default(),
         outlook: None,
@@ -89,4 +104,10 @@ pub fn plan(rng: &mut Pcg64, workflow: &Workflow) -> Plan {
         critical_path: Vec::new(),
         explanation: Vec::new(),
     }
+}
+
+fn optimizations(rng: &mut Pcg64, share: f64) -> Vec<Optimization> {
+    let mut all = vec![Optimization::PreLoad, Optimization::TaskDup, Optimization::PreWarm];
+    all.retain(|_| rng.random_bool(share));
+    all
 }

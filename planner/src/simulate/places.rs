@@ -1,0 +1,128 @@
+//! The host of a simulated run: who starts when, in which container, and what that costs.
+
+use std::sync::Arc;
+
+use foresail_choreography::{Invoke, Worker, WorkerSettings};
+use foresail_schemas::config::ResourceConfig;
+use foresail_schemas::id::InstanceId;
+use foresail_schemas::metric::StartState;
+use foresail_schemas::run::{RunStatus, WorkerUsage};
+
+use super::agenda::Happening;
+use super::{Machine, World};
+use crate::host::Place;
+
+/// Who waits for a place.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    Work(Invoke),
+    PreWarm(ResourceConfig),
+}
+
+impl World<'_> {
+    pub(super) fn invoke(&mut self, invoke: Invoke) {
+        if self.host.has_place() {
+            return self.start(invoke);
+        }
+        let is_same = |w: &Waiting| match w {
+            Waiting::Work(w) => w.worker == invoke.worker && (w.worker.is_some() || w.tasks == invoke.tasks),
+            Waiting::PreWarm(_) => false,
+        };
+        match self.host.find_waiting(is_same) {
+            Some(Waiting::Work(same)) => {
+                let news = invoke.tasks.into_iter().filter(|t| !same.tasks.contains(t));
+                let news: Vec<u32> = news.collect();
+                same.tasks.extend(news);
+            }
+            _ => drop(self.host.wait(Waiting::Work(invoke))),
+        }
+    }
+
+    pub(super) fn prewarm(&mut self, config: ResourceConfig) {
+        if self.host.has_place() {
+            return self.start_empty(config);
+        }
+        self.host.wait(Waiting::PreWarm(config));
+    }
+
+    /// The client starts nothing for a run that is over.
+    pub(super) fn prewarm_of_client(&mut self, config: ResourceConfig) {
+        if self.ledger.status() == RunStatus::Running {
+            self.prewarm(config);
+        }
+    }
+
+    fn take_place(&mut self, config: ResourceConfig) -> (u32, Place, f64) {
+        let sizes = self.dense.sizes.iter();
+        let size = sizes.take_while(|s| s.config.key() != config.key()).count() as u32;
+        let place = self.host.start(size, self.agenda.now_ms);
+        self.summary.invocations += 1;
+        self.summary.cold_starts += u64::from(place.is_cold);
+        (size, place, self.dense.startup_ms(size, place.is_cold))
+    }
+
+    /// An invocation that ends as soon as the worker is up.
+    fn start_empty(&mut self, config: ResourceConfig) {
+        let start_ms = self.agenda.now_ms;
+        let (size, Place { container, .. }, startup_ms) = self.take_place(config);
+        self.agenda.later(startup_ms, Happening::Warm { size, container, start_ms });
+    }
+
+    fn start(&mut self, invoke: Invoke) {
+        let Invoke { worker, config, tasks } = invoke;
+        let (size, place, startup_ms) = self.take_place(config);
+        let number = self.summary.invocations;
+        let settings = WorkerSettings {
+            instance: InstanceId::new(format!("i{number}")).expect("a letter and digits are a legal name"),
+            worker,
+            config,
+            start: if place.is_cold { StartState::Cold } else { StartState::Warm },
+            options: self.options,
+            lanes: self.dense.lanes,
+            life_ends_ms: self.agenda.now_ms + self.dense.life_ms_max,
+        };
+        let listens_as = settings.worker.as_ref().and_then(|worker| self.view.index(worker));
+        let machine = Worker::new(settings, self.graph.clone(), Arc::clone(&self.view), &tasks);
+        let id = self.add(Machine::Worker(Box::new(machine)), size, place.container);
+        self.nodes[id].listens_as = listens_as;
+        self.agenda.later(startup_ms, Happening::Up(id));
+    }
+
+    /// What a machine used so far.
+    pub(super) fn usage(&self, id: usize) -> WorkerUsage {
+        let node = &self.nodes[id];
+        WorkerUsage {
+            billed_ms: self.agenda.now_ms - node.start_ms,
+            puts: node.links.puts,
+            gets: node.links.gets,
+            download_bytes: node.links.download_bytes,
+            upload_bytes: node.links.upload_bytes,
+            saved_bytes: node.links.saved_bytes,
+        }
+    }
+
+    /// A worker has left.
+    pub(super) fn gone(&mut self, id: usize) {
+        let usage = self.usage(id);
+        let node = &mut self.nodes[id];
+        node.machine = None;
+        let (size, container) = (node.size, node.container);
+        if let Some(worker) = node.listens_as {
+            self.listeners[worker as usize].retain(|listener| listener.id != id);
+        }
+        self.end(size, container, &usage);
+    }
+
+    /// A container is free again; whoever waited longest for a place gets it.
+    pub(super) fn end(&mut self, size: u32, container: u32, usage: &WorkerUsage) {
+        let config = &self.dense.size(size).config;
+        let prices = &self.dense.problem.platform.prices;
+        self.summary.cost_usd += prices.worker_usd(config, usage.billed_ms, usage.puts, usage.gets);
+        self.summary.gb_seconds += config.gb() * usage.billed_ms / 1000.0;
+        match self.host.end(size, container, self.agenda.now_ms) {
+            Some(Waiting::Work(invoke)) => self.start(invoke),
+            Some(Waiting::PreWarm(config)) => self.start_empty(config),
+            None => {}
+        }
+    }
+}

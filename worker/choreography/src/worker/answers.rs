@@ -1,0 +1,135 @@
+//! What the store says: leases, children that became ready, who is alive.
+
+use foresail_schemas::id::WorkerId;
+use foresail_schemas::run::{ChildState, Operation, OperationAnswer, OperationResult, RunStatus};
+
+use super::{Phase, Worker};
+use crate::protocol::Action;
+
+impl Worker {
+    pub(super) fn answered(
+        &mut self,
+        operations: &[Operation],
+        answer: OperationAnswer,
+        now_ms: f64,
+        out: &mut Vec<Action>,
+    ) {
+        let OperationAnswer { status, plan_epoch, results } = answer;
+        let mut arrived = Vec::new();
+        let mut owners = Vec::new();
+        let mut commits = None;
+        for (operation, result) in operations.iter().zip(results) {
+            match operation {
+                Operation::Join { .. } => self.joined(&result, out),
+                Operation::Lease { task, .. } => self.leased(*task, result, now_ms, out),
+                Operation::Duplicate { tasks, .. } => self.copy_answered(tasks, result, out),
+                Operation::Commit { task, commit } => {
+                    if matches!(result, OperationResult::Committed { .. } | OperationResult::RunOver) {
+                        out.push(Action::Discard { task: *task, attempt: commit.attempt });
+                    }
+                }
+                Operation::Arrive { task, .. } => arrived.push((*task, result)),
+                Operation::WhoIs { worker } => owners.push((worker, result)),
+                Operation::Open { .. } => self.open_known(result),
+                Operation::Commits { tasks } => commits = Some((tasks, result)),
+                Operation::Frontier { .. } => self.frontier(result, out),
+                Operation::Leave { .. } => self.left(result, out),
+                _ => {}
+            }
+        }
+        // What runs now fetches its inputs before anything is fetched for later.
+        if let Some((tasks, OperationResult::Commits { commits })) = commits {
+            self.commits_known(tasks, commits, out);
+        }
+        // Children after leases: whether this worker has a lane left for one is known only then.
+        for (task, result) in arrived {
+            if result == (OperationResult::Marked { child: ChildState::Ready }) {
+                self.dispatch(task, out);
+            }
+        }
+        for (worker, result) in owners {
+            self.owner_known(worker, &result, out);
+        }
+        let unknown: Vec<WorkerId> = self.asked.keys().cloned().collect();
+        unknown.into_iter().for_each(|worker| self.outbox.push(Operation::WhoIs { worker }));
+        if status != RunStatus::Running {
+            self.end(status, out);
+        } else if plan_epoch > self.plan.epoch() {
+            self.read_plan(out);
+        }
+    }
+
+    fn joined(&mut self, result: &OperationResult, out: &mut Vec<Action>) {
+        match result {
+            OperationResult::Joined => self.phase = Phase::Working,
+            _ => self.finish(out),
+        }
+    }
+
+    fn leased(&mut self, task: u32, result: OperationResult, now_ms: f64, out: &mut Vec<Action>) {
+        self.leasing.remove(&task);
+        match result {
+            // A lease granted at the very end of the run is given back by leaving.
+            OperationResult::Granted { attempt, parents } if self.status == RunStatus::Running => {
+                self.running.insert(task, attempt);
+                out.push(Action::Execute { task, attempt, parents });
+                if attempt == 1 {
+                    self.prewarms.begin(self.plan.prewarms(Some(task)), now_ms);
+                }
+            }
+            OperationResult::Committed { .. } => {
+                // Somebody ran it; whether they lived to tell its children is not known, and telling twice is
+                // harmless.
+                self.mine.remove(&task);
+                self.propagate(task);
+            }
+            OperationResult::StaleEpoch => {
+                self.enqueue(task);
+                self.read_plan(out);
+            }
+            _ => {}
+        }
+    }
+
+    /// A child is ready and nobody has it. Who is leaving takes nothing more, not even its own.
+    fn dispatch(&mut self, task: u32, out: &mut Vec<Action>) {
+        if self.has_begun(task) {
+            return;
+        }
+        let stays = self.phase == Phase::Working;
+        let has_lane = stays && self.free_lanes() > self.queue.len();
+        match self.plan.worker(task).cloned() {
+            Some(_) if stays && self.is_mine(task) => self.enqueue(task),
+            Some(worker) => {
+                self.asked.entry(worker).or_default().insert(task);
+            }
+            None if has_lane && self.same_config(task) => self.enqueue(task),
+            None => out.extend(self.plan.invoke(None, vec![task]).map(Action::Invoke)),
+        }
+    }
+
+    /// A living owner hears of its task by itself; a missing one is started.
+    fn owner_known(&mut self, worker: &WorkerId, result: &OperationResult, out: &mut Vec<Action>) {
+        let tasks = self.asked.remove(worker).unwrap_or_default();
+        if *result == (OperationResult::Instance { instance: None }) {
+            let invoke = self.plan.invoke(Some(worker.clone()), tasks.into_iter().collect());
+            out.extend(invoke.map(Action::Invoke));
+        }
+    }
+
+    /// What of its own is left, at the start of a planned worker: others of its id may have lived before.
+    fn open_known(&mut self, result: OperationResult) {
+        if let OperationResult::Open { tasks, ready } = result {
+            self.mine = tasks.into_iter().filter(|&task| self.is_mine(task)).collect();
+            ready.into_iter().for_each(|task| self.hint(task));
+        }
+    }
+
+    fn frontier(&mut self, result: OperationResult, out: &mut Vec<Action>) {
+        let OperationResult::Frontier { ready, unpropagated } = result else { return };
+        // The look at the end: what is stuck elsewhere. Its own ready tasks make the store refuse its leave.
+        let others: Vec<u32> = ready.into_iter().filter(|&task| !self.is_mine(task)).collect();
+        others.into_iter().for_each(|task| self.dispatch(task, out));
+        unpropagated.into_iter().for_each(|task| self.propagate(task));
+    }
+}

@@ -1,0 +1,135 @@
+//! Tasks of an invocation: which is taken next, and what its end leads to.
+
+use foresail_schemas::run::{Commit, Failure, Operation};
+
+use super::{Phase, Worker};
+use crate::protocol::Executed;
+
+/// First pause after a failed attempt.
+const RETRY_MS_FIRST: f64 = 100.0;
+/// Longest pause after a failed attempt.
+const RETRY_MS_MAX: f64 = 10_000.0;
+/// Time kept free at the end of a worker's life, beside twice the predicted time of the next task.
+const LIFE_MARGIN_MS: f64 = 2_000.0;
+
+impl Worker {
+    pub(super) fn enqueue(&mut self, task: u32) {
+        if !self.has_begun(task) {
+            self.queue.insert((self.plan.rank(task), task));
+        }
+    }
+
+    /// A task that stores leaves its lane free. As many as there are lanes may store at a time; the lanes of
+    /// the others stay taken, so that outputs do not pile up in memory before a slow up-link.
+    pub(super) fn free_lanes(&self) -> usize {
+        let lanes = self.settings.lanes as usize;
+        let kept = self.storing.len().saturating_sub(lanes);
+        lanes.saturating_sub(self.running.len() + self.leasing.len() + kept)
+    }
+
+    /// Asks for leases as long as lanes are free; what does not fit into the rest of life goes to a
+    /// successor.
+    pub(super) fn take_tasks(&mut self, now_ms: f64) {
+        if self.reading_plan {
+            return;
+        }
+        while self.free_lanes() > 0 {
+            let Some((_, task)) = self.queue.pop_first() else { return };
+            let fresh = self.running.is_empty() && self.phase == Phase::Joining;
+            if !fresh && !self.fits_into_life(task, now_ms) {
+                self.handed_over.push(task);
+                continue;
+            }
+            self.lease(task);
+        }
+    }
+
+    pub(super) fn fits_into_life(&self, task: u32, now_ms: f64) -> bool {
+        now_ms + 2.0 * self.plan.exec_ms(task) + LIFE_MARGIN_MS <= self.settings.life_ends_ms
+    }
+
+    fn lease(&mut self, task: u32) {
+        let (instance, epoch) = (self.settings.instance.clone(), self.plan.epoch());
+        self.leasing.insert(task);
+        self.outbox.push(Operation::Lease { task, instance, epoch });
+    }
+
+    /// The code of an attempt has ended: its lane is free for the next while its outputs are stored.
+    pub(super) fn computed(&mut self, task: u32, attempt: u32) {
+        if self.settings.options.overlap_uploads && self.running.get(&task) == Some(&attempt) {
+            self.running.remove(&task);
+            self.storing.insert(task, attempt);
+        }
+    }
+
+    pub(super) fn executed(
+        &mut self,
+        task: u32,
+        attempt: u32,
+        outcome: Result<Executed, Failure>,
+        now_ms: f64,
+    ) {
+        let begun = self.running.get(&task).or_else(|| self.storing.get(&task));
+        if begun != Some(&attempt) {
+            return;
+        }
+        self.running.remove(&task);
+        self.storing.remove(&task);
+        let instance = self.settings.instance.clone();
+        match outcome {
+            Ok(Executed { outputs, measured }) => {
+                let commit = Commit { attempt, instance, outputs, measured };
+                self.outbox.push(Operation::Commit { task, commit });
+                self.mine.remove(&task);
+                self.propagate(task);
+                self.take_tasks(now_ms);
+                self.lease_a_child(task, now_ms);
+            }
+            // Whoever holds the lease of a copied task goes on, so its failure is nobody's.
+            Err(_) if attempt == 0 => {}
+            Err(failure) => {
+                self.outbox.push(Operation::Fail { task, attempt, instance, failure });
+                let pause_ms = (RETRY_MS_FIRST * f64::from(1_u32 << (attempt - 1).min(16))).min(RETRY_MS_MAX);
+                self.delayed.push((now_ms + pause_ms, task));
+            }
+        }
+    }
+
+    /// Marks the out-edges of a committed task and asks who lives among the owners of its children.
+    pub(super) fn propagate(&mut self, parent: u32) {
+        let graph = self.graph.clone();
+        let mut others: Vec<u32> = Vec::new();
+        for &task in graph.children(parent) {
+            self.outbox.push(Operation::Arrive { task, parent });
+            others.extend(self.plan.worker_index(task).filter(|_| !self.is_mine(task)));
+        }
+        others.sort_unstable();
+        others.dedup();
+        for worker in others {
+            let worker = self.plan.worker_named(worker).clone();
+            self.outbox.push(Operation::WhoIs { worker });
+        }
+        self.outbox.push(Operation::Propagated { task: parent });
+    }
+
+    /// In the same request as the commit: the lease of the child that this worker would run if it is ready.
+    fn lease_a_child(&mut self, parent: u32, now_ms: f64) {
+        if self.free_lanes() == 0 || self.reading_plan {
+            return;
+        }
+        let mine = |&&c: &&u32| self.is_mine(c);
+        let become_it = |&&c: &&u32| self.plan.worker(c).is_none() && self.same_config(c);
+        let children = self.graph.children(parent);
+        let planned = children.iter().filter(mine).min_by_key(|&&c| self.plan.rank(c));
+        if let Some(&child) = planned.or_else(|| children.iter().find(become_it))
+            && !self.has_begun(child)
+            && self.fits_into_life(child, now_ms)
+        {
+            self.lease(child);
+        }
+    }
+
+    pub(super) fn same_config(&self, task: u32) -> bool {
+        self.plan.config(task).key() == self.settings.config.key()
+    }
+}
