@@ -39,7 +39,7 @@ pub(crate) fn write(
     let tasks = dense.problem.workflow.tasks();
     let ids_of = |w: u32| (w != NONE).then(|| ids[w as usize].clone()).flatten();
     let by_worker = assignment.tasks_by_worker();
-    let mut optimizations = assignment.extras.listed(dense, &assignment.worker);
+    let mut optimizations = assignment.extras.listed(dense, &assignment.worker, &assignment.size);
     let planned = (0..dense.len()).map(|t| {
         let at = t as usize;
         PlannedTask {

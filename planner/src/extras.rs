@@ -99,18 +99,18 @@ impl Extras {
 
     /// The optimisations of every task as the plan lists them: those that are set and those that the
     /// workflow forces, wherever they can be carried out.
-    pub fn listed(&self, dense: &Dense, worker: &[u32]) -> Vec<Vec<Optimization>> {
+    pub fn listed(&self, dense: &Dense, worker: &[u32], size: &[u32]) -> Vec<Vec<Optimization>> {
         let mut listed = vec![Vec::new(); dense.len() as usize];
         if *self == Self::default() && !dense.forces() {
             return listed;
         }
         for (t, listed) in (0..).zip(&mut listed) {
-            let (flags, own) = (self.flags(t) | dense.forced_flags(t), worker[t as usize]);
-            let waits = |&c: &u32| !matches!(worker[c as usize], w if w == NONE || w == own);
-            if flags & PRE_LOAD != 0 && own != NONE {
+            let flags = self.flags(t) | dense.forced_flags(t);
+            if flags & PRE_LOAD != 0 && worker[t as usize] != NONE {
                 listed.push(Optimization::PreLoad);
             }
-            if flags & TASK_DUP != 0 && own != NONE && dense.graph.children(t).iter().any(waits) {
+            let place = |t: u32| (worker[t as usize], size[t as usize]);
+            if flags & TASK_DUP != 0 && may_be_copied(dense, t, place) {
                 listed.push(Optimization::TaskDup);
             }
         }
@@ -142,6 +142,17 @@ impl Extras {
         });
         listed.collect()
     }
+}
+
+/// Whether other planned workers wait for a task that one of them runs, and each is large enough for it: a
+/// copy asks nobody whether it fits. `place` says the worker and the size of a task.
+pub(crate) fn may_be_copied(dense: &Dense, task: u32, place: impl Fn(u32) -> (u32, u32)) -> bool {
+    let (own, _) = place(task);
+    let elsewhere =
+        dense.graph.children(task).iter().map(|&c| place(c)).filter(|&(w, _)| w != NONE && w != own);
+    let (mut waits, mut fits) = (false, true);
+    elsewhere.for_each(|(_, size)| (waits, fits) = (true, fits && dense.allows(size, task)));
+    own != NONE && waits && fits
 }
 
 fn warming_of(dense: &Dense, warming: &PreWarming) -> Result<Warming, DraftFailure> {

@@ -442,14 +442,17 @@ impl<'a> Timing<'a> {
         let live = &self.live[id as usize];
         let before = live.last_task;
         let times = &mut self.tasks[task as usize];
-        times.start_ms = now_ms;
-        times.cause = if before != NONE && live.free_ms > times.ready_ms {
-            before
-        } else if live.place_cause != NONE && live.start_ms > times.ready_ms {
-            live.place_cause
-        } else {
-            times.filled_by
-        };
+        // One that has a result by now, from a copy, runs all the same; the times are those that count.
+        if times.committed_nth == NONE {
+            times.start_ms = now_ms;
+            times.cause = if before != NONE && live.free_ms > times.ready_ms {
+                before
+            } else if live.place_cause != NONE && live.start_ms > times.ready_ms {
+                live.place_cause
+            } else {
+                times.filled_by
+            };
+        }
         self.gather(id, task, now_ms);
         if self.beside.has_warmings() {
             self.warm_after(task, id, now_ms);

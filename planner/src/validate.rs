@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::optimization::Optimization;
 use foresail_schemas::plan::{Plan, PlanError, PlannedTask, Problem};
 use foresail_schemas::{TaskId, WorkerId};
@@ -119,7 +120,7 @@ fn check_tasks(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
         let owner = task.task.as_str();
         at_least(owner, "start_ms", task.start_ms, 0.0)?;
         at_least(owner, "exec_ms", task.exec_ms, table.exec_ms[size][t])?;
-        at_least(owner, "end_ms", task.end_ms, task.start_ms + task.exec_ms)?;
+        at_least(owner, "end_ms", task.end_ms, computed_ms(task))?;
     }
     Ok(())
 }
@@ -130,13 +131,25 @@ fn check_optimizations(problem: &Problem, plan: &Plan) -> Result<(), Violation> 
     let graph = problem.workflow.graph();
     for (t, (task, asked)) in (0..).zip(plan.tasks.iter().zip(problem.workflow.tasks())) {
         let own = task.worker.as_ref();
-        let elsewhere = |&c: &u32| {
+        let waits = |&&c: &&u32| {
             let worker = plan.tasks[c as usize].worker.as_ref();
-            worker.is_some() && worker != own
+            own.is_some() && worker.is_some() && worker != own
+        };
+        let needed_mb = asked.memory_mb_min.unwrap_or(0);
+        let outlives = |config: &ResourceConfig| {
+            let size = problem.predictions.configs.iter().position(|c| c.key() == config.key());
+            let exec_ms = size.map_or(0.0, |c| problem.predictions.exec_ms[c][t as usize]);
+            exec_ms > problem.platform.life_ms_max
         };
         let can_be = |o: &Optimization| match o {
             Optimization::PreLoad => own.is_some(),
-            Optimization::TaskDup => own.is_some() && graph.children(t).iter().any(elsewhere),
+            Optimization::TaskDup => {
+                let mut sizes =
+                    graph.children(t).iter().filter(waits).map(|&c| plan.tasks[c as usize].config);
+                let first = sizes.next();
+                let fits = |c: ResourceConfig| c.memory_mb >= needed_mb && !outlives(&c);
+                first.is_some_and(fits) && sizes.all(fits)
+            }
             Optimization::PreWarm => plan.prewarms.iter().any(|w| w.serves == task.task),
             Optimization::Custom { .. } => true,
         };
@@ -149,7 +162,11 @@ fn check_optimizations(problem: &Problem, plan: &Plan) -> Result<(), Violation> 
             }
             Some(_) => return broken("has pre-warm and no worker is started beforehand for it"),
         }
-        if asked.optimizations.iter().any(|o| can_be(o) && !task.optimizations.contains(o)) {
+        // Whether a copy lives long enough by its p99 is the planner's to say.
+        let is_sure =
+            |o: &Optimization| *o != Optimization::TaskDup || problem.predictions.uncertainty.is_none();
+        let lacks = |o: &Optimization| is_sure(o) && can_be(o) && !task.optimizations.contains(o);
+        if asked.optimizations.iter().any(lacks) {
             return broken("lacks an optimisation that the workflow forces");
         }
     }
@@ -201,10 +218,10 @@ fn check_room(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
     let mut by_worker: HashMap<&WorkerId, Vec<(f64, f64)>> = HashMap::new();
     let mut all = Vec::with_capacity(plan.tasks.len());
     for task in plan.tasks.iter().filter(|t| !may_run_twice(t)) {
-        let computed_ms = task.start_ms + task.exec_ms;
-        all.push((task.start_ms, computed_ms));
+        let span = (task.start_ms, computed_ms(task));
+        all.push(span);
         if let Some(worker) = &task.worker {
-            by_worker.entry(worker).or_default().push((task.start_ms, computed_ms));
+            by_worker.entry(worker).or_default().push(span);
         }
     }
     check_overlap("platform", &all, lanes * u64::from(problem.platform.concurrency_max))?;
@@ -216,6 +233,11 @@ fn check_room(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
 
 fn may_run_twice(task: &PlannedTask) -> bool {
     task.optimizations.contains(&Optimization::TaskDup)
+}
+
+/// When the code of a task has ended at the earliest; a copy may have run on another size.
+fn computed_ms(task: &PlannedTask) -> f64 {
+    if may_run_twice(task) { task.start_ms } else { task.start_ms + task.exec_ms }
 }
 
 /// Sweeps over starts and ends; ends come first where both fall together.
@@ -275,7 +297,7 @@ fn check_path(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
             return broken(id.as_str());
         }
         // What follows on the same lane begins while the outputs are stored.
-        before_ms = task.start_ms + task.exec_ms;
+        before_ms = computed_ms(task);
         end_ms = task.end_ms;
     }
     let last_ms = plan.tasks.iter().map(|t| t.end_ms).fold(0.0, f64::max);

@@ -6,7 +6,7 @@
 
 use crate::assignment::Assignment;
 use crate::dense::{Dense, NONE};
-use crate::extras::TASK_DUP;
+use crate::extras::{TASK_DUP, may_be_copied};
 use crate::passes::{Bench, State};
 
 pub(super) fn derive(bench: &mut Bench, mut state: State) -> State {
@@ -27,7 +27,8 @@ pub(super) fn derive(bench: &mut Bench, mut state: State) -> State {
 fn is_suitable(dense: &Dense, state: &State, task: u32) -> bool {
     let (assignment, timed) = (&state.assignment, &state.timed);
     let own = assignment.worker[task as usize];
-    if own == NONE || dense.forced_flags(task) & TASK_DUP != 0 {
+    let place = |t: u32| (assignment.worker[t as usize], assignment.size[t as usize]);
+    if dense.forced_flags(task) & TASK_DUP != 0 || !may_be_copied(dense, task, place) {
         return false;
     }
     let waits = |&c: &u32| {

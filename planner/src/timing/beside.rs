@@ -53,7 +53,8 @@ impl Timing<'_> {
         for &(_, _, task) in self.beside.pre_loads[from..].iter().take_while(|&&(w, ..)| w == worker) {
             let makers = self.dense.graph.parents(task).iter().filter(|&&p| is_known(p));
             makers.for_each(|&p| self.copies.note_commit(id, p));
-            if !self.tasks[task as usize].is_taken {
+            let times = &self.tasks[task as usize];
+            if !times.is_taken && times.committed_nth >= until {
                 self.moved.preload(self.dense, &mut live.links, place, task, is_known, now_ms);
             }
         }

@@ -5,7 +5,7 @@
 //! plan may run twice.
 
 use crate::dense::{Dense, NONE};
-use crate::extras::TASK_DUP;
+use crate::extras::{TASK_DUP, may_be_copied};
 use crate::timing::agenda::Kind;
 use crate::timing::lists::List;
 use crate::timing::{Hand, Phase, TaskTimes, Timing};
@@ -48,7 +48,10 @@ impl Copies {
         self.candidates.clear();
         self.audience.clear();
         self.copiers.clear();
-        for (p, task) in (0..).zip(tasks).filter(|(_, t)| t.flags & TASK_DUP != 0 && t.worker != NONE) {
+        let place = |t: u32| (tasks[t as usize].worker, tasks[t as usize].size);
+        let may_run_twice = |p: u32| may_be_copied(dense, p, place);
+        let flagged = (0..).zip(tasks).filter(|(_, t)| t.flags & TASK_DUP != 0);
+        for (p, task) in flagged.filter(|&(p, _)| may_run_twice(p)) {
             for &child in dense.graph.children(p) {
                 let worker = tasks[child as usize].worker;
                 if worker != NONE && worker != task.worker {
