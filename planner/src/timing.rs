@@ -22,6 +22,7 @@ use crate::link::{Links, Moved};
 mod agenda;
 mod beside;
 mod copies;
+mod execute;
 mod lists;
 mod protocol;
 
@@ -174,6 +175,11 @@ struct Live {
     stays: bool,
     /// Whether it has heard of the end.
     is_stopped: bool,
+    /// The task whose code runs, where nothing waits for its end, and when that ends; see `execute`.
+    computes: u32,
+    computed_ms: f64,
+    /// Whether the end of its code is on the agenda all the same.
+    wakes: bool,
 }
 
 /// The pass and its columns.
@@ -183,6 +189,8 @@ pub(crate) struct Timing<'a> {
     /// Times that are drawn instead of those predicted.
     pub draw: Option<Draw>,
     linger_ms: f64,
+    /// Whether ends of code are looked at only when something depends on them; see `execute`.
+    settles_late: bool,
     agenda: Agenda,
     lists: Lists,
     queues: Queues,
@@ -211,6 +219,7 @@ impl<'a> Timing<'a> {
             dense,
             draw: None,
             linger_ms: RunOptions::default().linger_ms,
+            settles_late: false,
             agenda: Agenda::new(dense.dispatch_ms, RunOptions::default().linger_ms),
             lists: Lists::with_capacity(2 * tasks),
             queues: Queues::default(),
@@ -287,6 +296,7 @@ impl<'a> Timing<'a> {
         }));
         self.beside.reset(self.dense, plan, &self.tasks);
         self.copies.reset(self.dense, &self.tasks);
+        self.settles_late = self.dense.lanes == 1 && !self.copies.has_any();
         self.agenda.clear();
         self.lists.clear();
         self.queues.clear();
@@ -402,6 +412,9 @@ impl<'a> Timing<'a> {
             saw_end: false,
             stays: false,
             is_stopped: false,
+            computes: NONE,
+            computed_ms: 0.0,
+            wakes: false,
         });
         self.copies.begin();
         self.agenda.at(now_ms + startup_ms, Kind::Up(id));
@@ -417,6 +430,7 @@ impl<'a> Timing<'a> {
             Kind::PreWarm(id, warming) => self.pre_warm(id, warming, now_ms),
             Kind::Hint(id, task) => {
                 if self.live[id as usize].phase != Phase::Gone {
+                    self.settle(id, now_ms);
                     self.enqueue(id, task);
                     self.pump(id, now_ms);
                 }
@@ -435,78 +449,6 @@ impl<'a> Timing<'a> {
                 }
             }
         }
-    }
-
-    /// A granted task begins: downloads, then the user's code, then uploads.
-    fn run(&mut self, id: u32, task: u32, now_ms: f64) {
-        let live = &self.live[id as usize];
-        let before = live.last_task;
-        let times = &mut self.tasks[task as usize];
-        // One that has a result by now, from a copy, runs all the same; the times are those that count.
-        if times.committed_nth == NONE {
-            times.start_ms = now_ms;
-            times.cause = if before != NONE && live.free_ms > times.ready_ms {
-                before
-            } else if live.place_cause != NONE && live.start_ms > times.ready_ms {
-                live.place_cause
-            } else {
-                times.filled_by
-            };
-        }
-        self.gather(id, task, now_ms);
-        if self.beside.has_warmings() {
-            self.warm_after(task, id, now_ms);
-        }
-    }
-
-    /// Downloads, then the user's code; what comes after waits for its time.
-    fn gather(&mut self, id: u32, task: u32, now_ms: f64) {
-        let live = &mut self.live[id as usize];
-        live.running += 1;
-        live.idle_since_ms = None;
-        let (size, container) = (live.size, live.container);
-        let inputs_ms = self.moved.download(self.dense, &mut live.links, size, container, task, now_ms);
-        let factor = self.draw.as_ref().map_or(1.0, |draw| draw.exec[task as usize]);
-        let computed_ms = inputs_ms + factor * self.dense.exec_ms(size, task);
-        if self.dense.uploads[task as usize].objects == 0 {
-            self.agenda.at(computed_ms, Kind::Done(id, task));
-        } else {
-            self.agenda.at(computed_ms, Kind::Computed(id, task));
-        }
-    }
-
-    /// The user's code has ended: its outputs are stored while the lane goes on, as long as no more tasks
-    /// store than there are lanes.
-    fn computed(&mut self, id: u32, task: u32, now_ms: f64) {
-        let live = &mut self.live[id as usize];
-        if live.is_stopped {
-            return;
-        }
-        let done_ms = self.moved.upload(self.dense, &mut live.links, live.size, task, now_ms);
-        self.agenda.at(done_ms, Kind::Done(id, task));
-        let size = live.size;
-        if !self.overlaps(size, task) {
-            return;
-        }
-        let live = &mut self.live[id as usize];
-        if live.storing == self.dense.lanes {
-            live.blocked += 1;
-            return;
-        }
-        live.storing += 1;
-        self.free_lane(id, task, now_ms);
-        self.pump(id, now_ms);
-    }
-
-    /// Whether the lane of a task is free while its outputs are stored.
-    fn overlaps(&self, size: u32, task: u32) -> bool {
-        self.dense.upload_ms(size, task) > 0.0
-    }
-
-    fn free_lane(&mut self, id: u32, task: u32, now_ms: f64) {
-        let live = &mut self.live[id as usize];
-        live.running -= 1;
-        (live.free_ms, live.last_task) = (now_ms, task);
     }
 
     /// The invocation is over; its place goes to who waited longest.

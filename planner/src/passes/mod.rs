@@ -26,12 +26,13 @@ mod task_dup;
 pub(crate) use force::with_forced;
 pub(crate) use prewarm::{Clock, WARMINGS_MAX};
 
-/// Tasks timed by the passes of `uniform`, of `nonuniform`, and of the others together.
-const UNIFORM_TASKS_TIMED_MAX: u32 = 4_000;
-const NONUNIFORM_TASKS_TIMED_MAX: u32 = 40_000;
-const TASKS_TIMED_MAX: u32 = 200_000;
-/// Fewest and most candidates of one pass, however large or small the workflow.
-const CANDIDATES: [u32; 2] = [2, 60];
+/// Tasks timed by all passes of `uniform` together, by those of `nonuniform`, and by those of the others.
+const UNIFORM_TASKS_TIMED_MAX: u32 = 8_000;
+const NONUNIFORM_TASKS_TIMED_MAX: u32 = 60_000;
+const TASKS_TIMED_MAX: u32 = 150_000;
+/// Fewest candidates per planner, however large the workflow; most per pass, however small.
+const CANDIDATES_MIN: u32 = 1;
+const CANDIDATES_MAX: u32 = 60;
 
 /// A way to make plans better.
 pub trait Pass {
@@ -64,7 +65,7 @@ impl Pass for OptimizationKind {
         let Ok(assignment) = Assignment::of_plan(&dense, plan) else { return Vec::new() };
         let floor = Floor::new(&dense);
         let mut timing = Timing::new(&dense);
-        let mut bench = Bench::new(&dense, &mut timing, problem.objective, floor.pair(), TASKS_TIMED_MAX);
+        let mut bench = Bench::new(&dense, &mut timing, problem.objective, floor.pair(), CANDIDATES_MAX);
         let given = bench.timed(assignment);
         let Some(better) = bench.apply(*self, &given) else { return Vec::new() };
         let label = format!("{}, with {}", plan.planner, self.as_str());
@@ -129,12 +130,22 @@ pub(crate) fn apply<'a>(
     given: &mut Candidate,
 ) -> Vec<String> {
     let (kinds, tasks_timed_max) = of_planner(planner);
+    let allowed = kinds.iter().filter(|kind| !dense.problem.without.contains(kind));
+    let mut kinds: Vec<OptimizationKind> = allowed.copied().collect();
+    let mut left = (tasks_timed_max / dense.len().max(1)).max(CANDIDATES_MIN);
+    if (left as usize) < kinds.len() {
+        // Pre-load pays most often.
+        kinds.retain(|&kind| kind == OptimizationKind::PreLoad);
+    }
     let mut brought = Vec::new();
-    for &kind in kinds.iter().filter(|kind| !dense.problem.without.contains(kind)) {
-        let mut bench = Bench::new(dense, timing, objective, bounds, tasks_timed_max);
+    for (at, &kind) in kinds.iter().enumerate() {
+        let share = left / (kinds.len() - at) as u32;
+        let mut bench = Bench::new(dense, timing, objective, bounds, share.min(CANDIDATES_MAX));
         let state = State { assignment: given.assignment.clone(), timed: given.timed.clone() };
         let before = given.timed.summary;
-        if let Some(better) = bench.apply(kind, &state) {
+        let better = bench.apply(kind, &state);
+        left -= bench.tried;
+        if let Some(better) = better {
             (given.assignment, given.timed) = (better.assignment, better.timed);
             brought.push(in_words(kind.as_str(), &before, &given.timed.summary));
         } else if bench.tried > 0 {
@@ -167,9 +178,8 @@ impl<'s, 'a> Bench<'s, 'a> {
         timing: &'s mut Timing<'a>,
         objective: Objective,
         bounds: (f64, f64),
-        tasks_timed_max: u32,
+        tried_max: u32,
     ) -> Self {
-        let tried_max = (tasks_timed_max / dense.len().max(1)).clamp(CANDIDATES[0], CANDIDATES[1]);
         Self { dense, timing, objective, bounds, tried: 0, tried_max }
     }
 

@@ -245,6 +245,7 @@ impl Timing<'_> {
         live.hands[Hand::Commits as usize] = 0;
         live.hands[Hand::Leasing as usize] = 0;
         live.retold = List::EMPTY;
+        live.computes = NONE;
         live.next = NONE;
         self.queues.release(&mut live.queue);
     }

@@ -83,7 +83,7 @@ impl Timing<'_> {
         let live = &mut self.live[id as usize];
         if live.next == NONE {
             live.next = task;
-            return;
+            return self.wake_for_next(id);
         }
         let (first, later) = if rank(task) < rank(live.next) { (task, live.next) } else { (live.next, task) };
         live.next = first;
@@ -137,6 +137,7 @@ impl Timing<'_> {
         if self.live[id as usize].is_stopped {
             return;
         }
+        self.settle(id, now_ms);
         if let Some((_, end_ms)) = self.copies.times_ms(id, task) {
             *end_ms = now_ms;
             return self.copy_done(id, task, now_ms);
@@ -154,22 +155,6 @@ impl Timing<'_> {
         self.take_tasks(id, now_ms);
         self.lease_a_child(id, task, now_ms);
         self.pump(id, now_ms);
-    }
-
-    /// The lane of a task without uploads, or the place of one that was stored, which goes to one that holds
-    /// a lane although its code has ended.
-    pub(super) fn give_back(&mut self, id: u32, task: u32, now_ms: f64) {
-        if !self.overlaps(self.live[id as usize].size, task) {
-            return self.free_lane(id, task, now_ms);
-        }
-        let live = &mut self.live[id as usize];
-        // The up-link stores in order, so whoever is stored first was not kept waiting for a place.
-        if live.blocked > 0 {
-            live.blocked -= 1;
-            self.free_lane(id, task, now_ms);
-        } else {
-            live.storing -= 1;
-        }
     }
 
     /// In the request of the commit: the lease of the child that this worker would run if it is ready.
@@ -193,6 +178,7 @@ impl Timing<'_> {
 
     /// Does what is due: takes tasks, leaves when idle, sends what has come up.
     pub(super) fn pump(&mut self, id: u32, now_ms: f64) {
+        self.settle(id, now_ms);
         if self.live[id as usize].phase == Phase::Working {
             self.take_tasks(id, now_ms);
             if self.copies.has_any() {
@@ -307,7 +293,9 @@ impl Timing<'_> {
         if times.worker != NONE {
             self.workers[times.worker as usize].left -= 1;
         }
-        self.moved.made(self.dense, self.live[id as usize].container, task, now_ms);
+        if self.dense.uploads[task as usize].objects > 0 {
+            self.moved.made(self.dense, self.live[id as usize].container, task, now_ms);
+        }
         if self.beside.has_pre_loads() {
             self.tell_of_commit(id, task, now_ms);
         }
@@ -347,6 +335,7 @@ impl Timing<'_> {
     }
 
     pub(super) fn answered(&mut self, id: u32, now_ms: f64) {
+        self.settle(id, now_ms);
         self.hear_of_own(id, now_ms);
         let live = &mut self.live[id as usize];
         live.is_waiting = false;
