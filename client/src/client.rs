@@ -320,7 +320,8 @@ pub fn problem(
     objective: Objective,
     seed: u64,
 ) -> Problem {
-    Problem { workflow: workflow.clone(), platform: platform.clone(), predictions, objective, seed }
+    let (workflow, platform) = (workflow.clone(), platform.clone());
+    Problem { workflow, platform, predictions, objective, seed, without: Vec::new() }
 }
 
 fn prices_of(plan: &Plan) -> Prices {

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use foresail_planner::{self as planner, Placement};
 use foresail_schemas::config::ResourceConfig;
+use foresail_schemas::optimization::Optimization;
 use foresail_schemas::plan::{Plan, Problem};
 use foresail_schemas::{TaskId, TaskName, WorkerId};
 use serde::Deserialize;
@@ -133,6 +134,8 @@ struct DraftTask {
     #[serde(default)]
     rank: Option<u32>,
     #[serde(default)]
+    optimizations: Vec<Optimization>,
+    #[serde(default)]
     why: String,
 }
 
@@ -166,6 +169,7 @@ impl Program<'_> {
             worker: task.worker,
             config: task.config,
             rank: task.rank.unwrap_or(place),
+            optimizations: task.optimizations,
             why: task.why,
         };
         let placements: Vec<Placement> = (0..).zip(draft.tasks).map(placement).collect();

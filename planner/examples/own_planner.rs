@@ -37,6 +37,7 @@ impl Planner for Chains {
                 worker: Some(id),
                 config: problem.platform.default_config,
                 rank,
+                optimizations: Vec::new(),
                 why: free.map_or_else(String::new, |p| {
                     format!("follows `{}` on its worker", problem.workflow.task(p).id)
                 }),
@@ -78,7 +79,7 @@ pub fn workflow() -> Workflow {
 pub fn problem() -> Problem {
     let (workflow, platform) = (workflow(), Platform::built_in().remove(1));
     let predictions = blind_table(&workflow, &platform, Sla::MEDIAN);
-    Problem { workflow, platform, predictions, objective: Objective::Fastest, seed: 0 }
+    Problem { workflow, platform, predictions, objective: Objective::Fastest, seed: 0, without: Vec::new() }
 }
 
 /// Plans with the planner above and with two of the crate's.

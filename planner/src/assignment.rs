@@ -1,5 +1,5 @@
-//! An assignment: per task a worker (or none: flexible), a size and a rank. Planners make it, the timing
-//! pass times it.
+//! An assignment: per task a worker (or none: flexible), a size and a rank, and what is done beside. Planners
+//! make it, the timing pass times it.
 
 use std::collections::HashMap;
 
@@ -8,6 +8,7 @@ use foresail_schemas::plan::Plan;
 
 use crate::dense::{Dense, NONE};
 use crate::error::SimulationFailure;
+use crate::extras::Extras;
 
 /// Where and in which order tasks run.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,13 +21,20 @@ pub(crate) struct Assignment {
     pub rank: Vec<u32>,
     /// Number of workers.
     pub workers: u32,
+    /// What is done beside running the tasks, where it is more than the workflow forces.
+    pub extras: Extras,
 }
 
 impl Assignment {
+    /// As given, with nothing done beside.
+    pub fn new(worker: Vec<u32>, size: Vec<u32>, rank: Vec<u32>, workers: u32) -> Self {
+        Self { worker, size, rank, workers, extras: Extras::default() }
+    }
+
     /// Every task flexible, on `size` where that allows it.
     pub fn flexible(dense: &Dense, size: u32, rank: Vec<u32>) -> Self {
         let size = (0..dense.len()).map(|t| dense.size_for(size, t)).collect();
-        Self { worker: vec![NONE; dense.len() as usize], size, rank, workers: 0 }
+        Self::new(vec![NONE; dense.len() as usize], size, rank, 0)
     }
 
     /// Tasks on given workers, all of `size`. A task that this size does not allow moves to a worker of the
@@ -55,7 +63,7 @@ impl Assignment {
             }
             size.push(given);
         }
-        Self { worker, size, rank, workers }
+        Self::new(worker, size, rank, workers)
     }
 
     /// What a checked plan says; its times are left behind.
@@ -76,13 +84,14 @@ impl Assignment {
             size,
             rank: plan.tasks.iter().map(|t| t.rank).collect(),
             workers: plan.workers.len() as u32,
+            extras: Extras::of_plan(dense, plan)?,
         })
     }
 
     /// The same sizes and ranks, every task flexible.
     pub fn loosened(&self) -> Self {
         let (size, rank) = (self.size.clone(), self.rank.clone());
-        Self { worker: vec![NONE; self.worker.len()], size, rank, workers: 0 }
+        Self::new(vec![NONE; self.worker.len()], size, rank, 0)
     }
 
     /// Becomes a copy of `other` in the memory that it has.
@@ -91,6 +100,7 @@ impl Assignment {
         self.size.clone_from(&other.size);
         self.rank.clone_from(&other.rank);
         self.workers = other.workers;
+        self.extras.copy_from(&other.extras);
     }
 
     /// Numbers the workers anew once many of them have no task left.

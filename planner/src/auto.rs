@@ -55,8 +55,10 @@ impl Planner for Auto {
             if dense.len() <= RESIZED_TASKS_MAX {
                 let mut refined = Search::under(&dense, problem.objective, &search.floor);
                 nonuniform::offer_from(&mut refined, &found);
+                refined.refine("nonuniform");
                 search.absorb(refined);
             }
+            found.refine("uniform");
             search.absorb(found);
             starts.note(&search);
         }

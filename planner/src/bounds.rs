@@ -1,13 +1,14 @@
 //! Lower bounds that no plan can beat under the model of the timing pass: LB_T of the makespan, LB_C of the
 //! cost, LB_C(D) of the cost of a plan that ends by D.
 //!
-//! LB_T is the larger of two. *Path*: the earliest finish over the DAG (see `path`). *Area*: all work over
-//! all lanes of all workers that may run at the same time. Every task needs a worker, and the first of each
-//! size starts cold unless one of that size is warm when the run begins.
+//! LB_T is the larger of two. *Path*: the earliest finish over the DAG (see `path`). *Area*: all code over
+//! all lanes, or all uploads over all links, of all workers that may run at the same time. Every task needs
+//! a worker, and the first of each size starts cold unless one of that size is warm when the run begins.
 //!
-//! LB_C adds the least money of every task by itself (downloads of external inputs once, uploads, the round
-//! trip that its worker waits after it), the PUTs that every plan makes, one GET per external object, one
-//! start and one request. LB_C(D) leaves out the sizes on which a task is too slow for D between its
+//! A lane computes while others store and inputs are fetched ahead, so LB_C adds the largest of three: the
+//! least money of every task's code with the round trip that its lane waits for it, of every upload, and of
+//! one download per external object. To that come the PUTs that every plan makes, one GET per external
+//! object, one start and one request. LB_C(D) leaves out the sizes on which a task is too slow for D between its
 //! earliest start and the shortest way to the end, and adds the starts of as many workers as it takes to do
 //! all work by D.
 
@@ -15,7 +16,7 @@ use foresail_schemas::plan::{Bounds, PlanSummary};
 
 use crate::dense::Dense;
 
-mod lane;
+mod inflow;
 mod path;
 
 use path::Earliest;
@@ -62,28 +63,33 @@ impl Floor {
         let least = |f: &dyn Fn(u32) -> f64| sizes().map(f).fold(f64::INFINITY, f64::min);
         let lanes = f64::from(dense.lanes);
         let run_ms = |c: u32, t: u32| dense.exec_ms(c, t) + dense.upload_ms(c, t);
-        let mut work_ms = 0.0;
-        let mut tasks_usd = 0.0;
+        let (mut work_ms, mut code_usd, mut uploads_usd) = (0.0, 0.0, 0.0);
         for t in 0..dense.len() {
             let window_ms = deadline_ms - self.tail_ms[t as usize] - self.earliest.start_ms[t as usize];
-            let mut usd = f64::INFINITY;
+            let mut usd = [f64::INFINITY; 2];
             let mut shortest_ms = f64::INFINITY;
             let fits = |c: u32| run_ms(c, t) <= window_ms + ROUNDING * deadline_ms;
             for c in sizes().filter(|&c| dense.allows(c, t) && fits(c)) {
-                let ms = run_ms(c, t) + dense.dispatch_ms;
-                usd = usd.min(ms / lanes * dense.size(c).usd_per_ms);
+                let (ms, usd_per_ms) = (dense.exec_ms(c, t) + dense.dispatch_ms, dense.size(c).usd_per_ms);
+                usd[0] = usd[0].min(ms / lanes * usd_per_ms);
+                usd[1] = usd[1].min(dense.upload_ms(c, t) * usd_per_ms);
                 shortest_ms = shortest_ms.min(ms);
             }
-            tasks_usd += usd;
+            code_usd += usd[0];
+            uploads_usd += usd[1];
             work_ms += shortest_ms;
         }
         let puts: u64 = dense.uploads.iter().map(|s| u64::from(s.objects)).sum();
         let objects = dense.graph.objects();
         let external = (0..objects.len() as u32)
             .filter(|&o| objects[o as usize].producer.is_none() && dense.objects[o as usize].readers > 0);
-        let get_usd =
-            |o: u32| prices.get_usd + least(&|c| dense.download_ms(c, o) / lanes * dense.size(c).usd_per_ms);
-        let external_usd: f64 = external.map(get_usd).sum();
+        let (mut gets, mut downloads_usd) = (0_u64, 0.0);
+        for o in external {
+            gets += 1;
+            downloads_usd += least(&|c| dense.download_ms(c, o) * dense.size(c).usd_per_ms);
+        }
+        let tasks_usd = code_usd.max(uploads_usd).max(downloads_usd);
+        let requests_usd = puts as f64 * prices.put_usd + gets as f64 * prices.get_usd;
         // A worker joins before its first task and leaves after its last: a start and two round trips.
         let start_usd =
             least(&|c| (dense.first_start_ms(c) + 2.0 * dense.dispatch_ms) * dense.size(c).usd_per_ms);
@@ -91,7 +97,7 @@ impl Floor {
         let lane_ms = (deadline_ms - self.earliest.first_ms + dense.dispatch_ms) * lanes;
         let containers = if deadline_ms.is_finite() { (work_ms / lane_ms - ROUNDING).ceil() } else { 1.0 };
         let starts_usd = containers.max(1.0) * (start_usd + prices.request_usd);
-        tasks_usd + puts as f64 * prices.put_usd + external_usd + starts_usd
+        tasks_usd + requests_usd + starts_usd
     }
 }
 
@@ -108,6 +114,10 @@ pub(crate) fn gap(bounds: (f64, f64), summary: &PlanSummary) -> Bounds {
 
 /// The least that anything takes on any size.
 struct Least {
+    /// Per task: execution.
+    exec_ms: Vec<f64>,
+    /// Per task: uploads.
+    upload_ms: Vec<f64>,
     /// Per task: execution and uploads.
     run_ms: Vec<f64>,
     /// From the submission to the first task of the first worker.
@@ -120,12 +130,23 @@ impl Least {
     fn new(dense: &Dense) -> Self {
         let sizes = 0..dense.size_count();
         let least = |f: &dyn Fn(u32) -> f64| sizes.clone().map(f).fold(f64::INFINITY, f64::min);
-        let run_ms = |t: u32| {
-            let allowed = sizes.clone().filter(|&c| dense.allows(c, t));
-            allowed.map(|c| dense.exec_ms(c, t) + dense.upload_ms(c, t)).fold(f64::INFINITY, f64::min)
-        };
+        let (mut exec_ms, mut upload_ms, mut run_ms) = (Vec::new(), Vec::new(), Vec::new());
+        for t in 0..dense.len() {
+            let mut least_ms = [f64::INFINITY; 3];
+            for c in sizes.clone().filter(|&c| dense.allows(c, t)) {
+                let (exec_ms, upload_ms) = (dense.exec_ms(c, t), dense.upload_ms(c, t));
+                for (least_ms, ms) in least_ms.iter_mut().zip([exec_ms, upload_ms, exec_ms + upload_ms]) {
+                    *least_ms = least_ms.min(ms);
+                }
+            }
+            exec_ms.push(least_ms[0]);
+            upload_ms.push(least_ms[1]);
+            run_ms.push(least_ms[2]);
+        }
         Self {
-            run_ms: (0..dense.len()).map(run_ms).collect(),
+            exec_ms,
+            upload_ms,
+            run_ms,
             start_ms: least(&|c| dense.first_start_ms(c)) + dense.dispatch_ms,
             download_latency_ms: least(&|c| dense.size(c).transfer.download_latency_ms),
             download_ms_per_byte: least(&|c| dense.size(c).transfer.download_ms_per_byte),
@@ -137,11 +158,14 @@ impl Least {
     }
 }
 
-/// All work over all lanes; between two tasks a lane waits for a round trip.
+/// All code over all lanes, where a lane waits for a round trip between two tasks; or all uploads over all
+/// links.
 fn area_ms(dense: &Dense, least: &Least) -> f64 {
-    let lanes = f64::from(dense.concurrency_max) * f64::from(dense.lanes);
-    let work_ms: f64 = least.run_ms.iter().map(|ms| ms + dense.dispatch_ms).sum();
-    least.start_ms + (work_ms / lanes - dense.dispatch_ms).max(0.0)
+    let workers = f64::from(dense.concurrency_max);
+    let lanes = workers * f64::from(dense.lanes);
+    let code_ms: f64 = least.exec_ms.iter().map(|ms| ms + dense.dispatch_ms).sum();
+    let uploads_ms: f64 = least.upload_ms.iter().sum();
+    least.start_ms + (code_ms / lanes - dense.dispatch_ms).max(uploads_ms / workers).max(0.0)
 }
 
 fn tail_ms(dense: &Dense, least: &Least) -> Vec<f64> {

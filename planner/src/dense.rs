@@ -6,11 +6,14 @@
 
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::graph::Graph;
+use foresail_schemas::optimization::Optimization;
 use foresail_schemas::plan::{PredictionTable, Problem, StartupTimes, TransferTimes};
 use foresail_schemas::prediction::Basis;
+use foresail_schemas::workflow::Task;
 
 use crate::draw;
 use crate::error::PlanFailure;
+use crate::extras::{PRE_LOAD, PRE_WARM, TASK_DUP};
 use crate::host::Host;
 
 /// No worker, no task, no size.
@@ -66,6 +69,8 @@ pub(crate) struct Dense<'p> {
     pub life_ms_max: f64,
     /// Per size: containers that are idle and warm when the run begins.
     pub warm: Vec<u32>,
+    /// Flags of the optimisations that the workflow forces, per task; empty: none.
+    forced: Vec<u8>,
     /// Sizes on which something is faster, or possible, that is not so on a cheaper size; ascending.
     pub useful: Vec<u32>,
 }
@@ -122,6 +127,7 @@ impl<'p> Dense<'p> {
             concurrency_max: platform.concurrency_max,
             life_ms_max: platform.life_ms_max,
             warm: (0..table.configs.len()).map(|c| table.warm.get(c).copied().unwrap_or(0)).collect(),
+            forced: forced(tasks),
             useful: Vec::new(),
         };
         dense.useful = (0..dense.size_count()).filter(|&c| dense.is_useful(c)).collect();
@@ -264,10 +270,34 @@ impl<'p> Dense<'p> {
         at_most.unwrap_or(0) as u32
     }
 
+    /// Flags of the optimisations that the workflow forces on a task.
+    pub fn forced_flags(&self, task: u32) -> u8 {
+        self.forced.get(task as usize).copied().unwrap_or(0)
+    }
+
+    /// Whether the workflow forces any optimisation.
+    pub fn forces(&self) -> bool {
+        !self.forced.is_empty()
+    }
+
     /// Whether no task was ever measured.
     pub fn is_blind(&self) -> bool {
         self.problem.predictions.basis.iter().all(|b| *b == Basis::None)
     }
+}
+
+/// Flags per task; nothing where no task forces anything.
+fn forced(tasks: &[Task]) -> Vec<u8> {
+    let flag = |o: &Optimization| match o {
+        Optimization::PreLoad => PRE_LOAD,
+        Optimization::TaskDup => TASK_DUP,
+        Optimization::PreWarm => PRE_WARM,
+        Optimization::Custom { .. } => 0,
+    };
+    if tasks.iter().all(|t| t.optimizations.is_empty()) {
+        return Vec::new();
+    }
+    tasks.iter().map(|t| t.optimizations.iter().fold(0, |flags, o| flags | flag(o))).collect()
 }
 
 fn check_dimensions(graph: &Graph, table: &PredictionTable) -> Result<(), PlanFailure> {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use foresail_schemas::config::ResourceConfig;
+use foresail_schemas::optimization::Optimization;
 use foresail_schemas::plan::{Plan, Problem};
 use foresail_schemas::{TaskId, TaskName, WorkerId};
 
@@ -29,6 +30,8 @@ pub struct Placement {
     /// Order among tasks that are ready on the same worker: lower goes first, equal ranks in the order of the
     /// workflow.
     pub rank: u32,
+    /// What is done beside running it; pre-warmings stand in a plan, see [`retimed`].
+    pub optimizations: Vec<Optimization>,
     /// Why, in words; the plan finds its own where this is empty.
     pub why: String,
 }
@@ -67,6 +70,16 @@ pub enum DraftFailure {
         other: String,
         /// The task with the other.
         task: TaskId,
+    },
+    /// A worker that is started beforehand is of no use.
+    #[error("a worker of {config} is started beforehand for `{serves}`: {fault}")]
+    PreWarm {
+        /// The task that it serves.
+        serves: TaskId,
+        /// Its size.
+        config: String,
+        /// What is wrong.
+        fault: String,
     },
     /// A size has too little memory for a task, or the task outlives a worker of it.
     #[error("task `{task}` cannot run on {config}: it needs {needed_mb} MB and takes {exec_ms:.0} ms")]
@@ -113,6 +126,20 @@ pub fn complete(
     Ok(plan)
 }
 
+/// As [`complete`], of a plan: of what it says, workers, sizes, ranks, optimisations and pre-warmings count,
+/// and its reasons per task are kept.
+///
+/// # Errors
+/// [`DraftFailure`] with what breaks a rule.
+pub fn retimed(problem: &Problem, plan: &Plan, reasons: Vec<String>) -> Result<Plan, DraftFailure> {
+    let dense = Dense::new(problem)?;
+    let mut assignment = assignment(&dense, &draft(plan))?;
+    assignment.extras.set_warmings(&dense, &plan.prewarms)?;
+    let mut new = write(&dense, &plan.planner, assignment, reasons);
+    new.tasks.iter_mut().zip(&plan.tasks).for_each(|(new, old)| new.why.clone_from(&old.why));
+    Ok(new)
+}
+
 /// The draft that a plan contains.
 #[must_use]
 pub fn draft(plan: &Plan) -> Vec<Placement> {
@@ -121,6 +148,7 @@ pub fn draft(plan: &Plan) -> Vec<Placement> {
         worker: task.worker.clone(),
         config: task.config,
         rank: task.rank,
+        optimizations: task.optimizations.clone(),
         why: task.why.clone(),
     };
     plan.tasks.iter().map(placement).collect()
@@ -176,7 +204,11 @@ pub(crate) fn assignment(dense: &Dense, draft: &[Placement]) -> Result<Assignmen
     order.sort_unstable();
     let mut rank = vec![0; tasks];
     (0..).zip(&order).for_each(|(place, (_, t))| rank[*t as usize] = place);
-    Ok(Assignment { worker, size, rank, workers: numbers.len() as u32 })
+    let mut assignment = Assignment::new(worker, size, rank, numbers.len() as u32);
+    for (t, placement) in (0..).zip(placed.iter().flatten()) {
+        placement.optimizations.iter().for_each(|o| assignment.extras.note(t, o, dense.len()));
+    }
+    Ok(assignment)
 }
 
 fn size_of(dense: &Dense, task: u32, placement: &Placement) -> Result<u32, DraftFailure> {

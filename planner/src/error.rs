@@ -145,6 +145,9 @@ pub enum SimulationFailure {
         /// The size.
         config: String,
     },
+    /// A worker that is started beforehand is of no use.
+    #[error(transparent)]
+    PreWarm(DraftFailure),
     /// The run did not come to its end.
     #[error(
         "the simulated run stands still at {at_ms:.0} ms: {committed} of {tasks} tasks done, {steps} steps"

@@ -83,8 +83,7 @@ fn permutations(len: usize) -> Vec<Vec<u32>> {
 /// The best that any plan can do, and how many were tried.
 fn optimum(dense: &Dense, objective: Objective, bounds: (f64, f64)) -> (PlanSummary, u64) {
     let tasks = dense.len() as usize;
-    let plan =
-        Assignment { worker: vec![NONE; tasks], size: vec![0; tasks], rank: vec![0; tasks], workers: 0 };
+    let plan = Assignment::new(vec![NONE; tasks], vec![0; tasks], vec![0; tasks], 0);
     let (timing, orders) = (Timing::new(dense), permutations(tasks));
     let worker_sizes = Vec::new();
     let mut all = All { dense, timing, objective, bounds, orders, plan, worker_sizes, best: None, tried: 0 };

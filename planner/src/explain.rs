@@ -9,6 +9,7 @@ use crate::assignment::Assignment;
 use crate::bounds::{self, Floor};
 use crate::dense::{Dense, NONE};
 use crate::objective::{in_words, missed};
+use crate::passes::with_forced;
 use crate::timing::Timed;
 
 /// Most tasks of the critical path spelt out in the explanation.
@@ -31,12 +32,14 @@ pub(crate) fn write(
     floor: &Floor,
     reasons: Vec<String>,
 ) -> Plan {
-    let Candidate { label, assignment, timed } = candidate;
+    let forced = with_forced(dense, candidate);
+    let Candidate { label, assignment, timed } = forced.as_ref().unwrap_or(candidate);
     let ids = worker_ids(assignment, timed);
     let path = critical_path(timed);
     let tasks = dense.problem.workflow.tasks();
     let ids_of = |w: u32| (w != NONE).then(|| ids[w as usize].clone()).flatten();
     let by_worker = assignment.tasks_by_worker();
+    let mut optimizations = assignment.extras.listed(dense, &assignment.worker, &assignment.size);
     let planned = (0..dense.len()).map(|t| {
         let at = t as usize;
         PlannedTask {
@@ -48,7 +51,7 @@ pub(crate) fn write(
             end_ms: timed.end_ms[at],
             exec_ms: dense.exec_ms(assignment.size[at], t),
             output_bytes: None,
-            optimizations: Vec::new(),
+            optimizations: std::mem::take(&mut optimizations[at]),
             why: why(dense, assignment, &by_worker, t),
             forecast: None,
         }
@@ -87,7 +90,7 @@ pub(crate) fn write(
         model_epoch: problem.predictions.epoch,
         workers: workers(dense, assignment, timed, &ids, &by_worker),
         tasks: planned.collect(),
-        prewarms: Vec::new(),
+        prewarms: assignment.extras.prewarms(dense),
         flexible: None,
         predicted: timed.summary,
         outlook: None,

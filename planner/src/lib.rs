@@ -6,7 +6,8 @@
 //!
 //! - [`plan`], [`planners`], [`find`], [`Planner`]: the planners.
 //! - [`pareto`]: the front of time and cost.
-//! - [`complete`], [`alternatives`]: a plan of what somebody else decided; what else could have been decided.
+//! - [`Pass`], [`passes`], [`improve`]: plans made better by what is done beside running tasks.
+//! - [`complete`], [`retimed`], [`alternatives`]: a plan of what somebody else decided; what else could have been decided.
 //! - [`monte_carlo`]: what a plan takes and costs over drawn times, with probabilities and their intervals.
 //! - [`simulate`]: a plan carried out in virtual time by the state machines that will carry it out in fact.
 //! - [`bounds`], [`cost_bound`]: what no plan can beat. [`validate`]: what every plan keeps.
@@ -29,9 +30,11 @@ mod error;
 #[cfg(test)]
 mod exhaustive;
 mod explain;
+mod extras;
 mod gantt;
 mod grouping;
 mod heft;
+mod horizon;
 mod host;
 mod link;
 mod montecarlo;
@@ -39,7 +42,10 @@ mod moves;
 mod nonuniform;
 mod objective;
 mod pareto;
+mod passes;
 mod planner;
+mod prewarm_all;
+mod prewarm_horizon;
 mod random;
 mod rank;
 mod robust;
@@ -47,6 +53,7 @@ mod search;
 pub mod shapes;
 mod simple;
 mod simulate;
+mod slack;
 mod sweep;
 mod timing;
 mod tracks;
@@ -55,12 +62,13 @@ mod validate;
 
 pub use alternatives::{Alternative, Alternatives, Change, alternatives};
 pub use blind::blind_table;
-pub use draft::{DraftFailure, Placement, complete, draft};
+pub use draft::{DraftFailure, Placement, complete, draft, retimed};
 pub use error::{DrawFailure, PlanFailure, SimulationFailure, UnknownPlanner};
 pub use gantt::gantt;
 pub use montecarlo::{DRAWS_MAX, Distribution, draws_for, monte_carlo, wilson};
 pub use objective::compare;
 pub use pareto::pareto;
+pub use passes::{Pass, improve, passes};
 pub use planner::{Planner, bounds, cost_bound, find, plan, planners};
 pub use simulate::{Simulated, simulate};
 pub use validate::{Violation, validate};

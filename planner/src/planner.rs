@@ -8,8 +8,11 @@ use crate::bounds::Floor;
 use crate::dense::Dense;
 use crate::error::{PlanFailure, UnknownPlanner};
 use crate::heft::Heft;
+use crate::horizon::Horizon;
 use crate::nonuniform::NonUniform;
 use crate::pareto::{self, Pareto};
+use crate::prewarm_all::PrewarmAll;
+use crate::prewarm_horizon::PrewarmHorizon;
 use crate::random::Random;
 use crate::robust::Robust;
 use crate::simple::Simple;
@@ -37,6 +40,9 @@ pub fn planners() -> Vec<Box<dyn Planner>> {
         Box::new(Uniform),
         Box::new(NonUniform),
         Box::new(Heft),
+        Box::new(Horizon),
+        Box::new(PrewarmAll),
+        Box::new(PrewarmHorizon),
         Box::new(Random),
         Box::new(Sweep),
         Box::new(Anneal { effort_s: EFFORT_S }),
@@ -116,8 +122,8 @@ mod tests {
         let error = find("best").err().expect("there is no such planner").to_string();
         assert_eq!(
             error,
-            "there is no planner `best`; hint: use one of simple, uniform, nonuniform, heft, random, sweep, \
-             anneal, pareto, robust, auto"
+            "there is no planner `best`; hint: use one of simple, uniform, nonuniform, heft, horizon, \
+             prewarm-all, prewarm-horizon, random, sweep, anneal, pareto, robust, auto"
         );
         assert!(find("anneal:0.5").is_ok() && find("auto:3").is_ok());
         for effort in ["anneal:", "anneal:-1", "anneal:nan", "auto:1e9", "simple:1"] {

@@ -13,6 +13,7 @@ use crate::dense::Dense;
 use crate::error::PlanFailure;
 use crate::explain::{self, Candidate};
 use crate::objective::{Score, score};
+use crate::passes;
 use crate::simple;
 use crate::timing::Timing;
 
@@ -79,10 +80,22 @@ impl<'a> Search<'a> {
         candidate
     }
 
-    /// The plan of the best, with what else was tried, the best first.
-    pub fn plan(&self, planner: &str) -> Plan {
+    /// Applies the passes of a planner to the best; says what each brought.
+    pub fn refine(&mut self, planner: &str) -> Vec<String> {
+        let Some((_, mut best)) = self.best.take() else { return Vec::new() };
+        let (dense, bounds) = (self.dense, self.bounds);
+        let brought = passes::apply(dense, &mut self.timing, self.objective, bounds, planner, &mut best);
+        self.best = Some((self.score(&best.timed.summary), best));
+        brought
+    }
+
+    /// The plan of the best, made better by the passes of the planner, with what else was tried, the best
+    /// first.
+    pub fn plan(&mut self, planner: &str) -> Plan {
+        let brought = self.refine(planner);
         let best = self.best();
         let mut reasons: Vec<String> = self.against_simple().into_iter().collect();
+        reasons.extend(brought);
         if self.tried.len() > 1 {
             reasons.push(format!("{} candidates were timed, from best to worst:", self.tried.len()));
             let mut tried: Vec<&Tried> = self.tried.iter().collect();

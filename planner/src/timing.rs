@@ -3,7 +3,8 @@
 //! It is the choreography in short: invocations, leases, commits, hints and leaves happen in the order and
 //! with the delays of the state machines, without their messages. One round trip to the run's state takes
 //! `dispatch_ms`; it decides half-way. Contention is counted on lanes, on each worker's down-link and
-//! up-link and for places on the host. What the pass leaves out (heartbeats, the watchdog, faults) the
+//! up-link and for places on the host. A lane is free for the next task while outputs are stored; what is
+//! done beside running tasks (`beside`) costs a plan without it nothing. What the pass leaves out (heartbeats, the watchdog, faults) the
 //! event simulator has; a test holds both together.
 //!
 //! A [`Timing`] is made once per problem and times any number of assignments: every column is kept and
@@ -19,10 +20,15 @@ use crate::host::Host;
 use crate::link::{Links, Moved};
 
 mod agenda;
+mod beside;
+mod copies;
+mod execute;
 mod lists;
 mod protocol;
 
 use agenda::{Agenda, Kind};
+use beside::Beside;
+use copies::Copies;
 use lists::{List, Lists, Queues};
 
 /// An assignment with its times.
@@ -45,6 +51,10 @@ pub(crate) struct Timed {
 pub(crate) struct Life {
     /// The planned worker, or [`NONE`].
     pub worker: u32,
+    pub size: u32,
+    /// The first task that it was started for; [`NONE`] for one that was started beforehand.
+    pub first: u32,
+    pub is_cold: bool,
     pub start_ms: f64,
     pub end_ms: f64,
     pub cost_usd: f64,
@@ -65,6 +75,10 @@ pub(crate) struct TaskTimes {
     filled_by: u32,
     pub cause: u32,
     is_taken: bool,
+    /// Its place among the results; [`NONE`] as long as it has none.
+    committed_nth: u32,
+    /// What is done beside running it; see `extras`.
+    flags: u8,
 }
 
 /// One planned worker in a pass.
@@ -136,10 +150,21 @@ struct Live {
     next: u32,
     queue: u32,
     hands: [u16; HANDS],
+    /// Tasks that hold a lane.
     running: u32,
+    /// Tasks that hold none any more while their outputs are stored.
+    storing: u32,
+    /// Of those that hold a lane: how many store as well, since too many others do.
+    blocked: u32,
     /// Tasks of the worker that this invocation does not know to be done.
     mine: u32,
     pauses: u32,
+    /// Number of results when the run's state decided on its join.
+    joined_nth: u32,
+    /// Tasks that somebody else ran: their children are to be told once more.
+    retold: List,
+    /// When a task last gave a lane back, and which.
+    free_ms: f64,
     last_task: u32,
     /// The task whose end gave it the place it waited for.
     place_cause: u32,
@@ -148,6 +173,13 @@ struct Live {
     /// Whether the run was over when the request was decided.
     saw_end: bool,
     stays: bool,
+    /// Whether it has heard of the end.
+    is_stopped: bool,
+    /// The task whose code runs, where nothing waits for its end, and when that ends; see `execute`.
+    computes: u32,
+    computed_ms: f64,
+    /// Whether the end of its code is on the agenda all the same.
+    wakes: bool,
 }
 
 /// The pass and its columns.
@@ -157,6 +189,8 @@ pub(crate) struct Timing<'a> {
     /// Times that are drawn instead of those predicted.
     pub draw: Option<Draw>,
     linger_ms: f64,
+    /// Whether ends of code are looked at only when something depends on them; see `execute`.
+    settles_late: bool,
     agenda: Agenda,
     lists: Lists,
     queues: Queues,
@@ -168,6 +202,8 @@ pub(crate) struct Timing<'a> {
     held: Vec<u32>,
     host: Host<Invoke>,
     moved: Moved,
+    beside: Beside,
+    copies: Copies,
     /// Children without a living worker, by name of that worker.
     absent: Vec<(u32, u32, u32)>,
     committed: u32,
@@ -183,6 +219,7 @@ impl<'a> Timing<'a> {
             dense,
             draw: None,
             linger_ms: RunOptions::default().linger_ms,
+            settles_late: false,
             agenda: Agenda::new(dense.dispatch_ms, RunOptions::default().linger_ms),
             lists: Lists::with_capacity(2 * tasks),
             queues: Queues::default(),
@@ -193,6 +230,8 @@ impl<'a> Timing<'a> {
             held: Vec::new(),
             host: dense.host(),
             moved: Moved::default(),
+            beside: Beside::default(),
+            copies: Copies::default(),
             absent: Vec::new(),
             committed: 0,
             names: 0,
@@ -251,8 +290,13 @@ impl<'a> Timing<'a> {
                 filled_by: NONE,
                 cause: NONE,
                 is_taken: false,
+                committed_nth: NONE,
+                flags: plan.extras.flags(t) | self.dense.forced_flags(t),
             }
         }));
+        self.beside.reset(self.dense, plan, &self.tasks);
+        self.copies.reset(self.dense, &self.tasks);
+        self.settles_late = self.dense.lanes == 1 && !self.copies.has_any();
         self.agenda.clear();
         self.lists.clear();
         self.queues.clear();
@@ -295,6 +339,7 @@ impl<'a> Timing<'a> {
             self.workers[invoke.worker as usize].named = NONE;
         }
         order.into_iter().for_each(|invoke| self.invoke(invoke, 0.0));
+        self.warm_after(NONE, NONE, 0.0);
     }
 
     fn invoke(&mut self, invoke: Invoke, now_ms: f64) {
@@ -321,10 +366,8 @@ impl<'a> Timing<'a> {
 
     fn start(&mut self, invoke: Invoke, place_cause: u32, now_ms: f64) {
         let Invoke { worker, size, tasks } = invoke;
-        let mut mine = 0;
         if worker != NONE {
             self.workers[worker as usize].waiting = None;
-            mine = self.workers[worker as usize].left;
         }
         let place = self.host.start(size, now_ms);
         self.summary.invocations += 1;
@@ -335,7 +378,10 @@ impl<'a> Timing<'a> {
             None => (startup_ms, Links::default()),
             Some(draw) => draw.invocation(self.dense, size, place.is_cold, id),
         };
-        self.lives.push(Life { worker, start_ms: now_ms, end_ms: now_ms, cost_usd: 0.0 });
+        let first = self.lists.first(tasks);
+        let (start_ms, end_ms) = (now_ms, now_ms);
+        let is_cold = place.is_cold;
+        self.lives.push(Life { worker, size, first, is_cold, start_ms, end_ms, cost_usd: 0.0 });
         self.held.resize(self.held.len() + HANDS * self.dense.lanes as usize, NONE);
         self.live.push(Live {
             start_ms: now_ms,
@@ -352,15 +398,25 @@ impl<'a> Timing<'a> {
             queue: NONE,
             hands: [0; HANDS],
             running: 0,
-            mine,
+            storing: 0,
+            blocked: 0,
+            mine: 0,
             pauses: 0,
+            joined_nth: 0,
+            retold: List::EMPTY,
+            free_ms: 0.0,
             last_task: NONE,
             place_cause,
             phase: Phase::Joining,
             is_waiting: false,
             saw_end: false,
             stays: false,
+            is_stopped: false,
+            computes: NONE,
+            computed_ms: 0.0,
+            wakes: false,
         });
+        self.copies.begin();
         self.agenda.at(now_ms + startup_ms, Kind::Up(id));
     }
 
@@ -368,20 +424,24 @@ impl<'a> Timing<'a> {
         match kind {
             Kind::Up(id) => self.up(id, now_ms),
             Kind::Answer(id) => self.answered(id, now_ms),
-            Kind::Executed(id, task) => self.upload(id, task, now_ms),
+            Kind::Computed(id, task) => self.computed(id, task, now_ms),
             Kind::Done(id, task) => self.done(id, task, now_ms),
+            Kind::Committed(id, parent) => self.hear_of_commit(id, parent, now_ms),
+            Kind::PreWarm(id, warming) => self.pre_warm(id, warming, now_ms),
             Kind::Hint(id, task) => {
                 if self.live[id as usize].phase != Phase::Gone {
+                    self.settle(id, now_ms);
                     self.enqueue(id, task);
                     self.pump(id, now_ms);
                 }
             }
             Kind::RunEnded(id) => {
                 if self.live[id as usize].phase == Phase::Working {
-                    self.live[id as usize].mine = 0;
+                    self.stop(id);
                     self.pump(id, now_ms);
                 }
             }
+            Kind::CopyHint(id, task) => self.hear_of_copy(id, task, now_ms),
             Kind::Linger(id, pause) => {
                 let live = &self.live[id as usize];
                 if live.pauses == pause && live.idle_since_ms.is_some() {
@@ -389,41 +449,6 @@ impl<'a> Timing<'a> {
                 }
             }
         }
-    }
-
-    /// A granted task begins: downloads, then the user's code, then uploads.
-    fn run(&mut self, id: u32, task: u32, now_ms: f64) {
-        let live = &mut self.live[id as usize];
-        live.running += 1;
-        live.idle_since_ms = None;
-        let before = live.last_task;
-        let before_ms = if before == NONE { 0.0 } else { self.tasks[before as usize].end_ms };
-        let times = &mut self.tasks[task as usize];
-        times.start_ms = now_ms;
-        times.cause = if before != NONE && before_ms > times.ready_ms {
-            before
-        } else if live.place_cause != NONE && live.start_ms > times.ready_ms {
-            live.place_cause
-        } else {
-            times.filled_by
-        };
-        let (size, container) = (live.size, live.container);
-        let inputs_ms = self.moved.download(self.dense, &mut live.links, size, container, task, now_ms);
-        let factor = self.draw.as_ref().map_or(1.0, |draw| draw.exec[task as usize]);
-        let executed_ms = inputs_ms + factor * self.dense.exec_ms(size, task);
-        if self.dense.lanes > 1 {
-            self.agenda.at(executed_ms, Kind::Executed(id, task));
-        } else {
-            self.upload(id, task, executed_ms);
-        }
-    }
-
-    fn upload(&mut self, id: u32, task: u32, executed_ms: f64) {
-        let live = &mut self.live[id as usize];
-        let (size, container) = (live.size, live.container);
-        let done_ms = self.moved.upload(self.dense, &mut live.links, size, task, executed_ms);
-        self.moved.made(self.dense, container, task, done_ms);
-        self.agenda.at(done_ms, Kind::Done(id, task));
     }
 
     /// The invocation is over; its place goes to who waited longest.

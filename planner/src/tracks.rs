@@ -173,12 +173,7 @@ impl<'p, 'a> Tracks<'p, 'a> {
                 }
             }
         }
-        Assignment {
-            worker: self.worker_of.clone(),
-            size: self.size_of.clone(),
-            rank: self.rank.clone(),
-            workers: self.workers,
-        }
+        Assignment::new(self.worker_of.clone(), self.size_of.clone(), self.rank.clone(), self.workers)
     }
 
     fn reset(&mut self) {

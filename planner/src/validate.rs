@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 
-use foresail_schemas::plan::{Plan, PlanError, Problem};
+use foresail_schemas::config::ResourceConfig;
+use foresail_schemas::optimization::Optimization;
+use foresail_schemas::plan::{Plan, PlanError, PlannedTask, Problem};
 use foresail_schemas::{TaskId, WorkerId};
 
 /// Differences of this size, relative to the larger number, are rounding.
@@ -61,6 +63,25 @@ pub enum Violation {
         /// Tasks that may run.
         room: u64,
     },
+    /// A task has an optimisation that cannot be carried out, or lacks one that the workflow forces.
+    #[error("task `{task}` {fault}")]
+    Optimization {
+        /// The task.
+        task: TaskId,
+        /// What is wrong.
+        fault: &'static str,
+    },
+    /// A worker that is started beforehand serves or follows no task of the workflow, or has no size of the
+    /// problem.
+    #[error("the worker of {config} that is started beforehand for `{serves}`: {fault}")]
+    PreWarm {
+        /// The task that it serves.
+        serves: TaskId,
+        /// Its size.
+        config: String,
+        /// What is wrong.
+        fault: String,
+    },
     /// The critical path is empty or names a task that is not there or out of order.
     #[error("the critical path is broken at `{0}`")]
     CriticalPath(String),
@@ -73,6 +94,8 @@ pub enum Violation {
 pub fn validate(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
     plan.check(&problem.workflow)?;
     check_tasks(problem, plan)?;
+    check_optimizations(problem, plan)?;
+    check_prewarms(problem, plan)?;
     check_dependencies(problem, plan)?;
     check_room(problem, plan)?;
     check_workers(plan)?;
@@ -97,7 +120,74 @@ fn check_tasks(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
         let owner = task.task.as_str();
         at_least(owner, "start_ms", task.start_ms, 0.0)?;
         at_least(owner, "exec_ms", task.exec_ms, table.exec_ms[size][t])?;
-        at_least(owner, "end_ms", task.end_ms, task.start_ms + task.exec_ms)?;
+        at_least(owner, "end_ms", task.end_ms, computed_ms(task))?;
+    }
+    Ok(())
+}
+
+/// Pre-load needs a worker that knows its tasks beforehand, task-dup one that waits elsewhere; what the
+/// workflow forces stands in the plan wherever it can be carried out.
+fn check_optimizations(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
+    let graph = problem.workflow.graph();
+    for (t, (task, asked)) in (0..).zip(plan.tasks.iter().zip(problem.workflow.tasks())) {
+        let own = task.worker.as_ref();
+        let waits = |&&c: &&u32| {
+            let worker = plan.tasks[c as usize].worker.as_ref();
+            own.is_some() && worker.is_some() && worker != own
+        };
+        let needed_mb = asked.memory_mb_min.unwrap_or(0);
+        let outlives = |config: &ResourceConfig| {
+            let size = problem.predictions.configs.iter().position(|c| c.key() == config.key());
+            let exec_ms = size.map_or(0.0, |c| problem.predictions.exec_ms[c][t as usize]);
+            exec_ms > problem.platform.life_ms_max
+        };
+        let can_be = |o: &Optimization| match o {
+            Optimization::PreLoad => own.is_some(),
+            Optimization::TaskDup => {
+                let mut sizes =
+                    graph.children(t).iter().filter(waits).map(|&c| plan.tasks[c as usize].config);
+                let first = sizes.next();
+                let fits = |c: ResourceConfig| c.memory_mb >= needed_mb && !outlives(&c);
+                first.is_some_and(fits) && sizes.all(fits)
+            }
+            Optimization::PreWarm => plan.prewarms.iter().any(|w| w.serves == task.task),
+            Optimization::Custom { .. } => true,
+        };
+        let broken = |fault| Err(Violation::Optimization { task: task.task.clone(), fault });
+        match task.optimizations.iter().find(|o| !can_be(o)) {
+            None => {}
+            Some(Optimization::PreLoad) => return broken("has pre-load and no worker of its own"),
+            Some(Optimization::TaskDup) => {
+                return broken("has task-dup and no worker waits for it elsewhere");
+            }
+            Some(_) => return broken("has pre-warm and no worker is started beforehand for it"),
+        }
+        // Whether a copy lives long enough by its p99 is the planner's to say.
+        let is_sure =
+            |o: &Optimization| *o != Optimization::TaskDup || problem.predictions.uncertainty.is_none();
+        let lacks = |o: &Optimization| is_sure(o) && can_be(o) && !task.optimizations.contains(o);
+        if asked.optimizations.iter().any(lacks) {
+            return broken("lacks an optimisation that the workflow forces");
+        }
+    }
+    Ok(())
+}
+
+fn check_prewarms(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
+    let (graph, configs) = (problem.workflow.graph(), &problem.predictions.configs);
+    for warming in &plan.prewarms {
+        let broken = |fault: String| {
+            let (serves, config) = (warming.serves.clone(), warming.config.to_string());
+            Err(Violation::PreWarm { serves, config, fault })
+        };
+        let named = std::iter::once(&warming.serves).chain(&warming.after);
+        if let Some(unknown) = named.into_iter().find(|id| graph.find(id).is_none()) {
+            return broken(format!("the workflow has no task `{unknown}`"));
+        }
+        if !configs.iter().any(|c| c.key() == warming.config.key()) {
+            return broken("the problem has no predictions for this size".to_owned());
+        }
+        at_least(warming.serves.as_str(), "delay_ms", warming.delay_ms, 0.0)?;
     }
     Ok(())
 }
@@ -121,14 +211,17 @@ fn check_dependencies(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
     Ok(())
 }
 
+/// A task holds its lane until its code has ended; that many more may store at the same time. One that may
+/// run twice is listed with the times of the attempt that counts, wherever that ran.
 fn check_room(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
     let lanes = u64::from(problem.platform.lanes);
     let mut by_worker: HashMap<&WorkerId, Vec<(f64, f64)>> = HashMap::new();
     let mut all = Vec::with_capacity(plan.tasks.len());
-    for task in &plan.tasks {
-        all.push((task.start_ms, task.end_ms));
+    for task in plan.tasks.iter().filter(|t| !may_run_twice(t)) {
+        let span = (task.start_ms, computed_ms(task));
+        all.push(span);
         if let Some(worker) = &task.worker {
-            by_worker.entry(worker).or_default().push((task.start_ms, task.end_ms));
+            by_worker.entry(worker).or_default().push(span);
         }
     }
     check_overlap("platform", &all, lanes * u64::from(problem.platform.concurrency_max))?;
@@ -136,6 +229,15 @@ fn check_room(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
         .iter()
         .filter_map(|w| by_worker.get(&w.id).map(|spans| (w, spans)))
         .try_for_each(|(w, spans)| check_overlap(w.id.as_str(), spans, lanes))
+}
+
+fn may_run_twice(task: &PlannedTask) -> bool {
+    task.optimizations.contains(&Optimization::TaskDup)
+}
+
+/// When the code of a task has ended at the earliest; a copy may have run on another size.
+fn computed_ms(task: &PlannedTask) -> f64 {
+    if may_run_twice(task) { task.start_ms } else { task.start_ms + task.exec_ms }
 }
 
 /// Sweeps over starts and ends; ends come first where both fall together.
@@ -163,7 +265,7 @@ fn check_workers(plan: &Plan) -> Result<(), Violation> {
         at_least(worker.id.as_str(), "end_ms", worker.end_ms, worker.start_ms)?;
         at_least(worker.id.as_str(), "cost_usd", worker.cost_usd, 0.0)?;
     }
-    for task in &plan.tasks {
+    for task in plan.tasks.iter().filter(|t| !may_run_twice(t)) {
         let Some((start_ms, end_ms)) = task.worker.as_ref().and_then(|w| spans.get(w)) else { continue };
         at_least(task.task.as_str(), "start_ms", task.start_ms, *start_ms)?;
         at_least("worker", "end_ms", *end_ms, task.end_ms)?;
@@ -187,15 +289,17 @@ fn check_sums(plan: &Plan) -> Result<(), Violation> {
 fn check_path(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
     let graph = problem.workflow.graph();
     let broken = |at: &str| Err(Violation::CriticalPath(at.to_owned()));
-    let mut before_ms = 0.0;
+    let (mut before_ms, mut end_ms) = (0.0, 0.0);
     for id in &plan.critical_path {
         let Some(t) = graph.find(id) else { return broken(id.as_str()) };
         let task = &plan.tasks[t as usize];
         if task.start_ms < before_ms * (1.0 - ROUNDING) {
             return broken(id.as_str());
         }
-        before_ms = task.end_ms;
+        // What follows on the same lane begins while the outputs are stored.
+        before_ms = computed_ms(task);
+        end_ms = task.end_ms;
     }
     let last_ms = plan.tasks.iter().map(|t| t.end_ms).fold(0.0, f64::max);
-    if before_ms < last_ms * (1.0 - ROUNDING) { broken("its end") } else { Ok(()) }
+    if end_ms < last_ms * (1.0 - ROUNDING) { broken("its end") } else { Ok(()) }
 }

@@ -293,6 +293,7 @@ pub fn planning_problem() -> plan::Problem {
         predictions,
         objective: Objective::Deadline { makespan_ms: 5000.0 },
         seed: 7,
+        without: Vec::new(),
     }
 }
 

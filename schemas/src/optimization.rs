@@ -36,6 +36,33 @@ pub enum Optimization {
     },
 }
 
+/// What a planner may decide to do beside running tasks; what a workflow forces is done anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizationKind {
+    /// See [`Optimization::PreLoad`].
+    PreLoad,
+    /// See [`Optimization::TaskDup`].
+    TaskDup,
+    /// See [`Optimization::PreWarm`].
+    PreWarm,
+}
+
+impl OptimizationKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::PreLoad, Self::TaskDup, Self::PreWarm];
+
+    /// Its name: `pre-load`, `task-dup` or `pre-warm`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PreLoad => "pre-load",
+            Self::TaskDup => "task-dup",
+            Self::PreWarm => "pre-warm",
+        }
+    }
+}
+
 /// An empty invocation that leaves a warm worker behind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PreWarming {

@@ -7,7 +7,7 @@ use crate::config::{ResourceConfig, Sla};
 use crate::id::{PlatformName, TaskId, TaskName, WorkerId, WorkflowName};
 use crate::metric::Forecast;
 use crate::number::non_negative;
-use crate::optimization::{FlexibleRules, Optimization, PreWarming};
+use crate::optimization::{FlexibleRules, Optimization, OptimizationKind, PreWarming};
 use crate::platform::Platform;
 use crate::prediction::Basis;
 use crate::uncertainty::{Outlook, Uncertainty};
@@ -71,6 +71,9 @@ pub struct Problem {
     pub objective: Objective,
     /// Seed of everything drawn.
     pub seed: u64,
+    /// What a planner shall not do beside running tasks; what the workflow forces is done anyway.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<OptimizationKind>,
 }
 
 /// Predictions of one workflow at one service level, by index of config, task and object.

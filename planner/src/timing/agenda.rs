@@ -13,12 +13,18 @@ pub(super) enum Kind {
     Up(u32),
     /// The answer to its request is there.
     Answer(u32),
-    /// The user's code has ended (only where lanes share an up-link).
-    Executed(u32, u32),
+    /// The user's code has ended and there is something to store.
+    Computed(u32, u32),
     /// The outputs are stored.
     Done(u32, u32),
     /// A task of its own became ready.
     Hint(u32, u32),
+    /// A task has a result whose outputs its own read.
+    Committed(u32, u32),
+    /// A task became ready that it may run too.
+    CopyHint(u32, u32),
+    /// A worker is started beforehand, by this invocation or by the client.
+    PreWarm(u32, u32),
     /// It hears that the run has ended.
     RunEnded(u32),
     /// It has lingered since the pause of this number.

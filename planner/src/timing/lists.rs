@@ -63,6 +63,11 @@ impl Lists {
         }
     }
 
+    /// The first task; [`NONE`] in an empty list.
+    pub fn first(&self, list: List) -> u32 {
+        self.entries.get(list.head as usize).map_or(NONE, |&(task, _)| task)
+    }
+
     /// The first task, which leaves the list.
     pub fn pop(&self, list: &mut List) -> Option<u32> {
         if list.is_empty() {

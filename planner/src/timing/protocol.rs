@@ -17,6 +17,10 @@ impl Timing<'_> {
     pub(super) fn up(&mut self, id: u32, now_ms: f64) {
         let live = &mut self.live[id as usize];
         let worker = live.worker;
+        if worker == NONE && live.first.is_empty() {
+            // Started beforehand: it leaves a warm container behind.
+            return self.gone(id, now_ms);
+        }
         let mut first = std::mem::replace(&mut live.first, List::EMPTY);
         let is_over = self.committed == self.dense.len();
         let is_double = worker != NONE && self.workers[worker as usize].alive != NONE;
@@ -32,7 +36,10 @@ impl Timing<'_> {
         }
         self.take_tasks(id, now_ms);
         if worker != NONE {
-            self.workers[worker as usize].alive = id;
+            let state = &mut self.workers[worker as usize];
+            state.alive = id;
+            let live = &mut self.live[id as usize];
+            (live.mine, live.joined_nth) = (state.left, self.committed);
             self.enqueue_open(id, worker);
         }
         self.decide(id, now_ms);
@@ -42,10 +49,16 @@ impl Timing<'_> {
     fn enqueue_open(&mut self, id: u32, worker: u32) {
         let mut open = self.workers[worker as usize].open;
         while let Some(task) = self.lists.pop(&mut open) {
-            if !self.tasks[task as usize].is_taken && !self.asks_for(id, task) {
+            if self.is_free(task) && !self.asks_for(id, task) {
                 self.enqueue(id, task);
             }
         }
+    }
+
+    /// Whether nobody runs it and nobody has.
+    fn is_free(&self, task: u32) -> bool {
+        let task = &self.tasks[task as usize];
+        !task.is_taken && task.committed_nth == NONE
     }
 
     fn hand(&self, id: u32, hand: Hand) -> &[u32] {
@@ -54,7 +67,7 @@ impl Timing<'_> {
         &self.held[at..at + usize::from(self.live[id as usize].hands[hand as usize])]
     }
 
-    fn put_in(&mut self, id: u32, hand: Hand, task: u32) {
+    pub(super) fn put_in(&mut self, id: u32, hand: Hand, task: u32) {
         let count = &mut self.live[id as usize].hands[hand as usize];
         let at = (id as usize * HANDS + hand as usize) * self.dense.lanes as usize + usize::from(*count);
         *count += 1;
@@ -70,7 +83,7 @@ impl Timing<'_> {
         let live = &mut self.live[id as usize];
         if live.next == NONE {
             live.next = task;
-            return;
+            return self.wake_for_next(id);
         }
         let (first, later) = if rank(task) < rank(live.next) { (task, live.next) } else { (live.next, task) };
         live.next = first;
@@ -91,27 +104,28 @@ impl Timing<'_> {
         usize::from(live.next != NONE) + self.queues.len(live.queue)
     }
 
-    fn free_lanes(&self, id: u32) -> u32 {
+    pub(super) fn free_lanes(&self, id: u32) -> u32 {
         let live = &self.live[id as usize];
         let asked = live.hands[Hand::Leasing as usize] + live.hands[Hand::Asked as usize];
         self.dense.lanes.saturating_sub(live.running + u32::from(asked))
     }
 
-    fn fits_in_life(&self, id: u32, task: u32, now_ms: f64) -> bool {
+    /// By the time that the plan says for the task, on the size that it is planned on.
+    pub(super) fn fits_in_life(&self, id: u32, task: u32, size: u32, now_ms: f64) -> bool {
         let live = &self.live[id as usize];
         let is_fresh = live.phase == Phase::Joining && live.running == 0;
-        let needed_ms = 2.0 * self.dense.exec_ms(live.size, task) + LIFE_MARGIN_MS;
+        let needed_ms = 2.0 * self.dense.exec_ms(size, task) + LIFE_MARGIN_MS;
         is_fresh || now_ms + needed_ms <= live.start_ms + self.dense.life_ms_max
     }
 
-    fn take_tasks(&mut self, id: u32, now_ms: f64) {
+    pub(super) fn take_tasks(&mut self, id: u32, now_ms: f64) {
         while self.free_lanes(id) > 0 {
             let Some(task) = self.dequeue(id) else { return };
             if self.tasks[task as usize].is_taken || self.asks_for(id, task) {
                 // An earlier invocation of this worker ran it, and this one learns so when it asks.
                 continue;
             }
-            if self.fits_in_life(id, task, now_ms) {
+            if self.fits_in_life(id, task, self.live[id as usize].size, now_ms) {
                 self.put_in(id, Hand::Leasing, task);
             } else {
                 self.lists.push(&mut self.live[id as usize].handed_over, task);
@@ -120,16 +134,22 @@ impl Timing<'_> {
     }
 
     pub(super) fn done(&mut self, id: u32, task: u32, now_ms: f64) {
+        if self.live[id as usize].is_stopped {
+            return;
+        }
+        self.settle(id, now_ms);
+        if let Some((_, end_ms)) = self.copies.times_ms(id, task) {
+            *end_ms = now_ms;
+            return self.copy_done(id, task, now_ms);
+        }
+        self.give_back(id, task, now_ms);
         let live = &mut self.live[id as usize];
         let times = &mut self.tasks[task as usize];
-        times.end_ms = now_ms;
-        live.running -= 1;
-        live.last_task = task;
+        if times.committed_nth == NONE {
+            times.end_ms = now_ms;
+        }
         if times.worker == live.worker {
             live.mine = live.mine.saturating_sub(1);
-        }
-        if times.worker != NONE {
-            self.workers[times.worker as usize].left -= 1;
         }
         self.put_in(id, Hand::Commits, task);
         self.take_tasks(id, now_ms);
@@ -138,7 +158,7 @@ impl Timing<'_> {
     }
 
     /// In the request of the commit: the lease of the child that this worker would run if it is ready.
-    fn lease_a_child(&mut self, id: u32, parent: u32, now_ms: f64) {
+    pub(super) fn lease_a_child(&mut self, id: u32, parent: u32, now_ms: f64) {
         if self.free_lanes(id) == 0 {
             return;
         }
@@ -150,7 +170,7 @@ impl Timing<'_> {
         let planned = children.iter().filter(mine).min_by_key(|&&c| tasks[c as usize].rank);
         if let Some(&child) = planned.or_else(|| children.iter().find(become_it))
             && !self.asks_for(id, child)
-            && self.fits_in_life(id, child, now_ms)
+            && self.fits_in_life(id, child, size, now_ms)
         {
             self.put_in(id, Hand::Leasing, child);
         }
@@ -158,32 +178,50 @@ impl Timing<'_> {
 
     /// Does what is due: takes tasks, leaves when idle, sends what has come up.
     pub(super) fn pump(&mut self, id: u32, now_ms: f64) {
+        self.settle(id, now_ms);
         if self.live[id as usize].phase == Phase::Working {
             self.take_tasks(id, now_ms);
+            if self.copies.has_any() {
+                self.copy_if_idle(id, now_ms);
+            }
             self.leave_if_idle(id, now_ms);
         }
         let live = &self.live[id as usize];
-        let has_news = live.hands[Hand::Commits as usize] + live.hands[Hand::Leasing as usize] > 0
-            || live.phase == Phase::Leaving;
+        let has_news = self.has_news(id) || live.phase == Phase::Leaving;
         if !live.is_waiting && has_news && live.phase != Phase::Gone {
             self.decide(id, now_ms);
         }
     }
 
+    /// Whether there is anything to do but to wait.
+    pub(super) fn has_work(&self, id: u32) -> bool {
+        let live = &self.live[id as usize];
+        let asks = live.hands[Hand::Leasing as usize] + live.hands[Hand::Asked as usize];
+        live.running + live.storing > 0 || asks > 0 || live.next != NONE
+    }
+
+    /// Whether there is anything for the next request, beside the leave.
+    pub(super) fn has_news(&self, id: u32) -> bool {
+        let live = &self.live[id as usize];
+        live.hands[Hand::Commits as usize] + live.hands[Hand::Leasing as usize] > 0
+            || !live.retold.is_empty()
+            || (self.copies.has_any() && self.asks_for_copy(id))
+    }
+
     fn leave_if_idle(&mut self, id: u32, now_ms: f64) {
         let linger_ms = self.linger_ms;
-        let live = &mut self.live[id as usize];
-        let asks = live.hands[Hand::Leasing as usize] + live.hands[Hand::Asked as usize];
-        if live.running > 0 || asks > 0 || live.next != NONE {
-            live.idle_since_ms = None;
+        if self.has_work(id) {
+            self.live[id as usize].idle_since_ms = None;
             return;
         }
+        let has_news = self.has_news(id);
+        let live = &mut self.live[id as usize];
         let is_new = live.idle_since_ms.is_none();
         live.pauses += u32::from(is_new);
         let since_ms = *live.idle_since_ms.get_or_insert(now_ms);
         let may_linger = live.mine > 0 && live.handed_over.is_empty();
         let pause = live.pauses;
-        let has_told_all = live.hands[Hand::Commits as usize] == 0 && !live.is_waiting;
+        let has_told_all = !has_news && !live.is_waiting;
         if has_told_all && (!may_linger || now_ms >= since_ms + linger_ms) {
             live.phase = Phase::Leaving;
             live.idle_since_ms = None;
@@ -200,6 +238,10 @@ impl Timing<'_> {
             let place = (id as usize * HANDS + Hand::Commits as usize) * self.dense.lanes as usize + at;
             self.commit(id, self.held[place], now_ms);
         }
+        if self.copies.has_any() {
+            self.retell_lost(id);
+            self.grant_copy(id);
+        }
         let is_over = self.committed == self.dense.len();
         let leasing = usize::from(std::mem::take(&mut self.live[id as usize].hands[Hand::Leasing as usize]));
         for at in 0..leasing {
@@ -207,7 +249,9 @@ impl Timing<'_> {
             let task = self.held[place];
             self.put_in(id, Hand::Asked, task);
             let times = &mut self.tasks[task as usize];
-            if times.ready_ms.is_finite() && !times.is_taken {
+            if times.committed_nth != NONE {
+                self.copies.note_lost(id, task);
+            } else if times.ready_ms.is_finite() && !times.is_taken {
                 times.is_taken = true;
                 self.put_in(id, Hand::Granted, task);
             }
@@ -226,7 +270,8 @@ impl Timing<'_> {
         let state = &mut self.workers[live.worker as usize];
         let mut all = std::mem::replace(&mut state.open, List::EMPTY);
         while let Some(task) = self.lists.pop(&mut all) {
-            if !self.tasks[task as usize].is_taken {
+            let times = &self.tasks[task as usize];
+            if !times.is_taken && times.committed_nth == NONE {
                 self.lists.push(&mut state.open, task);
             }
         }
@@ -239,7 +284,21 @@ impl Timing<'_> {
 
     /// A commit as the run's state sees it: edges are marked, owners of ready children hear of them.
     fn commit(&mut self, id: u32, task: u32, now_ms: f64) {
+        if self.copies.has_any() && !self.wins(id, task) {
+            return self.retell(id, task);
+        }
+        let times = &mut self.tasks[task as usize];
+        times.committed_nth = self.committed;
         self.committed += 1;
+        if times.worker != NONE {
+            self.workers[times.worker as usize].left -= 1;
+        }
+        if self.dense.uploads[task as usize].objects > 0 {
+            self.moved.made(self.dense, self.live[id as usize].container, task, now_ms);
+        }
+        if self.beside.has_pre_loads() {
+            self.tell_of_commit(id, task, now_ms);
+        }
         for &child in self.dense.graph.children(task) {
             let times = &mut self.tasks[child as usize];
             times.missing -= 1;
@@ -249,6 +308,9 @@ impl Timing<'_> {
             times.ready_ms = now_ms;
             times.filled_by = task;
             let worker = times.worker;
+            if self.copies.has_any() {
+                self.tell_copiers(child, now_ms);
+            }
             let live = &mut self.live[id as usize];
             if worker == NONE {
                 self.lists.push(&mut live.fates, child);
@@ -273,6 +335,7 @@ impl Timing<'_> {
     }
 
     pub(super) fn answered(&mut self, id: u32, now_ms: f64) {
+        self.settle(id, now_ms);
         self.hear_of_own(id, now_ms);
         let live = &mut self.live[id as usize];
         live.is_waiting = false;
@@ -285,16 +348,24 @@ impl Timing<'_> {
                 self.enqueue_open(id, worker);
             }
             Phase::Leaving => return self.gone(id, now_ms),
-            _ => live.phase = Phase::Working,
+            _ => {}
+        }
+        let joins = std::mem::replace(&mut self.live[id as usize].phase, Phase::Working) == Phase::Joining;
+        if self.copies.has_any() {
+            self.forget_lost(id);
+            self.copy_answered(id, now_ms);
+        }
+        if self.live[id as usize].saw_end {
+            self.stop(id);
         }
         let live = &mut self.live[id as usize];
-        if live.saw_end {
-            live.mine = 0;
-        }
         let granted = usize::from(std::mem::take(&mut live.hands[Hand::Granted as usize]));
         for at in 0..granted {
             let place = (id as usize * HANDS + Hand::Granted as usize) * self.dense.lanes as usize + at;
             self.run(id, self.held[place], now_ms);
+        }
+        if joins && self.beside.has_pre_loads() {
+            self.fetch_known(id, now_ms);
         }
         self.dispatch(id, now_ms);
         self.pump(id, now_ms);
@@ -316,7 +387,7 @@ impl Timing<'_> {
         let mut fates = std::mem::replace(&mut self.live[id as usize].fates, List::EMPTY);
         while let Some(child) = self.lists.pop(&mut fates) {
             let times = self.tasks[child as usize];
-            if times.is_taken {
+            if times.is_taken || times.committed_nth != NONE {
                 continue;
             }
             if times.worker != NONE {

@@ -1,7 +1,7 @@
 //! Plans from elsewhere and plans with one thing changed.
 
 use foresail_planner::{
-    Change, DraftFailure, Planner, alternatives, complete, draft, find, plan, planners, validate,
+    Change, DraftFailure, Planner, alternatives, complete, draft, find, plan, planners, retimed, validate,
 };
 use foresail_schemas::TaskId;
 use foresail_schemas::plan::Objective;
@@ -18,7 +18,7 @@ fn the_draft_of_a_plan_is_timed_to_that_plan() {
         let problem = drawn::problem(seed);
         for planner in planners().iter().filter(|p| p.name() != "anneal" && p.name() != "pareto") {
             let Ok(made) = plan(&problem, planner.as_ref()) else { continue };
-            let again = complete(&problem, &made.planner, &draft(&made), Vec::new()).unwrap();
+            let again = retimed(&problem, &made, Vec::new()).unwrap();
             let about = format!("{} of seed {seed}", planner.name());
             // Workers are numbered by their names in the plan, which decides between those that become ready
             // at the same time; that is all that may differ.

@@ -3,7 +3,8 @@
 #![allow(dead_code)]
 
 use foresail_planner::{Planner, blind_table, find};
-use foresail_schemas::plan::{Objective, PredictionTable, Problem, StartupTimes, TransferTimes};
+use foresail_schemas::optimization::{Optimization, PreWarming};
+use foresail_schemas::plan::{Objective, Plan, PredictionTable, Problem, StartupTimes, TransferTimes};
 use foresail_schemas::platform::Platform;
 use foresail_schemas::prediction::Basis;
 use foresail_schemas::workflow::{Input, Output, Task, Work, WorkflowSpec};
@@ -51,7 +52,7 @@ pub fn measured(workflow: Workflow, platform: Platform, objective: Objective) ->
     let mut predictions = blind_table(&workflow, &platform, Sla::MEDIAN);
     predictions.basis.fill(Basis::Exact);
     predictions.epoch = 1;
-    Problem { workflow, platform, predictions, objective, seed: 7 }
+    Problem { workflow, platform, predictions, objective, seed: 7, without: Vec::new() }
 }
 
 /// The problem of a seed.
@@ -69,7 +70,8 @@ pub fn problem_of(seed: u64, tasks: std::ops::Range<usize>) -> Problem {
     let workflow = draw_workflow(&mut rng, &platform, tasks);
     let predictions = draw_table(&mut rng, &workflow, &platform);
     let objective = draw_objective(&mut rng);
-    Problem { workflow, platform, predictions, objective, seed: rng.random_range(0..1000) }
+    let seed = rng.random_range(0..1000);
+    Problem { workflow, platform, predictions, objective, seed, without: Vec::new() }
 }
 
 fn draw_objective(rng: &mut Pcg64) -> Objective {
@@ -145,4 +147,43 @@ fn draw_table(rng: &mut Pcg64, workflow: &Workflow, platform: &Platform) -> Pred
             StartupTimes { cold_ms: rng.random_range(10.0..1_000.0), warm_ms: rng.random_range(0.0..50.0) };
     }
     table
+}
+
+/// What a planner could do beside running tasks, drawn: none of it, some, or much of it.
+pub fn optimized(problem: &Problem, plan: &Plan, seed: u64) -> Plan {
+    let mut rng = Pcg64::seed_from_u64(seed ^ 0x0b71);
+    let mut plan = plan.clone();
+    let graph = problem.workflow.graph();
+    let (pre_load, task_dup, pre_warm) =
+        (rng.random_range(0.0..1.0), rng.random_range(0.0..1.0), rng.random_range(0.0..0.5));
+    for t in 0..plan.tasks.len() {
+        let own = plan.tasks[t].worker.clone();
+        let waits = |&c: &u32| {
+            let worker = &plan.tasks[c as usize].worker;
+            worker.is_some() && *worker != own
+        };
+        let mut drawn = Vec::new();
+        if own.is_some() && rng.random_bool(pre_load) {
+            drawn.push(Optimization::PreLoad);
+        }
+        if own.is_some() && rng.random_bool(task_dup) && graph.children(t as u32).iter().any(waits) {
+            drawn.push(Optimization::TaskDup);
+        }
+        plan.tasks[t].optimizations = drawn;
+    }
+    plan.prewarms.clear();
+    for serves in 0..plan.tasks.len() {
+        if !rng.random_bool(pre_warm) {
+            continue;
+        }
+        let after = rng.random_bool(0.7).then(|| rng.random_range(0..plan.tasks.len()));
+        let delay_ms = rng.random_range(0.0..plan.predicted.makespan_ms);
+        plan.prewarms.push(PreWarming {
+            config: plan.tasks[serves].config,
+            after: after.map(|t| plan.tasks[t].task.clone()),
+            delay_ms,
+            serves: plan.tasks[serves].task.clone(),
+        });
+    }
+    plan
 }

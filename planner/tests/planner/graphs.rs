@@ -34,5 +34,5 @@ pub fn problem(workflow: &Workflow, objective: Objective) -> Problem {
             row[t] = one_ms * (serial + (1.0 - serial) / share);
         }
     }
-    Problem { workflow: workflow.clone(), platform, predictions, objective, seed: 1 }
+    Problem { workflow: workflow.clone(), platform, predictions, objective, seed: 1, without: Vec::new() }
 }

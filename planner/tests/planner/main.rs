@@ -7,6 +7,7 @@ mod fronts;
 mod graphs;
 mod instances;
 mod optimised;
+mod passes;
 mod properties;
 mod recorded;
 mod shapes;

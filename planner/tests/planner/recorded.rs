@@ -106,7 +106,7 @@ fn a_workflow_without_hints_is_planned_blind() {
     let workflow: Workflow = spec.check().expect("only hints were dropped");
     let predictions = foresail_planner::blind_table(&workflow, &lambda(), Sla::MEDIAN);
     let (platform, objective) = (lambda(), Objective::Fastest);
-    let problem = Problem { workflow, platform, predictions, objective, seed: 1 };
+    let problem = Problem { workflow, platform, predictions, objective, seed: 1, without: Vec::new() };
     for planner in planners() {
         let plan = plan(&problem, planner.as_ref()).unwrap_or_else(|e| panic!("{}: {e}", planner.name()));
         assert!(plan.explanation.iter().any(|s| s.contains("Nothing of this workflow was measured")));

@@ -40,7 +40,7 @@ pub fn run() {
         let workflow = layered(width, depth);
         let predictions = foresail_planner::blind_table(&workflow, &platform, Sla::MEDIAN);
         let (objective, platform) = (Objective::Fastest, platform.clone());
-        let problem = Problem { workflow, platform, predictions, objective, seed: 1 };
+        let problem = Problem { workflow, platform, predictions, objective, seed: 1, without: Vec::new() };
         for planner in foresail_planner::planners() {
             let mut times: Vec<(f64, _)> = (0..3)
                 .map(|_| {

@@ -266,7 +266,7 @@ impl Worker {
 
     /// Remembers a commit for the leases that are under way.
     pub(super) fn note_sent(&mut self, task: u32, commit: &Commit) {
-        if self.rules().is_some() && !self.leasing.is_empty() {
+        if self.graph.children(task).iter().any(|child| self.leasing.contains(child)) {
             self.holds.sent.insert(task, commit.clone());
         }
     }

@@ -1,0 +1,263 @@
+//! Passes: from a plan to a better one, by what is done beside running the tasks.
+//!
+//! Each of the crate's own begins from the plan without what it gives, finds where it pays, and counts only
+//! if the timing pass says that the whole is better under the objective than the plan it was given; so a
+//! pass that is applied to its own plan changes nothing. What the workflow forces is no pass's business: the
+//! timing pass and the plan have it always.
+//!
+//! A pass of one's own implements [`Pass`]: it proposes plans, [`improve`] times them and keeps the best.
+
+use foresail_schemas::optimization::OptimizationKind;
+use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
+
+use crate::assignment::Assignment;
+use crate::bounds::Floor;
+use crate::dense::Dense;
+use crate::draft::{self, DraftFailure};
+use crate::explain::{self, Candidate};
+use crate::objective::{Score, score};
+use crate::timing::{Timed, Timing};
+
+mod force;
+mod preload;
+mod prewarm;
+mod task_dup;
+
+pub(crate) use force::with_forced;
+pub(crate) use prewarm::{Clock, WARMINGS_MAX};
+
+/// Tasks timed by all passes of `uniform` together, by those of `nonuniform`, and by those of the others.
+const UNIFORM_TASKS_TIMED_MAX: u32 = 8_000;
+const NONUNIFORM_TASKS_TIMED_MAX: u32 = 60_000;
+const TASKS_TIMED_MAX: u32 = 150_000;
+/// Fewest candidates per planner, however large the workflow; most per pass, however small.
+const CANDIDATES_MIN: u32 = 1;
+const CANDIDATES_MAX: u32 = 60;
+
+/// A way to make plans better.
+pub trait Pass {
+    /// Its name, for the explanation of plans.
+    fn name(&self) -> &str;
+
+    /// Plans that may be better than `plan`. Only workers, sizes, ranks, optimisations and pre-warmings of a
+    /// proposal count; times and sums are found by the crate.
+    fn propose(&self, problem: &Problem, plan: &Plan) -> Vec<Plan>;
+}
+
+/// The crate's own passes, in the order in which planners apply them.
+#[must_use]
+pub fn passes() -> Vec<Box<dyn Pass>> {
+    ORDER.map(|kind| Box::new(kind) as Box<dyn Pass>).into()
+}
+
+/// Task-dup changes who waits, so it comes before what is fetched; workers are warmed for the times that
+/// come out of both.
+const ORDER: [OptimizationKind; 3] =
+    [OptimizationKind::TaskDup, OptimizationKind::PreLoad, OptimizationKind::PreWarm];
+
+impl Pass for OptimizationKind {
+    fn name(&self) -> &str {
+        self.as_str()
+    }
+
+    fn propose(&self, problem: &Problem, plan: &Plan) -> Vec<Plan> {
+        let Ok(dense) = Dense::new(problem) else { return Vec::new() };
+        let Ok(assignment) = Assignment::of_plan(&dense, plan) else { return Vec::new() };
+        let floor = Floor::new(&dense);
+        let mut timing = Timing::new(&dense);
+        let mut bench = Bench::new(&dense, &mut timing, problem.objective, floor.pair(), CANDIDATES_MAX);
+        let given = bench.timed(assignment);
+        let Some(better) = bench.apply(*self, &given) else { return Vec::new() };
+        let label = format!("{}, with {}", plan.planner, self.as_str());
+        let candidate = Candidate { label, assignment: better.assignment, timed: better.timed };
+        vec![explain::write(&dense, plan.planner.as_str(), &candidate, &floor, Vec::new())]
+    }
+}
+
+/// Applies passes one after the other: each proposal is timed, the best is kept if it is better than what
+/// was there under the problem's objective. The explanation says what each pass brought.
+///
+/// # Errors
+/// [`DraftFailure`] when `plan` or a proposal breaks a rule.
+pub fn improve(problem: &Problem, plan: &Plan, passes: &[&dyn Pass]) -> Result<Plan, DraftFailure> {
+    let mut best = draft::retimed(problem, plan, Vec::new())?;
+    let bounds = (best.bounds.makespan_ms, best.bounds.cost_usd);
+    let mut brought = Vec::new();
+    for pass in passes {
+        let before = best.predicted;
+        for proposal in pass.propose(problem, &best) {
+            let proposal = draft::retimed(problem, &proposal, Vec::new())?;
+            let of = |summary: &PlanSummary| score(&problem.objective, summary, bounds);
+            if of(&proposal.predicted).is_better_than(&of(&best.predicted)) {
+                best = proposal;
+            }
+        }
+        brought.push(in_words(pass.name(), &before, &best.predicted));
+    }
+    best.planner = plan.planner.clone();
+    best.explanation.extend(brought);
+    Ok(best)
+}
+
+fn in_words(name: &str, before: &PlanSummary, after: &PlanSummary) -> String {
+    if before == after {
+        return format!("Pass {name} brings nothing.");
+    }
+    format!(
+        "Pass {name} brings {:.0} ms and {:.8} USD instead of {:.0} ms and {:.8} USD.",
+        after.makespan_ms, after.cost_usd, before.makespan_ms, before.cost_usd
+    )
+}
+
+/// The passes of a planner by name, and how many tasks they may time; what is not named here is planned as
+/// its source says.
+fn of_planner(planner: &str) -> (&'static [OptimizationKind], u32) {
+    match planner {
+        "uniform" => (&ORDER[..2], UNIFORM_TASKS_TIMED_MAX),
+        "nonuniform" => (&ORDER, NONUNIFORM_TASKS_TIMED_MAX),
+        "auto" | "sweep" | "anneal" | "pareto" | "robust" => (&ORDER, TASKS_TIMED_MAX),
+        _ => (&[], 0),
+    }
+}
+
+/// Applies the passes of `planner` that the problem allows; says what each brought.
+pub(crate) fn apply<'a>(
+    dense: &'a Dense<'a>,
+    timing: &mut Timing<'a>,
+    objective: Objective,
+    bounds: (f64, f64),
+    planner: &str,
+    given: &mut Candidate,
+) -> Vec<String> {
+    let (kinds, tasks_timed_max) = of_planner(planner);
+    let allowed = kinds.iter().filter(|kind| !dense.problem.without.contains(kind));
+    let mut kinds: Vec<OptimizationKind> = allowed.copied().collect();
+    let mut left = (tasks_timed_max / dense.len().max(1)).max(CANDIDATES_MIN);
+    if (left as usize) < kinds.len() {
+        // Pre-load pays most often.
+        kinds.retain(|&kind| kind == OptimizationKind::PreLoad);
+    }
+    let mut brought = Vec::new();
+    for (at, &kind) in kinds.iter().enumerate() {
+        let share = left / (kinds.len() - at) as u32;
+        let mut bench = Bench::new(dense, timing, objective, bounds, share.min(CANDIDATES_MAX));
+        let state = State { assignment: given.assignment.clone(), timed: given.timed.clone() };
+        let before = given.timed.summary;
+        let better = bench.apply(kind, &state);
+        left -= bench.tried;
+        if let Some(better) = better {
+            (given.assignment, given.timed) = (better.assignment, better.timed);
+            brought.push(in_words(kind.as_str(), &before, &given.timed.summary));
+        } else if bench.tried > 0 {
+            brought.push(in_words(kind.as_str(), &before, &before));
+        }
+    }
+    brought
+}
+
+/// An assignment with its times.
+#[derive(Debug, Clone)]
+struct State {
+    assignment: Assignment,
+    timed: Timed,
+}
+
+/// Where a pass tries things: a number of candidates is timed and no more.
+struct Bench<'s, 'a> {
+    dense: &'a Dense<'a>,
+    timing: &'s mut Timing<'a>,
+    objective: Objective,
+    bounds: (f64, f64),
+    tried: u32,
+    tried_max: u32,
+}
+
+impl<'s, 'a> Bench<'s, 'a> {
+    fn new(
+        dense: &'a Dense<'a>,
+        timing: &'s mut Timing<'a>,
+        objective: Objective,
+        bounds: (f64, f64),
+        tried_max: u32,
+    ) -> Self {
+        Self { dense, timing, objective, bounds, tried: 0, tried_max }
+    }
+
+    fn timed(&mut self, assignment: Assignment) -> State {
+        let summary = self.timing.pass(&assignment);
+        State { assignment, timed: self.timing.timed(summary) }
+    }
+
+    fn score(&self, summary: &PlanSummary) -> Score {
+        score(&self.objective, summary, self.bounds)
+    }
+
+    /// The result of one pass, where it is better than what was given.
+    fn apply(&mut self, kind: OptimizationKind, given: &State) -> Option<State> {
+        let mut bare = given.assignment.clone();
+        match kind {
+            OptimizationKind::TaskDup => bare.extras.take_all(crate::extras::TASK_DUP),
+            OptimizationKind::PreLoad => bare.extras.take_all(crate::extras::PRE_LOAD),
+            OptimizationKind::PreWarm => bare.extras.warmings.clear(),
+        }
+        let base = if bare == given.assignment { given.clone() } else { self.timed(bare) };
+        let found = match kind {
+            OptimizationKind::TaskDup => task_dup::derive(self, base),
+            OptimizationKind::PreLoad => preload::derive(self, base),
+            OptimizationKind::PreWarm => prewarm::derive(self, base),
+        };
+        let (new, old) = (self.score(&found.timed.summary), self.score(&given.timed.summary));
+        new.is_better_than(&old).then_some(found)
+    }
+
+    fn has_tries(&self) -> bool {
+        self.tried < self.tried_max
+    }
+
+    /// Times `state` with a change; keeps it there if that is better.
+    fn try_change(&mut self, state: &mut State, change: impl FnOnce(&mut Assignment)) -> bool {
+        if !self.has_tries() {
+            return false;
+        }
+        self.tried += 1;
+        let mut trial = state.assignment.clone();
+        change(&mut trial);
+        let summary = self.timing.pass(&trial);
+        let is_better = self.score(&summary).is_better_than(&self.score(&state.timed.summary));
+        if is_better {
+            *state = State { assignment: trial, timed: self.timing.timed(summary) };
+        }
+        is_better
+    }
+
+    /// Gives `flag` to all of `tasks`; where that makes the plan no better, to halves of them.
+    fn try_flags(&mut self, state: &mut State, flag: u8, tasks: &[u32]) -> bool {
+        let all = self.dense.len();
+        let give = |a: &mut Assignment| tasks.iter().for_each(|&t| a.extras.give(t, flag, all));
+        if tasks.is_empty() {
+            return false;
+        }
+        if self.try_change(state, give) {
+            return true;
+        }
+        if tasks.len() < 2 || !self.has_tries() {
+            return false;
+        }
+        let (first, second) = tasks.split_at(tasks.len() / 2);
+        let is_better = self.try_flags(state, flag, first);
+        self.try_flags(state, flag, second) || is_better
+    }
+
+    /// Gives `flag` to those of the critical path that `may_have` it, times the plan anew, and goes on with
+    /// the path that decides then; stops where nothing on it gets better. Source: the source paper's
+    /// pre-load, iterated on the critical path.
+    fn along_path(&mut self, state: &mut State, flag: u8, may_have: impl Fn(&State, u32) -> bool) {
+        while self.has_tries() {
+            let free = |&t: &u32| state.assignment.extras.flags(t) & flag == 0 && may_have(state, t);
+            let path: Vec<u32> = explain::critical_path(&state.timed).into_iter().filter(free).collect();
+            if !self.try_flags(state, flag, &path) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What is done beside running tasks in the timing pass: pre-load and pre-warm.
+//!
+//! All of it is kept apart from the protocol, in columns that stay empty where a plan has none of it.
+
+use crate::assignment::Assignment;
+use crate::dense::{Dense, NONE};
+use crate::extras::{PRE_LOAD, Warming};
+use crate::timing::agenda::Kind;
+use crate::timing::lists::List;
+use crate::timing::{Invoke, Phase, TaskTimes, Timing};
+
+/// What a plan does beside running its tasks.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    /// Tasks whose inputs are fetched ahead: worker, rank, task; sorted.
+    pre_loads: Vec<(u32, u32, u32)>,
+    /// Sorted by the task that they begin after.
+    warmings: Vec<Warming>,
+    /// Tasks of one worker that read an object, for a moment.
+    readers: Vec<(u32, u32)>,
+}
+
+impl Beside {
+    pub fn reset(&mut self, dense: &Dense, plan: &Assignment, tasks: &[TaskTimes]) {
+        self.pre_loads.clear();
+        self.warmings.clear();
+        let all = (0..).zip(tasks).filter(|(_, t)| t.flags & PRE_LOAD != 0 && t.worker != NONE);
+        let all = all.filter(|(t, _)| !dense.stored_reads(*t).is_empty());
+        self.pre_loads.extend(all.map(|(task, t): (u32, _)| (t.worker, t.rank, task)));
+        self.pre_loads.sort_unstable();
+        self.warmings.extend(&plan.extras.warmings);
+        // Stable: what begins after the same task stays in the order of the plan.
+        self.warmings.sort_by_key(|w| w.after);
+    }
+
+    pub fn has_pre_loads(&self) -> bool {
+        !self.pre_loads.is_empty()
+    }
+
+    pub fn has_warmings(&self) -> bool {
+        !self.warmings.is_empty()
+    }
+}
+
+impl Timing<'_> {
+    /// It has joined, and what it was granted begins: after that everything is fetched of which it learnt
+    /// with the answer, in order of the ranks of the tasks that it is for.
+    pub(super) fn fetch_known(&mut self, id: u32, now_ms: f64) {
+        let live = &mut self.live[id as usize];
+        let (worker, place, until) = (live.worker, (live.size, live.container), live.joined_nth);
+        let is_known = |p: u32| self.tasks[p as usize].committed_nth < until;
+        let from = self.beside.pre_loads.partition_point(|&(w, ..)| w < worker);
+        for &(_, _, task) in self.beside.pre_loads[from..].iter().take_while(|&&(w, ..)| w == worker) {
+            let makers = self.dense.graph.parents(task).iter().filter(|&&p| is_known(p));
+            makers.for_each(|&p| self.copies.note_commit(id, p));
+            let times = &self.tasks[task as usize];
+            if !times.is_taken && times.committed_nth >= until {
+                self.moved.preload(self.dense, &mut live.links, place, task, is_known, now_ms);
+            }
+        }
+    }
+
+    /// The living owners of children that fetch ahead hear of a commit one round trip later.
+    pub(super) fn tell_of_commit(&mut self, id: u32, task: u32, now_ms: f64) {
+        let mut told = NONE;
+        for &child in self.dense.graph.children(task) {
+            let child = &self.tasks[child as usize];
+            if child.worker == NONE || child.flags & PRE_LOAD == 0 {
+                continue;
+            }
+            let owner = self.workers[child.worker as usize].alive;
+            if owner != NONE && owner != id && owner != told {
+                told = owner;
+                self.agenda.after_dispatch(now_ms, Kind::Committed(owner, task));
+            }
+        }
+    }
+
+    /// What its own tasks read of a parent that ran elsewhere is fetched, in order of their ranks.
+    pub(super) fn hear_of_commit(&mut self, id: u32, parent: u32, now_ms: f64) {
+        let live = &mut self.live[id as usize];
+        if matches!(live.phase, Phase::Leaving | Phase::Gone) {
+            return;
+        }
+        let mut readers = std::mem::take(&mut self.beside.readers);
+        readers.clear();
+        for &child in self.dense.graph.children(parent) {
+            let times = &self.tasks[child as usize];
+            if times.worker == live.worker && times.flags & PRE_LOAD != 0 {
+                readers.push((times.rank, child));
+            }
+        }
+        readers.sort_unstable();
+        let place = (live.size, live.container);
+        let is_parent = |p: u32| p == parent;
+        for &(_, task) in &readers {
+            self.moved.preload(self.dense, &mut live.links, place, task, is_parent, now_ms);
+        }
+        self.copies.note_commit(id, parent);
+        self.beside.readers = readers;
+    }
+
+    /// The clocks of what is started beforehand after a task, or after the run began, begin.
+    pub(super) fn warm_after(&mut self, task: u32, id: u32, now_ms: f64) {
+        let from = self.beside.warmings.partition_point(|w| w.after < task);
+        let due = self.beside.warmings[from..].iter().take_while(|w| w.after == task);
+        for (at, warming) in (from as u32..).zip(due) {
+            self.agenda.at(now_ms + warming.delay_ms, Kind::PreWarm(id, at));
+        }
+    }
+
+    /// A worker is started beforehand, unless the one that would start it has left.
+    pub(super) fn pre_warm(&mut self, id: u32, warming: u32, now_ms: f64) {
+        let left = |id: u32| matches!(self.live[id as usize].phase, Phase::Leaving | Phase::Gone);
+        if self.committed == self.dense.len() || id != NONE && left(id) {
+            return;
+        }
+        let size = self.beside.warmings[warming as usize].size;
+        self.invoke(Invoke { worker: NONE, size, tasks: List::EMPTY }, now_ms);
+    }
+}

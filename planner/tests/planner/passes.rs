@@ -1,0 +1,173 @@
+//! Optimisations: what the timing pass says of them is what the event simulator does, passes only make plans
+//! better and change nothing when applied again, and what a workflow forces is in every plan.
+
+use std::cmp::Ordering;
+
+use foresail_planner::{Pass, bounds, compare, find, improve, passes, plan, retimed, simulate, validate};
+use foresail_schemas::optimization::{Optimization, OptimizationKind};
+use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
+use foresail_schemas::run::RunOptions;
+use foresail_schemas::workflow::WorkflowSpec;
+
+use crate::drawn::{self, planners};
+use crate::properties::problems;
+
+/// Under `FORESAIL_PROOF=1`.
+const PROBLEMS_PROOF: u64 = 3_000;
+/// Planners whose plans get drawn optimisations.
+const DRAWN_ON: [&str; 4] = ["uniform", "heft", "random", "sweep"];
+
+fn by(name: &str, problem: &Problem) -> Plan {
+    plan(problem, find(name).expect("it exists").as_ref()).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+#[test]
+fn the_timing_pass_says_what_the_event_simulator_does_with_drawn_optimisations() {
+    let (mut makespan, mut cost, mut count) = (0.0, 0.0, 0.0);
+    let mut worst = (0.0, String::new());
+    for seed in problems(PROBLEMS_PROOF) {
+        let problem = drawn::problem(seed);
+        let (least_ms, least_usd) = bounds(&problem).expect("a drawn problem is valid");
+        for name in DRAWN_ON {
+            let about = format!("seed {seed}, {name}");
+            let asked = drawn::optimized(&problem, &by(name, &problem), seed);
+            let plan = retimed(&problem, &asked, Vec::new()).unwrap_or_else(|e| panic!("{about}: {e}"));
+            validate(&problem, &plan).unwrap_or_else(|e| panic!("{about}: {e}"));
+            assert_eq!(plan.prewarms, asked.prewarms, "{about}");
+            let done = simulate(&problem, &plan, &RunOptions::default());
+            let done = done.unwrap_or_else(|e| panic!("{about}: {e}")).summary;
+            let said = &plan.predicted;
+            assert!(done.makespan_ms >= least_ms * (1.0 - 1e-9), "{about}: {done:?} beats {least_ms} ms");
+            assert!(done.cost_usd >= least_usd * (1.0 - 1e-9), "{about}: {done:?} beats {least_usd} USD");
+            let error = (said.makespan_ms / done.makespan_ms - 1.0).abs();
+            let cost_error = (said.cost_usd / done.cost_usd - 1.0).abs();
+            if error + cost_error > worst.0 {
+                worst = (error + cost_error, format!("{about}: {said:?}\n{done:?}"));
+            }
+            makespan += error;
+            cost += cost_error;
+            count += 1.0;
+        }
+    }
+    let (makespan, cost) = (100.0 * makespan / count, 100.0 * cost / count);
+    println!("{count} plans with drawn optimisations: makespan {makespan:.3} %, cost {cost:.3} %");
+    println!("worst: {}", worst.1);
+    assert!(count >= 400.0, "{count} plans are too few");
+    assert!(makespan < 1.0 && cost < 1.0, "makespan {makespan:.3} %, cost {cost:.3} %; worst: {}", worst.1);
+}
+
+#[test]
+fn a_pass_makes_no_plan_worse_and_changes_nothing_when_applied_again() {
+    let (mut better, mut all) = ([0_u32; 3], 0);
+    for seed in problems(PROBLEMS_PROOF) {
+        let problem = drawn::problem(seed);
+        for name in ["heft", "random"] {
+            all += 1;
+            let given = retimed(&problem, &by(name, &problem), Vec::new()).expect("it is a plan");
+            for (pass, better) in passes().iter().zip(&mut better) {
+                let about = format!("seed {seed}, {name}, {}", pass.name());
+                let once = improve(&problem, &given, &[pass.as_ref()]).expect("it is a plan");
+                validate(&problem, &once).unwrap_or_else(|e| panic!("{about}: {e}"));
+                assert_ne!(order(&problem, &once.predicted, &given.predicted), Ordering::Greater, "{about}");
+                *better += u32::from(once.predicted != given.predicted);
+                let twice = improve(&problem, &once, &[pass.as_ref()]).expect("it is a plan");
+                assert_eq!(once.predicted, twice.predicted, "{about}");
+                assert_eq!((&once.tasks, &once.prewarms), (&twice.tasks, &twice.prewarms), "{about}");
+            }
+        }
+    }
+    let names: Vec<String> = passes().iter().map(|p| p.name().to_owned()).collect();
+    println!("{names:?} make {better:?} of {all} plans better");
+    assert!(better.iter().all(|&count| count > 0), "every pass is of use somewhere: {better:?}");
+}
+
+fn order(problem: &Problem, a: &PlanSummary, b: &PlanSummary) -> Ordering {
+    compare(&problem.objective, a, b, bounds(problem).expect("a drawn problem is valid"))
+}
+
+/// Forces `optimization` on every task.
+fn forced(problem: &Problem, optimization: &Optimization) -> Problem {
+    let mut spec: WorkflowSpec = problem.workflow.spec().clone();
+    spec.tasks.iter_mut().for_each(|task| task.optimizations.push(optimization.clone()));
+    Problem { workflow: spec.check().expect("the graph is the same"), ..problem.clone() }
+}
+
+#[test]
+fn what_a_workflow_forces_is_in_every_plan_whether_it_pays_or_not() {
+    let custom = Optimization::Custom { name: drawn::name("mine"), params: serde_json::Value::Null };
+    for seed in 0..20 {
+        for optimization in
+            [Optimization::PreLoad, Optimization::TaskDup, Optimization::PreWarm, custom.clone()]
+        {
+            let problem = forced(&drawn::problem(seed), &optimization);
+            for planner in planners() {
+                let about = format!("seed {seed}, {}, {optimization:?}", planner.name());
+                let plan = plan(&problem, planner.as_ref()).unwrap_or_else(|e| panic!("{about}: {e}"));
+                // Where it can be carried out: the validator knows.
+                validate(&problem, &plan).unwrap_or_else(|e| panic!("{about}: {e}"));
+                let has = |t: &foresail_schemas::plan::PlannedTask| t.optimizations.contains(&optimization);
+                let served = plan.tasks.iter().filter(|t| has(t)).count();
+                match optimization {
+                    Optimization::PreWarm | Optimization::Custom { .. } => {
+                        assert_eq!(served, plan.tasks.len(), "{about}");
+                    }
+                    Optimization::PreLoad => {
+                        let planned = plan.tasks.iter().filter(|t| t.worker.is_some()).count();
+                        assert_eq!(served, planned, "{about}");
+                    }
+                    Optimization::TaskDup => {}
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_problem_goes_without_is_in_no_plan() {
+    for seed in 0..40 {
+        let problem = Problem { without: OptimizationKind::ALL.to_vec(), ..drawn::problem(seed) };
+        for name in ["uniform", "nonuniform", "sweep", "auto:0.002"] {
+            let plan = by(name, &problem);
+            assert!(plan.prewarms.is_empty(), "seed {seed}, {name}");
+            assert!(plan.tasks.iter().all(|t| t.optimizations.is_empty()), "seed {seed}, {name}");
+        }
+    }
+}
+
+/// A pass of one's own: everything on one worker.
+struct OneWorker;
+
+impl Pass for OneWorker {
+    fn name(&self) -> &str {
+        "one-worker"
+    }
+
+    fn propose(&self, _: &Problem, plan: &Plan) -> Vec<Plan> {
+        let mut plan = plan.clone();
+        let config = plan.tasks[0].config;
+        for task in &mut plan.tasks {
+            (task.worker, task.config) = (Some(drawn::name("only")), config);
+        }
+        vec![plan]
+    }
+}
+
+#[test]
+fn a_pass_of_ones_own_is_timed_and_kept_only_if_it_pays() {
+    let chain = |parents: &[&str], id: &str| {
+        drawn::task(id, &parents.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>())
+    };
+    let tasks = vec![chain(&[], "a"), chain(&["a"], "b"), chain(&["b"], "c")];
+    let cheapest = drawn::measured(drawn::workflow(tasks), drawn::lambda(), Objective::Cheapest);
+    let mut spread = by("simple", &cheapest);
+    for (at, task) in spread.tasks.iter_mut().enumerate() {
+        task.worker = Some(drawn::name(&format!("w{at}")));
+    }
+    let one = improve(&cheapest, &spread, &[&OneWorker]).expect("it is a plan");
+    assert_eq!(one.workers.len(), 1, "one start is cheaper than three");
+    assert!(one.explanation.iter().any(|s| s.starts_with("Pass one-worker brings")), "{:?}", one.explanation);
+    let fan = vec![chain(&[], "a"), chain(&[], "b"), chain(&[], "c")];
+    let fastest = drawn::measured(drawn::workflow(fan), drawn::lambda(), Objective::Fastest);
+    let three = improve(&fastest, &by("simple", &fastest), &[&OneWorker]).expect("it is a plan");
+    assert!(three.workers.is_empty(), "three at once are faster");
+}
