@@ -8,6 +8,7 @@
 //! container.
 
 mod agenda;
+mod held;
 mod places;
 
 use std::collections::{HashMap, HashSet};
@@ -132,6 +133,8 @@ struct World<'a> {
     end_ms: Vec<f64>,
     /// Start and end of copies, by machine and task.
     copies: HashMap<(usize, u32), (f64, f64)>,
+    /// Attempts whose outputs are held back where they have so many bytes.
+    holds: HashMap<(usize, u32), u64>,
     /// Attempts that were stopped before their code ended.
     stopped: HashSet<(usize, u32)>,
     summary: PlanSummary,
@@ -161,6 +164,7 @@ impl<'a> World<'a> {
             start_ms: vec![0.0; plan.tasks.len()],
             end_ms: vec![0.0; plan.tasks.len()],
             copies: HashMap::new(),
+            holds: HashMap::new(),
             stopped: HashSet::new(),
             summary: PlanSummary::default(),
         }
@@ -204,7 +208,11 @@ impl<'a> World<'a> {
                 }
                 self.act(id, out);
             }
-            Happening::Computed(id, task, attempt) => self.store(id, task, attempt),
+            Happening::Computed(id, task, attempt) => {
+                if !self.hold(id, task, attempt) {
+                    self.store(id, task, attempt);
+                }
+            }
             Happening::Timer(id, timer) => {
                 if self.nodes[id].timer == timer {
                     self.deliver(id, Event::Tick);
@@ -235,7 +243,11 @@ impl<'a> World<'a> {
                 Action::Operate { request, operations } => {
                     self.agenda.later(way_ms, Happening::Request(id, request, operations));
                 }
-                Action::Execute { task, attempt, .. } => self.execute(id, task, attempt),
+                Action::Execute { task, attempt, hold_bytes_min, .. } => {
+                    self.execute(id, task, attempt);
+                    self.may_hold(id, task, hold_bytes_min);
+                }
+                Action::Store { task, attempt } => self.store(id, task, attempt),
                 Action::PreLoad { task, parents } => self.preload(id, task, &parents),
                 Action::PreWarm { config } => self.prewarm(config),
                 Action::Invoke(invoke) => self.invoke(invoke),
@@ -371,18 +383,21 @@ impl<'a> World<'a> {
             None if self.ledger.commit(task).is_some() => {}
             None => self.end_ms[task as usize] = done_ms,
         }
-        let object = |&o: &u32| StoredObject {
-            bytes: self.dense.object_bytes(o),
-            hash: String::new(),
-            location: Location::Stored(String::new()),
-        };
-        let outputs = self.graph.writes(task).iter().map(object).collect();
-        let measured = Measured { exec_ms: self.dense.exec_ms(size, task), ..Measured::default() };
-        let outcome = Ok(Executed { outputs, measured });
+        let outcome = Ok(self.executed(size, task, Location::Stored(String::new())));
         self.tell_later(done_ms - now_ms, id, Event::Executed { task, attempt, outcome });
         if self.options.overlap_uploads && self.dense.upload_ms(size, task) > 0.0 {
             self.deliver(id, Event::Computed { task, attempt });
         }
+    }
+
+    fn executed(&self, size: u32, task: u32, location: Location) -> Executed {
+        let object = |&o: &u32| {
+            let (bytes, location) = (self.dense.object_bytes(o), location.clone());
+            StoredObject { bytes, hash: String::new(), location }
+        };
+        let outputs = self.graph.writes(task).iter().map(object).collect();
+        let measured = Measured { exec_ms: self.dense.exec_ms(size, task), ..Measured::default() };
+        Executed { outputs, measured }
     }
 
     fn finish(mut self) -> Result<Simulated, SimulationFailure> {

@@ -78,8 +78,11 @@ impl Worker {
         match result {
             // A lease granted at the very end of the run is given back by leaving.
             OperationResult::Granted { attempt, parents } if self.status == RunStatus::Running => {
-                self.running.insert(task, attempt);
                 let (parents, hold_bytes_min) = (self.with_held(task, parents), self.hold_bytes_min(task));
+                if parents.len() < self.graph.parents(task).len() {
+                    return self.give_back(task, attempt);
+                }
+                self.running.insert(task, attempt);
                 out.push(Action::Execute { task, attempt, parents, hold_bytes_min });
                 if attempt == 1 {
                     self.prewarms.begin(self.plan.prewarms(Some(task)), now_ms);

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use foresail_schemas::optimization::FlexibleRules;
-use foresail_schemas::run::{Commit, Operation, OperationResult};
+use foresail_schemas::run::{Commit, Failure, FailureKind, Operation, OperationResult};
 
 use super::Worker;
 use crate::protocol::{Action, Executed};
@@ -262,6 +262,15 @@ impl Worker {
             known.next_if(|next| here.as_ref().is_none_or(|own| own == next)).or(here)
         };
         wanted.iter().filter_map(of).collect()
+    }
+
+    /// An output that a lease assumed was lost before it was granted: storing it, or what it was made of,
+    /// failed.
+    pub(super) fn give_back(&mut self, task: u32, attempt: u32) {
+        let (instance, kind) = (self.settings.instance.clone(), FailureKind::InputUnavailable);
+        let message = "an input that was held in memory is lost and made again".to_owned();
+        let failure = Failure { task: None, attempt, kind, message };
+        self.outbox.push(Operation::Fail { task, attempt, instance, failure });
     }
 
     /// Remembers a commit for the leases that are under way.
