@@ -134,7 +134,7 @@ impl Shell {
         let run = &self.run;
         match action {
             Action::Operate { request, operations } => {
-                self.events.push_back(match self.services.operate(run, operations).await {
+                self.events.push_back(match self.services.operate(run, operations.to_vec()).await {
                     Ok(answer) => Event::Answered { request, answer },
                     Err(error) if error.is_final_refusal() => {
                         tracing::error!(%run, "nobody watches over the run any more: {error}");

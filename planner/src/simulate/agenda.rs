@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 use foresail_choreography::Event;
 use foresail_schemas::config::ResourceConfig;
@@ -13,7 +14,7 @@ pub(super) enum Happening {
     /// A machine hears of something.
     Hear(usize, Box<Event>),
     /// A request arrives at the run's state.
-    Request(usize, u64, Vec<Operation>),
+    Request(usize, u64, Arc<[Operation]>),
     /// The worker runs its first instruction.
     Up(usize),
     /// The user's code has ended.

@@ -155,12 +155,12 @@ impl Driver {
         WorkerUsage { billed_ms: self.clock.billed_ms(), ..self.data.usage() }
     }
 
-    fn operate(&self, request: u64, operations: Vec<Operation>, under_way: &mut UnderWay) {
+    fn operate(&self, request: u64, operations: Arc<[Operation]>, under_way: &mut UnderWay) {
         let (metad, run, events) =
             (self.metad.clone(), self.invocation.run.clone(), under_way.events.clone());
         let refused = Arc::clone(&under_way.refused);
         under_way.work.spawn(async move {
-            let body = OperationRequest { operations };
+            let body = OperationRequest { operations: operations.to_vec() };
             let event = match metad.operate(&run, &body).await {
                 Ok(answer) => Event::Answered { request, answer },
                 Err(error) if error.is_missing() => {
