@@ -43,6 +43,9 @@ pub enum PlanFailure {
         /// The platform.
         platform: String,
     },
+    /// The plan cannot be carried out in virtual time.
+    #[error("the event simulator cannot carry the plan out: {0}")]
+    Simulation(String),
     /// The platform's table breaks a rule.
     #[error(transparent)]
     Platform(#[from] PlatformError),

@@ -59,6 +59,7 @@ mod timing;
 mod tracks;
 mod uniform;
 mod validate;
+mod wukong;
 
 pub use alternatives::{Alternative, Alternatives, Change, alternatives};
 pub use blind::blind_table;

@@ -19,6 +19,7 @@ use crate::simple::Simple;
 use crate::sweep::Sweep;
 use crate::uniform::Uniform;
 use crate::validate::validate;
+use crate::wukong::Wukong;
 
 /// A planner: a pure function from a problem to a plan. The same problem gives the same bytes.
 pub trait Planner {
@@ -37,6 +38,7 @@ pub trait Planner {
 pub fn planners() -> Vec<Box<dyn Planner>> {
     vec![
         Box::new(Simple),
+        Box::new(Wukong::default()),
         Box::new(Uniform),
         Box::new(NonUniform),
         Box::new(Heft),
@@ -53,7 +55,7 @@ pub fn planners() -> Vec<Box<dyn Planner>> {
 }
 
 /// The planner of this name. `anneal:SECONDS`, `pareto:SECONDS` and `auto:SECONDS` are those with another
-/// effort.
+/// effort; `wukong:SWITCHES@BYTES` has only these of `fan-out+fan-in+delayed-io` (or `none`), above so many bytes.
 ///
 /// # Errors
 /// [`UnknownPlanner`], which lists the names that exist.
@@ -61,6 +63,10 @@ pub fn find(name: &str) -> Result<Box<dyn Planner>, UnknownPlanner> {
     let unknown =
         || UnknownPlanner { name: name.to_owned(), known: planners().iter().map(|p| p.name()).collect() };
     if let Some((name, effort)) = name.split_once(':') {
+        if name == "wukong" {
+            let planner = Wukong::parse(effort).ok_or_else(unknown)?;
+            return Ok(Box::new(planner));
+        }
         let effort_s = effort.parse().ok().filter(|s: &f64| *s > 0.0 && *s <= EFFORT_S_MAX);
         return match (name, effort_s) {
             ("anneal", Some(effort_s)) => Ok(Box::new(Anneal { effort_s })),
