@@ -127,17 +127,34 @@ pub fn complete(
 }
 
 /// As [`complete`], of a plan: of what it says, workers, sizes, ranks, optimisations and pre-warmings count,
-/// and its reasons per task are kept.
+/// and the names of its workers and its reasons per task are kept.
 ///
 /// # Errors
 /// [`DraftFailure`] with what breaks a rule.
 pub fn retimed(problem: &Problem, plan: &Plan, reasons: Vec<String>) -> Result<Plan, DraftFailure> {
     let dense = Dense::new(problem)?;
-    let mut assignment = assignment(&dense, &draft(plan))?;
-    assignment.extras.set_warmings(&dense, &plan.prewarms)?;
-    let mut new = write(&dense, &plan.planner, assignment, reasons);
+    let assignment = of_plan(&dense, plan)?;
+    let mut timing = Timing::new(&dense);
+    let summary = timing.pass(&assignment);
+    let label = format!("{}: {} workers", plan.planner, assignment.workers);
+    let candidate = Candidate { label, assignment, timed: timing.timed(summary) };
+    let (ids, floor) = (worker_ids(plan), Floor::new(&dense));
+    let mut new = explain::write_named(&dense, plan.planner.as_str(), &candidate, &floor, reasons, &ids);
     new.tasks.iter_mut().zip(&plan.tasks).for_each(|(new, old)| new.why.clone_from(&old.why));
     Ok(new)
+}
+
+/// A plan in dense form, checked; its workers are numbered in the order of their names.
+pub(crate) fn of_plan(dense: &Dense, plan: &Plan) -> Result<Assignment, DraftFailure> {
+    let mut assignment = assignment(dense, &draft(plan))?;
+    assignment.extras.set_warmings(dense, &plan.prewarms)?;
+    Ok(assignment)
+}
+
+/// The names of the workers of a plan by their numbers.
+pub(crate) fn worker_ids(plan: &Plan) -> Vec<Option<WorkerId>> {
+    let ids: BTreeSet<&WorkerId> = plan.tasks.iter().filter_map(|t| t.worker.as_ref()).collect();
+    ids.into_iter().cloned().map(Some).collect()
 }
 
 /// The draft that a plan contains.

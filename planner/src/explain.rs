@@ -32,9 +32,21 @@ pub(crate) fn write(
     floor: &Floor,
     reasons: Vec<String>,
 ) -> Plan {
+    let ids = worker_ids(&candidate.assignment, &candidate.timed);
+    write_named(dense, planner, candidate, floor, reasons, &ids)
+}
+
+/// The same with given names of the workers.
+pub(crate) fn write_named(
+    dense: &Dense,
+    planner: &str,
+    candidate: &Candidate,
+    floor: &Floor,
+    reasons: Vec<String>,
+    ids: &[Option<WorkerId>],
+) -> Plan {
     let forced = with_forced(dense, candidate);
     let Candidate { label, assignment, timed } = forced.as_ref().unwrap_or(candidate);
-    let ids = worker_ids(assignment, timed);
     let path = critical_path(timed);
     let tasks = dense.problem.workflow.tasks();
     let ids_of = |w: u32| (w != NONE).then(|| ids[w as usize].clone()).flatten();
@@ -88,7 +100,7 @@ pub(crate) fn write(
         sla: problem.predictions.sla,
         platform: problem.platform.name.clone(),
         model_epoch: problem.predictions.epoch,
-        workers: workers(dense, assignment, timed, &ids, &by_worker),
+        workers: workers(dense, assignment, timed, ids, &by_worker),
         tasks: planned.collect(),
         prewarms: assignment.extras.prewarms(dense),
         flexible: None,
@@ -108,6 +120,12 @@ fn worker_ids(assignment: &Assignment, timed: &Timed) -> Vec<Option<WorkerId>> {
     for life in timed.lives.iter().filter(|l| l.worker != NONE) {
         if !std::mem::replace(&mut seen[life.worker as usize], true) {
             order.push(life.worker);
+        }
+    }
+    // Where copies are faster a run may end before a worker gets a place; it comes last.
+    for &worker in assignment.worker.iter().filter(|&&w| w != NONE) {
+        if !std::mem::replace(&mut seen[worker as usize], true) {
+            order.push(worker);
         }
     }
     let digits = order.len().to_string().len();
@@ -141,6 +159,13 @@ fn workers(
         });
         sum.end_ms = sum.end_ms.max(life.end_ms);
         sum.cost_usd += life.cost_usd;
+    }
+    for ((sum, id), tasks) in sums.iter_mut().zip(ids).zip(by_worker) {
+        if let (None, Some(id), Some(&first)) = (&sum, id, tasks.first()) {
+            let (config, ms) =
+                (dense.size(assignment.size[first as usize]).config, timed.summary.makespan_ms);
+            *sum = Some(PlannedWorker { id: id.clone(), config, start_ms: ms, end_ms: ms, cost_usd: 0.0 });
+        }
     }
     let mut listed: Vec<PlannedWorker> = sums.into_iter().flatten().collect();
     listed.sort_by(|a, b| a.id.cmp(&b.id));

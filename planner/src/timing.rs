@@ -115,7 +115,7 @@ struct Invoke {
     tasks: List,
 }
 
-/// What a worker may hold of each kind is at most one per lane; the kinds stand side by side.
+/// What a worker may hold of each kind is limited by its lanes; the kinds stand side by side.
 #[derive(Debug, Clone, Copy)]
 enum Hand {
     /// To be asked for with the next request.
@@ -198,7 +198,7 @@ pub(crate) struct Timing<'a> {
     workers: Vec<WorkerState>,
     live: Vec<Live>,
     lives: Vec<Life>,
-    /// What is in the hands of every invocation: [`HANDS`] rows of one place per lane.
+    /// What is in the hands of every invocation: [`HANDS`] rows of [`Timing::hand_len`].
     held: Vec<u32>,
     host: Host<Invoke>,
     moved: Moved,
@@ -382,7 +382,7 @@ impl<'a> Timing<'a> {
         let (start_ms, end_ms) = (now_ms, now_ms);
         let is_cold = place.is_cold;
         self.lives.push(Life { worker, size, first, is_cold, start_ms, end_ms, cost_usd: 0.0 });
-        self.held.resize(self.held.len() + HANDS * self.dense.lanes as usize, NONE);
+        self.held.resize(self.held.len() + HANDS * self.hand_len(), NONE);
         self.live.push(Live {
             start_ms: now_ms,
             links,
@@ -418,6 +418,11 @@ impl<'a> Timing<'a> {
         });
         self.copies.begin();
         self.agenda.at(now_ms + startup_ms, Kind::Up(id));
+    }
+
+    /// Most of a kind in the hands of an invocation: what holds its lanes, and as many that store.
+    fn hand_len(&self) -> usize {
+        2 * self.dense.lanes as usize
     }
 
     fn happen(&mut self, kind: Kind, now_ms: f64) {

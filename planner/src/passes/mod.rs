@@ -62,7 +62,7 @@ impl Pass for OptimizationKind {
 
     fn propose(&self, problem: &Problem, plan: &Plan) -> Vec<Plan> {
         let Ok(dense) = Dense::new(problem) else { return Vec::new() };
-        let Ok(assignment) = Assignment::of_plan(&dense, plan) else { return Vec::new() };
+        let Ok(assignment) = draft::of_plan(&dense, plan) else { return Vec::new() };
         let floor = Floor::new(&dense);
         let mut timing = Timing::new(&dense);
         let mut bench = Bench::new(&dense, &mut timing, problem.objective, floor.pair(), CANDIDATES_MAX);
@@ -70,7 +70,8 @@ impl Pass for OptimizationKind {
         let Some(better) = bench.apply(*self, &given) else { return Vec::new() };
         let label = format!("{}, with {}", plan.planner, self.as_str());
         let candidate = Candidate { label, assignment: better.assignment, timed: better.timed };
-        vec![explain::write(&dense, plan.planner.as_str(), &candidate, &floor, Vec::new())]
+        let (planner, ids) = (plan.planner.as_str(), draft::worker_ids(plan));
+        vec![explain::write_named(&dense, planner, &candidate, &floor, Vec::new(), &ids)]
     }
 }
 

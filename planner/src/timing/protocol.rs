@@ -62,14 +62,14 @@ impl Timing<'_> {
     }
 
     fn hand(&self, id: u32, hand: Hand) -> &[u32] {
-        let lanes = self.dense.lanes as usize;
-        let at = (id as usize * HANDS + hand as usize) * lanes;
+        let at = (id as usize * HANDS + hand as usize) * self.hand_len();
         &self.held[at..at + usize::from(self.live[id as usize].hands[hand as usize])]
     }
 
     pub(super) fn put_in(&mut self, id: u32, hand: Hand, task: u32) {
+        let row = (id as usize * HANDS + hand as usize) * self.hand_len();
         let count = &mut self.live[id as usize].hands[hand as usize];
-        let at = (id as usize * HANDS + hand as usize) * self.dense.lanes as usize + usize::from(*count);
+        let at = row + usize::from(*count);
         *count += 1;
         self.held[at] = task;
     }
@@ -235,7 +235,7 @@ impl Timing<'_> {
         self.live[id as usize].is_waiting = true;
         let commits = usize::from(std::mem::take(&mut self.live[id as usize].hands[Hand::Commits as usize]));
         for at in 0..commits {
-            let place = (id as usize * HANDS + Hand::Commits as usize) * self.dense.lanes as usize + at;
+            let place = (id as usize * HANDS + Hand::Commits as usize) * self.hand_len() + at;
             self.commit(id, self.held[place], now_ms);
         }
         if self.copies.has_any() {
@@ -245,7 +245,7 @@ impl Timing<'_> {
         let is_over = self.committed == self.dense.len();
         let leasing = usize::from(std::mem::take(&mut self.live[id as usize].hands[Hand::Leasing as usize]));
         for at in 0..leasing {
-            let place = (id as usize * HANDS + Hand::Leasing as usize) * self.dense.lanes as usize + at;
+            let place = (id as usize * HANDS + Hand::Leasing as usize) * self.hand_len() + at;
             let task = self.held[place];
             self.put_in(id, Hand::Asked, task);
             let times = &mut self.tasks[task as usize];
@@ -361,7 +361,7 @@ impl Timing<'_> {
         let live = &mut self.live[id as usize];
         let granted = usize::from(std::mem::take(&mut live.hands[Hand::Granted as usize]));
         for at in 0..granted {
-            let place = (id as usize * HANDS + Hand::Granted as usize) * self.dense.lanes as usize + at;
+            let place = (id as usize * HANDS + Hand::Granted as usize) * self.hand_len() + at;
             self.run(id, self.held[place], now_ms);
         }
         if joins && self.beside.has_pre_loads() {
