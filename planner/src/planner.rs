@@ -128,7 +128,7 @@ mod tests {
         let error = find("best").err().expect("there is no such planner").to_string();
         assert_eq!(
             error,
-            "there is no planner `best`; hint: use one of simple, uniform, nonuniform, heft, horizon, \
+            "there is no planner `best`; hint: use one of simple, wukong, uniform, nonuniform, heft, horizon, \
              prewarm-all, prewarm-horizon, random, sweep, anneal, pareto, robust, auto"
         );
         assert!(find("anneal:0.5").is_ok() && find("auto:3").is_ok());

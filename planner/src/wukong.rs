@@ -43,8 +43,8 @@ impl Planner for Wukong {
         let floor = bounds::Floor::new(&dense).pair();
         let best = plans.into_iter().reduce(|best, next| {
             let (new, old) = (&next.predicted, &best.predicted);
-            let is_better = score(&problem.objective, new, floor)
-                .is_better_than(&score(&problem.objective, old, floor));
+            let is_better =
+                score(&problem.objective, new, floor).is_better_than(&score(&problem.objective, old, floor));
             if is_better { next } else { best }
         });
         Ok(best.expect("there is a useful size, or planning has failed before"))
@@ -103,10 +103,12 @@ impl Wukong {
         }
         plan.predicted = simulated.summary;
         plan.bounds = bounds::gap((plan.bounds.makespan_ms, plan.bounds.cost_usd), &plan.predicted);
-        plan.critical_path = path(dense, simulated).into_iter().map(|t| plan.tasks[t as usize].task.clone()).collect();
+        plan.critical_path =
+            path(dense, simulated).into_iter().map(|t| plan.tasks[t as usize].task.clone()).collect();
         let FlexibleRules { cluster_fan_out, cluster_fan_in, delayed_io, large_output_bytes } = self.rules;
         let switch = |is_on: bool, name: &str| format!("{name} {}", if is_on { "on" } else { "off" });
-        let large = dense.graph.len() - plan.tasks.iter().filter(|t| t.output_bytes < Some(large_output_bytes)).count();
+        let large = dense.graph.len()
+            - plan.tasks.iter().filter(|t| t.output_bytes < Some(large_output_bytes)).count();
         plan.explanation = vec![
             format!(
                 "`wukong` took flexible workers of {}: {:.0} ms, {:.8} USD, by the event simulator.",
@@ -121,7 +123,10 @@ impl Wukong {
             ),
             format!(
                 "No plan takes less than {:.0} ms or costs less than {:.8} USD: this is {:.2} and {:.2} times that.",
-                plan.bounds.makespan_ms, plan.bounds.cost_usd, plan.bounds.makespan_ratio, plan.bounds.cost_ratio
+                plan.bounds.makespan_ms,
+                plan.bounds.cost_usd,
+                plan.bounds.makespan_ratio,
+                plan.bounds.cost_ratio
             ),
         ];
     }
@@ -146,8 +151,7 @@ fn path(dense: &Dense, simulated: &Simulated) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::planner::{find, plan};
-    use crate::shapes::Shape;
+    use crate::planner::find;
 
     #[test]
     fn switches_and_threshold_are_read() {

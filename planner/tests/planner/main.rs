@@ -11,3 +11,4 @@ mod passes;
 mod properties;
 mod recorded;
 mod shapes;
+mod wukong;
