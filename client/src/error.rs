@@ -87,6 +87,9 @@ pub enum ClientError {
     /// The task has no result yet.
     #[error("task `{0}` has no result")]
     NoResult(String),
+    /// An output was never stored.
+    #[error("the output of task `{0}` was not kept: every task that reads it ran on the worker that made it")]
+    NotKept(String),
     /// A result was changed after it was stored.
     #[error("the result of task `{task}` is damaged: its hash is `{found}`, it was stored as `{expected}`")]
     Damaged {
@@ -150,6 +153,7 @@ impl ClientError {
             Self::RunEnded { run, .. } => format!("`foresail runs {run}` shows how far it came"),
             Self::NoSuchResult(_) => "name a task of the workflow, and one of its outputs".to_owned(),
             Self::NoResult(_) => "wait for the run to complete".to_owned(),
+            Self::NotKept(_) => "plan with another planner, or with `wukong:none`, which keep all".to_owned(),
             Self::Damaged { .. } => "run the workflow again, and check the disk of the store".to_owned(),
             Self::Lost { .. } => {
                 "results are kept until the retention of the run ends; run it again".to_owned()

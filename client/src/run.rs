@@ -311,6 +311,7 @@ impl RunHandle {
                 ClientError::Unreadable { service, url, reason: e.to_string() }
             })?,
             Location::Stored(key) => self.stored(task, key).await?,
+            Location::Unstored(_) => return Err(ClientError::NotKept(task.to_owned())),
         };
         let found = blake3::hash(&content).to_hex();
         match found.as_str() == object.hash {

@@ -93,6 +93,7 @@ impl CliError {
                 ClientError::RunEnded { .. }
                 | ClientError::TimedOut { .. }
                 | ClientError::NoResult(_)
+                | ClientError::NotKept(_)
                 | ClientError::Lost { .. }
                 | ClientError::Damaged { .. } => 1,
                 ClientError::NoPlan { .. }

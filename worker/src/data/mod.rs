@@ -7,6 +7,7 @@
 
 pub mod cache;
 mod fetches;
+mod held;
 mod preload;
 pub mod store;
 
@@ -67,6 +68,7 @@ pub struct Data {
     inline_bytes_max: u64,
     account: Arc<Mutex<Account>>,
     fetches: Arc<Fetches>,
+    held: Arc<held::Held>,
     is_over: Arc<AtomicBool>,
 }
 
@@ -97,6 +99,7 @@ impl Data {
             inline_bytes_max,
             account: Arc::default(),
             fetches: Arc::default(),
+            held: Arc::default(),
             is_over: Arc::default(),
         }
     }
@@ -181,6 +184,9 @@ impl Data {
         for name in spec.output_names() {
             let key = object_key(&self.run, &spec.id, attempt, &self.instance, &name);
             lock(&self.cache).remove(&key);
+            if self.held.remove(&key).is_some() {
+                continue;
+            }
             if let Err(error) = self.store.delete(&key) {
                 tracing::warn!(%error, "the object of a losing attempt stays where it is");
             }
@@ -194,6 +200,13 @@ impl Data {
                 return verified(content.into(), object);
             }
             Location::Stored(key) => key,
+            Location::Unstored(key) => {
+                let content = self.held.get(key);
+                let content =
+                    content.ok_or_else(|| "was held in memory by a worker that is gone".to_owned())?;
+                self.saved(key, object.bytes);
+                return Ok(content);
+            }
         };
         let _fetch = match self.fetches.find(key, || lock(&self.cache).get(key)) {
             Found::Here(content) => {

@@ -29,10 +29,21 @@ pub(super) struct Attempt {
     pub cancel: Cancel,
     /// Where to say that the code has ended before the outputs are stored; nothing where that is of no use.
     pub computed: Option<mpsc::Sender<Event>>,
+    /// Outputs of so many bytes in all stay in memory.
+    pub hold_bytes_min: Option<u64>,
+}
+
+/// How an attempt ended well.
+#[derive(Debug)]
+pub(super) enum Made {
+    /// Its outputs are stored.
+    Stored(Executed),
+    /// They are in memory.
+    Held(Executed),
 }
 
 impl Attempt {
-    pub fn run(self, parents: &[Commit]) -> Result<Executed, TaskError> {
+    pub fn run(self, parents: &[Commit]) -> Result<Made, TaskError> {
         let (task, attempt) = (self.task, self.attempt);
         let _pinned = self.note().pin(&self.scratch_dir);
         let began = Instant::now();
@@ -51,26 +62,31 @@ impl Attempt {
         };
         let ran = self.executors.execute(&call)?;
         drop(call);
+        let output_bytes = ran.outputs.iter().map(|o| o.len() as u64).sum();
+        let mut measured = Measured {
+            download_ms,
+            exec_ms: ran.exec_ms,
+            upload_ms: 0.0,
+            input_bytes,
+            output_bytes,
+            peak_memory_mb: ran.peak_memory_mb,
+        };
+        if self.hold_bytes_min.is_some_and(|bytes_min| output_bytes >= bytes_min) && !cancel.is_set() {
+            let outputs = self.data.hold(&self.workflow, task, attempt, ran.outputs);
+            return Ok(Made::Held(Executed { outputs, measured }));
+        }
         if let Some(events) = self.computed.filter(|_| self.data.stores_any(&ran.outputs)) {
             // Nobody listens any more when the invocation is over.
             let _ = events.blocking_send(Event::Computed { task, attempt });
         }
         let began = Instant::now();
-        let output_bytes = ran.outputs.iter().map(|o| o.len() as u64).sum();
         let outputs = self.data.store(&self.workflow, task, attempt, ran.outputs)?;
         if cancel.is_set() {
             // Nobody will commit it: another attempt won meanwhile, or the run is over.
             self.data.discard(&self.workflow, task, attempt);
         }
-        let measured = Measured {
-            download_ms,
-            exec_ms: ran.exec_ms,
-            upload_ms: ms_since(began),
-            input_bytes,
-            output_bytes,
-            peak_memory_mb: ran.peak_memory_mb,
-        };
-        Ok(Executed { outputs, measured })
+        measured.upload_ms = ms_since(began);
+        Ok(Made::Stored(Executed { outputs, measured }))
     }
 
     fn note(&self) -> Note {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foresail_choreography::{Action, CommitHints, Event, Invoke, Worker};
+use foresail_choreography::{Action, CommitHints, Event, Executed, Invoke, Worker};
 use foresail_schemas::id::InstanceId;
 use foresail_schemas::invocation::{Invocation, Purpose};
 use foresail_schemas::metric::{Forecast, Record, TaskRecord, TransferRecord};
@@ -20,13 +20,13 @@ use foresail_schemas::run::{
     OperationResult, RunStatus, WorkerUsage,
 };
 use foresail_schemas::workflow::Workflow;
-use foresail_schemas::{ResourceConfig, TaskName};
+use foresail_schemas::{ResourceConfig, TaskId, TaskName};
 use jiff::Timestamp;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::KnownRun;
-use super::attempt::Attempt;
+use super::attempt::{Attempt, Made};
 use super::carry::{Clock, PAUSE_MAX};
 use super::listen::listen;
 use crate::data::{Data, Transfer};
@@ -73,6 +73,8 @@ struct UnderWay {
     /// Answers that need no waiting.
     ready: VecDeque<Event>,
     running: HashMap<u32, Running>,
+    /// What was made and is not stored, until that is decided.
+    held: HashMap<u32, Executed>,
     /// The queue of what is fetched beforehand, once there is something.
     preloads: Option<mpsc::Sender<PreLoad>>,
     /// The last listener asked for.
@@ -112,6 +114,7 @@ impl Driver {
             events,
             ready: VecDeque::new(),
             running: HashMap::new(),
+            held: HashMap::new(),
             preloads: None,
             listener: None,
             work: JoinSet::new(),
@@ -139,7 +142,10 @@ impl Driver {
         for action in actions.drain(..) {
             match action {
                 Action::Operate { request, operations } => self.operate(request, operations, under_way),
-                Action::Execute { task, attempt, parents } => self.execute(task, attempt, parents, under_way),
+                Action::Execute { task, attempt, parents, hold_bytes_min } => {
+                    self.execute((task, attempt), parents, hold_bytes_min, under_way);
+                }
+                Action::Store { task, attempt } => self.store_held(task, attempt, under_way),
                 Action::Abort { task } => {
                     under_way.running.remove(&task).into_iter().for_each(|r| r.cancel.set());
                 }
@@ -189,7 +195,13 @@ impl Driver {
         });
     }
 
-    fn execute(&self, task: u32, attempt: u32, parents: Vec<Commit>, under_way: &mut UnderWay) {
+    fn execute(
+        &self,
+        (task, attempt): (u32, u32),
+        parents: Vec<Commit>,
+        hold_bytes_min: Option<u64>,
+        under_way: &mut UnderWay,
+    ) {
         let cancel = Cancel::default();
         let plan = under_way.newer_plan.as_ref().map_or(&self.known.plan.plan, |(_, plan)| plan);
         let forecast = forecast(plan, task, self.invocation.config);
@@ -205,6 +217,7 @@ impl Driver {
             attempt,
             cancel,
             computed: self.known.plan.options.overlap_uploads.then(|| under_way.events.clone()),
+            hold_bytes_min,
         };
         let (id, events) = (self.workflow.task(task).id.clone(), under_way.events.clone());
         under_way.work.spawn(async move {
@@ -212,11 +225,34 @@ impl Driver {
             let outcome = outcome.unwrap_or_else(|crash| {
                 Err(TaskError::of(FailureKind::TaskCrash, format!("the executor crashed: {crash}")))
             });
-            let outcome = outcome.map_err(|TaskError { kind, message }| {
-                tracing::info!(task = %id, attempt, %message, "the attempt failed");
-                Failure { task: Some(id), attempt, kind, message }
+            let event = match outcome {
+                Ok(Made::Held(executed)) => Event::Held { task, attempt, executed },
+                Ok(Made::Stored(executed)) => Event::Executed { task, attempt, outcome: Ok(executed) },
+                Err(error) => failed(id, task, attempt, error),
+            };
+            let _ = events.send(event).await;
+        });
+    }
+
+    /// Stores what an attempt of this invocation held back.
+    fn store_held(&self, task: u32, attempt: u32, under_way: &mut UnderWay) {
+        let Some(Executed { outputs, mut measured }) = under_way.held.get(&task).cloned() else { return };
+        let (data, events) = (self.data.clone(), under_way.events.clone());
+        let id = self.workflow.task(task).id.clone();
+        under_way.work.spawn(async move {
+            let began = Instant::now();
+            let stored = tokio::task::spawn_blocking(move || data.store_held(&outputs)).await;
+            let stored = stored.unwrap_or_else(|crash| {
+                Err(TaskError::of(FailureKind::OutputNotStored, format!("storing crashed: {crash}")))
             });
-            let _ = events.send(Event::Executed { task, attempt, outcome }).await;
+            let event = match stored {
+                Ok(outputs) => {
+                    measured.upload_ms = began.elapsed().as_secs_f64() * 1000.0;
+                    Event::Executed { task, attempt, outcome: Ok(Executed { outputs, measured }) }
+                }
+                Err(error) => failed(id, task, attempt, error),
+            };
+            let _ = events.send(event).await;
         });
     }
 
@@ -247,6 +283,7 @@ impl Driver {
     }
 
     fn discard(&self, task: u32, attempt: u32, under_way: &mut UnderWay) {
+        under_way.held.remove(&task);
         let (data, workflow) = (self.data.clone(), Arc::clone(&self.workflow));
         under_way.chores.spawn_blocking(move || data.discard(&workflow, task, attempt));
     }
@@ -290,9 +327,17 @@ impl Driver {
     /// Keeps what an event says besides what the machine makes of it.
     fn note_event(&self, event: &Event, under_way: &mut UnderWay, recorder: &mut Recorder) {
         match event {
+            Event::Held { task, attempt, executed } => {
+                let forecast = under_way.running.remove(task).and_then(|running| running.forecast);
+                recorder.record(self.task_record(*task, *attempt, &executed.measured, forecast));
+                under_way.held.insert(*task, executed.clone());
+                self.record_transfers(recorder);
+            }
             Event::Executed { task, attempt, outcome } => {
                 let forecast = under_way.running.remove(task).and_then(|running| running.forecast);
-                if let Ok(executed) = outcome {
+                // What was held is measured already.
+                let was_held = under_way.held.remove(task).is_some();
+                if let (Ok(executed), false) = (outcome, was_held) {
                     recorder.record(self.task_record(*task, *attempt, &executed.measured, forecast));
                 }
                 self.record_transfers(recorder);
@@ -361,6 +406,13 @@ impl Driver {
         }
         self.record_transfers(recorder);
     }
+}
+
+/// The end of an attempt that failed.
+fn failed(id: TaskId, task: u32, attempt: u32, error: TaskError) -> Event {
+    let TaskError { kind, message } = error;
+    tracing::info!(task = %id, attempt, %message, "the attempt failed");
+    Event::Executed { task, attempt, outcome: Err(Failure { task: Some(id), attempt, kind, message }) }
 }
 
 /// What the plan predicted for a task on workers of this size; nothing where it planned another size.
