@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foresail_choreography::{Action, Event, Invoke, PlanView, Watchdog};
+use foresail_choreography::{Action, Event, Invoke, PlanView, TimedStart, Watchdog};
 use foresail_schemas::Workflow;
 use foresail_schemas::id::RunId;
 use foresail_schemas::invocation::{Invocation, Invoked, Purpose};
@@ -40,11 +40,10 @@ impl Services {
     }
 
     /// Asks the host for a worker. A host that is full for the moment is no error: the watchdog asks again.
-    async fn invoke(&self, run: &RunId, invoke: Invoke) -> Result<(), ClientError> {
+    async fn invoke(&self, run: &RunId, invoke: Invoke, purpose: Purpose) -> Result<(), ClientError> {
         let Invoke { worker, config, tasks } = invoke;
         let metad = self.metad.address().to_owned();
-        let invocation =
-            Invocation { run: run.clone(), worker, config, tasks, metad, purpose: Purpose::Work };
+        let invocation = Invocation { run: run.clone(), worker, config, tasks, metad, purpose };
         match self.host.json::<Invoked>(Call::post(&["v1", "invocations"], &invocation)).await {
             Err(ClientError::Refused { problem, .. }) if problem.code.is_retryable() => {
                 tracing::warn!(%run, "the host has no room yet: {}", problem.detail);
@@ -66,16 +65,16 @@ pub(crate) async fn begin(
     plan: &Plan,
 ) -> Result<(), ClientError> {
     let first = foresail_choreography::first_invocations(workflow.graph(), &PlanView::new(1, plan));
-    let mut under_way =
-        stream::iter(first).map(|invoke| services.invoke(run, invoke)).buffered(INVOCATIONS_AT_ONCE);
+    let mut under_way = stream::iter(first)
+        .map(|invoke| services.invoke(run, invoke, Purpose::Work))
+        .buffered(INVOCATIONS_AT_ONCE);
     while let Some(done) = under_way.next().await {
         done?;
     }
     Ok(())
 }
 
-/// Watches until the run has ended. A metad that does not answer is not given up: once restarted it is found
-/// again. One that refuses for good, because it knows no such run or wants another token, ends the watching.
+/// Watches until the run has ended, and starts meanwhile the workers that the plan wants to be warm.
 pub(crate) async fn watch(
     services: Services,
     run: RunId,
@@ -84,6 +83,37 @@ pub(crate) async fn watch(
     options: RunOptions,
 ) {
     let view = Arc::new(PlanView::new(1, &plan));
+    tokio::select! {
+        () = watch_over(services.clone(), run.clone(), &workflow, Arc::clone(&view), options) => {}
+        () = start_beforehand(&services, &run, &view) => {}
+    }
+}
+
+/// Starts each worker of the plan whose clock is that of the run, at its time; then does nothing more.
+async fn start_beforehand(services: &Services, run: &RunId, view: &PlanView) {
+    let began = Instant::now();
+    let mut starts = view.prewarms(None).to_vec();
+    starts.sort_by(|a, b| a.delay_ms.total_cmp(&b.delay_ms));
+    for TimedStart { delay_ms, config, .. } in starts {
+        let delay = Duration::try_from_secs_f64(delay_ms / 1000.0).unwrap_or(Duration::MAX);
+        tokio::time::sleep(delay.saturating_sub(began.elapsed())).await;
+        let nothing = Invoke { worker: None, config, tasks: Vec::new() };
+        if let Err(error) = services.invoke(run, nothing, Purpose::PreWarm).await {
+            tracing::warn!(%run, "a worker could not be started beforehand: {error}");
+        }
+    }
+    std::future::pending().await
+}
+
+/// A metad that does not answer is not given up: once restarted it is found again. One that refuses for
+/// good, because it knows no such run or wants another token, ends the watching.
+async fn watch_over(
+    services: Services,
+    run: RunId,
+    workflow: &Workflow,
+    view: Arc<PlanView>,
+    options: RunOptions,
+) {
     let mut machine = Watchdog::new(workflow.graph().clone(), view, options);
     let mut shell = Shell { services, run, began: Instant::now(), wake: None, events: VecDeque::new() };
     let mut actions = Vec::new();
@@ -134,7 +164,7 @@ impl Shell {
         let run = &self.run;
         match action {
             Action::Operate { request, operations } => {
-                self.events.push_back(match self.services.operate(run, operations).await {
+                self.events.push_back(match self.services.operate(run, operations.to_vec()).await {
                     Ok(answer) => Event::Answered { request, answer },
                     Err(error) if error.is_final_refusal() => {
                         tracing::error!(%run, "nobody watches over the run any more: {error}");
@@ -157,7 +187,7 @@ impl Shell {
             }
             Action::Invoke(invoke) => {
                 tracing::info!(%run, tasks = ?invoke.tasks, "the watchdog starts tasks again");
-                if let Err(error) = self.services.invoke(run, invoke).await {
+                if let Err(error) = self.services.invoke(run, invoke, Purpose::Work).await {
                     tracing::warn!(%run, "{error}");
                 }
             }

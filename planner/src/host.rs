@@ -89,11 +89,6 @@ impl<W> Host<W> {
         self.waiting.get_mut(usize::try_from(place.checked_sub(self.served)?).ok()?)
     }
 
-    /// One that waits already and may take what is asked for along: a host adds nothing twice to its queue.
-    pub fn find_waiting(&mut self, is_same: impl Fn(&W) -> bool) -> Option<&mut W> {
-        self.waiting.iter_mut().find(|w| is_same(w))
-    }
-
     /// Gives a place back and says who waited longest for one.
     pub fn end(&mut self, size: u32, container: u32, now_ms: f64) -> Option<W> {
         self.busy -= 1;
@@ -128,7 +123,6 @@ mod tests {
         host.wait("b");
         assert!(!host.has_place());
         assert_eq!(host.waiting_mut(1), Some(&mut "b"));
-        assert!(host.find_waiting(|w| *w == "b").is_some() && host.find_waiting(|w| *w == "c").is_none());
         assert_eq!(host.end(0, place.container, 5.0), Some("a"));
         assert_eq!(host.waiting_mut(0), None);
         assert_eq!(host.waiting_mut(1), Some(&mut "b"));

@@ -29,7 +29,7 @@ use crate::error::SimulationFailure;
 use crate::host::Host;
 use crate::link::{Links, Moved};
 use agenda::{Agenda, Happening};
-use places::Waiting;
+use places::{Asked, Waiting};
 
 /// Events handled before a run counts as stuck: this many, and [`STEPS_PER_TASK_MAX`] per task.
 const STEPS_MAX: u64 = 1_000_000;
@@ -88,7 +88,11 @@ enum Machine {
 struct Node {
     /// Nothing once it has finished.
     machine: Option<Machine>,
-    timer: u32,
+    /// When it wants to be woken.
+    wake_ms: f64,
+    /// The earliest time at which it is looked whether it wants to: a machine puts its wish off with every
+    /// event, and an entry of the agenda for each would make most of the agenda.
+    look_ms: f64,
     /// Index of the planned worker it is.
     listens_as: Option<u32>,
     size: u32,
@@ -127,6 +131,7 @@ struct World<'a> {
     listeners: Vec<Vec<Listener>>,
     audiences: HashMap<u32, Audience>,
     host: Host<Waiting>,
+    queued: HashMap<Asked, u64>,
     moved: Moved,
     start_ms: Vec<f64>,
     end_ms: Vec<f64>,
@@ -157,6 +162,7 @@ impl<'a> World<'a> {
             ledger: Ledger::new(&problem.workflow, options),
             nodes: Vec::new(),
             host: dense.host(),
+            queued: HashMap::new(),
             moved,
             start_ms: vec![0.0; plan.tasks.len()],
             end_ms: vec![0.0; plan.tasks.len()],
@@ -189,7 +195,8 @@ impl<'a> World<'a> {
     fn add(&mut self, machine: Machine, size: u32, container: u32) -> usize {
         let (start_ms, links) = (self.agenda.now_ms, Links::default());
         let machine = Some(machine);
-        self.nodes.push(Node { machine, timer: 0, listens_as: None, size, container, start_ms, links });
+        let (wake_ms, look_ms, listens_as) = (f64::INFINITY, f64::INFINITY, None);
+        self.nodes.push(Node { machine, wake_ms, look_ms, listens_as, size, container, start_ms, links });
         self.nodes.len() - 1
     }
 
@@ -205,11 +212,7 @@ impl<'a> World<'a> {
                 self.act(id, out);
             }
             Happening::Computed(id, task, attempt) => self.store(id, task, attempt),
-            Happening::Timer(id, timer) => {
-                if self.nodes[id].timer == timer {
-                    self.deliver(id, Event::Tick);
-                }
-            }
+            Happening::Timer(id) => self.timer(id),
             Happening::PreWarm(config) => self.prewarm_of_client(config),
             Happening::Warm { size, container, start_ms } => {
                 let billed_ms = self.agenda.now_ms - start_ms;
@@ -252,9 +255,8 @@ impl<'a> World<'a> {
                     self.tell_later(0.0, id, event);
                 }
                 Action::WakeAt { at_ms } => {
-                    self.nodes[id].timer += 1;
-                    let timer = self.nodes[id].timer;
-                    self.agenda.later(at_ms - self.agenda.now_ms, Happening::Timer(id, timer));
+                    self.nodes[id].wake_ms = at_ms;
+                    self.look_at_wake(id);
                 }
                 Action::Finished if id == WATCHDOG => self.nodes[id].machine = None,
                 Action::Finished => self.gone(id),
@@ -262,6 +264,30 @@ impl<'a> World<'a> {
                 // What a copy or its original stored in vain was paid for and costs nothing more.
                 Action::Discard { .. } => {}
             }
+        }
+    }
+
+    fn look_at_wake(&mut self, id: usize) {
+        let node = &mut self.nodes[id];
+        if node.wake_ms < node.look_ms {
+            node.look_ms = node.wake_ms;
+            self.agenda.at(node.wake_ms, Happening::Timer(id));
+        }
+    }
+
+    fn timer(&mut self, id: usize) {
+        let node = &mut self.nodes[id];
+        if node.machine.is_none() {
+            return;
+        }
+        if node.look_ms <= self.agenda.now_ms {
+            node.look_ms = f64::INFINITY;
+        }
+        if node.wake_ms <= self.agenda.now_ms {
+            node.wake_ms = f64::INFINITY;
+            self.deliver(id, Event::Tick);
+        } else {
+            self.look_at_wake(id);
         }
     }
 

@@ -93,6 +93,8 @@ pub struct Object {
 pub struct Graph {
     parents: Rows,
     children: Rows,
+    /// Beside each child its bit of the edge, in rows like those of `children`.
+    bits: Rows,
     reads: Rows,
     writes: Rows,
     consumers: Rows,
@@ -154,9 +156,10 @@ impl Graph {
         let children = invert(&parents, tasks.len());
         let consumers = invert(&reads, objects.len());
         let parents = Rows::from_rows(parents);
+        let bits = edge_bits(&parents, &children, tasks.len());
         let order = topological(&parents, &children, tasks)?;
         let (reads, writes) = (Rows::from_rows(reads), Rows::from_rows(writes));
-        Ok(Self { parents, children, reads, writes, consumers, objects, order, index })
+        Ok(Self { parents, children, bits, reads, writes, consumers, objects, order, index })
     }
 
     /// Number of tasks.
@@ -240,7 +243,8 @@ impl Graph {
     /// The bit of the edge from `parent` to `child` in the in-edge set of `child`.
     #[must_use]
     pub fn edge_bit(&self, parent: u32, child: u32) -> Option<u32> {
-        self.parents(child).iter().position(|&p| p == parent).map(|bit| bit as u32)
+        let at = self.children(parent).binary_search(&child).ok()?;
+        Some(self.bits.row(parent)[at])
     }
 }
 
@@ -312,6 +316,21 @@ fn invert(rows: &[Vec<u32>], len: usize) -> Rows {
         }
     }
     Rows::from_rows(inverted)
+}
+
+/// Per parent, in the order of its children, its place among the parents of each.
+fn edge_bits(parents: &Rows, children: &Rows, len: usize) -> Rows {
+    let mut bits = Rows { starts: children.starts.clone(), items: vec![0; children.items.len()] };
+    let mut next = children.starts.clone();
+    // Children ascend in their rows, so that each row is filled from its beginning.
+    for child in 0..len as u32 {
+        for (bit, &parent) in parents.row(child).iter().enumerate() {
+            let at = &mut next[parent as usize];
+            bits.items[*at as usize] = bit as u32;
+            *at += 1;
+        }
+    }
+    bits
 }
 
 /// Kahn's algorithm with a heap, so that ties go by index.

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 use foresail_choreography::Event;
 use foresail_schemas::config::ResourceConfig;
@@ -13,13 +14,13 @@ pub(super) enum Happening {
     /// A machine hears of something.
     Hear(usize, Box<Event>),
     /// A request arrives at the run's state.
-    Request(usize, u64, Vec<Operation>),
+    Request(usize, u64, Arc<[Operation]>),
     /// The worker runs its first instruction.
     Up(usize),
     /// The user's code has ended.
     Computed(usize, u32, u32),
-    /// The time that a machine asked for has come, unless it asked for another since.
-    Timer(usize, u32),
+    /// A time that a machine asked for has come, unless it asked for another since.
+    Timer(usize),
     /// The time of a start that the client sends beforehand.
     PreWarm(ResourceConfig),
     /// A worker that was started beforehand is up, and done.
@@ -47,9 +48,13 @@ struct Entry {
 
 impl Agenda {
     pub fn later(&mut self, delay_ms: f64, happening: Happening) {
+        self.at(self.now_ms + delay_ms, happening);
+    }
+
+    pub fn at(&mut self, at_ms: f64, happening: Happening) {
         self.seq += 1;
         // The bits of numbers that are not negative are ordered as the numbers are.
-        let at_bits = (self.now_ms + delay_ms.max(0.0)).to_bits();
+        let at_bits = at_ms.max(self.now_ms).to_bits();
         let place = self.free.pop().unwrap_or_else(|| {
             self.happenings.push(None);
             self.happenings.len() as u32 - 1

@@ -19,22 +19,33 @@ pub(super) enum Waiting {
     PreWarm(ResourceConfig),
 }
 
+/// By what an invocation that waits already is known again: the planned worker, or the first of the tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Asked {
+    Worker(u32),
+    Task(Option<u32>),
+}
+
 impl World<'_> {
     pub(super) fn invoke(&mut self, invoke: Invoke) {
         if self.host.has_place() {
             return self.start(invoke);
         }
-        let is_same = |w: &Waiting| match w {
-            Waiting::Work(w) => w.worker == invoke.worker && (w.worker.is_some() || w.tasks == invoke.tasks),
-            Waiting::PreWarm(_) => false,
+        let asked = match &invoke.worker {
+            Some(worker) => Asked::Worker(self.view.index(worker).unwrap_or(u32::MAX)),
+            None => Asked::Task(invoke.tasks.first().copied()),
         };
-        match self.host.find_waiting(is_same) {
-            Some(Waiting::Work(same)) => {
+        let waiting = self.queued.get(&asked).and_then(|&place| self.host.waiting_mut(place));
+        match waiting {
+            Some(Waiting::Work(same)) if same.worker.is_some() || same.tasks == invoke.tasks => {
                 let news = invoke.tasks.into_iter().filter(|t| !same.tasks.contains(t));
                 let news: Vec<u32> = news.collect();
                 same.tasks.extend(news);
             }
-            _ => drop(self.host.wait(Waiting::Work(invoke))),
+            _ => {
+                let place = self.host.wait(Waiting::Work(invoke));
+                self.queued.insert(asked, place);
+            }
         }
     }
 

@@ -108,11 +108,7 @@ impl Ledger {
     pub fn recovered(&mut self, now_ms: f64) {
         let now_ms = now_ms.max(self.state.last_ms);
         let expires_ms = now_ms + self.options.lease_ms;
-        for task in &mut self.state.tasks {
-            if let Some(lease) = &mut task.lease {
-                lease.expires_ms = lease.expires_ms.max(expires_ms);
-            }
-        }
+        self.state.prolong_all(expires_ms);
         for instance in self.state.instances.values_mut().filter(|i| !i.left) {
             instance.seen_ms = now_ms;
         }
@@ -155,12 +151,7 @@ impl Ledger {
         let first_leases = self.state.tasks.iter().filter(|t| t.attempts > 0).count() as u64;
         LedgerSummary {
             committed: self.state.committed,
-            running: self
-                .state
-                .open
-                .iter()
-                .filter(|&&t| self.state.task(t).live_lease(now_ms).is_some())
-                .count() as u64,
+            running: self.state.leased.count_after(now_ms) as u64,
             retries: self.state.leases_granted - first_leases,
             elapsed_ms: self.state.ended_ms.unwrap_or(now_ms),
             usage: self.state.usage.values().cloned().collect(),
@@ -214,7 +205,7 @@ impl Ledger {
             Operation::WhoIs { worker } => {
                 read(OperationResult::Instance { instance: self.holder(worker, now_ms) })
             }
-            Operation::Frontier { idle_ms_min, limit } => self.frontier(now_ms - idle_ms_min, now_ms, *limit),
+            Operation::Frontier { idle_ms_min, limit } => self.frontier(now_ms - idle_ms_min, *limit),
         }
     }
 
@@ -347,11 +338,7 @@ impl Ledger {
         }
         self.state.seen(instance, now_ms);
         for &task in tasks {
-            if let Some(lease) = &mut self.state.tasks[task as usize].lease
-                && lease.instance == *instance
-            {
-                lease.expires_ms = now_ms + self.options.lease_ms;
-            }
+            self.state.prolong(task, instance, now_ms + self.options.lease_ms);
         }
         read(OperationResult::Done)
     }

@@ -1,6 +1,6 @@
 //! The state that a ledger keeps: per task a lease, marks and a commit; per invocation when it was last seen.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::graph::Graph;
@@ -65,15 +65,6 @@ impl TaskState {
     }
 }
 
-impl TaskState {
-    /// Since when the task has been stuck. One that nobody has had yet is on its way to a worker that may be
-    /// starting or waiting for a place, so that it gets as long as a lease before it counts as stuck.
-    pub fn stuck_since(&self, now_ms: f64, lease_ms: f64) -> Option<f64> {
-        let free_ms = self.free_since(now_ms)?;
-        Some(if self.lease.is_some() { free_ms } else { free_ms + lease_ms })
-    }
-}
-
 /// One invocation.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct InstanceState {
@@ -82,19 +73,57 @@ pub(crate) struct InstanceState {
     pub start: StartState,
     pub seen_ms: f64,
     pub left: bool,
+    /// Tasks that it took, whether it still has them or not.
+    took: Vec<u32>,
+}
+
+/// Tasks by a time in ms, earliest first: whoever looks for old ones need not look at all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct ByTime(BTreeSet<(u64, u32)>);
+
+impl ByTime {
+    /// The bits of numbers that are not negative are ordered as the numbers are; `+ 0.0` makes -0 one of
+    /// them.
+    fn bits(at_ms: f64) -> u64 {
+        (at_ms.max(0.0) + 0.0).to_bits()
+    }
+
+    pub fn insert(&mut self, at_ms: f64, task: u32) {
+        self.0.insert((Self::bits(at_ms), task));
+    }
+
+    pub fn remove(&mut self, at_ms: f64, task: u32) {
+        self.0.remove(&(Self::bits(at_ms), task));
+    }
+
+    /// At most `limit` tasks whose time is not after `until_ms`.
+    pub fn until(&self, until_ms: f64, limit: usize) -> impl Iterator<Item = u32> + '_ {
+        let is_early = move |&&(bits, _): &&(u64, u32)| f64::from_bits(bits) <= until_ms;
+        self.0.iter().take_while(is_early).take(limit).map(|(_, task)| *task)
+    }
+
+    /// Number of tasks whose time is after `at_ms`.
+    pub fn count_after(&self, at_ms: f64) -> usize {
+        self.0
+            .range((Self::bits(at_ms), u32::MAX)..)
+            .filter(|(bits, _)| f64::from_bits(*bits) > at_ms)
+            .count()
+    }
 }
 
 /// All of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct State {
     pub tasks: Vec<TaskState>,
-    pub instances: BTreeMap<InstanceId, InstanceState>,
+    pub instances: HashMap<InstanceId, InstanceState>,
     /// The last instance of each planned worker.
-    pub holders: BTreeMap<WorkerId, InstanceId>,
-    /// Ready tasks without a commit.
-    pub open: BTreeSet<u32>,
-    /// Tasks with a commit whose consequences may be missing.
-    pub unpropagated: BTreeSet<u32>,
+    pub holders: HashMap<WorkerId, InstanceId>,
+    /// Ready tasks without a commit that have no lease, by the time since when nobody had them.
+    pub free: ByTime,
+    /// Ready tasks without a commit that have a lease, by its end.
+    pub leased: ByTime,
+    /// Tasks with a commit whose consequences may be missing, by the time of the commit.
+    pub unpropagated: ByTime,
     pub usage: BTreeMap<(u32, u32), ConfigUsage>,
     pub status: RunStatus,
     pub failure: Option<Failure>,
@@ -110,10 +139,11 @@ impl State {
     pub fn new(tasks: usize) -> Self {
         Self {
             tasks: vec![TaskState::default(); tasks],
-            instances: BTreeMap::new(),
-            holders: BTreeMap::new(),
-            open: BTreeSet::new(),
-            unpropagated: BTreeSet::new(),
+            instances: HashMap::new(),
+            holders: HashMap::new(),
+            free: ByTime::default(),
+            leased: ByTime::default(),
+            unpropagated: ByTime::default(),
             usage: BTreeMap::new(),
             status: RunStatus::Running,
             failure: None,
@@ -134,6 +164,55 @@ impl State {
         &mut self.tasks[task as usize]
     }
 
+    /// Changes who has a task, or whether anybody needs to.
+    fn change(&mut self, task: u32, change: impl FnOnce(&mut TaskState)) {
+        let state = &mut self.tasks[task as usize];
+        let place = |state: &TaskState| {
+            let ready_ms = state.idle_since_ms.filter(|_| state.commit.is_none())?;
+            Some(state.lease.as_ref().map_or((false, ready_ms), |lease| (true, lease.expires_ms)))
+        };
+        let before = place(state);
+        change(state);
+        let after = place(state);
+        if before == after {
+            return;
+        }
+        match before {
+            Some((true, at_ms)) => self.leased.remove(at_ms, task),
+            Some((false, at_ms)) => self.free.remove(at_ms, task),
+            None => {}
+        }
+        match after {
+            Some((true, at_ms)) => self.leased.insert(at_ms, task),
+            Some((false, at_ms)) => self.free.insert(at_ms, task),
+            None => {}
+        }
+    }
+
+    /// Prolongs the lease of a task, if the instance has it.
+    pub fn prolong(&mut self, task: u32, instance: &InstanceId, expires_ms: f64) {
+        if self.task(task).lease.as_ref().is_some_and(|lease| lease.instance == *instance) {
+            self.expire_at(task, expires_ms);
+        }
+    }
+
+    /// Gives everybody who has a task at least until then.
+    pub fn prolong_all(&mut self, expires_ms: f64) {
+        for task in 0..self.tasks.len() as u32 {
+            if self.task(task).lease.as_ref().is_some_and(|lease| lease.expires_ms < expires_ms) {
+                self.expire_at(task, expires_ms);
+            }
+        }
+    }
+
+    fn expire_at(&mut self, task: u32, expires_ms: f64) {
+        self.change(task, |state| {
+            if let Some(lease) = &mut state.lease {
+                lease.expires_ms = expires_ms;
+            }
+        });
+    }
+
     /// Applies an event that was decided before. The only place where state changes for good.
     pub fn evolve(&mut self, graph: &Graph, event: &RunEvent) {
         let at_ms = event.at_ms;
@@ -147,6 +226,7 @@ impl State {
                     start: *start,
                     seen_ms: at_ms,
                     left: false,
+                    took: Vec::new(),
                 };
                 self.instances.insert(instance.clone(), joined);
                 if let Some(worker) = worker {
@@ -157,30 +237,29 @@ impl State {
             Change::WorkerLeft { instance, usage } => self.leave(instance, usage),
             Change::TaskLeased { task, attempt, instance, expires_ms, .. } => {
                 self.leases_granted += 1;
-                let state = self.task_mut(*task);
-                state.attempts = *attempt;
-                state.lease =
-                    Some(Lease { attempt: *attempt, instance: instance.clone(), expires_ms: *expires_ms });
+                let lease = Lease { attempt: *attempt, instance: instance.clone(), expires_ms: *expires_ms };
+                self.change(*task, |state| (state.attempts, state.lease) = (*attempt, Some(lease)));
                 self.seen(instance, at_ms);
+                if let Some(taker) = self.instances.get_mut(instance) {
+                    taker.took.push(*task);
+                }
             }
             Change::TaskDuplicated { task, instance } => {
                 self.task_mut(*task).copiers.push(instance.clone());
                 self.seen(instance, at_ms);
             }
             Change::TaskFailed { task, instance, .. } => {
-                let state = self.task_mut(*task);
-                state.lease = None;
-                state.idle_since_ms = Some(at_ms);
+                self.change(*task, |state| (state.lease, state.idle_since_ms) = (None, Some(at_ms)));
                 self.seen(instance, at_ms);
             }
             Change::TaskCommitted { task, commit } => {
-                let state = self.task_mut(*task);
-                state.commit = Some(commit.clone());
-                state.committed_ms = at_ms;
-                state.lease = None;
-                state.copiers = Vec::new();
-                self.open.remove(task);
-                self.unpropagated.insert(*task);
+                self.change(*task, |state| {
+                    state.commit = Some(commit.clone());
+                    state.committed_ms = at_ms;
+                    state.lease = None;
+                    state.copiers = Vec::new();
+                });
+                self.unpropagated.insert(at_ms, *task);
                 self.committed += 1;
             }
             Change::EdgeMarked { task, parent } => {
@@ -189,12 +268,13 @@ impl State {
                 }
             }
             Change::TaskReady { task } => {
-                self.task_mut(*task).idle_since_ms = Some(at_ms);
-                self.open.insert(*task);
+                self.change(*task, |state| state.idle_since_ms = Some(at_ms));
             }
             Change::TaskPropagated { task } => {
-                self.task_mut(*task).propagated = true;
-                self.unpropagated.remove(task);
+                let state = self.task_mut(*task);
+                state.propagated = true;
+                let committed_ms = state.committed_ms;
+                self.unpropagated.remove(committed_ms, *task);
             }
             Change::PlanReplaced { epoch } => self.plan_epoch = *epoch,
             Change::RunFinished { status, failure } => {
@@ -223,11 +303,14 @@ impl State {
     fn leave(&mut self, instance: &InstanceId, usage: &WorkerUsage) {
         let Some(state) = self.instances.get_mut(instance) else { return };
         state.left = true;
+        let took = std::mem::take(&mut state.took);
         let config = state.config;
         self.usage_of(config).usage.add(usage);
-        let holds = |task: &u32| self.task(*task).lease.as_ref().is_some_and(|l| l.instance == *instance);
-        let held: Vec<u32> = self.open.iter().copied().filter(holds).collect();
-        held.into_iter().for_each(|task| self.task_mut(task).lease = None);
+        for task in took {
+            if self.task(task).lease.as_ref().is_some_and(|lease| lease.instance == *instance) {
+                self.change(task, |state| state.lease = None);
+            }
+        }
     }
 
     pub fn seen(&mut self, instance: &InstanceId, now_ms: f64) {

@@ -4,6 +4,8 @@
 //! A request without an answer is sent again with growing pauses; operations are idempotent. After
 //! [`SILENCE_MS_MAX`] without any answer the store counts as lost.
 
+use std::sync::Arc;
+
 use foresail_schemas::run::{OPERATIONS_PER_REQUEST_MAX, Operation};
 
 use crate::protocol::Action;
@@ -28,7 +30,7 @@ pub(crate) struct Outbox {
 #[derive(Debug)]
 struct Sent {
     request: u64,
-    operations: Vec<Operation>,
+    operations: Arc<[Operation]>,
     first_ms: f64,
     tries: u32,
     resend_ms: Option<f64>,
@@ -48,7 +50,7 @@ impl Outbox {
     }
 
     /// The operations that `request` carried, if it is the one that is waited for.
-    pub fn answered(&mut self, request: u64) -> Option<Vec<Operation>> {
+    pub fn answered(&mut self, request: u64) -> Option<Arc<[Operation]>> {
         self.sent.take_if(|sent| sent.request == request).map(|sent| sent.operations)
     }
 
@@ -72,14 +74,14 @@ impl Outbox {
         match &mut self.sent {
             Some(sent) if sent.resend_ms.is_some_and(|due| due <= now_ms) => {
                 sent.resend_ms = None;
-                out.push(Action::Operate { request: sent.request, operations: sent.operations.clone() });
+                out.push(Action::Operate { request: sent.request, operations: Arc::clone(&sent.operations) });
             }
             None if !self.pending.is_empty() => {
                 self.last_request += 1;
                 let request = self.last_request;
                 let send = self.pending.len().min(OPERATIONS_PER_SEND_MAX);
-                let operations: Vec<Operation> = self.pending.drain(..send).collect();
-                out.push(Action::Operate { request, operations: operations.clone() });
+                let operations: Arc<[Operation]> = self.pending.drain(..send).collect();
+                out.push(Action::Operate { request, operations: Arc::clone(&operations) });
                 self.sent = Some(Sent { request, operations, first_ms: now_ms, tries: 0, resend_ms: None });
             }
             _ => {}

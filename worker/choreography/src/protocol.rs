@@ -1,5 +1,7 @@
 //! The vocabulary of the machines: what happens to them and what they ask of their host.
 
+use std::sync::Arc;
+
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
@@ -105,7 +107,7 @@ pub enum Action {
         /// Number of the request; a repeated request has the same number.
         request: u64,
         /// The operations.
-        operations: Vec<Operation>,
+        operations: Arc<[Operation]>,
     },
     /// Gather the inputs, run the task, store the outputs; answer [`Event::Computed`] where the run overlaps
     /// uploads and there are any, and [`Event::Executed`].

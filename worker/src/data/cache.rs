@@ -35,6 +35,12 @@ impl ObjectCache {
         Some(object.clone())
     }
 
+    /// Whether an object of this size can be kept at all.
+    #[must_use]
+    pub fn can_keep(&self, bytes: u64) -> bool {
+        bytes <= self.bytes_max
+    }
+
     /// Keeps an object; one that is larger than the whole cache is not kept.
     pub fn put(&mut self, key: String, object: Bytes) {
         self.remove(&key);

@@ -2,13 +2,17 @@
 //!
 //! An output of at most `inline_bytes_max` bytes rides inside the commit record, a larger one goes to the
 //! object store before the commit. What was made or fetched stays in the memory of the worker, so a consumer
-//! here reads nothing. What is read from the store is compared with its BLAKE3 hash. Every transfer is
-//! measured. All calls block; times in ms, sizes in bytes.
+//! here reads nothing, and nothing is fetched twice at the same time. What is read from the store is compared
+//! with its BLAKE3 hash. Every transfer is measured. All calls block; times in ms, sizes in bytes.
 
 pub mod cache;
+mod fetches;
+mod preload;
 pub mod store;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -22,6 +26,7 @@ use foresail_schemas::run::{Commit, FailureKind, Location, StoredObject, WorkerU
 use foresail_schemas::workflow::Input;
 
 use crate::data::cache::ObjectCache;
+use crate::data::fetches::{Fetches, Found};
 use crate::data::store::{ObjectStore, object_key};
 use crate::registry::TaskError;
 
@@ -48,6 +53,8 @@ pub struct Transfer {
 struct Account {
     usage: WorkerUsage,
     transfers: Vec<Transfer>,
+    /// Objects fetched beforehand that no task has read yet: the first reading saves no bytes.
+    fetched_early: HashSet<String>,
 }
 
 /// The data of one invocation.
@@ -59,6 +66,8 @@ pub struct Data {
     cache: Arc<Mutex<ObjectCache>>,
     inline_bytes_max: u64,
     account: Arc<Mutex<Account>>,
+    fetches: Arc<Fetches>,
+    is_over: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Data {
@@ -80,7 +89,16 @@ impl Data {
         cache: Arc<Mutex<ObjectCache>>,
         inline_bytes_max: u64,
     ) -> Self {
-        Self { run, instance, store, cache, inline_bytes_max, account: Arc::default() }
+        Self {
+            run,
+            instance,
+            store,
+            cache,
+            inline_bytes_max,
+            account: Arc::default(),
+            fetches: Arc::default(),
+            is_over: Arc::default(),
+        }
     }
 
     /// Puts, gets and bytes so far; `billed_ms` is 0 here.
@@ -177,49 +195,77 @@ impl Data {
             }
             Location::Stored(key) => key,
         };
-        if let Some(content) = lock(&self.cache).get(key) {
-            lock(&self.account).usage.saved_bytes += object.bytes;
-            return Ok(content);
-        }
-        let started = Instant::now();
+        let _fetch = match self.fetches.find(key, || lock(&self.cache).get(key)) {
+            Found::Here(content) => {
+                self.saved(key, object.bytes);
+                return Ok(content);
+            }
+            Found::Nowhere(fetch) => fetch,
+        };
+        self.fetch(key, object)
+    }
+
+    /// Brings an object of the store into memory.
+    fn fetch(&self, key: &str, object: &StoredObject) -> Result<Bytes, String> {
+        let started = self.begin_download(object.bytes);
         let content = self.store.get(key).map_err(|e| e.to_string())?;
         self.moved(Direction::Download, content.len() as u64, started, self.store.name());
         let content = verified(content, object)?;
-        lock(&self.cache).put(key.clone(), content.clone());
+        lock(&self.cache).put(key.to_owned(), content.clone());
         Ok(content)
     }
 
     /// Reads a file outside the workflow; within one run it is taken not to change.
     fn read_external(&self, uri: &str) -> Result<Bytes, String> {
-        let key = format!("{}\n{uri}", self.run);
-        if let Some(content) = lock(&self.cache).get(&key) {
-            lock(&self.account).usage.saved_bytes += content.len() as u64;
-            return Ok(content);
-        }
+        let key = self.external_key(uri);
+        let _fetch = match self.fetches.find(&key, || lock(&self.cache).get(&key)) {
+            Found::Here(content) => {
+                self.saved(&key, content.len() as u64);
+                return Ok(content);
+            }
+            Found::Nowhere(fetch) => fetch,
+        };
+        self.fetch_external(&key, uri)
+    }
+
+    fn external_key(&self, uri: &str) -> String {
+        format!("{}\n{uri}", self.run)
+    }
+
+    fn fetch_external(&self, key: &str, uri: &str) -> Result<Bytes, String> {
         let path = external_path(uri)?;
-        let started = Instant::now();
         let len = std::fs::metadata(&path).map_err(|e| e.to_string())?.len();
         if len > EXTERNAL_BYTES_MAX {
             return Err(format!("has `{len}` bytes, at most {EXTERNAL_BYTES_MAX} are read"));
         }
+        let started = self.begin_download(len);
         let content = Bytes::from(std::fs::read(&path).map_err(|e| e.to_string())?);
         self.moved(Direction::Download, content.len() as u64, started, EXTERNAL_STORE);
-        lock(&self.cache).put(key, content.clone());
+        lock(&self.cache).put(key.to_owned(), content.clone());
         Ok(content)
+    }
+
+    fn saved(&self, key: &str, bytes: u64) {
+        let mut account = lock(&self.account);
+        if !account.fetched_early.remove(key) {
+            account.usage.saved_bytes += bytes;
+        }
+    }
+
+    /// A download counts from its beginning: the invocation may end before one that nobody waits for does.
+    fn begin_download(&self, bytes: u64) -> Instant {
+        let usage = &mut lock(&self.account).usage;
+        usage.gets += 1;
+        usage.download_bytes += bytes;
+        Instant::now()
     }
 
     fn moved(&self, direction: Direction, bytes: u64, started: Instant, store: &'static str) {
         let time_ms = started.elapsed().as_secs_f64() * 1000.0;
         let mut account = lock(&self.account);
-        match direction {
-            Direction::Download => {
-                account.usage.gets += 1;
-                account.usage.download_bytes += bytes;
-            }
-            Direction::Upload => {
-                account.usage.puts += 1;
-                account.usage.upload_bytes += bytes;
-            }
+        if direction == Direction::Upload {
+            account.usage.puts += 1;
+            account.usage.upload_bytes += bytes;
         }
         account.transfers.push(Transfer { direction, bytes, time_ms, store });
     }

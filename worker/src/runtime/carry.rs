@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use foresail_choreography::{Worker, WorkerSettings};
 use foresail_schemas::id::InstanceId;
-use foresail_schemas::invocation::Invocation;
+use foresail_schemas::invocation::{Invocation, Purpose};
 use foresail_schemas::metric::{Record, StartState, StartupRecord};
-use foresail_schemas::run::{CurrentPlan, RunStatus, WorkerUsage};
+use foresail_schemas::run::{CurrentPlan, Operation, OperationRequest, RunStatus, WorkerUsage};
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 
@@ -69,6 +69,12 @@ async fn carry_out_checked(
         vcpu: invocation.config.vcpu,
         at: Some(Timestamp::now()),
     }));
+    if invocation.purpose == Purpose::PreWarm {
+        let usage = WorkerUsage { billed_ms: clock.billed_ms(), ..WorkerUsage::default() };
+        tell_of_prewarm(&metad, &instance, &invocation, start, usage).await;
+        recorder.send(&metad).await;
+        return Ok(usage);
+    }
     let machine = Worker::new(
         WorkerSettings {
             instance: instance.clone(),
@@ -112,6 +118,24 @@ async fn carry_out_checked(
     }
     recorder.send(&metad).await;
     Ok(usage)
+}
+
+/// Counts an invocation that was only there to be warm among those of the run. It took part in nothing, so
+/// where this is not heard nothing is lost but the count.
+async fn tell_of_prewarm(
+    metad: &Metad,
+    instance: &InstanceId,
+    invocation: &Invocation,
+    start: StartState,
+    usage: WorkerUsage,
+) {
+    let (instance, config) = (instance.clone(), invocation.config);
+    let join = Operation::Join { worker: None, instance: instance.clone(), config, start };
+    let leave = Operation::Leave { instance, tasks: Vec::new(), usage };
+    let request = OperationRequest { operations: vec![join, leave] };
+    if let Err(error) = metad.operate(&invocation.run, &request).await {
+        tracing::debug!(%error, "a worker that was started beforehand is not counted");
+    }
 }
 
 /// Workflow and plan of the run and the number of its last event; nothing when the run is over.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foresail_choreography::{Action, CommitHints, Event, Executed, Invoke, Worker};
+use foresail_choreography::{Action, CommitHints, Event, Invoke, Worker};
 use foresail_schemas::id::InstanceId;
 use foresail_schemas::invocation::{Invocation, Purpose};
 use foresail_schemas::metric::{Forecast, Record, TaskRecord, TransferRecord};
@@ -26,14 +26,14 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::KnownRun;
+use super::attempt::Attempt;
 use super::carry::{Clock, PAUSE_MAX};
 use super::listen::listen;
 use crate::data::{Data, Transfer};
-use crate::executor::{Call, Executors};
+use crate::executor::Executors;
 use crate::host::{Host, HttpHost};
 use crate::metad::Metad;
 use crate::metrics::Recorder;
-use crate::note::Note;
 use crate::registry::{Cancel, TaskError};
 
 /// Events that wait for the machine.
@@ -45,6 +45,8 @@ const INVOCATIONS_AT_ONCE: usize = 16;
 const INVOKE_TRIES_MAX: u32 = 8;
 /// First pause after a failed invocation; it doubles up to [`PAUSE_MAX`].
 const INVOKE_PAUSE_FIRST: Duration = Duration::from_millis(20);
+/// Tasks whose inputs wait to be fetched beforehand.
+const PRELOADS_MAX: usize = 1024;
 /// How long the end of an invocation waits while no invocation or deletion under way comes to its end.
 const CHORES_LIMIT: Duration = Duration::from_secs(15);
 
@@ -71,6 +73,8 @@ struct UnderWay {
     /// Answers that need no waiting.
     ready: VecDeque<Event>,
     running: HashMap<u32, Running>,
+    /// The queue of what is fetched beforehand, once there is something.
+    preloads: Option<mpsc::Sender<PreLoad>>,
     /// The last listener asked for.
     listener: Option<AbortHandle>,
     /// Requests, tasks, the listener: of no interest any more when the invocation is over.
@@ -84,6 +88,9 @@ struct UnderWay {
     wake: Option<Instant>,
     newer_plan: Option<(u64, Plan)>,
 }
+
+/// A task that has not begun, and parents of it that have a result.
+type PreLoad = (u32, Vec<(u32, Commit)>);
 
 /// A task that runs.
 struct Running {
@@ -105,6 +112,7 @@ impl Driver {
             events,
             ready: VecDeque::new(),
             running: HashMap::new(),
+            preloads: None,
             listener: None,
             work: JoinSet::new(),
             chores: JoinSet::new(),
@@ -137,7 +145,7 @@ impl Driver {
                 }
                 Action::Discard { task, attempt } => self.discard(task, attempt, under_way),
                 Action::Invoke(invoke) => self.invoke(invoke, under_way),
-                Action::PreLoad { .. } => {}
+                Action::PreLoad { task, parents } => self.preload(task, parents, under_way),
                 Action::PreWarm { config } => self.prewarm(config, under_way),
                 Action::Listen { commits } => self.listen(commits, under_way),
                 Action::ReadPlan => self.read_plan(under_way),
@@ -155,12 +163,12 @@ impl Driver {
         WorkerUsage { billed_ms: self.clock.billed_ms(), ..self.data.usage() }
     }
 
-    fn operate(&self, request: u64, operations: Vec<Operation>, under_way: &mut UnderWay) {
+    fn operate(&self, request: u64, operations: Arc<[Operation]>, under_way: &mut UnderWay) {
         let (metad, run, events) =
             (self.metad.clone(), self.invocation.run.clone(), under_way.events.clone());
         let refused = Arc::clone(&under_way.refused);
         under_way.work.spawn(async move {
-            let body = OperationRequest { operations };
+            let body = OperationRequest { operations: operations.to_vec() };
             let event = match metad.operate(&run, &body).await {
                 Ok(answer) => Event::Answered { request, answer },
                 Err(error) if error.is_missing() => {
@@ -210,6 +218,23 @@ impl Driver {
             });
             let _ = events.send(Event::Executed { task, attempt, outcome }).await;
         });
+    }
+
+    /// Queues what is to be fetched beforehand. What finds no room in the queue is fetched when its task
+    /// begins.
+    fn preload(&self, task: u32, parents: Vec<(u32, Commit)>, under_way: &mut UnderWay) {
+        let queue = match &under_way.preloads {
+            Some(queue) => queue,
+            None => {
+                let (queue, asked) = mpsc::channel(PRELOADS_MAX);
+                let (data, workflow) = (self.data.clone(), Arc::clone(&self.workflow));
+                under_way.work.spawn(preload_in_turn(data, workflow, asked));
+                under_way.preloads.insert(queue)
+            }
+        };
+        if queue.try_send((task, parents)).is_err() {
+            tracing::debug!(task, "nothing more is fetched beforehand for the moment");
+        }
     }
 
     fn listen(&self, commits: CommitHints, under_way: &mut UnderWay) {
@@ -320,6 +345,7 @@ impl Driver {
     /// Stops what is of no interest any more and waits, within a limit, for what others count on.
     async fn end(&self, under_way: &mut UnderWay, recorder: &mut Recorder) {
         under_way.running.drain().for_each(|(_, running)| running.cancel.set());
+        self.data.end_preloads();
         under_way.work.abort_all();
         // The limit holds for the time without progress: a wide fan-out takes long, and every part counts.
         loop {
@@ -372,6 +398,15 @@ async fn next_event(under_way: &mut UnderWay, happened: &mut mpsc::Receiver<Even
     }
 }
 
+/// Fetches beforehand, one object at a time, until the invocation ends.
+async fn preload_in_turn(data: Data, workflow: Arc<Workflow>, mut asked: mpsc::Receiver<PreLoad>) {
+    while let Some((task, parents)) = asked.recv().await {
+        let (data, workflow) = (data.clone(), Arc::clone(&workflow));
+        // One that panics brings nothing, which the task does itself then.
+        let _ = tokio::task::spawn_blocking(move || data.preload(&workflow, task, &parents)).await;
+    }
+}
+
 /// Invokes when it gets a place.
 async fn invoke_in_turn(places: Arc<Semaphore>, host: HttpHost, invocation: Invocation) {
     // The places are never closed.
@@ -395,69 +430,6 @@ async fn invoke_patiently(host: HttpHost, invocation: Invocation) {
         }
         pause = (pause * 2).min(PAUSE_MAX);
     }
-}
-
-/// One attempt, as a blocking thread runs it.
-struct Attempt {
-    workflow: Arc<Workflow>,
-    data: Data,
-    executors: Executors,
-    scratch_dir: PathBuf,
-    invocation: Invocation,
-    instance: InstanceId,
-    task: u32,
-    attempt: u32,
-    cancel: Cancel,
-    /// Where to say that the code has ended before the outputs are stored; nothing where that is of no use.
-    computed: Option<mpsc::Sender<Event>>,
-}
-
-impl Attempt {
-    fn run(self, parents: &[Commit]) -> Result<Executed, TaskError> {
-        let (task, attempt) = (self.task, self.attempt);
-        let _pinned = self.note().pin(&self.scratch_dir);
-        let began = Instant::now();
-        let inputs = self.data.gather(&self.workflow, task, parents)?;
-        let download_ms = ms_since(began);
-        // All that it reads, values included: a planner asks for the time at the same size.
-        let input_bytes = inputs.iter().map(|input| input.len() as u64).sum();
-        let call = Call {
-            run: self.invocation.run.clone(),
-            workflow: Arc::clone(&self.workflow),
-            task,
-            attempt,
-            inputs,
-            cancel: self.cancel,
-        };
-        let ran = self.executors.execute(&call)?;
-        drop(call);
-        if let Some(events) = self.computed.filter(|_| self.data.stores_any(&ran.outputs)) {
-            // Nobody listens any more when the invocation is over.
-            let _ = events.blocking_send(Event::Computed { task, attempt });
-        }
-        let began = Instant::now();
-        let output_bytes = ran.outputs.iter().map(|o| o.len() as u64).sum();
-        let outputs = self.data.store(&self.workflow, task, attempt, ran.outputs)?;
-        let measured = Measured {
-            download_ms,
-            exec_ms: ran.exec_ms,
-            upload_ms: ms_since(began),
-            input_bytes,
-            output_bytes,
-            peak_memory_mb: ran.peak_memory_mb,
-        };
-        Ok(Executed { outputs, measured })
-    }
-
-    fn note(&self) -> Note {
-        let (run, instance) = (self.invocation.run.clone(), self.instance.clone());
-        let task_id = self.workflow.task(self.task).id.clone();
-        Note { run, instance, task: self.task, task_id, attempt: self.attempt }
-    }
-}
-
-fn ms_since(began: Instant) -> f64 {
-    began.elapsed().as_secs_f64() * 1000.0
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! own worker: call [`run_worker_if_asked`] first thing in `main`. A thread of its own watches the socket:
 //! when the host is gone the process ends at once, whatever the tasks are doing, and no command outlives it.
 
+mod attempt;
 mod carry;
 mod invocation;
 mod listen;

@@ -13,16 +13,18 @@ impl Ledger {
         read(OperationResult::Open { tasks, ready })
     }
 
-    pub(super) fn frontier(&self, since_ms: f64, now_ms: f64, limit: u32) -> Decision {
+    pub(super) fn frontier(&self, since_ms: f64, limit: u32) -> Decision {
         if self.is_over() {
             return read(OperationResult::RunOver);
         }
         let limit = limit as usize;
-        let stuck_ms = |t: u32| self.state.task(t).stuck_since(now_ms, self.options.lease_ms);
-        let stuck = |&&t: &&u32| stuck_ms(t).is_some_and(|stuck_ms| stuck_ms <= since_ms);
-        let old = |&&t: &&u32| self.state.task(t).committed_ms <= since_ms;
-        let ready = self.state.open.iter().filter(stuck).take(limit).copied().collect();
-        let unpropagated = self.state.unpropagated.iter().filter(old).take(limit).copied().collect();
+        // A task that nobody has had yet is on its way to a worker that may be starting or waiting for a
+        // place, so that it gets as long as a lease before it counts as stuck.
+        let free = self.state.free.until(since_ms - self.options.lease_ms, limit);
+        let mut ready: Vec<u32> = free.chain(self.state.leased.until(since_ms, limit)).collect();
+        ready.sort_unstable();
+        ready.truncate(limit);
+        let unpropagated = self.state.unpropagated.until(since_ms, limit).collect();
         read(OperationResult::Frontier { ready, unpropagated })
     }
 }

@@ -54,7 +54,7 @@ impl Faults {
 enum Happening {
     Machine { machine: u64, event: Box<Event> },
     Tick { machine: u64, timer: u64 },
-    Request { machine: u64, request: u64, operations: Vec<Operation>, answer_lost: bool },
+    Request { machine: u64, request: u64, operations: Arc<[Operation]>, answer_lost: bool },
     Start { invoke: Invoke },
 }
 
@@ -449,7 +449,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, id: u64, request: u64, operations: Vec<Operation>) {
+    fn send(&mut self, id: u64, request: u64, operations: Arc<[Operation]>) {
         if operations.len() > OPERATIONS_PER_REQUEST_MAX {
             self.broken = Some(format!("{id} sends {} operations at once", operations.len()));
         }
@@ -459,7 +459,7 @@ impl World {
         for _ in 0..copies {
             let delay_ms = self.rng.random_range(0.1..1.0);
             if !lost {
-                let operations = operations.clone();
+                let operations = Arc::clone(&operations);
                 self.later(delay_ms, Happening::Request { machine: id, request, operations, answer_lost });
             }
         }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use foresail_schemas::id::InstanceId;
-use foresail_schemas::invocation::{HostStatus, Invocation};
+use foresail_schemas::invocation::{HostStatus, Invocation, Purpose};
 
 /// Names a process for the life of the host.
 pub(super) type ProcessId = u64;
@@ -211,9 +211,11 @@ impl Pool {
     }
 }
 
-/// Whether both ask for the same worker of the same run.
+/// Whether both ask for the same worker of the same run. Workers to be there are wanted as often as they are
+/// asked for.
 fn is_same(a: &Invocation, b: &Invocation) -> bool {
-    a.run == b.run && a.worker == b.worker && (a.worker.is_some() || a.tasks == b.tasks)
+    let work = [a, b].iter().all(|invocation| invocation.purpose == Purpose::Work);
+    work && a.run == b.run && a.worker == b.worker && (a.worker.is_some() || a.tasks == b.tasks)
 }
 
 #[cfg(test)]

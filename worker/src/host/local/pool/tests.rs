@@ -152,3 +152,14 @@ fn drain_ends_the_idle_and_leaves_the_busy() {
     bench.invoke(invocation(None, &[2], 512)).unwrap();
     assert_eq!(bench.dispatch(2.0), "spawn 3 i-3");
 }
+
+#[test]
+fn workers_to_be_there_are_started_as_often_as_they_are_asked_for() {
+    let mut bench = Bench::new(Limits { concurrency_max: 1, ..LIMITS });
+    bench.invoke(invocation(None, &[0], 512)).unwrap();
+    assert_eq!(bench.dispatch(0.0), "spawn 1 i-1");
+    for memory_mb in [512, 512, 1024] {
+        bench.invoke(Invocation { purpose: Purpose::PreWarm, ..invocation(None, &[], memory_mb) }).unwrap();
+    }
+    assert_eq!(bench.pool.status().queued, 3);
+}

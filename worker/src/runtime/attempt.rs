@@ -1,0 +1,85 @@
+//! One attempt of a task from its inputs to its stored outputs, as a blocking thread runs it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use foresail_choreography::{Event, Executed};
+use foresail_schemas::id::InstanceId;
+use foresail_schemas::invocation::Invocation;
+use foresail_schemas::run::{Commit, Measured};
+use foresail_schemas::workflow::Workflow;
+use tokio::sync::mpsc;
+
+use crate::data::Data;
+use crate::executor::{Call, Executors};
+use crate::note::Note;
+use crate::registry::{Cancel, TaskError};
+
+/// One attempt, as a blocking thread runs it.
+pub(super) struct Attempt {
+    pub workflow: Arc<Workflow>,
+    pub data: Data,
+    pub executors: Executors,
+    pub scratch_dir: PathBuf,
+    pub invocation: Invocation,
+    pub instance: InstanceId,
+    pub task: u32,
+    pub attempt: u32,
+    pub cancel: Cancel,
+    /// Where to say that the code has ended before the outputs are stored; nothing where that is of no use.
+    pub computed: Option<mpsc::Sender<Event>>,
+}
+
+impl Attempt {
+    pub fn run(self, parents: &[Commit]) -> Result<Executed, TaskError> {
+        let (task, attempt) = (self.task, self.attempt);
+        let _pinned = self.note().pin(&self.scratch_dir);
+        let began = Instant::now();
+        let inputs = self.data.gather(&self.workflow, task, parents)?;
+        let download_ms = ms_since(began);
+        // All that it reads, values included: a planner asks for the time at the same size.
+        let input_bytes = inputs.iter().map(|input| input.len() as u64).sum();
+        let cancel = self.cancel.clone();
+        let call = Call {
+            run: self.invocation.run.clone(),
+            workflow: Arc::clone(&self.workflow),
+            task,
+            attempt,
+            inputs,
+            cancel: self.cancel,
+        };
+        let ran = self.executors.execute(&call)?;
+        drop(call);
+        if let Some(events) = self.computed.filter(|_| self.data.stores_any(&ran.outputs)) {
+            // Nobody listens any more when the invocation is over.
+            let _ = events.blocking_send(Event::Computed { task, attempt });
+        }
+        let began = Instant::now();
+        let output_bytes = ran.outputs.iter().map(|o| o.len() as u64).sum();
+        let outputs = self.data.store(&self.workflow, task, attempt, ran.outputs)?;
+        if cancel.is_set() {
+            // Nobody will commit it: another attempt won meanwhile, or the run is over.
+            self.data.discard(&self.workflow, task, attempt);
+        }
+        let measured = Measured {
+            download_ms,
+            exec_ms: ran.exec_ms,
+            upload_ms: ms_since(began),
+            input_bytes,
+            output_bytes,
+            peak_memory_mb: ran.peak_memory_mb,
+        };
+        Ok(Executed { outputs, measured })
+    }
+
+    fn note(&self) -> Note {
+        let (run, instance) = (self.invocation.run.clone(), self.instance.clone());
+        let task_id = self.workflow.task(self.task).id.clone();
+        Note { run, instance, task: self.task, task_id, attempt: self.attempt }
+    }
+}
+
+fn ms_since(began: Instant) -> f64 {
+    began.elapsed().as_secs_f64() * 1000.0
+}
