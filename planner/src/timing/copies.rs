@@ -208,7 +208,10 @@ impl Timing<'_> {
         let Some(copier) = self.copies.copiers.get_mut(id as usize) else { return };
         let live = &mut self.live[id as usize];
         for task in copier.lost.drain(..) {
-            live.mine = live.mine.saturating_sub(u32::from(self.tasks[task as usize].worker == live.worker));
+            let times = &self.tasks[task as usize];
+            // What had a result before it joined was never counted.
+            let is_counted = times.worker == live.worker && times.committed_nth >= live.joined_nth;
+            live.mine = live.mine.saturating_sub(u32::from(is_counted));
             self.lists.push(&mut live.retold, task);
         }
     }
