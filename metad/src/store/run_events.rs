@@ -123,7 +123,14 @@ pub(crate) mod tests {
             let instance = InstanceId::new("i-1").unwrap();
             match kind {
                 0 => Change::TaskReady { task },
-                1 => Change::TaskLeased { task, attempt: 1, instance, epoch: 1, expires_ms: ms },
+                1 => Change::TaskLeased {
+                    task,
+                    attempt: 1,
+                    instance,
+                    epoch: 1,
+                    expires_ms: ms,
+                    assuming: Vec::new(),
+                },
                 2 => {
                     let location = Location::Inline(text.clone());
                     let outputs = vec![StoredObject { bytes: 3, hash: text, location }];

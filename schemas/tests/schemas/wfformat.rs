@@ -273,6 +273,7 @@ fn finished(workflow: &Workflow) -> (RunSummary, Vec<RunEvent>) {
             instance: holder,
             epoch: 1,
             expires_ms: 0.0,
+            assuming: Vec::new(),
         });
         let stored =
             |_| StoredObject { bytes: 7, hash: "00".to_owned(), location: Location::Stored("k".to_owned()) };

@@ -11,5 +11,6 @@ mod held;
 mod host;
 mod limits;
 mod loss;
+mod optimised;
 mod store;
 mod support;
