@@ -5,11 +5,12 @@
 //! open transaction when something is read from that, or when nothing waits, at the latest before the next
 //! group begins: whoever waits for the answer does not wait for redb. The transaction stays open for the
 //! groups that follow ([`super::ahead`]), and is committed, without a sync, when a reader asks, when nothing
-//! comes for a moment, or after [`super::ahead::GROUPS_MAX`] groups: a reader never sees what a crash could take back, and always sees
-//! what was answered before it asked. redb stores with each commit the sequence of its last group, so that a
-//! start knows which entries are missing. From time to time redb commits with a sync, which makes everything
-//! before it durable too, and the journal begins at the front again: when the journal is full, when the group
-//! is large, when the writer asks for it ([`StoreWriter::settle`]), and after the journal failed.
+//! comes for a moment, or after [`super::ahead::GROUPS_MAX`] groups: a reader never sees what a crash could
+//! take back, and always sees what was answered before it asked. redb stores with each commit the sequence of
+//! its last group, so that a start knows which entries are missing. From time to time redb commits with a
+//! sync, which makes everything before it durable too, and the journal begins at the front again: when the
+//! journal is full, when the group is large, when the writer asks for it ([`StoreWriter::settle`]), and after
+//! the journal failed.
 
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, Hasher};
