@@ -13,7 +13,7 @@ use foresail_schemas::platform::{Platform, Prices};
 use foresail_schemas::prediction::{Basis, PredictionAnswer, PredictionRequest};
 use foresail_schemas::run::{CurrentPlan, RunCreated, RunOptions, RunRequest, RunSummary};
 use foresail_schemas::score::WorkflowScores;
-use foresail_schemas::{ErrorCode, Workflow, WorkflowName};
+use foresail_schemas::{ErrorCode, TaskName, Workflow, WorkflowName};
 use serde::de::DeserializeOwned;
 
 use crate::basis;
@@ -186,17 +186,29 @@ impl Client {
         self.services.metad.json(call).await
     }
 
-    /// How well plans of a workflow predicted the times of its tasks; nothing where the workflow is not
+    /// How well plans of a workflow predicted the times of all its tasks; nothing where the workflow is not
     /// known.
     ///
     /// # Errors
     /// [`ClientError`] when metad does not answer.
     pub async fn scores(&self, workflow: &WorkflowName) -> Result<Option<WorkflowScores>, ClientError> {
-        let call = Call::get(&["v1", "workflows", workflow.as_str(), "scores"]);
-        match self.services.metad.json(call).await {
-            Ok(scores) => Ok(Some(scores)),
-            Err(error) if error.code() == Some(ErrorCode::WorkflowNotFound) => Ok(None),
-            Err(error) => Err(error),
+        let (mut scores, mut after): (Option<WorkflowScores>, Option<TaskName>) = (None, None);
+        loop {
+            let path = ["v1", "workflows", workflow.as_str(), "scores"];
+            let page: WorkflowScores = match self.page(&path, after.as_ref()).await {
+                Ok(page) => page,
+                Err(error) if error.code() == Some(ErrorCode::WorkflowNotFound) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            after = page.next_after.clone();
+            match &mut scores {
+                // The sum is that of the first page.
+                Some(all) => all.tasks.extend(page.tasks),
+                None => scores = Some(WorkflowScores { next_after: None, ..page }),
+            }
+            if after.is_none() {
+                return Ok(scores);
+            }
         }
     }
 

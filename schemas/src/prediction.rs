@@ -17,6 +17,7 @@ pub const SLAS_PER_REQUEST_MAX: usize = 16;
 
 /// Several questions at the same service levels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct PredictionRequest {
     /// The statistics asked for; the median where absent.
     #[serde(default = "median")]
@@ -26,9 +27,9 @@ pub struct PredictionRequest {
     pub queries: Vec<Query>,
 }
 
-/// One question.
+/// One question. A field that its kind does not have is refused: it was meant to change the answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Query {
     /// How long does the task run?
     ExecutionTime {

@@ -70,6 +70,9 @@ pub struct WorkflowScores {
     pub epoch: u64,
     /// All tasks together.
     pub total: Coverage,
-    /// The tasks of which something was scored, by name.
+    /// The tasks of which something was scored, by name, in pages.
     pub tasks: Vec<TaskScore>,
+    /// What `after` is for the next page: the last task of this one; null where it is the last page.
+    #[serde(default)]
+    pub next_after: Option<TaskName>,
 }

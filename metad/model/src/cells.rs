@@ -4,7 +4,7 @@
 //! much as there are sizes, not as there are samples. At most [`CELLS_MAX`] cells: beyond, neighbours join.
 
 use crate::size::Point;
-use crate::stats::{MAD, Weighted, sorted_median};
+use crate::stats::{Weighted, median, sorted_deviation};
 
 /// Most cells.
 pub const CELLS_MAX: usize = 48;
@@ -17,7 +17,7 @@ const WEIGHT_SAMPLES: f64 = 4.0;
 /// Which points belong together; the values do not matter, so it serves several fits of the same points.
 pub struct Grid {
     /// Places of the points, in the order of their sizes.
-    order: Vec<u32>,
+    pub order: Vec<u32>,
     /// Where the cells start in `order`, and its length.
     bounds: Vec<u32>,
     /// Cell of each point.
@@ -48,23 +48,18 @@ pub struct Cell {
 }
 
 impl Grid {
-    /// The cells of at least one point.
+    /// The cells of points.
     pub fn new(points: &[Point]) -> Self {
-        Self::of_sizes_within(points, SAME)
+        Self::of(points, SAME, CELLS_MAX)
     }
 
-    /// The same where sizes are alike within `same` (logarithmic) only.
-    pub fn of_sizes_within(points: &[Point], same: f64) -> Self {
-        let mut order: Vec<u32> = (0..points.len() as u32).collect();
-        if points.iter().any(|p| p.size != points[0].size) {
-            order.sort_unstable_by(|a, b| {
-                points[*a as usize].size.total_cmp(&points[*b as usize].size).then(a.cmp(b))
-            });
-        }
+    /// The same where sizes are alike within `same` (logarithmic) only, with at most `cells_max` cells.
+    pub fn of(points: &[Point], same: f64, cells_max: usize) -> Self {
+        let order = order(points);
         let mut bounds = alike(points, &order, same);
-        if bounds.len() - 1 > CELLS_MAX {
+        if bounds.len() - 1 > cells_max {
             let groups = bounds.len() - 1;
-            bounds = (0..=CELLS_MAX).map(|n| bounds[n * groups / CELLS_MAX]).collect();
+            bounds = (0..=cells_max).map(|n| bounds[n * groups / cells_max]).collect();
         }
         let cells = bounds.len() - 1;
         let mut grid = Self {
@@ -88,7 +83,7 @@ impl Grid {
         grid
     }
 
-    /// Number of cells, at least one.
+    /// Number of cells, at least one where there are points.
     pub fn len(&self) -> usize {
         self.sizes.len()
     }
@@ -100,20 +95,35 @@ impl Grid {
             .iter()
             .map(|place| (ln_values[*place as usize], points[*place as usize].weight))
             .collect();
-        let mut scratch: Vec<Weighted> = Vec::with_capacity(sorted.len());
         let mut cells = Vec::with_capacity(self.len());
         for bounds in self.bounds.windows(2) {
             let members = &mut sorted[bounds[0] as usize..bounds[1] as usize];
-            cells.push(cell(members, &mut scratch));
+            cells.push(cell(members));
         }
         Cells { cells, sorted, bounds: self.bounds.clone() }
     }
 }
 
+/// Places of the points in the order of their sizes, those of one size in the order of the points.
+fn order(points: &[Point]) -> Vec<u32> {
+    let places = 0..points.len() as u32;
+    if points.iter().all(|p| p.size == points[0].size) {
+        return places.collect();
+    }
+    // Sizes are not negative, so that their bits have their order; whole numbers sort fastest. The last bits,
+    // a part of 10^11 of the size, give way to the place.
+    debug_assert!(points.len() <= 1 << 16, "places have 16 bits");
+    let key = |place: u32| points[place as usize].size.to_bits() & !0xffff | u64::from(place);
+    let mut keys: Vec<u64> = places.map(key).collect();
+    keys.sort_unstable();
+    keys.into_iter().map(|key| (key & 0xffff) as u32).collect()
+}
+
 /// Where groups of alike sizes start.
 fn alike(points: &[Point], order: &[u32], same: f64) -> Vec<u32> {
     let mut bounds = vec![0];
-    let mut first = points[order[0] as usize].size;
+    let Some(least) = order.first() else { return bounds };
+    let mut first = points[*least as usize].size;
     for (at, place) in order.iter().enumerate() {
         let size = points[*place as usize].size;
         if (1.0 + size) > (1.0 + first) * (1.0 + same) {
@@ -125,22 +135,18 @@ fn alike(points: &[Point], order: &[u32], same: f64) -> Vec<u32> {
     bounds
 }
 
-fn cell(members: &mut [Weighted], scratch: &mut Vec<Weighted>) -> Cell {
+fn cell(members: &mut [Weighted]) -> Cell {
     if let [(level, weight)] = *members {
         let (least, most) = (level, level);
         return Cell { level, weight: shrunk(weight), count: 1.0, deviation: 0.0, least, most };
     }
-    members.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    let level = sorted_median(members);
-    scratch.clear();
-    scratch.extend(members.iter().map(|(value, weight)| ((value - level).abs(), *weight)));
-    scratch.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let level = median(members);
     let weight: f64 = members.iter().map(|m| m.1).sum();
     Cell {
         level,
         weight: shrunk(weight),
         count: members.len() as f64,
-        deviation: MAD * sorted_median(scratch),
+        deviation: sorted_deviation(members, level),
         least: members[0].0,
         most: members[members.len() - 1].0,
     }
@@ -159,6 +165,11 @@ pub struct Cells {
 }
 
 impl Cells {
+    /// Number of log values.
+    pub fn len(&self) -> usize {
+        self.sorted.len()
+    }
+
     /// The log values of a cell, ascending, with their weights.
     pub fn members(&self, cell: usize) -> &[Weighted] {
         &self.sorted[self.bounds[cell] as usize..self.bounds[cell + 1] as usize]
@@ -171,7 +182,7 @@ impl Cells {
         match repeated[..] {
             [] => otherwise,
             [(deviation, _)] => deviation,
-            _ => crate::stats::median(&mut repeated),
+            _ => median(&mut repeated),
         }
     }
 }

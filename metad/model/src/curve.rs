@@ -4,20 +4,21 @@
 //! value like any other; it is taken off again in the answer.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use foresail_schemas::Sla;
 use foresail_schemas::prediction::{Basis, Prediction, Unit};
 use serde::{Deserialize, Serialize};
 
-use crate::cells::{Cells, Grid, SAME};
+use crate::cells::{CELLS_MAX, Cells, Grid, SAME};
 use crate::drift::{self, Changes};
 use crate::formula::CurvePart;
 use crate::history::History;
 use crate::mixture::{Fitted, Mixture};
 use crate::quantile::Table;
-use crate::ring::{Ring, Sample};
+use crate::ring::{RING_SAMPLES, Ring, Sample};
 use crate::size::Point;
-use crate::stats::{Weighted, median, plain_median};
+use crate::stats::{Weighted, median};
 
 /// Offset of times in ms while they are fitted: the resolution of the histograms.
 pub const OFFSET_MS: f64 = 0.001;
@@ -80,7 +81,7 @@ pub struct Ask {
     pub extrapolated: bool,
 }
 
-/// The samples of a ring since its newest change point, with recency weights, and what changed.
+/// The samples of a ring since its newest change point, not weighed, and what changed.
 pub fn recent_points(ring: &Ring, value: impl Fn(&Sample) -> Option<f64>) -> (Vec<Point>, Changes) {
     let point = |s: &Sample| {
         value(s).map(|value| Point { at_us: s.at_us, size: s.size_bytes as f64, value, weight: 1.0 })
@@ -88,7 +89,6 @@ pub fn recent_points(ring: &Ring, value: impl Fn(&Sample) -> Option<f64>) -> (Ve
     let mut points: Vec<Point> = ring.iter().filter_map(point).collect();
     let changes = drift::changes(&points);
     points.drain(..changes.newest);
-    weigh(&mut points);
     (points, changes)
 }
 
@@ -97,9 +97,18 @@ pub fn weigh(points: &mut [Point]) {
     let mut newer = points.len();
     for group in points.chunk_by_mut(|a, b| a.at_us == b.at_us) {
         newer -= group.len();
-        let age = newer as f64 + (group.len() as f64 - 1.0) / 2.0;
-        group.iter_mut().for_each(|p| p.weight = 0.5_f64.powf(age / HALF_LIFE_SAMPLES));
+        let half_ages = 2 * newer + group.len() - 1;
+        let weight = WEIGHTS.get(half_ages).copied().unwrap_or_else(|| weight(half_ages));
+        group.iter_mut().for_each(|p| p.weight = weight);
     }
+}
+
+/// Weights of the ages that a ring has.
+static WEIGHTS: LazyLock<[f64; 2 * RING_SAMPLES]> = LazyLock::new(|| std::array::from_fn(weight));
+
+/// Weight of a sample by twice its age.
+fn weight(half_ages: usize) -> f64 {
+    0.5_f64.powf(half_ages as f64 / 2.0 / HALF_LIFE_SAMPLES)
 }
 
 impl Curve {
@@ -109,7 +118,7 @@ impl Curve {
         if points.is_empty() {
             return None;
         }
-        let grid = Grid::of_sizes_within(points, setup.same);
+        let grid = Grid::of(points, setup.same, CELLS_MAX);
         let ln_values: Vec<f64> = points.iter().map(|p| p.value.ln()).collect();
         let data = grid.cells(&ln_values, points);
         let fitted = Fitted::new(&grid, &data);
@@ -139,8 +148,7 @@ impl Curve {
                 (fitted.mixture, table, if asked.is_some() { 0 } else { setup.samples })
             }
         };
-        let mut sizes: Vec<f64> = points.iter().map(|p| p.size).collect();
-        let size_median = if grid.len() == 1 { sizes[0] } else { plain_median(&mut sizes) };
+        let size_median = points[grid.order[points.len() / 2] as usize].size;
         let samples = samples.max(points.len() as u64);
         Self { model, table, unseen, size_min, size_max, size_median, samples }
     }
@@ -222,13 +230,13 @@ fn tidy(value: f64, unit: Unit) -> f64 {
     }
 }
 
-/// Log residuals of the points of `data`, as if each point had not been in the fit.
+/// Log residuals of the points of `data`, ascending, as if each point had not been in the fit.
 pub fn left_out(data: &Cells, fitted: &Fitted) -> Vec<Weighted> {
-    let mut residuals = Vec::new();
+    let mut residuals = Vec::with_capacity(data.len());
     for cell in 0..data.cells.len() {
-        for (place, (value, weight)) in data.members(cell).iter().enumerate() {
-            residuals.push((value - fitted.without(data, cell, place), *weight));
-        }
+        let without = fitted.without(data, cell);
+        let residual = |(place, (value, weight)): (usize, &Weighted)| (value - without(place), *weight);
+        residuals.extend(data.members(cell).iter().enumerate().map(residual));
     }
     // Medians are the model's; what it misses in the middle of one size is no reason to move another.
     let middle = median(&mut residuals);

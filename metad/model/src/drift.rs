@@ -7,6 +7,8 @@
 //! for a change, and splits only between different times, because measurements of the same time have no
 //! order.
 
+use std::ops::Range;
+
 use crate::cells::Grid;
 use crate::size::{Point, PowerLaw, spread};
 use crate::stats::{Weighted, median};
@@ -63,8 +65,9 @@ fn change(points: &[Point]) -> Option<usize> {
     if n < 2 * SIDE_SAMPLES_MIN || points[0].at_us == points[n - 1].at_us {
         return None;
     }
-    let cells = cells(points);
-    let residuals = residuals(points, &cells);
+    let grid = Grid::new(points);
+    let cells = cells(points, &grid.order);
+    let residuals = residuals(points, &grid, &cells);
     let ranks = mid_ranks(&residuals);
     let mut rank_sum = 0.0;
     let mut best: Option<(usize, f64)> = None;
@@ -84,20 +87,28 @@ fn change(points: &[Point]) -> Option<usize> {
     (chance < CHANCE_MAX && moved(&residuals, &cells, split)?.abs() >= CHANGE_MIN).then_some(split)
 }
 
-/// Places of the points by cells of alike sizes.
-fn cells(points: &[Point]) -> Vec<Vec<usize>> {
-    let ln_size = |place: usize| points[place].size.ln_1p();
-    let mut order: Vec<usize> = (0..points.len()).collect();
-    order.sort_by(|a, b| points[*a].size.total_cmp(&points[*b].size));
-    let mut cells: Vec<Vec<usize>> = Vec::new();
-    for place in order {
+/// The points by cells of alike sizes: ranges of `order`, which has the places of the points in the order of
+/// their sizes.
+fn cells(points: &[Point], order: &[u32]) -> Vec<Range<usize>> {
+    let mut former = (f64::NAN, 0.0);
+    let ln_size = |place: &u32| {
+        let size = points[*place as usize].size;
+        if former.0 != size {
+            former = (size, size.ln_1p());
+        }
+        former.1
+    };
+    let ln_sizes: Vec<f64> = order.iter().map(ln_size).collect();
+    let mut cells: Vec<Range<usize>> = Vec::with_capacity(ln_sizes.len());
+    for (at, ln_size) in ln_sizes.iter().enumerate() {
         match cells.last_mut() {
-            Some(cell) if ln_size(place) - ln_size(cell[0]) <= CELL_SIZE => cell.push(place),
-            _ => cells.push(vec![place]),
+            Some(cell) if ln_size - ln_sizes[cell.start] <= CELL_SIZE => cell.end = at + 1,
+            _ => cells.push(at..at + 1),
         }
     }
-    let gap = |below: &[usize], above: &[usize]| ln_size(above[0]) - ln_size(below[below.len() - 1]);
-    let mut joined: Vec<Vec<usize>> = Vec::new();
+    // A cell begins where the one before ends.
+    let gap = |above: &Range<usize>| ln_sizes[above.start] - ln_sizes[above.start - 1];
+    let mut joined: Vec<Range<usize>> = Vec::with_capacity(cells.len());
     for cell in cells {
         let Some(last) = joined.pop() else {
             joined.push(cell);
@@ -108,51 +119,58 @@ fn cells(points: &[Point]) -> Vec<Vec<usize>> {
             continue;
         }
         match joined.last_mut() {
-            Some(below) if gap(below, &last) * FAR < gap(&last, &cell) => {
-                below.extend(last);
+            Some(below) if gap(&last) * FAR < gap(&cell) => {
+                below.end = last.end;
                 joined.push(cell);
             }
-            _ => joined.push([last, cell].concat()),
+            _ => joined.push(last.start..cell.end),
         }
     }
     if let [.., below, last] = &mut joined[..]
         && last.len() < CELL_SAMPLES_MIN
     {
-        below.append(last);
+        below.end = last.end;
         joined.pop();
     }
     joined
 }
 
 /// Log residuals of the size model, less their median in the same cell: where the model is wrong at a size,
-/// it is wrong alike before and after.
-fn residuals(points: &[Point], cells: &[Vec<usize>]) -> Vec<f64> {
-    let mut residuals: Vec<f64> = points.iter().map(|p| p.value.ln()).collect();
-    let grid = Grid::new(points);
-    if spread(&grid) {
-        let law = PowerLaw::fit(&grid.ln_sizes, &grid.cells(&residuals, points).cells).law;
-        residuals.iter_mut().zip(points).for_each(|(r, p)| *r -= law.at(p.size.ln_1p()));
+/// it is wrong alike before and after. Those of a cell stand together; with the places of their points.
+fn residuals(points: &[Point], grid: &Grid, cells: &[Range<usize>]) -> Vec<(f64, u32)> {
+    let logs: Vec<f64> = points.iter().map(|p| p.value.ln()).collect();
+    let mut residuals: Vec<(f64, u32)> =
+        grid.order.iter().map(|place| (logs[*place as usize], *place)).collect();
+    if spread(grid) {
+        let law = PowerLaw::fit(&grid.ln_sizes, &grid.cells(&logs, points).cells).law;
+        // Where cells of the grid were joined, their points differ in size.
+        let at = |place: u32| law.at(points[place as usize].size.ln_1p());
+        residuals.iter_mut().for_each(|(residual, place)| *residual -= at(*place));
     }
     for cell in cells {
-        let middle = median_of(cell.iter().map(|place| residuals[*place]));
-        cell.iter().for_each(|place| residuals[*place] -= middle);
+        let members = &mut residuals[cell.clone()];
+        let middle = median_of(members.iter().map(|member| member.0));
+        members.iter_mut().for_each(|member| member.0 -= middle);
     }
     residuals
 }
 
 /// How far the level moved at `split`, judged by the cells that have samples on either side; nothing where
 /// they hold less than half of both sides.
-fn moved(residuals: &[f64], cells: &[Vec<usize>], split: usize) -> Option<f64> {
+fn moved(residuals: &[(f64, u32)], cells: &[Range<usize>], split: usize) -> Option<f64> {
     let (mut shared_before, mut shared_after) = (0, 0);
     let mut moves: Vec<Weighted> = Vec::with_capacity(cells.len());
     for cell in cells {
-        let (before, after): (Vec<usize>, Vec<usize>) = cell.iter().partition(|place| **place < split);
+        let (before, after): (Vec<_>, Vec<_>) = residuals[cell.clone()]
+            .iter()
+            .copied()
+            .partition(|(_, place): &(f64, u32)| (*place as usize) < split);
         if before.is_empty() || after.is_empty() {
             continue;
         }
         shared_before += before.len();
         shared_after += after.len();
-        let level = |part: &[usize]| median_of(part.iter().map(|place| residuals[*place]));
+        let level = |part: &[(f64, u32)]| median_of(part.iter().map(|member| member.0));
         moves.push((level(&after) - level(&before), before.len().min(after.len()) as f64));
     }
     let alike = shared_before * 2 >= split || shared_after * 2 >= residuals.len() - split;
@@ -160,22 +178,22 @@ fn moved(residuals: &[f64], cells: &[Vec<usize>], split: usize) -> Option<f64> {
 }
 
 fn median_of(values: impl Iterator<Item = f64>) -> f64 {
-    median(&mut values.map(|value| (value, 1.0)).collect::<Vec<_>>())
+    let mut values: Vec<f64> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
 }
 
-fn mid_ranks(values: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_unstable_by(|a, b| values[*a].total_cmp(&values[*b]));
-    let mut ranks = vec![0.0; values.len()];
-    let mut first = 0;
-    while first < order.len() {
-        let mut last = first;
-        while last + 1 < order.len() && values[order[last + 1]] == values[order[first]] {
-            last += 1;
-        }
-        let rank = (first + last) as f64 / 2.0 + 1.0;
-        order[first..=last].iter().for_each(|place| ranks[*place] = rank);
-        first = last + 1;
+/// Mid ranks of values that are given with their places, in the order of the places.
+fn mid_ranks(values: &[(f64, u32)]) -> Vec<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+    let mut ranks = vec![0.0; sorted.len()];
+    let mut below = 0;
+    for alike in sorted.chunk_by(|a, b| a.0 == b.0) {
+        let rank = below as f64 + (alike.len() as f64 + 1.0) / 2.0;
+        alike.iter().for_each(|(_, place)| ranks[*place as usize] = rank);
+        below += alike.len();
     }
     ranks
 }

@@ -1,6 +1,8 @@
 //! The grid of forms that a task's time may follow its CPU share by, and the belief in each before anything
 //! is measured: f(share) = serial + (1 - serial) / min(share, cap)^power.
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 
 /// Serial parts.
@@ -28,7 +30,7 @@ const CAPS: [(f64, f64); 15] = [
 /// Powers of the share with the prior belief in each: platforms that throttle a container, and those that
 /// give a small one less of the caches and of the memory's bandwidth as well, slow it down by more than its
 /// share.
-const POWERS: [(f64, f64); 2] = [(1.0, 0.75), (1.25, 0.25)];
+pub const POWERS: [(f64, f64); 2] = [(1.0, 0.75), (1.25, 0.25)];
 /// Points of the grid.
 pub const GRID: usize = SERIALS.len() * CAPS.len() * POWERS.len();
 /// Mean of the exponential prior of the serial part, and the even belief mixed into it.
@@ -55,11 +57,17 @@ impl Form {
 
 /// Time of the part that follows the share.
 pub fn parallel(cap: f64, power: f64, share: f64) -> f64 {
-    share.min(cap).powf(-power)
+    let share = share.min(cap);
+    if power == 1.0 { 1.0 / share } else { share.powf(-power) }
+}
+
+/// Caps that a share tells apart: all from the last of them on do not limit it.
+pub fn caps_below(share: f64) -> usize {
+    (CAPS.partition_point(|(cap, _)| *cap < share) + 1).min(CAPS.len())
 }
 
 /// Caps and powers with the prior belief in both.
-pub fn followers() -> impl Iterator<Item = ((f64, f64), f64)> {
+fn followers() -> impl Iterator<Item = ((f64, f64), f64)> {
     let with = |(cap, belief): &(f64, f64)| {
         let (cap, belief) = (*cap, *belief);
         POWERS.iter().map(move |(power, more)| ((cap, *power), belief * more))
@@ -68,17 +76,32 @@ pub fn followers() -> impl Iterator<Item = ((f64, f64), f64)> {
 }
 
 /// The forms: every serial part with every cap and power, in this order.
-pub fn grid() -> impl Iterator<Item = Form> {
+pub static FORMS: LazyLock<Vec<Form>> = LazyLock::new(|| {
     let with = |serial: &f64| {
         let serial = *serial;
         followers().map(move |((cap, power), _)| Form { serial, cap, power })
     };
-    SERIALS.iter().flat_map(with)
-}
+    SERIALS.iter().flat_map(with).collect()
+});
 
 /// The belief in each form, 1 in sum.
-pub fn default_prior() -> Vec<f64> {
+pub static PRIOR: LazyLock<Vec<f64>> = LazyLock::new(|| {
     let serials = SERIALS.map(|s| (-s / SERIAL_MEAN).exp() + SERIAL_EVEN);
     let total: f64 = serials.iter().sum::<f64>() * followers().map(|f| f.1).sum::<f64>();
     serials.iter().flat_map(|s| followers().map(move |(_, belief)| s * belief / total)).collect()
+});
+
+/// `of` each form, computed once for the forms whose caps limit none of the shares up to `share`: those are
+/// alike.
+pub fn of_forms(share: f64, mut of: impl FnMut(usize) -> f64) -> Vec<f64> {
+    let (caps, powers) = (caps_below(share), POWERS.len());
+    let mut all = Vec::with_capacity(GRID);
+    for serial in 0..SERIALS.len() {
+        let first = all.len();
+        all.extend((0..caps * powers).map(|place| of(serial * caps * powers + place)));
+        let last = all.len() - powers;
+        (caps..CAPS.len()).for_each(|_| all.extend_from_within(last..last + powers));
+        debug_assert_eq!(all.len() - first, CAPS.len() * powers, "every serial part has every cap");
+    }
+    all
 }

@@ -9,10 +9,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cells::SAME;
-use crate::stats::{MAD, Weighted, median};
+use crate::size::Point;
+use crate::stats::{Weighted, median, sorted_deviation};
 
 /// Most cells.
-pub const CELLS_MAX: usize = 40;
+pub const CELLS_MAX: usize = 24;
 /// Fewest cells that are worth it.
 const CELLS_MIN: usize = 4;
 /// Log distance up to which shares, and sizes, fall into one cell; doubled until there are few enough.
@@ -44,7 +45,7 @@ pub struct Interaction {
     known: f64,
 }
 
-/// How much a cell pulls at its own place; in single precision, because every task may have 40.
+/// How much a cell pulls at its own place; in single precision, because every task may have 24.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Pull {
     share: u8,
@@ -62,8 +63,8 @@ pub struct Rests<'a> {
     pub size_of: &'a [u32],
     /// Log sizes, ascending; one entry per size.
     pub ln_sizes: &'a [f64],
-    /// Weights.
-    pub weights: &'a [f64],
+    /// The samples, for their weights.
+    pub points: &'a [Point],
 }
 
 /// Samples joined.
@@ -88,15 +89,15 @@ impl Interaction {
         let share_near = nearness(&shares, near_share);
         let size_near = nearness(&sizes, near_size);
         let near = |a: &Cell, b: &Cell| {
-            share_near[usize::from(a.share)][usize::from(b.share)]
-                * size_near[usize::from(a.size)][usize::from(b.size)]
+            share_near[usize::from(a.share) * shares.len() + usize::from(b.share)]
+                * size_near[usize::from(a.size) * sizes.len() + usize::from(b.size)]
         };
         let mut kernel = Square::new(n);
         for row in 0..n {
-            for column in 0..=row {
-                let own = if row == column { noise[row] } else { 0.0 };
-                kernel.set(row, column, variance * near(&cells[row], &cells[column]) + own);
+            for column in row..n {
+                kernel.values[row * n + column] = variance * near(&cells[row], &cells[column]);
             }
+            kernel.values[row * n + row] += noise[row];
         }
         let inverse = kernel.inverse_factor()?;
         let middles: Vec<f64> = cells.iter().map(|c| c.middle).collect();
@@ -117,7 +118,7 @@ impl Interaction {
             |(c, pull): (&Cell, &f64)| Pull { share: c.share, size: c.size, log: (pull * variance) as f32 };
         let cells = cells.iter().zip(&pulls).map(pull).collect();
         let known = known / rests.logs.len() as f64;
-        let left_out = cell_of.iter().map(|cell| at_cells[*cell]).collect();
+        let left_out = cell_of.iter().map(|cell| at_cells[usize::from(*cell)]).collect();
         Some((Self { shares, sizes, cells, variance, known }, left_out))
     }
 
@@ -150,8 +151,11 @@ fn near_size(distance: f64) -> f64 {
     if distance.abs() <= 2.0 * SAME { 1.0 } else { OTHER_SIZE / (1.0 + distance.abs() / REACH_SIZE) }
 }
 
-fn nearness(places: &[f64], near: fn(f64) -> f64) -> Vec<Vec<f64>> {
-    places.iter().map(|a| places.iter().map(|b| near(a - b)).collect()).collect()
+/// How near each place is to each, by rows.
+fn nearness(places: &[f64], near: fn(f64) -> f64) -> Vec<f64> {
+    let mut all = Vec::with_capacity(places.len() * places.len());
+    places.iter().for_each(|a| all.extend(places.iter().map(|b| near(a - b))));
+    all
 }
 
 /// Variance of the error of each cell's middle.
@@ -167,60 +171,85 @@ struct Joined {
     sizes: Vec<f64>,
     cells: Vec<Cell>,
     /// Cell of each sample.
-    cell_of: Vec<usize>,
+    cell_of: Vec<u8>,
 }
 
 /// Joins samples into few enough cells.
 fn join(rests: &Rests) -> Option<Joined> {
     let mut distinct = rests.ln_shares.to_vec();
     distinct.dedup();
-    distinct.sort_by(f64::total_cmp);
+    distinct.sort_unstable_by(f64::total_cmp);
     distinct.dedup();
-    if distinct.len() < 2 || rests.ln_sizes.len() < 2 {
+    let width = rests.ln_sizes.len();
+    if distinct.len() < 2 || width < 2 {
         return None;
     }
-    let place = |n: usize| (distinct.partition_point(|s| *s < rests.ln_shares[n]), rests.size_of[n] as usize);
-    let places: Vec<(usize, usize)> = (0..rests.logs.len()).map(place).collect();
-    let mut seen = vec![false; distinct.len() * rests.ln_sizes.len()];
-    places.iter().for_each(|(share, size)| seen[share * rests.ln_sizes.len() + size] = true);
-    let occupied: Vec<(usize, usize)> = (0..seen.len())
-        .filter(|n| seen[*n])
-        .map(|n| (n / rests.ln_sizes.len(), n % rests.ln_sizes.len()))
-        .collect();
+    let mut place_of: Vec<usize> = Vec::with_capacity(rests.logs.len());
+    for run in rests.ln_shares.chunk_by(|a, b| a == b) {
+        let share = distinct.partition_point(|s| *s < run[0]);
+        let sizes = &rests.size_of[place_of.len()..place_of.len() + run.len()];
+        place_of.extend(sizes.iter().map(|size| share * width + *size as usize));
+    }
+    let mut seen = vec![false; distinct.len() * width];
+    place_of.iter().for_each(|place| seen[*place] = true);
+    let mut occupied: Vec<(usize, usize)> = Vec::with_capacity(place_of.len());
+    for share in 0..distinct.len() {
+        occupied.extend((0..width).filter(|size| seen[share * width + size]).map(|size| (share, size)));
+    }
     let mut step = JOINED;
     let (shares, sizes, keys) = loop {
         let (shares, sizes) = (Bins::new(&distinct, step), Bins::new(rests.ln_sizes, step));
         if shares.middles.len() < 2 || sizes.middles.len() < 2 {
             return None;
         }
-        let mut keys: Vec<(u8, u8)> = occupied.iter().map(|p| (shares.of[p.0], sizes.of[p.1])).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        if keys.len() <= CELLS_MAX {
+        let mut keys = vec![false; shares.middles.len() * sizes.middles.len()];
+        occupied.iter().for_each(|place| keys[key(*place, &shares, &sizes)] = true);
+        if keys.iter().filter(|taken| **taken).count() <= CELLS_MAX {
             break (shares, sizes, keys);
         }
         step *= 2.0;
     };
-    if keys.len() < CELLS_MIN {
+    let mut cell_of_key = vec![0; keys.len()];
+    let taken: Vec<usize> = (0..keys.len()).filter(|key| keys[*key]).collect();
+    if taken.len() < CELLS_MIN {
         return None;
     }
-    let cell = |(share, size): &(usize, usize)| {
-        keys.binary_search(&(shares.of[*share], sizes.of[*size])).unwrap_or_default()
-    };
-    let cell_of: Vec<usize> = places.iter().map(cell).collect();
-    let mut members: Vec<Vec<Weighted>> = vec![Vec::new(); keys.len()];
-    for (n, cell) in cell_of.iter().enumerate() {
-        members[*cell].push((rests.logs[n], rests.weights[n]));
+    (0_u8..).zip(&taken).for_each(|(cell, key)| cell_of_key[*key] = cell);
+    let mut cell_of_place = vec![0; seen.len()];
+    for place in &occupied {
+        cell_of_place[place.0 * width + place.1] = cell_of_key[key(*place, &shares, &sizes)];
     }
-    let cells = keys.iter().zip(&mut members).map(|(key, members)| Cell::new(*key, members)).collect();
+    let cell_of: Vec<u8> = place_of.iter().map(|place| cell_of_place[*place]).collect();
+    let width = sizes.middles.len();
+    let place = |key: usize| ((key / width) as u8, (key % width) as u8);
+    let (mut members, starts) = members(rests, &cell_of, taken.len());
+    let cell = |(key, start): (&usize, &[usize])| Cell::new(place(*key), &mut members[start[0]..start[1]]);
+    let cells = taken.iter().zip(starts.windows(2)).map(cell).collect();
     Some(Joined { shares: shares.middles, sizes: sizes.middles, cells, cell_of })
+}
+
+/// The pair of bins that a share and a size fall into, as one number.
+fn key((share, size): (usize, usize), shares: &Bins, sizes: &Bins) -> usize {
+    usize::from(shares.of[share]) * sizes.middles.len() + usize::from(sizes.of[size])
+}
+
+/// The residuals by cells, and where each cell starts and the last one ends.
+fn members(rests: &Rests, cell_of: &[u8], cells: usize) -> (Vec<Weighted>, Vec<usize>) {
+    let mut starts = vec![0; cells + 1];
+    cell_of.iter().for_each(|cell| starts[usize::from(*cell) + 1] += 1);
+    (0..cells).for_each(|cell| starts[cell + 1] += starts[cell]);
+    let (mut next, mut members) = (starts.clone(), vec![(0.0, 0.0); cell_of.len()]);
+    for ((cell, log), point) in cell_of.iter().zip(&rests.logs).zip(rests.points) {
+        members[next[usize::from(*cell)]] = (*log, point.weight);
+        next[usize::from(*cell)] += 1;
+    }
+    (members, starts)
 }
 
 impl Cell {
     fn new((share, size): (u8, u8), members: &mut [Weighted]) -> Self {
         let (middle, count) = (median(members), members.len() as f64);
-        members.iter_mut().for_each(|m| m.0 = (m.0 - middle).abs());
-        Self { share, size, middle, deviation: MAD * median(members), count }
+        Self { share, size, middle, deviation: sorted_deviation(members, middle), count }
     }
 }
 
@@ -233,21 +262,24 @@ struct Bins {
 }
 
 impl Bins {
-    /// Joins ascending places that are no more than `step` above the first of their bin.
+    /// Joins ascending places, at least one, that are no more than `step` above the first of their bin.
     fn new(places: &[f64], step: f64) -> Self {
-        let (mut of, mut middles) = (Vec::with_capacity(places.len()), Vec::new());
-        let mut rest = places;
-        while let Some(first) = rest.first() {
-            let (bin, others) = rest.split_at(rest.partition_point(|place| place - first <= step).max(1));
-            of.extend(bin.iter().map(|_| middles.len() as u8));
-            middles.push(bin.iter().sum::<f64>() / bin.len() as f64);
-            rest = others;
+        let (mut of, mut middles) = (Vec::with_capacity(places.len()), Vec::with_capacity(places.len()));
+        let (mut first, mut sum, mut count) = (places[0], 0.0, 0.0);
+        for place in places {
+            if place - first > step {
+                middles.push(sum / count);
+                (first, sum, count) = (*place, 0.0, 0.0);
+            }
+            (sum, count) = (sum + place, count + 1.0);
+            of.push(middles.len() as u8);
         }
+        middles.push(sum / count);
         Self { of, middles }
     }
 }
 
-/// The lower triangle of a square matrix.
+/// A square matrix of which one triangle is used.
 struct Square {
     n: usize,
     values: Vec<f64>,
@@ -262,55 +294,68 @@ impl Square {
         &self.values[row * self.n..(row + 1) * self.n]
     }
 
-    fn set(&mut self, row: usize, column: usize, value: f64) {
-        self.values[row * self.n + column] = value;
+    /// Takes `factor` times the row `from` off the row `to`, between two columns; `from` stands above.
+    fn take_off(&mut self, factor: f64, from: usize, to: usize, columns: std::ops::Range<usize>) {
+        let (above, below) = self.values.split_at_mut(to * self.n);
+        let from = &above[from * self.n..][columns.clone()];
+        below[columns].iter_mut().zip(from).for_each(|(to, from)| *to -= factor * from);
     }
 
-    /// The inverse of the Cholesky factor, by rows; nothing where the matrix is not positive definite.
+    /// The inverse of the Cholesky factor of a matrix given by its upper triangle; nothing where that is not
+    /// positive definite. Rows are taken off rows: no sum waits for the one before.
     fn inverse_factor(mut self) -> Option<Self> {
-        let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
-        for row in 0..self.n {
-            for column in 0..=row {
-                let rest = self.row(row)[column] - dot(&self.row(row)[..column], &self.row(column)[..column]);
-                if row > column {
-                    self.set(row, column, rest / self.row(column)[column]);
-                } else if rest > 0.0 {
-                    self.set(row, row, rest.sqrt());
-                } else {
-                    return None;
-                }
+        let n = self.n;
+        for pivot in 0..n {
+            let square = self.row(pivot)[pivot];
+            if square.is_nan() || square <= 0.0 {
+                return None;
+            }
+            let scale = 1.0 / square.sqrt();
+            self.values[pivot * n + pivot..(pivot + 1) * n].iter_mut().for_each(|value| *value *= scale);
+            for row in pivot + 1..n {
+                self.take_off(self.row(pivot)[row], pivot, row, row..n);
             }
         }
-        // Columns of the inverse stand in rows here, so that both factors of a product stand together.
-        let mut columns = Self::new(self.n);
-        for column in 0..self.n {
-            columns.set(column, column, 1.0 / self.row(column)[column]);
-            for row in column + 1..self.n {
-                let sum = dot(&self.row(row)[column..row], &columns.row(column)[column..row]);
-                columns.set(column, row, -sum / self.row(row)[row]);
+        let mut inverse = Self::new(n);
+        for row in 0..n {
+            inverse.values[row * n + row] = 1.0;
+            for former in 0..row {
+                inverse.take_off(self.row(former)[row], former, row, 0..former + 1);
             }
+            let scale = 1.0 / self.row(row)[row];
+            inverse.values[row * n..row * n + row + 1].iter_mut().for_each(|value| *value *= scale);
         }
-        Some(columns)
+        Some(inverse)
     }
 
-    /// The inverse of the matrix times `values`; `self` is the inverse factor, by columns.
+    /// The inverse of the matrix times `values`; `self` is the inverse factor.
     fn solve(&self, values: &[f64]) -> Vec<f64> {
-        let mut half = vec![0.0; self.n];
-        for (column, value) in values.iter().enumerate() {
-            half.iter_mut().zip(self.row(column)).skip(column).for_each(|(h, w)| *h += w * value);
+        let mut solved = vec![0.0; self.n];
+        for row in 0..self.n {
+            let row = &self.row(row)[..=row];
+            let half: f64 = row.iter().zip(values).map(|(w, v)| w * v).sum();
+            solved.iter_mut().zip(row).for_each(|(solved, w)| *solved += w * half);
         }
-        (0..self.n).map(|n| self.row(n).iter().zip(&half).map(|(w, h)| w * h).sum()).collect()
+        solved
     }
 
-    /// Diagonal of the inverse of the matrix.
+    /// Diagonal of the inverse of the matrix; `self` is the inverse factor.
     fn precisions(&self) -> Vec<f64> {
-        (0..self.n).map(|n| self.row(n).iter().map(|w| w * w).sum()).collect()
+        let mut precisions = vec![0.0; self.n];
+        for row in 0..self.n {
+            precisions.iter_mut().zip(self.row(row)).for_each(|(precision, w)| *precision += w * w);
+        }
+        precisions
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn points(count: usize) -> Vec<Point> {
+        vec![Point { at_us: 0, size: 0.0, value: 1.0, weight: 1.0 }; count]
+    }
 
     /// Residuals on every combination of three shares and three sizes, `repeats` of each.
     fn fit(repeats: usize, rest: fn(usize, usize) -> f64) -> (Interaction, Vec<f64>) {
@@ -319,8 +364,8 @@ mod tests {
         let ln_shares: Vec<f64> = all.iter().map(|p| p.0 as f64).collect();
         let size_of: Vec<u32> = all.iter().map(|p| p.1 as u32).collect();
         let logs = all.iter().map(|(share, size)| rest(*share, *size)).collect();
-        let (ln_sizes, weights) = (&[10.0, 12.0, 14.0], &vec![1.0; all.len()]);
-        let rests = Rests { logs, ln_shares: &ln_shares, size_of: &size_of, ln_sizes, weights };
+        let (ln_sizes, points) = (&[10.0, 12.0, 14.0], &points(all.len()));
+        let rests = Rests { logs, ln_shares: &ln_shares, size_of: &size_of, ln_sizes, points };
         Interaction::fit(&rests).unwrap()
     }
 
@@ -347,9 +392,8 @@ mod tests {
         let size_of: Vec<u32> = (0..400).map(|n| n % 20).collect();
         let ln_sizes: Vec<f64> = (0..20).map(f64::from).collect();
         let logs = (0..400).map(|n| f64::from(n % 7) * 0.01).collect();
-        let weights = vec![1.0; 400];
-        let rests =
-            Rests { logs, ln_shares: &shares, size_of: &size_of, ln_sizes: &ln_sizes, weights: &weights };
+        let points = &points(400);
+        let rests = Rests { logs, ln_shares: &shares, size_of: &size_of, ln_sizes: &ln_sizes, points };
         let (found, left_out) = Interaction::fit(&rests).unwrap();
         assert!(found.cells.len() <= CELLS_MAX && left_out.len() == 400);
     }

@@ -3,7 +3,7 @@
 //! [`WorkflowModel`] takes the records of one workflow ([`WorkflowModel::update`], constant time) and keeps a
 //! bounded amount of them; [`WorkflowModel::snapshot`] shares them with a [`Predictor`], which is immutable,
 //! cheap to clone and serialisable. A snapshot fits nothing and costs microseconds, however many tasks there
-//! are. A predictor fits a curve at the first question that needs it (some 30 microseconds) and keeps it for
+//! are. A predictor fits a curve at the first question that needs it (some 30 to 60 microseconds) and keeps it for
 //! every later snapshot of the same measurements; from then on an answer takes less than a microsecond.
 //!
 //! Guarantees: a prediction is finite, never negative and monotone in the quantile; where nothing is known it
@@ -22,6 +22,7 @@ mod config;
 mod curve;
 mod download;
 mod drift;
+mod evidence;
 mod form;
 mod formula;
 mod histogram;
@@ -43,6 +44,7 @@ mod scaled;
 mod score;
 mod series;
 mod shape;
+mod shared;
 mod size;
 mod startup;
 mod stats;

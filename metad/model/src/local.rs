@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::stats::{MAD, Weighted, median};
+use crate::stats::{Weighted, median, sorted_deviation};
 
 /// Most places that are corrected.
 const PLACES_MAX: usize = 32;
@@ -50,9 +50,9 @@ impl Local {
         if misfit <= 0.0 && cells.iter().all(|c| c.count < 2.0) {
             return None;
         }
-        let repeated: Vec<Weighted> =
+        let mut repeated: Vec<Weighted> =
             cells.iter().filter(|c| c.count >= 2.0).map(|c| (c.deviation, c.count)).collect();
-        let within = if repeated.is_empty() { misfit } else { median(&mut repeated.clone()) };
+        let within = if repeated.is_empty() { misfit } else { median(&mut repeated) };
         let squares: f64 = cells.iter().map(|c| c.middle * c.middle - within * within / c.count).sum();
         let between = (squares / cells.len() as f64).max(misfit * misfit);
         let offset = |c: &Cell| {
@@ -137,8 +137,7 @@ fn cells(sorted: &[(f64, f64, f64)]) -> Vec<Cell> {
         values.extend(group.iter().map(|(_, r, w)| (*r, *w)));
         let middle = median(&mut values);
         let (least, most) = (values[0].0, values[values.len() - 1].0);
-        values.iter_mut().for_each(|v| v.0 = (v.0 - middle).abs());
-        let deviation = MAD * median(&mut values);
+        let deviation = sorted_deviation(&values, middle);
         let place = f64::midpoint(*first, group[group.len() - 1].0);
         cells.push(Cell { place, middle, deviation, count: group.len() as f64, least, most });
     }

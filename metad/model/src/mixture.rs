@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cells::{Cell, Cells, Grid, SAME};
 use crate::formula::CurvePart;
-use crate::size::{Line, PowerLaw, spread};
+use crate::size::{Line, LineFit, PowerLaw, spread};
 use crate::stats::{MAD, median};
 
 /// Models in the mixture.
@@ -109,6 +109,11 @@ impl Mixture {
     /// The log value at `size`, for sizes within the observed range or below it.
     pub fn at(&self, size: f64) -> f64 {
         let ln_size = size.ln_1p();
+        self.mixed(size, ln_size, || self.near(ln_size))
+    }
+
+    /// The models mixed; `near` gives what [`Self::near`] says.
+    fn mixed(&self, size: f64, ln_size: f64, near: impl FnOnce() -> (f64, f64, f64)) -> f64 {
         let w = &self.weights;
         let mut value = w[CONSTANT] * self.constant;
         if w[LINE] > 0.0
@@ -125,7 +130,7 @@ impl Mixture {
         if self.places.is_empty() {
             return value;
         }
-        let (level, smooth, own) = self.near(ln_size);
+        let (level, smooth, own) = near();
         value + w[NEIGHBOURS] * level + w[SMOOTH] * smooth + own
     }
 
@@ -173,10 +178,15 @@ impl Mixture {
         parts.into_iter().filter(|part| part.weight() > 0.0).collect()
     }
 
+    /// Level and smoothed level at a place.
+    fn at_place(&self, place: &Place) -> (f64, f64) {
+        (self.constant + f64::from(place.level), self.constant + f64::from(place.smooth))
+    }
+
     /// Interpolated level, smoothed level, and what is added at a size that was seen.
     fn near(&self, ln_size: f64) -> (f64, f64, f64) {
         let at = |p: &Place| f64::from(p.ln_size);
-        let of = |p: &Place| (self.constant + f64::from(p.level), self.constant + f64::from(p.smooth));
+        let of = |p: &Place| self.at_place(p);
         let above = self.places.partition_point(|p| at(p) < ln_size);
         let gap = |p: &Place| (at(p) - ln_size).abs();
         let (low, high) = (above.checked_sub(1).map(|n| &self.places[n]), self.places.get(above));
@@ -203,14 +213,26 @@ impl Mixture {
 impl Fitted {
     /// Fits the mixture to cells.
     pub fn new(grid: &Grid, data: &Cells) -> Self {
+        let (mut fitted, line) = Self::inside(grid, data);
+        fitted.mixture.outside = line.and_then(|line| line.plain(&grid.sizes));
+        fitted
+    }
+
+    /// Log value at each cell, by itself.
+    pub fn middles(grid: &Grid, data: &Cells) -> Vec<f64> {
+        Self::inside(grid, data).0.at_cells
+    }
+
+    /// The mixture without the line for other sizes, and what that line is made of.
+    fn inside(grid: &Grid, data: &Cells) -> (Self, Option<LineFit>) {
         let cells = &data.cells;
         let within = data.within(WITHIN).powi(2);
         if cells.len() == 1 {
-            return Self::constant(cells[0].level, within);
+            return (Self::constant(cells[0].level, within), None);
         }
         let middles = Middles::new(cells, &grid.ln_sizes);
         let power = PowerLaw::fit(&grid.ln_sizes, cells);
-        let line = if spread(grid) { Line::relative(&grid.sizes, cells, &power) } else { None };
+        let line = if spread(grid) { Line::relative(grid, cells, &power) } else { None };
         let smooth = smooth(&grid.ln_sizes, cells);
         let (low, high) =
             cells.iter().fold((f64::MAX, f64::MIN), |(lo, hi), c| (lo.min(c.level), hi.max(c.level)));
@@ -230,14 +252,13 @@ impl Fitted {
         let weights = weigh(cells, &left_out, if line.is_some() { MODELS } else { 1 });
         let mixed = |row: &[f64; MODELS]| -> f64 { row.iter().zip(&weights).map(|(v, w)| v * w).sum() };
         let left_out: Vec<f64> = left_out.iter().map(mixed).collect();
-        let outside = line.as_ref().and_then(|line| line.plain(&grid.sizes, cells));
         let mut mixture = Mixture {
             weights,
             constant: middles.constant.middle,
             ratio: middles.ratio.middle,
-            line: line.map(|line| line.line),
+            line: line.as_ref().map(|line| line.line),
             power: power.law,
-            outside,
+            outside: None,
             places: Vec::new(),
         };
         let place = |(n, cell): (usize, &Cell)| Place {
@@ -247,7 +268,7 @@ impl Fitted {
             own: 0.0,
         };
         mixture.places = cells.iter().enumerate().map(place).collect();
-        Self::correct(mixture, grid, cells, left_out, within)
+        (Self::correct(mixture, grid, cells, left_out, within), line)
     }
 
     fn constant(level: f64, within: f64) -> Self {
@@ -275,7 +296,9 @@ impl Fitted {
         let between = (squares / cells.len() as f64).max(0.0);
         let mut at_cells = Vec::with_capacity(cells.len());
         for (place, cell) in cells.iter().enumerate() {
-            let plain = mixture.at(grid.sizes[place]);
+            let near = mixture.at_place(&mixture.places[place]);
+            let near = (near.0, near.1, 0.0);
+            let plain = mixture.mixed(grid.sizes[place], grid.ln_sizes[place], || near);
             let rest = cell.level - plain;
             let drawn = rest * trust(between, within, cell.count);
             let own = if !grid.alike[place] {
@@ -313,23 +336,28 @@ impl Fitted {
         (error * error * (1.0 - alone / total)).sqrt()
     }
 
-    /// What would be predicted for a member of a cell without it: the mixture without the cell, drawn
+    /// What would be predicted for each member of a cell without it: the mixture without the cell, drawn
     /// towards the median of the other members.
-    pub fn without(&self, data: &Cells, cell: usize, member: usize) -> f64 {
-        let members = data.members(cell);
-        if members.len() == 1 || !self.alike[cell] {
-            return self.left_out[cell];
+    pub fn without<'a>(&self, data: &'a Cells, cell: usize) -> impl Fn(usize) -> f64 + use<'a> {
+        let (members, left_out) = (data.members(cell), self.left_out[cell]);
+        let alone = members.len() == 1 || !self.alike[cell];
+        let part = if alone {
+            0.0
+        } else if self.between.is_infinite() {
+            1.0
+        } else {
+            trust(self.between, self.within, (members.len() - 1) as f64)
+        };
+        let bounded = part < 1.0 && members.len() as f64 > OWN_SAMPLES_MIN;
+        let (least, most) = (members[0].0, members[members.len() - 1].0);
+        move |member| {
+            if alone {
+                return left_out;
+            }
+            let others = median_without(members, member);
+            let predicted = if part < 1.0 { left_out + part * (others - left_out) } else { others };
+            if bounded { predicted.max(least).min(most) } else { predicted }
         }
-        let others = median_without(members, member);
-        if self.between.is_infinite() {
-            return others;
-        }
-        let part = trust(self.between, self.within, (members.len() - 1) as f64);
-        let mut predicted = self.left_out[cell] + part * (others - self.left_out[cell]);
-        if members.len() as f64 > OWN_SAMPLES_MIN {
-            predicted = predicted.max(members[0].0).min(members[members.len() - 1].0);
-        }
-        predicted
     }
 }
 

@@ -130,7 +130,7 @@ impl Predictor {
     /// microseconds at most.
     ///
     /// # Errors
-    /// [`Cold`] where it takes longer: the curve over all configs of a task, which may ask up to 64 other
+    /// [`Cold`] where it takes longer: the curve over all configs of a task, which may ask up to 32 other
     /// tasks about the shape, its output sizes, or all transfers or starts.
     pub fn known_warm(&self, query: &Query, slas: &[Sla]) -> Result<Option<Prediction>, Cold> {
         let is_cold = match (query, &self.tasks) {

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 
 use crate::history::History;
-use crate::stats::{Weighted, effective_count, median, normal_quantile, robust_deviation, student_quantile};
+use crate::stats::{Weighted, effective_count, median, normal_quantile, sorted_deviation, student_quantile};
 
 /// Quantiles that a table holds; between them it is interpolated on the normal scale.
 const LEVELS: [f64; 27] = [
@@ -177,8 +177,9 @@ struct Student {
 }
 
 impl Student {
+    /// From ascending residuals.
     fn new(residuals: &[Weighted], middle: f64, total: f64, count: f64, spread: f64) -> Self {
-        let bound = 4.0 * robust_deviation(residuals, middle).max(spread);
+        let bound = 4.0 * sorted_deviation(residuals, middle).max(spread);
         let squares =
             residuals.iter().map(|(r, w)| w * (r - middle).clamp(-bound, bound).powi(2)).sum::<f64>() / total
                 * count;

@@ -3,6 +3,7 @@
 //! Guarantee: the ring holds the [`RING_SAMPLES`] greatest samples in the order (time, contents), whatever
 //! the order in which they came. Times are microseconds since the Unix epoch.
 
+use std::cell::LazyCell;
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
@@ -62,12 +63,17 @@ impl Sample {
     }
 
     fn order(&self, other: &Self) -> Ordering {
+        self.order_beside(other, || other.mixed())
+    }
+
+    /// The same where what [`Self::mixed`] says of the other may be known already.
+    fn order_beside(&self, other: &Self, mixed: impl FnOnce() -> u64) -> Ordering {
         let contents = |s: &Self| (s.size_bytes, s.output);
         // Samples of one time stand in an order that their contents decide but do not lean towards: sorted by
         // size or time, the ring would keep the largest of them only.
         self.at_us
             .cmp(&other.at_us)
-            .then_with(|| self.mixed().cmp(&other.mixed()))
+            .then_with(|| self.mixed().cmp(&mixed()))
             .then_with(|| contents(self).cmp(&contents(other)))
             .then(self.value_ms.total_cmp(&other.value_ms))
     }
@@ -101,15 +107,18 @@ impl Clone for Ring {
 impl Ring {
     /// Takes a sample in; the oldest leaves where the ring is full.
     pub fn push(&mut self, sample: Sample) {
+        // A batch often has one time for all its records.
+        let mixed = LazyCell::new(|| sample.mixed());
+        let order = |s: &Sample| s.order_beside(&sample, || *mixed);
         if self.samples.len() == RING_SAMPLES {
-            if self.samples[0].order(&sample) != Ordering::Less {
+            if order(&self.samples[0]) != Ordering::Less {
                 return;
             }
             self.samples.pop_front();
         }
         match self.samples.back() {
-            Some(last) if last.order(&sample) == Ordering::Greater => {
-                let place = self.samples.partition_point(|s| s.order(&sample) != Ordering::Greater);
+            Some(last) if order(last) == Ordering::Greater => {
+                let place = self.samples.partition_point(|s| order(s) != Ordering::Greater);
                 self.samples.insert(place, sample);
             }
             _ => self.samples.push_back(sample),

@@ -11,20 +11,20 @@ use foresail_schemas::Sla;
 use foresail_schemas::prediction::{Basis, Prediction, Unit};
 use serde::{Deserialize, Serialize};
 
-use crate::cells::{Grid, SAME};
+use crate::cells::SAME;
 use crate::curve::{self, Ask, Curve, OFFSET_MS, Setup};
+use crate::evidence::Evidence;
 use crate::interaction::{Interaction, Rests};
 use crate::local::Local;
 use crate::mixture::Fitted;
-use crate::shape::{Evidence, Pool, Shape};
+use crate::shape::{Pool, Shape};
+use crate::shared::Shared;
 use crate::size::Point;
 use crate::stats::Weighted;
 use crate::steps::Steps;
 
 /// Standard deviation of log residuals of times expected before anything is seen.
 pub const SPREAD_TIME: f64 = 0.1;
-/// Times that each part is fitted to what the others leave.
-const ROUNDS: usize = 3;
 /// Log error of the shape at an observed share that is expected before any is seen.
 const SHARE_PRIOR: f64 = 0.03;
 /// Log distance to the nearest observed share at which that error is complete.
@@ -66,9 +66,9 @@ enum Beside {
 
 /// What a fit rests on.
 pub struct Measured<'a> {
-    /// Measurements of the newest levels, given with their shares; those of a config stand together.
-    pub newest: &'a [(f64, Point)],
-    /// Those of former levels, where a config changed its level again and again.
+    /// Measurements of the newest levels.
+    pub newest: &'a Shared,
+    /// Those of former levels with their shares, where a config changed its level again and again.
     pub former: &'a [(f64, Point)],
     /// Measurements that it rests on, kept or not.
     pub samples: u64,
@@ -78,26 +78,22 @@ impl Scaled {
     /// Fits measurements; nothing where there are none.
     pub fn fit(measured: &Measured, evidence: &Evidence, pool: &Pool) -> Option<Self> {
         let shared = measured.newest;
-        if shared.is_empty() {
+        let Shared { points, grid, .. } = shared;
+        if points.is_empty() {
             return None;
         }
         let shape = Shape::new(evidence, pool);
-        let points: Vec<Point> = shared.iter().map(|s| s.1).collect();
         let setup = Setup { spread: SPREAD_TIME, history: None, samples: measured.samples, same: SAME };
-        let (share_min, share_max) =
-            shared.iter().fold((f64::MAX, 0.0_f64), |(lo, hi), (share, _)| (lo.min(*share), hi.max(*share)));
-        let grid = Grid::new(&points);
-        let mut parts = Parts::new(shared, &shape, &grid);
+        let (share_min, share_max) = shared.shares();
+        let mut parts = Parts::new(shared, &shape);
         if share_min < share_max {
-            for _ in 1..ROUNDS {
-                parts.improve(&points, &grid);
-            }
+            parts.improve();
         }
         let levelled = parts.levelled();
-        let data = grid.cells(&levelled, &points);
-        let fitted = Fitted::new(&grid, &data);
+        let data = grid.cells(&levelled, points);
+        let fitted = Fitted::new(grid, &data);
         let (mut left_out, known) = parts.without_own_share();
-        let interaction = Interaction::fit(&parts.rests(&levelled, &fitted, &grid)).map(|(found, rests)| {
+        let interaction = Interaction::fit(&parts.rests(&levelled, &fitted)).map(|(found, rests)| {
             left_out.iter_mut().zip(rests).for_each(|(all, rest)| *all += rest);
             found
         });
@@ -106,10 +102,10 @@ impl Scaled {
             data
         } else {
             let less = levelled.iter().zip(&left_out).map(|(value, part)| value - part);
-            grid.cells(&less.collect::<Vec<f64>>(), &points)
+            grid.cells(&less.collect::<Vec<f64>>(), points)
         };
         let residuals = if measured.former.is_empty() { Vec::new() } else { curve::left_out(&data, &fitted) };
-        let curve = Curve::of(&points, &grid, &data, fitted, &setup);
+        let curve = Curve::of(points, grid, &data, fitted, &setup);
         let Parts { local, tilt, ln_size, .. } = parts;
         let steps = || {
             let alone = share_min == share_max && evidence.brief_odds < 1.0;
@@ -165,10 +161,9 @@ impl Scaled {
 }
 
 /// What the parts say of each point.
-struct Parts {
-    ln_values: Vec<f64>,
+struct Parts<'a> {
+    shared: &'a Shared,
     ln_shares: Vec<f64>,
-    weights: Vec<f64>,
     /// ln of the shape's factor.
     shape: Vec<f64>,
     /// ln(1 + size) less its mean.
@@ -179,35 +174,25 @@ struct Parts {
     ln_size: f64,
 }
 
-impl Parts {
-    fn new(shared: &[(f64, Point)], shape: &Shape, grid: &Grid) -> Self {
-        let mut former = (f64::NAN, 0.0, 0.0);
-        let mut factor = |share: f64| {
-            // Points of one config stand together.
-            if former.0 != share {
-                former = (share, share.ln(), shape.factor(share).0.ln());
-            }
-            (former.1, former.2)
+impl<'a> Parts<'a> {
+    fn new(shared: &'a Shared, shape: &Shape) -> Self {
+        let grid = &shared.grid;
+        let mut sizes: Vec<f64> = grid.of.iter().map(|cell| grid.ln_sizes[*cell as usize]).collect();
+        let ln_size = sizes.iter().sum::<f64>() / sizes.len() as f64;
+        sizes.iter_mut().for_each(|u| *u -= ln_size);
+        let each = |of: &dyn Fn(f64) -> f64| {
+            let mut all = vec![0.0; sizes.len()];
+            shared.configs().for_each(|(share, places)| all[places].fill(of(share)));
+            all
         };
-        let factors: Vec<(f64, f64)> = shared.iter().map(|(share, _)| factor(*share)).collect();
-        let ln_sizes: Vec<f64> = grid.of.iter().map(|cell| grid.ln_sizes[*cell as usize]).collect();
-        let ln_size = ln_sizes.iter().sum::<f64>() / ln_sizes.len() as f64;
-        Self {
-            ln_values: shared.iter().map(|(_, p)| p.value.ln()).collect(),
-            ln_shares: factors.iter().map(|f| f.0).collect(),
-            weights: shared.iter().map(|(_, p)| p.weight).collect(),
-            shape: factors.iter().map(|f| f.1).collect(),
-            sizes: ln_sizes.iter().map(|u| u - ln_size).collect(),
-            correction: vec![0.0; shared.len()],
-            local: None,
-            tilt: 0.0,
-            ln_size,
-        }
+        let (ln_shares, shape) = (each(&f64::ln), each(&|share| shape.factor(share).0.ln()));
+        let correction = vec![0.0; sizes.len()];
+        Self { shared, ln_shares, shape, sizes, correction, local: None, tilt: 0.0, ln_size }
     }
 
     /// Log values brought to the level of factor 1.
     fn levelled(&self) -> Vec<f64> {
-        (0..self.ln_values.len()).map(|n| self.ln_values[n] - self.resources(n)).collect()
+        self.shared.ln_values.iter().enumerate().map(|(n, value)| value - self.resources(n)).collect()
     }
 
     fn resources(&self, n: usize) -> f64 {
@@ -215,11 +200,11 @@ impl Parts {
     }
 
     /// What size and share leave.
-    fn rests<'a>(&'a self, levelled: &[f64], fitted: &Fitted, grid: &'a Grid) -> Rests<'a> {
+    fn rests<'b>(&'b self, levelled: &[f64], fitted: &Fitted) -> Rests<'b> {
+        let Shared { points, grid, .. } = self.shared;
         let rest = |(value, cell): (&f64, &u32)| value - fitted.at_cells[*cell as usize];
         let logs = levelled.iter().zip(&grid.of).map(rest).collect();
-        let (ln_shares, weights) = (&self.ln_shares, &self.weights);
-        Rests { logs, ln_shares, size_of: &grid.of, ln_sizes: &grid.ln_sizes, weights }
+        Rests { logs, ln_shares: &self.ln_shares, size_of: &grid.of, ln_sizes: &grid.ln_sizes, points }
     }
 
     /// What the correction of each sample changes by where it stands alone on its share and is left out, and
@@ -242,28 +227,25 @@ impl Parts {
         (changes, variances / self.ln_shares.len() as f64)
     }
 
-    /// One round: the sizes, then the shares, then the tilt.
-    fn improve(&mut self, points: &[Point], grid: &Grid) {
-        let data = grid.cells(&self.levelled(), points);
-        let middles = Fitted::new(grid, &data).at_cells;
-        let rest = |n: usize| self.ln_values[n] - middles[grid.of[n] as usize] - self.shape[n];
-        let rest: Vec<f64> = (0..self.ln_values.len()).map(rest).collect();
-        let tilted = |n: usize| self.tilt * self.shape[n] * self.sizes[n];
+    /// Fits the shares to what the sizes leave, and the tilt to what both leave. Sizes are fitted once more
+    /// to what these leave; further rounds change nothing that a back-test sees.
+    fn improve(&mut self) {
+        let Shared { points, grid, .. } = self.shared;
+        let levelled = self.levelled();
+        let middles = Fitted::middles(grid, &grid.cells(&levelled, points));
+        let rests: Vec<f64> =
+            levelled.iter().zip(&grid.of).map(|(value, cell)| value - middles[*cell as usize]).collect();
         let mut residuals: Vec<(f64, f64, f64)> =
-            (0..rest.len()).map(|n| (self.ln_shares[n], rest[n] - tilted(n), self.weights[n])).collect();
+            (0..rests.len()).map(|n| (self.ln_shares[n], rests[n], points[n].weight)).collect();
         self.local = Local::fit(&mut residuals, SHARE_PRIOR);
-        let mut former = (f64::NAN, 0.0);
-        for n in 0..rest.len() {
-            if former.0 != self.ln_shares[n] {
-                former = (self.ln_shares[n], self.local.as_ref().map_or(0.0, |l| l.at(self.ln_shares[n]).0));
-            }
-            self.correction[n] = former.1;
+        for (share, places) in self.shared.configs() {
+            self.correction[places].fill(self.local.as_ref().map_or(0.0, |l| l.at(share.ln()).0));
         }
         let (mut across, mut square) = (0.0, TILT_PRIOR);
-        for (n, rest) in rest.iter().enumerate() {
+        for (n, rest) in rests.iter().enumerate() {
             let x = self.shape[n] * self.sizes[n];
-            across += self.weights[n] * x * (rest - self.correction[n]).clamp(-1.0, 1.0);
-            square += self.weights[n] * x * x;
+            across += points[n].weight * x * (rest - self.correction[n]).clamp(-1.0, 1.0);
+            square += points[n].weight * x * x;
         }
         self.tilt = (across / square).clamp(-TILT_MAX, TILT_MAX);
     }

@@ -124,7 +124,8 @@ fn sizes(points: &[Point]) -> Vec<f64> {
         return Vec::new();
     }
     let mut sizes: Vec<f64> = points.iter().map(|p| p.size).collect();
-    sizes.sort_unstable_by(f64::total_cmp);
+    // Sizes are not negative, so that their bits have their order.
+    sizes.sort_unstable_by_key(|size| size.to_bits());
     sizes.dedup_by(|size, former| are_alike(*former, *size));
     if sizes.len() > SIZES_MAX { Vec::new() } else { sizes }
 }

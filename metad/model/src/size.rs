@@ -119,6 +119,7 @@ pub struct Line {
 pub struct LineFit {
     /// The line.
     pub line: Line,
+    values: Vec<f64>,
     robust: Vec<f64>,
     without: Vec<Option<f64>>,
 }
@@ -134,7 +135,8 @@ impl Line {
     }
 
     /// A line with relative errors and Huber weights; the power law is the first guess.
-    pub fn relative(sizes: &[f64], cells: &[Cell], start: &PowerFit) -> Option<LineFit> {
+    pub fn relative(grid: &Grid, cells: &[Cell], start: &PowerFit) -> Option<LineFit> {
+        let sizes = &grid.sizes;
         let values: Vec<f64> = cells.iter().map(|c| c.level.exp()).collect();
         let least = values.iter().fold(f64::MAX, |least, v| least.min(*v));
         let line = |moments: &Moments| {
@@ -148,25 +150,27 @@ impl Line {
                 floor,
             })
         };
-        let mut middles: Vec<f64> = sizes.iter().map(|size| start.law.at(size.ln_1p()).exp()).collect();
+        let mut middles: Vec<f64> = grid.ln_sizes.iter().map(|u| start.law.at(*u).exp()).collect();
         let mut robust: Vec<f64> = cells.iter().map(|c| c.weight).collect();
         let mut residuals = vec![0.0; cells.len()];
         let mut fitted = None;
-        for _ in 0..ROUNDS {
+        for round in 1..=ROUNDS {
             residuals.iter_mut().enumerate().for_each(|(n, r)| *r = values[n] / middles[n] - 1.0);
             huber(cells, &residuals, &mut robust);
             let relative = |n: usize| robust[n] / (middles[n] * middles[n]);
             let moments = Moments::new((0..cells.len()).map(|n| (sizes[n], values[n], relative(n))));
             let found = line(&moments)?;
-            let without = |n: usize| {
-                let rest = moments.rest(sizes[n], relative(n))?;
-                Some((values[n] - (values[n] - found.at(sizes[n])) / rest).max(found.floor).ln())
-            };
-            let without: Vec<Option<f64>> = (0..cells.len()).map(without).collect();
+            if round == ROUNDS {
+                let without = |n: usize| {
+                    let rest = moments.rest(sizes[n], relative(n))?;
+                    Some((values[n] - (values[n] - found.at(sizes[n])) / rest).max(found.floor).ln())
+                };
+                let without: Vec<Option<f64>> = (0..cells.len()).map(without).collect();
+                fitted = Some((found, without));
+            }
             middles.iter_mut().zip(sizes).for_each(|(middle, size)| *middle = found.at(*size));
-            fitted = Some((found, without));
         }
-        fitted.map(|(line, without)| LineFit { line, robust, without })
+        fitted.map(|(line, without)| LineFit { line, values, robust, without })
     }
 }
 
@@ -177,14 +181,13 @@ impl LineFit {
     }
 
     /// Plain least squares, outliers of the relative fit weighed down, where value and size correlate.
-    pub fn plain(&self, sizes: &[f64], cells: &[Cell]) -> Option<Line> {
-        let values: Vec<f64> = cells.iter().map(|c| c.level.exp()).collect();
-        let at = |n: usize| (sizes[n], values[n], self.robust[n]);
-        let moments = Moments::new((0..cells.len()).map(at));
+    pub fn plain(&self, sizes: &[f64]) -> Option<Line> {
+        let at = |n: usize| (sizes[n], self.values[n], self.robust[n]);
+        let moments = Moments::new((0..sizes.len()).map(at));
         if moments.correlation() < CORRELATION_MIN {
             return None;
         }
-        let (intercept, per_byte) = solve(sizes, &values, &self.robust)?;
+        let (intercept, per_byte) = solve(sizes, &self.values, &self.robust)?;
         Some(Line { intercept, per_byte, ..self.line })
     }
 }

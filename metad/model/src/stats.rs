@@ -82,9 +82,46 @@ pub fn student_quantile(q: f64, freedom: f64) -> f64 {
     (freedom * y).sqrt()
 }
 
+/// Most values that are sorted by insertion.
+const FEW: usize = 16;
+
+/// Brings values into ascending order.
+pub fn sort(values: &mut [Weighted]) {
+    if values.len() > FEW {
+        return sort_many(values);
+    }
+    // Most cells have a handful of values: comparing plainly takes half as long as the standard sort.
+    for next in 1..values.len() {
+        let (value, mut place) = (values[next], next);
+        while place > 0 && values[place - 1].0 > value.0 {
+            values[place] = values[place - 1];
+            place -= 1;
+        }
+        values[place] = value;
+    }
+}
+
+/// Sorts whole numbers, which takes half as long: the order of the bits is brought to that of the values, and
+/// their last ones, a part of 10^11, give way to the place.
+fn sort_many(values: &mut [Weighted]) {
+    const PLACES: u64 = (1 << 16) - 1;
+    if values.len() as u64 > PLACES {
+        return values.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+    }
+    let key = |(place, (value, _)): (u64, &Weighted)| {
+        let bits = value.to_bits();
+        let ascending = if bits >> 63 == 0 { bits | 1 << 63 } else { !bits };
+        ascending & !PLACES | place
+    };
+    let mut keys: Vec<u64> = (0..).zip(&*values).map(key).collect();
+    keys.sort_unstable();
+    let sorted: Vec<Weighted> = keys.iter().map(|key| values[(key & PLACES) as usize]).collect();
+    values.copy_from_slice(&sorted);
+}
+
 /// Weighted median: the middle of the values at which half of the weight lies on either side.
 pub fn median(values: &mut [Weighted]) -> f64 {
-    values.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    sort(values);
     sorted_median(values)
 }
 
@@ -113,12 +150,41 @@ pub fn plain_median(values: &mut [f64]) -> f64 {
 /// Standard deviation of normal values over their median absolute deviation.
 pub const MAD: f64 = 1.4826;
 
-/// Robust standard deviation around `centre`: [`MAD`] times the median absolute deviation.
+/// Robust standard deviation of values in ascending order around `centre`: [`MAD`] times the median absolute
+/// deviation. The distances ascend on both sides of the centre, so that nothing has to be sorted.
 ///
 /// Source: F. R. Hampel, "The influence curve and its role in robust estimation", JASA 69, 1974.
-pub fn robust_deviation(values: &[Weighted], centre: f64) -> f64 {
-    let mut distances: Vec<Weighted> = values.iter().map(|(v, w)| ((v - centre).abs(), *w)).collect();
-    MAD * median(&mut distances)
+pub fn sorted_deviation(sorted: &[Weighted], centre: f64) -> f64 {
+    let half = sorted.iter().map(|v| v.1).sum::<f64>() / 2.0;
+    let (enough, exact) = (half * (1.0 + 1e-12), half * (1.0 - 1e-12));
+    let mut above = sorted.partition_point(|v| v.0 < centre);
+    let mut below = above;
+    let distances = |below: usize, above: usize| {
+        let low = if below > 0 { centre - sorted[below - 1].0 } else { f64::INFINITY };
+        let high = if above < sorted.len() { sorted[above].0 - centre } else { f64::INFINITY };
+        (low, high)
+    };
+    let mut weight = 0.0;
+    while below > 0 || above < sorted.len() {
+        let (low, high) = distances(below, above);
+        if low < high {
+            below -= 1;
+            weight += sorted[below].1;
+        } else {
+            weight += sorted[above].1;
+            above += 1;
+        }
+        let distance = low.min(high);
+        if weight > enough {
+            return MAD * distance;
+        }
+        if weight >= exact {
+            let (low, high) = distances(below, above);
+            let next = low.min(high);
+            return MAD * if next.is_finite() { f64::midpoint(distance, next) } else { distance };
+        }
+    }
+    0.0
 }
 
 /// Kish's effective number of samples of weighted ones: (sum w)^2 / sum w^2.
@@ -156,6 +222,20 @@ mod tests {
             (0.9999, 3.0, 22.203742),
         ] {
             check(student_quantile(q, freedom), t, 1e-3);
+        }
+    }
+
+    #[test]
+    fn a_deviation_is_the_median_distance_from_the_centre() {
+        let mut values: Vec<Weighted> =
+            (0..41).map(|n| (f64::from(n * 17 % 41), 1.0 + f64::from(n % 5))).collect();
+        sort(&mut values);
+        for centre in [-3.0, 0.0, 7.5, 20.0, 50.0] {
+            for part in [&values[..], &values[..8], &values[..1], &[]] {
+                let mut distances: Vec<Weighted> =
+                    part.iter().map(|(v, w)| (f64::abs(v - centre), *w)).collect();
+                assert_eq!(sorted_deviation(part, centre), MAD * median(&mut distances), "{centre}");
+            }
         }
     }
 

@@ -1,8 +1,8 @@
 //! Questions and records read in one pass, without the copy that serde makes of a form with its tag inside.
 //!
 //! What is read here is read by the types of `foresail-schemas` as the same value (property tests). Whatever
-//! is not plain (a field that is missing, twice, of another type or out of range, or one that a record of its
-//! kind does not have) is an error without detail: the caller then reads the text again with those types,
+//! is not plain (a field that is missing, twice, of another type or out of range, or one that its kind does
+//! not have) is an error without detail: the caller then reads the text again with those types,
 //! which decide and find the words.
 
 use std::borrow::Cow;
@@ -104,6 +104,12 @@ const OF_TASK: u32 = OF_ALL
     | set_of(&[Key::PeakMemoryMb, Key::Attempt, Key::Forecast]);
 const OF_TRANSFER: u32 = OF_ALL | set_of(&[Key::Direction, Key::Bytes, Key::TimeMs, Key::Store]);
 const OF_STARTUP: u32 = OF_ALL | set_of(&[Key::State, Key::TimeMs]);
+/// What a question of each kind may have.
+const ASKS_OUTPUT: u32 = set_of(&[Key::Kind, Key::Task, Key::InputBytes]);
+const ASKS_TIME: u32 = set_of(&[Key::Kind, Key::MemoryMb, Key::Vcpu]);
+const ASKS_EXECUTION: u32 = ASKS_TIME | ASKS_OUTPUT;
+const ASKS_TRANSFER: u32 = ASKS_TIME | set_of(&[Key::Direction, Key::Bytes, Key::Store]);
+const ASKS_STARTUP: u32 = ASKS_TIME | set_of(&[Key::State]);
 
 /// The fields of a question or of a record.
 #[derive(Default)]
@@ -197,6 +203,16 @@ impl Fields {
     }
 
     fn query(self) -> Option<Query> {
+        let of_kind = match self.kind? {
+            Kind::ExecutionTime => ASKS_EXECUTION,
+            Kind::OutputSize => ASKS_OUTPUT,
+            Kind::TransferTime => ASKS_TRANSFER,
+            Kind::StartupTime => ASKS_STARTUP,
+            _ => return None,
+        };
+        if self.seen & !of_kind != 0 {
+            return None;
+        }
         let (vcpu, is_good) = (self.vcpu, self.vcpu_is_good());
         let input_bytes = self.input_bytes.unwrap_or(0);
         let query = match self.kind? {
@@ -309,6 +325,7 @@ impl<'de> Deserialize<'de> for Records {
 
 /// Several questions at the same service levels.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Request {
     /// The service levels; the median where absent.
     pub sla: Option<Vec<Sla>>,
@@ -418,6 +435,11 @@ mod tests {
             let list = format!("[{text}]");
             let plain = serde_json::from_str::<Queries>(&list).ok().map(|q| q.0);
             let typed = serde_json::from_str::<Vec<Query>>(&list).ok();
+            if let Some(query) = typed.as_ref().and_then(|typed| typed.first()) {
+                let again = serde_json::to_value(query).unwrap();
+                let known = |name: &String| again.get(name).is_some() || object[name].is_null();
+                prop_assert!(object.as_object().unwrap().keys().all(known), "{text}");
+            }
             prop_assert!(plain.is_none() || plain == typed, "{text}\n{plain:?}\n{typed:?}");
         }
 

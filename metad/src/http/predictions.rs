@@ -32,6 +32,7 @@ const INLINE_QUERIES_MAX: usize = 16;
 
 /// The parameters of a single question; which are needed depends on its kind.
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Question {
     task: Option<TaskName>,
     input_bytes: Option<u64>,
@@ -193,7 +194,7 @@ pub fn plain(kind: &str, parameters: &str) -> Option<(Query, Vec<Sla>)> {
                 set(&mut question.state, state?)?;
             }
             "sla" => set(&mut service_levels, slas(Some(value)).ok()?)?,
-            _ => {}
+            _ => return None,
         }
     }
     let query = question.query(kind).ok()?;

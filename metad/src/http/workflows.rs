@@ -130,10 +130,11 @@ pub async fn task(
     Ok(tagged(epoch, response.await?))
 }
 
-/// How well plans predicted the tasks of a workflow.
+/// How well plans predicted the tasks of a workflow: all together, and a page of them by name.
 pub async fn scores(
     State(app): State<App>,
     PathOf(workflow): PathOf<WorkflowName>,
+    QueryOf(page): QueryOf<PageOf<TaskName>>,
     headers: HeaderMap,
 ) -> Answer {
     let view = find(&app, &workflow)?;
@@ -141,14 +142,21 @@ pub async fn scores(
     if let Some(known) = not_modified(epoch, &headers) {
         return Ok(known);
     }
+    let limit = page.limit(&app);
     let response = blocking(&app, move || {
+        let is_behind = |task: &&TaskName| page.after.as_ref().is_none_or(|after| *task > after);
         let score = |task: &TaskName| {
             let score = view.predictor.task_scores(task)?.score();
             Some(TaskScore { task: task.clone(), score })
         };
         let total = view.predictor.scores().coverage();
-        let tasks = view.predictor.tasks().filter_map(score).collect();
-        json(&WorkflowScores { epoch, total, tasks })
+        // One more tells whether there is a next page.
+        let scored = view.predictor.tasks().filter(is_behind).filter_map(score);
+        let mut tasks: Vec<TaskScore> = scored.take(limit + 1).collect();
+        let is_last = tasks.len() <= limit;
+        tasks.truncate(limit);
+        let next_after = tasks.last().filter(|_| !is_last).map(|last| last.task.clone());
+        json(&WorkflowScores { epoch, total, tasks, next_after })
     });
     Ok(tagged(epoch, response.await?))
 }

@@ -81,6 +81,14 @@ impl Log {
         Ok(ahead.transaction.take())
     }
 
+    /// Applies what is left of the last entry, so that the next group need not.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn apply(&self) -> Result<()> {
+        self.catch_up(&mut self.ahead())
+    }
+
     /// Applies what is left of the last entry.
     fn catch_up(&self, ahead: &mut Ahead) -> Result<()> {
         let (Some(from), Some(transaction)) = (ahead.applied.take(), &ahead.transaction) else {

@@ -2,14 +2,15 @@
 //!
 //! A change is written to the group's redo entry. The commit appends the entry to the journal (one write, one
 //! fdatasync): from here on the group survives a crash and may be answered. The entry is applied to redb's
-//! open transaction when something is read from that, at the latest before the next group begins: whoever
-//! waits for the answer does not wait for redb. The transaction stays open for the groups that follow
-//! ([`super::ahead`]), and is committed, without a sync, when a reader asks, when nothing waits, or after
-//! [`super::ahead::GROUPS_MAX`] groups: a reader never sees what a crash could take back, and always sees
-//! what was answered before it asked. redb stores with each commit the sequence of its last group, so that a
-//! start knows which entries are missing. From time to time redb commits with a sync, which makes everything
-//! before it durable too, and the journal begins at the front again: when the journal is full, when the group
-//! is large, when the writer asks for it ([`StoreWriter::settle`]), and after the journal failed.
+//! open transaction when something is read from that, or when nothing waits, at the latest before the next
+//! group begins: whoever waits for the answer does not wait for redb. The transaction stays open for the
+//! groups that follow ([`super::ahead`]), and is committed, without a sync, when a reader asks, when nothing
+//! comes for a moment, or after [`super::ahead::GROUPS_MAX`] groups: a reader never sees what a crash could
+//! take back, and always sees what was answered before it asked. redb stores with each commit the sequence of
+//! its last group, so that a start knows which entries are missing. From time to time redb commits with a
+//! sync, which makes everything before it durable too, and the journal begins at the front again: when the
+//! journal is full, when the group is large, when the writer asks for it ([`StoreWriter::settle`]), and after
+//! the journal failed.
 
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, Hasher};
@@ -102,6 +103,14 @@ impl StoreWriter {
         let group = self.begin()?;
         group.bypass()?;
         group.commit()
+    }
+
+    /// Applies what was stored last to the open transaction, before the next group has to.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Database`]; nothing is lost, the journal has it.
+    pub fn apply(&self) -> Result<()> {
+        self.log.as_ref().map_or(Ok(()), |log| log.apply())
     }
 
     /// Lets readers see what is stored, before anybody asks.

@@ -5,11 +5,15 @@
 //! whoever reads after the answer sees an epoch at least as young. It fits nothing: a snapshot shares the
 //! measurements with the model, and the first question that needs a curve fits it, so that a batch over a
 //! thousand tasks costs its updates and no more. It has a thread of its own so that neither the operations
-//! of runs, which share the writer, nor any read waits for it.
+//! of runs, which share the writer, nor any read waits for it. Only a short lesson that comes while nothing
+//! else is learnt is learnt by the writer itself ([`School`]): waking a thread takes longer than that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use foresail_model::{SavedRest, SavedTask, WorkflowModel};
@@ -24,6 +28,8 @@ use crate::store::models::{Former, Piece, Saved};
 use crate::store::workflows::WorkflowRow;
 use crate::world::{Update, View};
 
+/// Lessons that may wait for the learner; the writer waits when there are more.
+const LESSONS_MAX: usize = 4;
 /// Bytes of stored tasks from which on a piece of a checkpoint is full: some milliseconds of encoding.
 const PIECE_BYTES: usize = 1 << 20;
 /// Longest wait for the writer to take a piece before the learner looks again.
@@ -161,6 +167,97 @@ impl Checkpoint {
     }
 }
 
+/// Most records of a lesson that the writer learns itself: as many as take less time than a thread takes to
+/// wake up.
+const SHORT_RECORDS_MAX: usize = 64;
+
+/// The learner, its thread, and the lessons on their way to it. The writer has it.
+pub struct School {
+    learner: Arc<Mutex<Learner>>,
+    lessons: SyncSender<Lesson>,
+    /// Lessons that were sent and are not learnt yet.
+    under_way: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+impl School {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system gives none.
+    pub fn open(learner: Learner) -> io::Result<Self> {
+        let (lessons, received) = sync_channel(LESSONS_MAX);
+        let (learner, under_way) = (Arc::new(Mutex::new(learner)), Arc::new(AtomicUsize::new(0)));
+        let (pupil, left) = (Arc::clone(&learner), Arc::clone(&under_way));
+        let thread = std::thread::Builder::new()
+            .name("metad-learner".to_owned())
+            .spawn(move || run(&pupil, &received, &left))?;
+        Ok(Self { learner, lessons, under_way, thread })
+    }
+
+    /// Has a lesson learnt and answered, in the order in which they come.
+    ///
+    /// # Errors
+    /// The lesson, when the learner is gone.
+    pub fn teach(&self, lesson: Lesson) -> Result<(), Box<Lesson>> {
+        let records: usize = lesson.batches.iter().map(|batch| batch.records.len()).sum();
+        // Only this thread sends: none under way now means none before this one.
+        if records <= SHORT_RECORDS_MAX
+            && self.under_way.load(Ordering::Acquire) == 0
+            && let Ok(mut learner) = self.learner.try_lock()
+        {
+            let workflows: Vec<u32> = lesson.rows.keys().copied().collect();
+            learner.learn(vec![lesson]);
+            if learner.has_many_unsaved(&workflows) {
+                self.wake();
+            }
+            return Ok(());
+        }
+        self.under_way.fetch_add(1, Ordering::Release);
+        self.lessons.send(lesson).map_err(|unsent| Box::new(unsent.0))
+    }
+
+    /// Has the thread look what is to be saved; with lessons on their way it does anyway.
+    fn wake(&self) {
+        self.under_way.fetch_add(1, Ordering::Release);
+        if self.lessons.try_send(Lesson::default()).is_err() {
+            self.under_way.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Ends the thread when it has learnt what was sent; nothing where it panicked.
+    #[must_use]
+    pub fn close(self) -> Option<Arc<Mutex<Learner>>> {
+        drop(self.lessons);
+        self.thread.join().ok().map(|()| self.learner)
+    }
+}
+
+/// Learns until the writer lets go of the queue; what no checkpoint contains then waits for
+/// [`Learner::save_next`].
+fn run(learner: &Mutex<Learner>, lessons: &Receiver<Lesson>, under_way: &AtomicUsize) {
+    let learner = || learner.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let look = learner().look();
+        match lessons.recv_timeout(look) {
+            Ok(first) => {
+                let mut taken = vec![first];
+                taken.extend(lessons.try_iter());
+                let count = taken.len();
+                taken.retain(|lesson| !lesson.is_empty());
+                let mut learner = learner();
+                if !taken.is_empty() {
+                    learner.learn(taken);
+                }
+                under_way.fetch_sub(count, Ordering::Release);
+                learner.save_what_is_due();
+            }
+            Err(RecvTimeoutError::Timeout) => learner().save_what_is_due(),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
 /// The learner.
 pub struct Learner {
     shared: Arc<Shared>,
@@ -180,24 +277,10 @@ impl Learner {
         Self { shared, models, mailbox, unsaved, saving: None }
     }
 
-    /// Learns until the writer lets go of the queue; what no checkpoint contains then waits for
-    /// [`Self::save_next`].
-    #[must_use]
-    pub fn run(mut self, lessons: &Receiver<Lesson>) -> Self {
+    /// How long to wait for a lesson before looking what is to be saved.
+    fn look(&self) -> Duration {
         let idle = Duration::from_millis(self.shared.settings.checkpoint_ms.clamp(1, 1000));
-        loop {
-            let look = if self.saving.is_some() { PIECE_LOOK } else { idle };
-            match lessons.recv_timeout(look) {
-                Ok(first) => {
-                    let mut taken = vec![first];
-                    taken.extend(lessons.try_iter());
-                    self.learn(taken);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return self,
-            }
-            self.save_what_is_due();
-        }
+        if self.saving.is_some() { PIECE_LOOK } else { idle }
     }
 
     fn learn(&mut self, lessons: Vec<Lesson>) {
@@ -244,6 +327,14 @@ impl Learner {
             };
             let _gone = reply.send(result);
         }
+    }
+
+    /// Whether one of `workflows` has as many records that no checkpoint contains as one is made for.
+    fn has_many_unsaved(&self, workflows: &[u32]) -> bool {
+        let records = self.shared.settings.checkpoint_records;
+        let model = |number: &u32| self.models.get(*number as usize);
+        self.saving.is_none()
+            && workflows.iter().filter_map(model).any(|model| model.unsaved > 0 && model.unsaved >= records)
     }
 
     fn save_what_is_due(&mut self) {

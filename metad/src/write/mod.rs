@@ -15,8 +15,7 @@ mod run_changes;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -33,7 +32,7 @@ pub use live_runs::{Runs, recover as recover_run};
 
 use crate::shared::{Shared, store_failed};
 use crate::store::{StoreError, StoreWriter, WriteGroup};
-use learn::{Lesson, Mailbox};
+use learn::{Lesson, Mailbox, School};
 
 /// Where the answer to a change goes.
 pub type Reply<T> = oneshot::Sender<Result<T, Problem>>;
@@ -147,6 +146,9 @@ impl Group {
     }
 }
 
+/// Time without a change after which the database commits what it has, so that the first reader need not.
+const SHOW_AFTER: Duration = Duration::from_millis(2);
+
 /// The writer.
 pub struct Writer {
     shared: Arc<Shared>,
@@ -157,8 +159,8 @@ pub struct Writer {
     mailbox: Arc<Mailbox>,
     /// Waits with a limit.
     clock: Runtime,
-    lessons: Option<SyncSender<Lesson>>,
-    learner: Option<JoinHandle<Learner>>,
+    /// There until everything is learnt.
+    school: Option<School>,
 }
 
 /// Without the writer no change is taken, however it ended.
@@ -169,9 +171,6 @@ impl Drop for ClosesOnExit {
         self.0.health.store_failed();
     }
 }
-
-/// Lessons that may wait for the learner; the writer waits when there are more.
-const LESSONS_MAX: usize = 4;
 
 impl Writer {
     /// Starts the learner and the writer, each on a thread of its own.
@@ -187,14 +186,10 @@ impl Writer {
         runs: Runs,
     ) -> std::io::Result<JoinHandle<()>> {
         let mailbox = Arc::new(Mailbox::default());
-        let (lessons, received) = std::sync::mpsc::sync_channel(LESSONS_MAX);
-        let learner = Learner::new(Arc::clone(&shared), models, Arc::clone(&mailbox));
-        let learner = std::thread::Builder::new()
-            .name("metad-learner".to_owned())
-            .spawn(move || learner.run(&received))?;
-        let (store, lessons, learner) = (Arc::new(store), Some(lessons), Some(learner));
+        let school = School::open(Learner::new(Arc::clone(&shared), models, Arc::clone(&mailbox)))?;
+        let (store, school) = (Arc::new(store), Some(school));
         let clock = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let mut writer = Self { shared, store, queue, catalog, runs, mailbox, clock, lessons, learner };
+        let mut writer = Self { shared, store, queue, catalog, runs, mailbox, clock, school };
         std::thread::Builder::new().name("metad-writer".to_owned()).spawn(move || {
             let _closes = ClosesOnExit(Arc::clone(&writer.shared));
             writer.run();
@@ -226,7 +221,13 @@ impl Writer {
             if let Ok(next) = self.queue.try_recv() {
                 return Some(next);
             }
-            self.show();
+            // One client that sends a change after the other waits for neither: its next one comes sooner
+            // than the database could commit.
+            self.unless_failed(StoreWriter::apply);
+            match self.clock.block_on(async { timeout(SHOW_AFTER, self.queue.recv()).await }) {
+                Ok(next) => return next,
+                Err(_elapsed) => self.unless_failed(StoreWriter::show),
+            }
             // After a failure there is nothing to catch up with until the next start.
             let unsettled = self.store.unsettled_since().filter(|_| self.shared.health.problem().is_none());
             let Some(since) = unsettled else { return self.queue.blocking_recv() };
@@ -249,11 +250,6 @@ impl Writer {
         }
     }
 
-    /// Nothing waits, so readers need not.
-    fn show(&self) {
-        self.unless_failed(StoreWriter::show);
-    }
-
     fn settle(&self) {
         self.unless_failed(StoreWriter::settle);
     }
@@ -273,16 +269,16 @@ impl Writer {
         while let Ok(command) = self.queue.try_recv() {
             self.group(vec![command]);
         }
-        drop(self.lessons.take());
-        // What the learner still had on its way comes first, then what no checkpoint contains.
-        self.group(vec![Command::Wake]);
-        match self.learner.take().map(JoinHandle::join) {
-            Some(Ok(mut learner)) => {
-                while learner.save_next() && self.shared.health.problem().is_none() {
+        match self.school.take().map(School::close) {
+            Some(Some(learner)) => {
+                // What the learner still had on its way comes first, then what no checkpoint contains.
+                self.group(vec![Command::Wake]);
+                let save_next = || learner.lock().unwrap_or_else(PoisonError::into_inner).save_next();
+                while save_next() && self.shared.health.problem().is_none() {
                     self.group(vec![Command::Wake]);
                 }
             }
-            Some(Err(_)) => tracing::error!(
+            Some(None) => tracing::error!(
                 "the learner panicked; models are rebuilt from the raw batches at the next start"
             ),
             None => {}
@@ -357,11 +353,10 @@ impl Writer {
         if lesson.is_empty() {
             return;
         }
-        let sent = self.lessons.as_ref().map(|lessons| lessons.send(lesson));
-        if let Some(Err(unsent)) = sent {
+        if let Some(Err(unsent)) = self.school.as_ref().map(|school| school.teach(lesson)) {
             tracing::error!("the learner is gone; no change is taken until a restart");
             self.shared.health.store_failed();
-            unsent.0.refuse(&store_failed());
+            unsent.refuse(&store_failed());
         }
     }
 }

@@ -87,6 +87,7 @@ async fn a_question_that_lacks_something_is_refused_by_name() {
         ("execution-time?task=count&memory_mb=1769&sla=p101", "`p101`"),
         ("execution-time?task=count&memory_mb=lots", "memory_mb"),
         ("startup-time?memory_mb=1769&state=tepid", "tepid"),
+        ("execution-time?task=count&memory_mb=1769&memory=512", "`memory`"),
     ] {
         let request = daemon.get(&format!("/v1/workflows/w/predictions/{path}"));
         let problem = fails(request, ErrorCode::InvalidParameter).await;
@@ -98,6 +99,13 @@ async fn a_question_that_lacks_something_is_refused_by_name() {
     let bad = json!({"queries": [{"kind": "startup_time", "state": "cold", "memory_mb": 0}]});
     let problem = fails(daemon.post("/v1/workflows/w/predictions", &bad), ErrorCode::InvalidBody).await;
     assert!(problem.detail.contains("queries[0]"));
+    let asked = json!({"kind": "execution_time", "task": "count", "memory_mb": 1769});
+    for (field, place) in [("input_byte", "/queries/0"), ("slas", "")] {
+        let mut body = json!({"queries": [asked.clone()]});
+        body.pointer_mut(place).unwrap()[field] = json!(7);
+        let problem = fails(daemon.post("/v1/workflows/w/predictions", &body), ErrorCode::InvalidBody).await;
+        assert!(problem.detail.contains(&format!("`{field}`")), "{}", problem.detail);
+    }
 }
 
 #[tokio::test]

@@ -43,6 +43,32 @@ async fn forecasts_are_scored_when_the_truth_arrives_and_survive_a_restart() {
 }
 
 #[tokio::test]
+async fn scored_tasks_come_in_pages_without_gaps_and_the_sum_with_each() {
+    let daemon = Daemon::with(|settings| settings.list_max = 3);
+    let named = |name: &str| {
+        let mut record = scored(80.0, 5);
+        record["task"] = json!(name);
+        record
+    };
+    let mut records: Vec<Value> = ["d", "b", "e", "a", "c"].map(named).to_vec();
+    records.push(task(1.0));
+    daemon.batch("b-1", json!(records)).await;
+    for (limit, expected) in [("", vec!["a b c", "d e"]), ("&limit=2", vec!["a b", "c d", "e"])] {
+        let (mut after, mut pages) = (String::new(), Vec::new());
+        loop {
+            let page = daemon.read(&format!("/v1/workflows/w/scores?{after}{limit}")).await;
+            let page: WorkflowScores = serde_json::from_value(page).unwrap();
+            assert_eq!(page.total.score.n, 5);
+            pages.push(page.tasks.iter().map(|task| task.task.as_str()).collect::<Vec<_>>().join(" "));
+            let Some(next) = page.next_after else { break };
+            after = format!("after={next}");
+        }
+        assert_eq!(pages, expected, "{limit}");
+    }
+    fails(daemon.get("/v1/workflows/w/scores?limit=x"), ErrorCode::InvalidParameter).await;
+}
+
+#[tokio::test]
 async fn coverage_is_a_metric_once_something_was_scored() {
     let daemon = Daemon::start();
     let metrics = async || daemon.get("/metrics").send().await.unwrap().text().await.unwrap();

@@ -173,6 +173,7 @@ async fn what_is_wrong_is_said_in_the_same_words() {
         ("execution-time?task=a&task=b&memory_mb=1", "execution-time?task=%61&task=b&memory_mb=1"),
         ("output-size?task=count&sla=p0", "output-size?task=%63ount&sla=p0"),
         ("output-size?task=count&input_bytes=x", "output-size?task=%63ount&input_bytes=x"),
+        ("output-size?task=count&input=5", "output-size?task=%63ount&input=5"),
     ] {
         let [plain, encoded] = [plain, encoded].map(|question| daemon.get(&format!("{MANY}/{question}")));
         let plain = fails(plain, ErrorCode::InvalidParameter).await;

@@ -16,7 +16,7 @@ pub fn workflow_scores() -> WorkflowScores {
     let total = Coverage { score: score(20, 5.4, 6.98, [0.5, 0.9, 0.95, 1.0]), days };
     let count = TaskScore { task: task_name("count"), score: score(16, 5.6, 7.1, [0.5, 0.875, 0.9375, 1.0]) };
     let split = TaskScore { task: task_name("split"), score: score(4, 4.9, 6.5, [0.5, 1.0, 1.0, 1.0]) };
-    WorkflowScores { epoch: 412, total, tasks: vec![count, split] }
+    WorkflowScores { epoch: 412, total, tasks: vec![count, split], next_after: None }
 }
 
 fn score(n: u64, mdape_percent: f64, mape_percent: f64, within: [f64; 4]) -> Score {

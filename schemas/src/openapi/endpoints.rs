@@ -266,8 +266,15 @@ fn workflows() -> Vec<Endpoint> {
             .fails(&[InvalidName, WorkflowNotFound, TaskNotFound]),
         get("/v1/workflows/{workflow}/scores", "getScores")
             .summary("How well plans predicted the times of the tasks; the ETag is the epoch")
-            .gives(200, "The scores of all tasks and of each", "workflow-scores")
-            .cached(),
+            .query(
+                "limit",
+                "At most so many tasks in a page; 1000, which is also the most, by default",
+                page(),
+            )
+            .query("after", "Only tasks behind this name: next_after of the page before", name())
+            .gives(200, "The scores of all tasks, and a page of those of each", "workflow-scores")
+            .cached()
+            .fails(&[InvalidParameter, InvalidName, WorkflowNotFound]),
         get("/v1/workflows/{workflow}/model", "getModel")
             .summary("The whole model of a workflow as one snapshot; the ETag is the epoch")
             .gives_as(200, "The snapshot", OCTETS, bytes())

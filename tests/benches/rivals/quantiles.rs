@@ -71,8 +71,8 @@ pub fn run(dir: &Path) -> Result<(), Missing> {
         series.len()
     );
     println!(
-        "{:<48} {:>10} {:>10} {:>8} {:>10} {:>10}",
-        "", "metad", "Prometheus", "ratio", "metad us", "Prom. us"
+        "{:<48} {:>10} {:>10} {:>8} {:>10} {:>10} {:>8}",
+        "", "metad", "Prometheus", "ratio", "metad us", "Prom. us", "ratio"
     );
     let sides = Sides { ours, theirs, pids: (metad.pid(), prometheus.pid()) };
     ["default", "fine"].into_iter().for_each(|buckets| sides.speed(&series, buckets));
@@ -251,8 +251,12 @@ impl Sides<'_> {
         let (ours, theirs) = median((0..TURNS).map(pair).collect(), |(ours, theirs)| ours.0 / theirs.0);
         let ratio = ours.0 / theirs.0;
         println!(
-            "{what:<48} {:>10.0} {:>10.0} {ratio:>8.1} {:>10.0} {:>10.0}",
-            ours.0, theirs.0, ours.1, theirs.1
+            "{what:<48} {:>10.0} {:>10.0} {ratio:>8.1} {:>10.1} {:>10.1} {:>8.1}",
+            ours.0,
+            theirs.0,
+            ours.1,
+            theirs.1,
+            theirs.1 / ours.1
         );
     }
 }

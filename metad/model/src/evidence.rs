@@ -1,0 +1,303 @@
+//! What the measurements of one task say about how its time follows its CPU share: a likelihood of every
+//! point of the grid of forms.
+//!
+//! Log times are compared between shares at alike sizes, so that the size model does not matter. Shares are
+//! vCPUs, sizes bytes, times ms; all of them on logarithmic axes.
+
+use crate::form::{FORMS, GRID, POWERS, PRIOR, SERIALS, caps_below, of_forms, parallel};
+use crate::shape::{BELIEF_UNITS, Belief};
+use crate::shared::Shared;
+use crate::stats::{Weighted, median, plain_median, sorted_deviation};
+use crate::steps;
+
+/// Log error of the form itself at one share.
+const MISFIT: f64 = 0.05;
+/// Weight of the prior on the misfit, in shares.
+const MISFIT_SHARES: f64 = 1.0;
+/// Log error within one cell where no cell has two samples.
+const NOISE_DEFAULT: f64 = 0.05;
+/// Two shares are one within this (logarithmic).
+const SAME_SHARE: f64 = 0.02;
+/// Width of the size cells (logarithmic).
+const SIZE_CELL: f64 = 0.1;
+/// Times of about this length and below do not follow the share: a platform lets a task run unthrottled until
+/// the share of a scheduling period is spent, which is milliseconds long. Source: P. Turner, B. Rao, N. Rao,
+/// "CPU bandwidth control for CFS", Linux Symposium 2010.
+const BRIEF_MS: f64 = 1.0;
+/// Distinct shares from which on a task's shape needs no other tasks; below, a changed pool fits the task
+/// again.
+const OWN_SHARES_MIN: usize = 6;
+
+/// What the measurements of one task say about its shape.
+#[derive(Debug, Clone)]
+pub struct Evidence {
+    /// Distinct shares, ascending, with the weight of the measurements at each; the weights sum to 1.
+    pub shares: Vec<Weighted>,
+    /// Likelihood of every grid point over that of the likeliest; nothing from a single share.
+    likelihood: Option<Vec<f64>>,
+    cells: Vec<Cell>,
+    /// Odds that the task is too short to be slowed down by a small share.
+    pub brief_odds: f64,
+    /// The belief under the default prior, for the pool; nothing from a single share, nor from a task so
+    /// short that it says nothing of longer ones.
+    pub belief: Option<Belief>,
+}
+
+/// Median log time of the measurements at one share and about one size.
+#[derive(Debug, Clone)]
+struct Cell {
+    group: usize,
+    /// Which of the sizes, in units of [`SIZE_CELL`].
+    bin: i64,
+    ln_size: f64,
+    ln_value: f64,
+    weight: f64,
+}
+
+impl Evidence {
+    /// Looks at measurements.
+    pub fn new(shared: &Shared) -> Self {
+        let (shares, mut cells) = cells(shared);
+        // A share weighs as much as its misfit allows, however many cells it has.
+        let mut weights = vec![0.0; shares.len()];
+        cells.iter().for_each(|cell| weights[cell.group] += cell.weight);
+        cells.iter_mut().for_each(|cell| cell.weight /= weights[cell.group].max(1.0));
+        weights.iter_mut().for_each(|weight| *weight = weight.min(1.0));
+        let total: f64 = weights.iter().sum();
+        let likelihood = (shares.len() >= 2).then(|| likelihood(&cells, &shares));
+        let shares: Vec<Weighted> = shares.into_iter().zip(weights.iter().map(|w| w / total)).collect();
+        let mut logs = shared.ln_values.clone();
+        let brief_odds = (BRIEF_MS / plain_median(&mut logs).exp().max(f64::MIN_POSITIVE)).powi(2);
+        let mut evidence = Self { shares, likelihood, cells, brief_odds, belief: None };
+        if evidence.likelihood.is_some() && brief_odds < 1.0 {
+            let units = |p: f64| (p * BELIEF_UNITS + 0.5) as u16;
+            let posterior = evidence.posterior(&PRIOR);
+            let believed = (0_u16..).zip(posterior.into_iter().map(units));
+            evidence.belief = Some(believed.filter(|(_, units)| *units > 0).collect());
+        }
+        evidence
+    }
+
+    /// The steps between its shares, for the pool; nothing where there is no belief.
+    pub fn steps(&self) -> steps::Told {
+        // Shares that are one may have a size twice.
+        let level = |cells: &[Cell]| {
+            let mut sizes: Vec<(i64, f64)> = cells.iter().map(|c| (c.bin, c.ln_value)).collect();
+            sizes.sort_by_key(|size| size.0);
+            sizes.dedup_by_key(|size| size.0);
+            sizes
+        };
+        let levels = self.cells.chunk_by(|a, b| a.group == b.group);
+        let levels: Vec<(f64, Vec<(i64, f64)>)> =
+            levels.map(|cells| (self.shares[cells[0].group].0, level(cells))).collect();
+        steps::told(&levels)
+    }
+
+    /// Whether other tasks help: beyond some shares a task's own measurements say it all.
+    pub fn leans_on_pool(&self) -> bool {
+        self.shares.len() < OWN_SHARES_MIN
+    }
+
+    /// The belief in every grid point after a `prior` one, 1 in sum.
+    pub fn posterior(&self, prior: &[f64]) -> Vec<f64> {
+        let mass: f64 = prior.iter().sum();
+        let mut posterior = prior.to_vec();
+        // Where the serial part is all, cap and power mean nothing: the first of them stands for them.
+        posterior[GRID - GRID / SERIALS.len()] += self.brief_odds * mass;
+        if let Some(likelihood) = &self.likelihood {
+            posterior.iter_mut().zip(likelihood).for_each(|(p, l)| *p *= l);
+        }
+        let total: f64 = posterior.iter().sum();
+        posterior.iter_mut().for_each(|p| *p /= total);
+        posterior
+    }
+}
+
+/// Likelihood of every grid point over that of the likeliest, the size effect and the noise level integrated
+/// out.
+///
+/// With y = ln time and F = ln f per share the residual sum of squares is y'My - 2 F'Z'My + F'Z'MZF, where M
+/// projects out a polynomial of ln size and Z assigns shares (A. Frisch and F. Waugh, Econometrica 1, 1933);
+/// a conjugate prior on the noise gives -(nu + n) / 2 ln(nu m^2 + RSS) (Gelman et al., Bayesian Data
+/// Analysis, 3.2).
+fn likelihood(cells: &[Cell], shares: &[f64]) -> Vec<f64> {
+    let Squares { constant, linear, square, weight } = squares(cells, shares.len());
+    let most = shares.iter().fold(0.0_f64, |most, share| most.max(*share));
+    let known = weight.min(shares.len() as f64) - 1.0;
+    let power = (MISFIT_SHARES + known.max(0.0)) / 2.0;
+    let ln_slowdowns = ln_slowdowns(shares);
+    let (caps, mut f) = (caps_below(most), vec![0.0; shares.len()]);
+    let ln_scatter = |place: usize| {
+        let (follower, serial) = (place % (caps * POWERS.len()), place / (caps * POWERS.len()));
+        for (f, (own_caps, own)) in f.iter_mut().zip(&ln_slowdowns) {
+            let cap = (follower / POWERS.len()).min(own_caps - 1);
+            *f = own[(serial * own_caps + cap) * POWERS.len() + follower % POWERS.len()];
+        }
+        let mut rss = constant;
+        for ((fi, linear), row) in f.iter().zip(&linear).zip(square.chunks_exact(shares.len())) {
+            rss += fi * (row.iter().zip(&f).map(|(z, fj)| z * fj).sum::<f64>() - 2.0 * linear);
+        }
+        (MISFIT_SHARES * MISFIT * MISFIT + rss.max(0.0)).ln()
+    };
+    let places = 0..SERIALS.len() * caps * POWERS.len();
+    let ln_scatters: Vec<f64> = places.map(ln_scatter).collect();
+    let least = ln_scatters.iter().fold(f64::MAX, |least, ln_scatter| least.min(*ln_scatter));
+    of_forms(most, |place| (power * (least - ln_scatters[place])).exp())
+}
+
+/// For each share the caps that it tells apart, and ln f for every serial part with those and every power.
+fn ln_slowdowns(shares: &[f64]) -> Vec<(usize, Vec<f64>)> {
+    let of_share = |share: &f64| {
+        let caps = caps_below(*share);
+        let parallels: Vec<f64> =
+            FORMS[..caps * POWERS.len()].iter().map(|form| parallel(form.cap, form.power, *share)).collect();
+        let mut all = Vec::with_capacity(SERIALS.len() * parallels.len());
+        for serial in SERIALS {
+            all.extend(parallels.iter().map(|p| (serial + (1.0 - serial) * p).ln()));
+        }
+        (caps, all)
+    };
+    shares.iter().map(of_share).collect()
+}
+
+/// The sums that a residual sum of squares is made of.
+struct Squares {
+    constant: f64,
+    linear: Vec<f64>,
+    square: Vec<f64>,
+    weight: f64,
+}
+
+/// y'My, Z'My and Z'MZ. What M takes out are the parts along each direction of the basis.
+fn squares(cells: &[Cell], shares: usize) -> Squares {
+    let weight: f64 = cells.iter().map(|c| c.weight).sum();
+    let mean = cells.iter().map(|c| c.weight * c.ln_value).sum::<f64>() / weight;
+    let (mut constant, mut linear, mut square) = (0.0, vec![0.0; shares], vec![0.0; shares * shares]);
+    for cell in cells {
+        let y = cell.ln_value - mean;
+        constant += cell.weight * y * y;
+        linear[cell.group] += cell.weight * y;
+        square[cell.group * (shares + 1)] += cell.weight;
+    }
+    let mut parts = vec![0.0; shares];
+    for direction in size_basis(cells) {
+        parts.fill(0.0);
+        let mut along = 0.0;
+        for (cell, d) in cells.iter().zip(&direction) {
+            parts[cell.group] += cell.weight * d;
+            along += cell.weight * d * (cell.ln_value - mean);
+        }
+        constant -= along * along;
+        for row in 0..shares {
+            linear[row] -= along * parts[row];
+            (0..shares).for_each(|column| square[row * shares + column] -= parts[row] * parts[column]);
+        }
+    }
+    Squares { constant, linear, square, weight }
+}
+
+/// Orthonormal directions of 1, ln size and its square, as far as the sizes vary.
+fn size_basis(cells: &[Cell]) -> Vec<Vec<f64>> {
+    let dot =
+        |a: &[f64], b: &[f64]| a.iter().zip(b).zip(cells).map(|((a, b), c)| a * b * c.weight).sum::<f64>();
+    let mut sizes: Vec<f64> = cells.iter().map(|c| c.ln_size).collect();
+    sizes.sort_unstable_by(f64::total_cmp);
+    sizes.dedup_by(|a, b| (*a - *b).abs() < SIZE_CELL / 2.0);
+    let degree = match sizes.len() {
+        1 => 0,
+        2..=4 => 1,
+        _ => 2,
+    };
+    let mut basis: Vec<Vec<f64>> = Vec::with_capacity(3);
+    for power in 0..=degree {
+        let mut column: Vec<f64> = cells.iter().map(|c| (c.ln_size - sizes[0]).powi(power)).collect();
+        let before = dot(&column, &column);
+        for direction in &basis {
+            let part = dot(&column, direction);
+            column.iter_mut().zip(direction).for_each(|(c, d)| *c -= part * d);
+        }
+        let norm = dot(&column, &column);
+        if norm > before * 1e-9 {
+            let scale = 1.0 / norm.sqrt();
+            column.iter_mut().for_each(|c| *c *= scale);
+            basis.push(column);
+        }
+    }
+    basis
+}
+
+/// Measurements at one share and about one size, before their weight is known.
+struct Raw {
+    group: usize,
+    ln_size: f64,
+    ln_value: f64,
+    deviation: f64,
+    count: f64,
+}
+
+/// The distinct shares, ascending, and the cells by share and size.
+fn cells(shared: &Shared) -> (Vec<f64>, Vec<Cell>) {
+    let (mut shares, mut raw): (Vec<f64>, Vec<Raw>) = (Vec::new(), Vec::with_capacity(shared.points.len()));
+    let mut values: Vec<Weighted> = Vec::with_capacity(shared.points.len());
+    for (share, places) in by_share(shared) {
+        if shares.last().is_none_or(|last| (share / last).ln() > SAME_SHARE) {
+            shares.push(share);
+        }
+        for group in places.chunk_by(|a, b| a.bin == b.bin) {
+            values.clear();
+            values.extend(group.iter().map(|p| (shared.ln_values[p.place], shared.points[p.place].weight)));
+            let ln_value = median(&mut values);
+            let ln_size = group.iter().map(|p| p.ln_size).sum::<f64>() / group.len() as f64;
+            let (deviation, count) = (sorted_deviation(&values, ln_value), group.len() as f64);
+            raw.push(Raw { group: shares.len() - 1, ln_size, ln_value, deviation, count });
+        }
+    }
+    let mut noise: Vec<Weighted> =
+        raw.iter().filter(|c| c.count >= 2.0).map(|c| (c.deviation, c.count)).collect();
+    let noise = if noise.is_empty() { NOISE_DEFAULT } else { median(&mut noise) };
+    let cell = |&Raw { group, ln_size, ln_value, count, .. }: &Raw| {
+        let weight = MISFIT * MISFIT / (MISFIT * MISFIT + noise * noise / count);
+        Cell { group, bin: bin(ln_size), ln_size, ln_value, weight }
+    };
+    (shares, raw.iter().map(cell).collect())
+}
+
+/// Which cell a log size falls into.
+fn bin(ln_size: f64) -> i64 {
+    // Log sizes are not negative.
+    (ln_size / SIZE_CELL + 0.5) as i64
+}
+
+/// A measurement by its size.
+#[derive(Clone, Copy)]
+struct Placed {
+    place: usize,
+    ln_size: f64,
+    bin: i64,
+}
+
+/// The measurements on each share, ascending, in the order of their sizes.
+fn by_share(shared: &Shared) -> Vec<(f64, Vec<Placed>)> {
+    let mut shares: Vec<f64> = shared.configs().map(|(share, _)| share).collect();
+    shares.sort_unstable_by(f64::total_cmp);
+    shares.dedup();
+    let mut of = vec![0; shared.points.len()];
+    let mut counts = vec![0; shares.len()];
+    for (share, places) in shared.configs() {
+        let rank = shares.partition_point(|other| *other < share);
+        counts[rank] += places.len();
+        of[places].fill(rank);
+    }
+    let mut all: Vec<(f64, Vec<Placed>)> =
+        shares.into_iter().zip(&counts).map(|(share, count)| (share, Vec::with_capacity(*count))).collect();
+    let (mut former, mut ln_size, mut size_bin) = (f64::NAN, 0.0, 0);
+    for place in shared.grid.order.iter().map(|place| *place as usize) {
+        let size = shared.points[place].size;
+        if former != size {
+            (former, ln_size) = (size, size.ln_1p());
+            size_bin = bin(ln_size);
+        }
+        all[of[place]].1.push(Placed { place, ln_size, bin: size_bin });
+    }
+    all
+}
