@@ -7,7 +7,7 @@ use std::time::Duration;
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::metric::StartState;
 use foresail_schemas::optimization::{Optimization, PreWarming};
-use foresail_schemas::run::{Change, Commit, RunEvent, RunOptions, RunStatus};
+use foresail_schemas::run::{Change, Commit, FailureKind, RunEvent, RunOptions, RunStatus};
 use foresail_schemas::{Plan, RunId, Workflow};
 use foresail_worker::host::local::ObjectPlace;
 use serde_json::{Value, json};
@@ -212,4 +212,18 @@ fn a_worker_that_was_started_beforehand_joins_warm() {
         assert_eq!(usage.invocations, expected.len() as u64, "it is counted");
         assert_eq!(starts(&bench.store.records()).len(), expected.len(), "every start is measured");
     }
+}
+
+#[test]
+fn a_custom_optimisation_that_the_worker_does_not_have_fails_the_run_at_once() {
+    let workflow = workflow(json!([task("a", 0, 10, &[])]));
+    let mut plan = placed(&workflow, &["w"]);
+    let name = "nobody-has-it".parse().unwrap();
+    plan.tasks[0].optimizations.push(Optimization::Custom { name, params: Value::Null });
+    let bench = bench();
+    let run = bench.submit("r", &workflow, &plan, RunOptions::default());
+    bench.wait_for_end(&run);
+    let failure = bench.store.summary(&run).failure.unwrap();
+    assert_eq!((failure.kind, failure.attempt), (FailureKind::UnknownFunction, 1));
+    assert!(failure.message.contains("`nobody-has-it`"), "{}", failure.message);
 }
