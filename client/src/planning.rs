@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use foresail_planner::{self as planner, Placement};
 use foresail_schemas::config::ResourceConfig;
-use foresail_schemas::optimization::Optimization;
+use foresail_schemas::optimization::{Optimization, PreWarming};
 use foresail_schemas::plan::{Plan, Problem};
 use foresail_schemas::{TaskId, TaskName, WorkerId};
 use serde::Deserialize;
@@ -122,6 +122,8 @@ struct Program<'a> {
 struct Draft {
     tasks: Vec<DraftTask>,
     #[serde(default)]
+    prewarms: Vec<PreWarming>,
+    #[serde(default)]
     explanation: Vec<String>,
 }
 
@@ -174,7 +176,11 @@ impl Program<'_> {
         };
         let placements: Vec<Placement> = (0..).zip(draft.tasks).map(placement).collect();
         let name = TaskName::new(NAME).expect("letters are a legal name");
-        let plan = planner::complete(problem, &name, &placements, draft.explanation)?;
+        let mut plan = planner::complete(problem, &name, &placements, draft.explanation.clone())?;
+        if !draft.prewarms.is_empty() {
+            plan.prewarms = draft.prewarms;
+            plan = planner::retimed(problem, &plan, draft.explanation)?;
+        }
         planner::validate(problem, &plan)?;
         Ok(plan)
     }

@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use foresail_schemas::TaskId;
 use foresail_schemas::config::Sla;
 use foresail_schemas::id::RunId;
+use foresail_schemas::optimization::OptimizationKind;
 use foresail_schemas::plan::Objective;
 
 use crate::units;
@@ -169,8 +170,8 @@ pub struct PlanningArgs {
     /// montage.
     #[arg(value_name = "FILE|EXAMPLE")]
     pub workflow: String,
-    /// Who plans: auto (the best of what the others find), simple, uniform, nonuniform, heft, random, sweep,
-    /// anneal, pareto, robust (keeps a deadline with a probability), or exec:PROGRAM for one of your own.
+    /// Who plans: auto (the best of what the others find), simple, uniform, nonuniform, heft, horizon,
+    /// prewarm-all, prewarm-horizon, random, sweep, anneal, pareto, robust (keeps a deadline with a probability), or exec:PROGRAM for one of your own.
     /// anneal:2, pareto:2 and auto:2 search for about two seconds.
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub planner: String,
@@ -180,6 +181,10 @@ pub struct PlanningArgs {
     /// Statistic that is planned with: mean, median or pNN.
     #[arg(long, default_value = "median")]
     pub sla: Sla,
+    /// What planners shall not do beside running tasks, separated by commas: pre-load, task-dup, pre-warm. What
+    /// the workflow forces is done anyway.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_optimization)]
+    pub without: Vec<OptimizationKind>,
     /// Seed of everything drawn; the same seed gives the same plan.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -292,6 +297,18 @@ pub struct DemoArgs {
     pub workers: HostArgs,
 }
 
+/// Reads the name of an optimisation.
+///
+/// # Errors
+/// A sentence that names what was expected.
+pub fn parse_optimization(text: &str) -> Result<OptimizationKind, String> {
+    let known = OptimizationKind::ALL;
+    known.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+        let names = known.map(OptimizationKind::as_str).join(", ");
+        format!("`{text}` is no optimisation; hint: use some of {names}")
+    })
+}
+
 /// Reads `fastest`, `cheapest`, `deadline:20s`, `deadline:20s@0.95`, `budget:0.01` or `balance:0.5`.
 ///
 /// # Errors
@@ -356,6 +373,15 @@ mod tests {
         for bad in ["", "fast", "deadline", "deadline:20", "budget:-1", "balance:2", "fastest:1"] {
             assert!(parse_objective(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn optimisations_to_go_without_are_named_or_refused_with_the_names() {
+        let cli = Cli::parse_from(["foresail", "run", "hello", "--without", "pre-warm,task-dup"]);
+        let Command::Run(args) = cli.command else { panic!("not a run") };
+        assert_eq!(args.planning.without, [OptimizationKind::PreWarm, OptimizationKind::TaskDup]);
+        let error = parse_optimization("preload").unwrap_err();
+        assert!(error.contains("`preload`") && error.contains("pre-load, task-dup, pre-warm"), "{error}");
     }
 
     #[test]

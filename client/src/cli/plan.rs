@@ -135,7 +135,8 @@ pub async fn make(
     if args.planner == "robust" || matches!(args.objective, Objective::Confidence { .. }) {
         client.add_distributions(workflow, platform, &mut predictions);
     }
-    let problem = client::problem(workflow, platform, predictions, args.objective, args.seed);
+    let mut problem = client::problem(workflow, platform, predictions, args.objective, args.seed);
+    problem.without.clone_from(&args.without);
     let (stop, planner, with) = (Stop::never(), args.planner.clone(), client.clone());
     let asked = stop.clone();
     let what = format!("planning {} tasks with {planner}", workflow.tasks().len());

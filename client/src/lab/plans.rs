@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use foresail_planner::{bounds, simulate};
+use foresail_schemas::optimization::OptimizationKind;
 use foresail_schemas::plan::{Objective, Plan, PlanSummary, PredictionTable, Problem};
 use foresail_schemas::run::RunOptions;
 use foresail_schemas::{Platform, Sla, Workflow};
@@ -43,6 +44,8 @@ pub struct Settings {
     pub planners: Vec<String>,
     /// What the plans shall be best at.
     pub goal: Goal,
+    /// What they shall not do beside running tasks.
+    pub without: Vec<OptimizationKind>,
     /// Statistic that is planned with, where something was learned.
     pub sla: Sla,
     /// Prices, sizes and limits.
@@ -254,7 +257,9 @@ impl Group<'_> {
     }
 
     fn problem(&self, table: PredictionTable, objective: Objective) -> Problem {
-        client::problem(self.workflow, &self.settings.platform, table, objective, self.seed)
+        let Settings { platform, without, .. } = self.settings;
+        let problem = client::problem(self.workflow, platform, table, objective, self.seed);
+        Problem { without: without.clone(), ..problem }
     }
 }
 
@@ -276,6 +281,7 @@ mod tests {
         Settings {
             planners: planners.iter().map(|&p| p.to_owned()).collect(),
             goal: Goal::Given(Objective::Fastest),
+            without: Vec::new(),
             sla: Sla::MEDIAN,
             platform: Platform::built_in().remove(1),
             seeds: 1,

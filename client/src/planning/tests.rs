@@ -41,6 +41,27 @@ fn a_plan_that_comes_back_is_timed_here() {
 }
 
 #[test]
+fn optimisations_of_a_program_are_in_the_plan() {
+    let problem = problem();
+    let mut made = plan_until("uniform", &problem, &Stop::never()).unwrap();
+    let last = made.tasks.len() - 1;
+    made.tasks[last].worker = made.tasks[0].worker.clone();
+    made.tasks[last].config = made.tasks[0].config;
+    made.tasks[last].optimizations = vec![Optimization::PreLoad];
+    let (config, serves) = (made.tasks[last].config, made.tasks[last].task.clone());
+    made.prewarms = vec![PreWarming { config, after: None, delay_ms: 5.0, serves }];
+    let (_folder, line) = writes(&serde_json::to_string(&made).unwrap());
+    let found = run(&line).unwrap();
+    assert_eq!(found.prewarms, made.prewarms);
+    let expected = [Optimization::PreLoad, Optimization::PreWarm];
+    assert_eq!(found.tasks[last].optimizations, expected);
+    made.prewarms[0].serves = "nobody".parse().unwrap();
+    let (_folder, line) = writes(&serde_json::to_string(&made).unwrap());
+    let error = run(&line).unwrap_err();
+    assert!(error.contains("`nobody`"), "{error}");
+}
+
+#[test]
 fn the_problem_is_on_stdin_and_little_is_needed_in_the_answer() {
     let script = "python3 -c 'import json, sys\nproblem = json.load(sys.stdin)\n\
         size = problem[\"predictions\"][\"configs\"][-1]\n\

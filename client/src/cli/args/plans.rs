@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use foresail_schemas::config::Sla;
+use foresail_schemas::optimization::OptimizationKind;
 
+use super::parse_optimization;
 use crate::lab::plans::{Curve, Goal};
 use crate::lab::shapes::Shape;
 
@@ -36,6 +38,9 @@ pub struct PlannersArgs {
     /// at-simple, the least cost within the time of the fastest plan of `simple`.
     #[arg(long, default_value = "fastest", value_parser = parse_goal)]
     pub objective: Goal,
+    /// What planners shall not do beside running tasks, separated by commas: pre-load, task-dup, pre-warm.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_optimization)]
+    pub without: Vec<OptimizationKind>,
     /// How often each problem is planned, with other seeds of what is drawn.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = seeds())]
     pub seeds: u64,

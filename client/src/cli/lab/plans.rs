@@ -111,6 +111,7 @@ fn settings(args: &PlannersArgs) -> Result<Settings, CliError> {
     Ok(Settings {
         planners,
         goal: args.objective,
+        without: args.without.clone(),
         sla: args.sla,
         platform: source::platform(&args.platform)?,
         seeds: args.seeds,
