@@ -29,6 +29,7 @@ mod error;
 #[cfg(test)]
 mod exhaustive;
 mod explain;
+mod faasflow;
 mod gantt;
 mod grouping;
 mod heft;

@@ -7,6 +7,7 @@ use crate::auto::{self, Auto};
 use crate::bounds::Floor;
 use crate::dense::Dense;
 use crate::error::{PlanFailure, UnknownPlanner};
+use crate::faasflow::FaasFlow;
 use crate::heft::Heft;
 use crate::nonuniform::NonUniform;
 use crate::pareto::{self, Pareto};
@@ -37,6 +38,7 @@ pub fn planners() -> Vec<Box<dyn Planner>> {
         Box::new(Uniform),
         Box::new(NonUniform),
         Box::new(Heft),
+        Box::new(FaasFlow),
         Box::new(Random),
         Box::new(Sweep),
         Box::new(Anneal { effort_s: EFFORT_S }),
@@ -116,8 +118,8 @@ mod tests {
         let error = find("best").err().expect("there is no such planner").to_string();
         assert_eq!(
             error,
-            "there is no planner `best`; hint: use one of simple, uniform, nonuniform, heft, random, sweep, \
-             anneal, pareto, robust, auto"
+            "there is no planner `best`; hint: use one of simple, uniform, nonuniform, heft, faasflow, random, \
+             sweep, anneal, pareto, robust, auto"
         );
         assert!(find("anneal:0.5").is_ok() && find("auto:3").is_ok());
         for effort in ["anneal:", "anneal:-1", "anneal:nan", "auto:1e9", "simple:1"] {
