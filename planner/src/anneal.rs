@@ -73,15 +73,17 @@ pub(crate) fn passes(dense: &Dense, effort_s: f64) -> u32 {
 /// Starting points: what was best after each of several planners.
 #[derive(Debug, Default)]
 pub(crate) struct Starts {
+    pub labels: Vec<String>,
     pub assignments: Vec<Assignment>,
 }
 
 impl Starts {
     /// Notes the best so far, if it is new.
     pub fn note(&mut self, search: &Search) {
-        let best = &search.best().assignment;
-        if self.assignments.last() != Some(best) {
-            self.assignments.push(best.clone());
+        let best = search.best();
+        if self.assignments.last() != Some(&best.assignment) {
+            self.labels.push(best.label.clone());
+            self.assignments.push(best.assignment.clone());
         }
     }
 }

@@ -8,6 +8,7 @@ use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::graph::Graph;
 use foresail_schemas::plan::{PredictionTable, Problem, StartupTimes, TransferTimes};
 use foresail_schemas::prediction::Basis;
+use foresail_schemas::uncertainty::{P99_SAMPLES_MIN, Uncertainty};
 
 use crate::draw;
 use crate::error::PlanFailure;
@@ -210,9 +211,11 @@ impl<'p> Dense<'p> {
     }
 
     /// Time that one of a hundred executions takes longer than; the predicted one where no distribution is
-    /// known.
+    /// known, or one of too few executions.
     pub fn p99_ms(&self, size: u32, task: u32) -> f64 {
-        let uncertainty = self.problem.predictions.uncertainty.as_ref();
+        let is_measured =
+            |u: &&Uncertainty| u.samples.get(task as usize).is_none_or(|&samples| samples >= P99_SAMPLES_MIN);
+        let uncertainty = self.problem.predictions.uncertainty.as_ref().filter(is_measured);
         let shape = uncertainty.and_then(|u| draw::exec_shape(u, size, task));
         self.exec_ms(size, task) * shape.map_or(1.0, |shape| shape[shape.len() - 1])
     }

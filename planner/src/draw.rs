@@ -6,7 +6,10 @@
 //!
 //! Tasks of one name err together: error = sqrt(s) common + sqrt(1 - s) own, where s is the shared part of
 //! the variance. Each time keeps its own distribution whatever s is. Where only bounds of s are known, every
-//! draw takes another value between them, so that what is not known about s is in the result too.
+//! draw takes another value between them, so that what is not known about s is in the result too. The common
+//! error at two sizes is the same only in part, for a size may be taken for faster than it is: common =
+//! sqrt(r) of the name + sqrt(1 - r) of the name and size, r between 0 and 1 in every draw, as nothing is
+//! known of it.
 //! A worker draws its start and the rates of its two links, once each for its life.
 //!
 //! Source: the one-factor Gaussian copula (Vasicek, Risk 2002; Li, J. Fixed Income 2000). The polar method
@@ -19,7 +22,8 @@ use std::collections::HashMap;
 
 use foresail_schemas::TaskName;
 use foresail_schemas::plan::{Objective, Problem};
-use foresail_schemas::uncertainty::{Shape, SharedError, Uncertainty};
+use foresail_schemas::prediction::Basis;
+use foresail_schemas::uncertainty::{CERTAIN, Shape, SharedError, StartupShapes, Uncertainty};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
@@ -41,6 +45,33 @@ const ERRORS: [f64; 7] = [
 const ERROR_MAX: f64 = 4.0;
 /// Largest probability that may be asked for: more would need more draws than anyone waits for.
 pub(crate) const PROBABILITY_MAX: f64 = 0.999;
+
+/// The shape of a time that was never measured: one standard deviation is a factor of 3 up or down.
+const UNMEASURED: Shape = [0.164, 0.477, 1.0, 2.098, 4.088, 6.093, 12.88];
+
+/// What is known of the spread of times, with [`UNMEASURED`] for tasks that nothing is known of; nothing
+/// where all is taken as certain.
+pub(crate) fn assumed(dense: &Dense) -> Option<Uncertainty> {
+    let table = &dense.problem.predictions;
+    let is_unknown = |t: usize| table.basis[t] == Basis::None;
+    let mut uncertainty = match &table.uncertainty {
+        Some(known) => known.clone(),
+        None if (0..table.basis.len()).any(is_unknown) => Uncertainty {
+            exec: vec![vec![None; table.basis.len()]; table.configs.len()],
+            startup: vec![StartupShapes { cold: CERTAIN, warm: CERTAIN }; table.configs.len()],
+            transfer: vec![CERTAIN; table.configs.len()],
+            ..Uncertainty::default()
+        },
+        None => return None,
+    };
+    let place = uncertainty.shapes.len() as u32;
+    uncertainty.shapes.push(UNMEASURED);
+    for row in &mut uncertainty.exec {
+        let unknown = row.iter_mut().enumerate().filter(|(t, shape)| shape.is_none() && is_unknown(*t));
+        unknown.for_each(|(_, shape)| *shape = Some(place));
+    }
+    Some(uncertainty)
+}
 
 /// The shape of an execution time, where it is known.
 pub(crate) fn exec_shape(uncertainty: &Uncertainty, size: u32, task: u32) -> Option<&Shape> {
@@ -64,6 +95,9 @@ pub(crate) fn check(problem: &Problem) -> Result<(), PlanFailure> {
     };
     length("uncertainty.exec", sizes, uncertainty.exec.len())?;
     uncertainty.exec.iter().try_for_each(|row| length("uncertainty.exec[..]", tasks, row.len()))?;
+    if !uncertainty.samples.is_empty() {
+        length("uncertainty.samples", tasks, uncertainty.samples.len())?;
+    }
     length("uncertainty.startup", sizes, uncertainty.startup.len())?;
     length("uncertainty.transfer", sizes, uncertainty.transfer.len())?;
     let wrong = |field, rule| Err(PlanFailure::Uncertainty { field, rule });
@@ -123,8 +157,10 @@ pub(crate) struct Sampler<'a> {
     /// Name of every task, by place in `shared`.
     named: Vec<u32>,
     shared: Vec<SharedError>,
-    /// Per name, in the draw that is made: the common error, and the weight of a task's own.
+    /// Per name and useful size, in the draw that is made: the common error, and the weight of a task's own.
     common: Vec<(f64, f64)>,
+    /// Place of every size among the useful ones.
+    places: Vec<u32>,
     normals: Normals,
 }
 
@@ -139,7 +175,11 @@ impl<'a> Sampler<'a> {
             })
         };
         let named = dense.problem.workflow.tasks().iter().map(name).collect();
-        Self { dense, uncertainty, named, shared, common: Vec::new(), normals: Normals::new(0) }
+        // A size that is not useful errs as the next one below that is.
+        let place = |size| dense.useful.partition_point(|&useful| useful <= size).saturating_sub(1) as u32;
+        let places = (0..dense.size_count()).map(place).collect();
+        let (common, normals) = (Vec::new(), Normals::new(0));
+        Self { dense, uncertainty, named, shared, common, places, normals }
     }
 
     /// Begins anew: the same seed gives the same draws.
@@ -155,18 +195,24 @@ impl<'a> Sampler<'a> {
 
     /// The next draw for tasks on `sizes`.
     pub fn draw(&mut self, sizes: &[u32], draw: &mut Draw) {
-        let normals = &mut self.normals;
+        let (normals, sizes_useful) = (&mut self.normals, self.dense.useful.len());
         draw.seed = normals.rng.random();
         self.common.clear();
-        self.common.extend(self.shared.iter().map(|part| {
+        for part in &self.shared {
             let shared = part.low + (part.high - part.low) * normals.rng.random::<f64>();
-            (shared.sqrt() * normals.next(), (1.0 - shared).sqrt())
-        }));
+            let (alike, of_name) = (normals.rng.random::<f64>(), normals.next());
+            self.common.extend((0..sizes_useful).map(|_| {
+                let error = alike.sqrt() * of_name + (1.0 - alike).sqrt() * normals.next();
+                (shared.sqrt() * error, (1.0 - shared).sqrt())
+            }));
+        }
         draw.exec.clear();
         draw.exec.extend((0..self.dense.len()).map(|t| {
-            let (common, own) = self.common[self.named[t as usize] as usize];
+            let size = sizes[t as usize];
+            let at = self.named[t as usize] as usize * sizes_useful + self.places[size as usize] as usize;
+            let (common, own) = self.common[at];
             let error = common + own * normals.next();
-            exec_shape(self.uncertainty, sizes[t as usize], t).map_or(1.0, |shape| factor(shape, error))
+            exec_shape(self.uncertainty, size, t).map_or(1.0, |shape| factor(shape, error))
         }));
     }
 }

@@ -48,6 +48,7 @@ mod search;
 pub mod shapes;
 mod simple;
 mod simulate;
+mod steady;
 mod sweep;
 mod timing;
 mod tracks;

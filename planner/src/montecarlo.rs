@@ -8,8 +8,8 @@
 //! Source: Program Evaluation by Monte-Carlo (Van Slyke, Operations Research 1963). Intervals of
 //! probabilities: Wilson, J. Am. Stat. Assoc. 1927.
 
-use foresail_schemas::plan::{Objective, Plan, Problem};
-use foresail_schemas::uncertainty::{Outlook, Probability, Range};
+use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
+use foresail_schemas::uncertainty::{Outlook, Probability, Range, Uncertainty};
 
 use crate::assignment::Assignment;
 use crate::dense::Dense;
@@ -189,23 +189,31 @@ impl<'a> Chances<'a> {
     /// Nothing where the problem has no distributions.
     pub fn new(dense: &'a Dense<'a>) -> Option<Self> {
         let uncertainty = dense.problem.predictions.uncertainty.as_ref()?;
-        Some(Self { timing: Timing::new(dense), sampler: Sampler::new(dense, uncertainty) })
+        Some(Self::by(dense, uncertainty))
+    }
+
+    /// With distributions from elsewhere.
+    pub fn by(dense: &'a Dense<'a>, uncertainty: &'a Uncertainty) -> Self {
+        Self { timing: Timing::new(dense), sampler: Sampler::new(dense, uncertainty) }
+    }
+
+    /// What each draw gives for one assignment.
+    pub fn summaries(&mut self, assignment: &Assignment, draws: u32, seed: u64) -> Vec<PlanSummary> {
+        self.sampler.seed(seed);
+        let one = |_| {
+            let draw = self.timing.draw.get_or_insert_with(Draw::default);
+            self.sampler.draw(&assignment.size, draw);
+            self.timing.pass(assignment)
+        };
+        (0..draws).map(one).collect()
     }
 
     /// Draws for one assignment.
     pub fn of(&mut self, assignment: &Assignment, draws: u32, seed: u64) -> Distribution {
-        self.sampler.seed(seed);
-        let mut makespan_ms = Vec::with_capacity(draws as usize);
-        let mut cost_usd = Vec::with_capacity(draws as usize);
-        let mut cold_starts = 0_u64;
-        for _ in 0..draws {
-            let draw = self.timing.draw.get_or_insert_with(Draw::default);
-            self.sampler.draw(&assignment.size, draw);
-            let summary = self.timing.pass(assignment);
-            makespan_ms.push(summary.makespan_ms);
-            cost_usd.push(summary.cost_usd);
-            cold_starts += summary.cold_starts;
-        }
+        let drawn = self.summaries(assignment, draws, seed);
+        let mut makespan_ms: Vec<f64> = drawn.iter().map(|d| d.makespan_ms).collect();
+        let mut cost_usd: Vec<f64> = drawn.iter().map(|d| d.cost_usd).collect();
+        let cold_starts: u64 = drawn.iter().map(|d| d.cold_starts).sum();
         let mean = |of: &[f64]| of.iter().sum::<f64>() / f64::from(draws);
         let (mean_ms, mean_usd) = (mean(&makespan_ms), mean(&cost_usd));
         makespan_ms.sort_by(f64::total_cmp);

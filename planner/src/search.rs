@@ -32,6 +32,8 @@ pub(crate) struct Search<'a> {
     pub bounds: (f64, f64),
     pub tried: Vec<Tried>,
     pub timing: Timing<'a>,
+    /// What else is to be said of the choice.
+    reasons: Vec<String>,
     best: Option<(Score, Candidate)>,
 }
 
@@ -43,7 +45,16 @@ impl<'a> Search<'a> {
     /// A search under another objective than the problem's, with bounds that are known.
     pub fn under(dense: &'a Dense<'a>, objective: Objective, floor: &Rc<Floor>) -> Self {
         let (floor, bounds) = (floor.clone(), floor.pair());
-        Self { dense, objective, floor, bounds, tried: Vec::new(), timing: Timing::new(dense), best: None }
+        Self {
+            dense,
+            objective,
+            floor,
+            bounds,
+            tried: Vec::new(),
+            timing: Timing::new(dense),
+            reasons: Vec::new(),
+            best: None,
+        }
     }
 
     pub fn score(&self, summary: &PlanSummary) -> Score {
@@ -79,10 +90,19 @@ impl<'a> Search<'a> {
         candidate
     }
 
+    /// Makes a candidate that was timed the best, whatever its score, and says why in the plan.
+    pub fn choose(&mut self, label: String, assignment: Assignment, reason: String) {
+        let summary = self.timing.pass(&assignment);
+        let timed = self.timing.timed(summary);
+        self.best = Some((self.score(&summary), Candidate { label, assignment, timed }));
+        self.reasons.push(reason);
+    }
+
     /// The plan of the best, with what else was tried, the best first.
     pub fn plan(&self, planner: &str) -> Plan {
         let best = self.best();
-        let mut reasons: Vec<String> = self.against_simple().into_iter().collect();
+        let mut reasons: Vec<String> =
+            self.against_simple().into_iter().chain(self.reasons.clone()).collect();
         if self.tried.len() > 1 {
             reasons.push(format!("{} candidates were timed, from best to worst:", self.tried.len()));
             let mut tried: Vec<&Tried> = self.tried.iter().collect();

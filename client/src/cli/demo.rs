@@ -159,7 +159,11 @@ impl Demo<'_> {
         let client = &self.session.client;
         let (planner, predictions) = match number {
             1 => (BLIND_PLANNER, foresail_planner::blind_table(workflow, platform, Sla::MEDIAN)),
-            _ => (PLANNER, client.predictions(workflow, platform, Sla::MEDIAN).await?),
+            _ => {
+                let mut learned = client.predictions(workflow, platform, Sla::MEDIAN).await?;
+                client.add_distributions(workflow, platform, &mut learned);
+                (PLANNER, learned)
+            }
         };
         let assumed_tasks = predictions.basis.iter().filter(|b| **b == Basis::None).count();
         let problem = client::problem(workflow, platform, predictions, self.args.objective, SEED);
