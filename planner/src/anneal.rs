@@ -137,6 +137,7 @@ pub(crate) fn anneal(
         if !moves.change(&mut trial) {
             continue;
         }
+        trial.seat(search.dense);
         let left = 1.0 - f64::from(pass) / f64::from(passes);
         // The last quarter takes nothing worse.
         let limit = from * threshold * (left - 0.25).max(0.0).powi(2);

@@ -85,12 +85,14 @@ impl Floor {
             |o: u32| prices.get_usd + least(&|c| dense.download_ms(c, o) / lanes * dense.size(c).usd_per_ms);
         let external_usd: f64 = external.map(get_usd).sum();
         // A worker joins before its first task and leaves after its last: a start and two round trips.
-        let start_usd =
-            least(&|c| (dense.first_start_ms(c) + 2.0 * dense.dispatch_ms) * dense.size(c).usd_per_ms);
+        let start_usd = least(&|c| {
+            let request_usd = if dense.is_pool(c) { 0.0 } else { prices.request_usd };
+            (dense.first_start_ms(c) + 2.0 * dense.dispatch_ms) * dense.size(c).usd_per_ms + request_usd
+        });
         // No container has more time than there is between its first task and the deadline, and each starts.
         let lane_ms = (deadline_ms - self.earliest.first_ms + dense.dispatch_ms) * lanes;
         let containers = if deadline_ms.is_finite() { (work_ms / lane_ms - ROUNDING).ceil() } else { 1.0 };
-        let starts_usd = containers.max(1.0) * (start_usd + prices.request_usd);
+        let starts_usd = containers.max(1.0) * start_usd;
         tasks_usd + puts as f64 * prices.put_usd + external_usd + starts_usd
     }
 }
@@ -140,7 +142,8 @@ impl Least {
 /// All work over all lanes; between two tasks a lane waits for a round trip.
 fn area_ms(dense: &Dense, least: &Least) -> f64 {
     let lanes = f64::from(dense.concurrency_max) * f64::from(dense.lanes);
-    let work_ms: f64 = least.run_ms.iter().map(|ms| ms + dense.dispatch_ms).sum();
+    let on_platform = (0..dense.len()).filter(|&t| !dense.is_pooled(t));
+    let work_ms: f64 = on_platform.map(|t| least.run_ms[t as usize] + dense.dispatch_ms).sum();
     least.start_ms + (work_ms / lanes - dense.dispatch_ms).max(0.0)
 }
 

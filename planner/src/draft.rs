@@ -176,7 +176,9 @@ pub(crate) fn assignment(dense: &Dense, draft: &[Placement]) -> Result<Assignmen
     order.sort_unstable();
     let mut rank = vec![0; tasks];
     (0..).zip(&order).for_each(|(place, (_, t))| rank[*t as usize] = place);
-    Ok(Assignment { worker, size, rank, workers: numbers.len() as u32 })
+    let mut assignment = Assignment { worker, size, rank, workers: numbers.len() as u32 };
+    assignment.seat(dense);
+    Ok(assignment)
 }
 
 fn size_of(dense: &Dense, task: u32, placement: &Placement) -> Result<u32, DraftFailure> {

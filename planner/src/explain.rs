@@ -9,6 +9,7 @@ use crate::assignment::Assignment;
 use crate::bounds::{self, Floor};
 use crate::dense::{Dense, NONE};
 use crate::objective::{in_words, missed};
+use crate::pool;
 use crate::timing::Timed;
 
 /// Most tasks of the critical path spelt out in the explanation.
@@ -32,11 +33,11 @@ pub(crate) fn write(
     reasons: Vec<String>,
 ) -> Plan {
     let Candidate { label, assignment, timed } = candidate;
-    let ids = worker_ids(assignment, timed);
+    let by_worker = assignment.tasks_by_worker();
+    let ids = worker_ids(dense, assignment, timed, &by_worker);
     let path = critical_path(timed);
     let tasks = dense.problem.workflow.tasks();
     let ids_of = |w: u32| (w != NONE).then(|| ids[w as usize].clone()).flatten();
-    let by_worker = assignment.tasks_by_worker();
     let planned = (0..dense.len()).map(|t| {
         let at = t as usize;
         PlannedTask {
@@ -67,6 +68,7 @@ pub(crate) fn write(
         explanation
             .push(format!("No plan that ends within {makespan_ms:.0} ms costs less than {usd:.8} USD."));
     }
+    explanation.extend(pool::in_words(dense));
     explanation.extend(reasons);
     explanation.push(format!(
         "No plan takes less than {:.0} ms or costs less than {:.8} USD: this is {:.2} and {:.2} times that.",
@@ -94,8 +96,13 @@ pub(crate) fn write(
 }
 
 /// Names in order of the first start; a worker without tasks gets none. Digits are padded, so that names
-/// sort.
-fn worker_ids(assignment: &Assignment, timed: &Timed) -> Vec<Option<WorkerId>> {
+/// sort, and the pool's workers are told apart.
+fn worker_ids(
+    dense: &Dense,
+    assignment: &Assignment,
+    timed: &Timed,
+    by_worker: &[Vec<u32>],
+) -> Vec<Option<WorkerId>> {
     let mut order = Vec::new();
     let mut seen = vec![false; assignment.workers as usize];
     for life in timed.lives.iter().filter(|l| l.worker != NONE) {
@@ -106,9 +113,10 @@ fn worker_ids(assignment: &Assignment, timed: &Timed) -> Vec<Option<WorkerId>> {
     let digits = order.len().to_string().len();
     let mut ids = vec![None; assignment.workers as usize];
     for (at, &w) in order.iter().enumerate() {
-        let id =
-            WorkerId::new(format!("w{:0digits$}", at + 1)).expect("a letter and digits are a legal name");
-        ids[w as usize] = Some(id);
+        let is_pooled = by_worker[w as usize].first().is_some_and(|&t| dense.is_pooled(t));
+        let kind = if is_pooled { "pool" } else { "w" };
+        let id = WorkerId::new(format!("{kind}{:0digits$}", at + 1));
+        ids[w as usize] = Some(id.expect("letters and digits are a legal name"));
     }
     ids
 }
@@ -215,6 +223,9 @@ fn why(dense: &Dense, assignment: &Assignment, by_worker: &[Vec<u32>], task: u32
         .filter_map(|&o| dense.graph.objects()[o as usize].producer.map(|p| (dense.object_bytes(o), p)))
         .filter(|&(_, p)| assignment.worker[p as usize] == worker)
         .max();
+    if dense.is_pooled(task) {
+        return format!("{}, so it runs in the pool; {size}", pool::reason(dense, task));
+    }
     let others = by_worker[worker as usize].len() - 1;
     let place = match largest {
         Some((bytes, parent)) => {

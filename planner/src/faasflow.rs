@@ -208,7 +208,7 @@ impl<'a> Groups<'a> {
         };
         let config_mb = f64::from(self.dense.size(self.size).config.memory_mb);
         let is_within = both.tasks <= self.tasks_max
-            && both.exec_ms <= LIFE_SHARE * self.dense.life_ms_max
+            && both.exec_ms <= LIFE_SHARE * self.dense.life_ms(self.size)
             && f64::from(both.memory_mb) + both.kept_bytes / MB <= config_mb;
         if is_within {
             // The larger keeps its name, so that ways to it stay short.

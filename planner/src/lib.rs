@@ -41,6 +41,7 @@ mod nonuniform;
 mod objective;
 mod pareto;
 mod planner;
+mod pool;
 mod random;
 mod rank;
 mod robust;

@@ -62,7 +62,8 @@ impl<'a> Search<'a> {
     }
 
     /// Times a candidate and keeps it if it is the best so far.
-    pub fn offer(&mut self, label: String, assignment: Assignment) -> PlanSummary {
+    pub fn offer(&mut self, label: String, mut assignment: Assignment) -> PlanSummary {
+        assignment.seat(self.dense);
         let summary = self.timing.pass(&assignment);
         let score = self.score(&summary);
         self.tried.push(Tried { label: label.clone(), summary });

@@ -276,7 +276,7 @@ impl<'a> World<'a> {
     }
 
     fn invoke(&mut self, invoke: Invoke) {
-        if self.host.has_place() {
+        if self.host.has_place(self.size_of(&invoke.config)) {
             return self.start(invoke);
         }
         let is_same =
@@ -291,10 +291,14 @@ impl<'a> World<'a> {
         }
     }
 
+    fn size_of(&self, config: &foresail_schemas::ResourceConfig) -> u32 {
+        let sizes = self.dense.sizes.iter();
+        sizes.take_while(|s| s.config.key() != config.key()).count() as u32
+    }
+
     fn start(&mut self, invoke: Invoke) {
         let Invoke { worker, config, tasks } = invoke;
-        let sizes = self.dense.sizes.iter();
-        let size = sizes.take_while(|s| s.config.key() != config.key()).count() as u32;
+        let size = self.size_of(&config);
         let place = self.host.start(size, self.now_ms);
         let startup = self.dense.size(size).startup;
         let (start, startup_ms) = match place.is_cold {
@@ -311,7 +315,7 @@ impl<'a> World<'a> {
             start,
             options: self.options,
             lanes: self.dense.lanes,
-            life_ends_ms: self.now_ms + self.dense.life_ms_max,
+            life_ends_ms: self.now_ms + self.dense.life_ms(size),
         };
         let epoch = self.ledger.plan_epoch();
         let machine = Worker::new(settings, self.graph.clone(), epoch, self.plan, &tasks);
@@ -410,8 +414,7 @@ impl<'a> World<'a> {
             listeners.retain(|&listener| listener != id);
         }
         let config = &self.dense.size(size).config;
-        let prices = &self.dense.problem.platform.prices;
-        self.summary.cost_usd += prices.worker_usd(config, usage.billed_ms, usage.puts, usage.gets);
+        self.summary.cost_usd += self.dense.rates.worker_usd(config, usage.billed_ms, usage.puts, usage.gets);
         self.summary.gb_seconds += config.gb() * usage.billed_ms / 1000.0;
         if let Some(waiting) = self.host.end(size, container, self.now_ms) {
             self.start(waiting);

@@ -72,7 +72,8 @@ fn regrets(search: &Search, finalists: &[Finalist], mut chances: Chances, draws:
 fn keep_those_no_worse(search: &mut Search, finalists: &mut Vec<Finalist>) {
     let mut kept: Vec<Finalist> = Vec::with_capacity(finalists.len());
     let mut standard = None;
-    for finalist in finalists.drain(..) {
+    for mut finalist in finalists.drain(..) {
+        finalist.assignment.seat(search.dense);
         if kept.iter().any(|k| k.assignment == finalist.assignment) {
             continue;
         }

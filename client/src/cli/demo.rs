@@ -174,7 +174,7 @@ impl Demo<'_> {
             "run {number} of {runs}: planner {planner}, {known} of {tasks} tasks known from measurements"
         ));
         let sizes = sizes(&plan);
-        let options = SubmitOptions { prices: Some(platform.prices), ..SubmitOptions::default() };
+        let options = SubmitOptions { rates: Some(platform.rates()), ..SubmitOptions::default() };
         let handle = client.submit(workflow, plan, options).await?;
         let outcome = follow(&handle, self.terminal, self.interrupt, None).await?.completed()?;
         let hashes: Vec<String> = handle.results().await?.into_iter().map(|(_, _, o)| o.hash).collect();

@@ -9,5 +9,6 @@ mod interrupt;
 mod lab;
 mod library;
 mod planning;
+mod pools;
 mod support;
 mod token;

@@ -6,6 +6,7 @@ mod drawn;
 mod fronts;
 mod graphs;
 mod instances;
+mod pools;
 mod properties;
 mod recorded;
 mod shapes;
