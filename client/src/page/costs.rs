@@ -30,7 +30,8 @@ fn table(text: &mut String, what: &str, parts: &[Part], total_usd: f64) {
     push(
         text,
         format_args!(
-            "<div class=\"wide\"><table><tr><th>{what}</th><th></th><th>cost</th><th>share</th>\
+            "<div class=\"wide\"><table><tr><th>{what}</th><th></th><th class=\"n\">cost</th>\
+             <th class=\"n\">share</th>\
              <th></th></tr>\n"
         ),
     );
