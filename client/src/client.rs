@@ -9,7 +9,7 @@ use foresail_schemas::config::Sla;
 use foresail_schemas::id::RunId;
 use foresail_schemas::listing::{RunList, TaskEntry, TaskList, WorkflowEntry, WorkflowList};
 use foresail_schemas::plan::{Objective, Plan, PredictionTable, Problem};
-use foresail_schemas::platform::{Platform, Prices};
+use foresail_schemas::platform::{Platform, Rates};
 use foresail_schemas::prediction::{Basis, PredictionAnswer, PredictionRequest};
 use foresail_schemas::run::{CurrentPlan, RunCreated, RunOptions, RunRequest, RunSummary};
 use foresail_schemas::score::WorkflowScores;
@@ -45,7 +45,7 @@ pub struct SubmitOptions {
     /// Limits and intervals of the run.
     pub limits: RunOptions,
     /// Prices by which the cost is told; those of the platform of the plan where absent.
-    pub prices: Option<Prices>,
+    pub rates: Option<Rates>,
 }
 
 impl Client {
@@ -256,7 +256,7 @@ impl Client {
         plan: Plan,
         options: SubmitOptions,
     ) -> Result<RunHandle, ClientError> {
-        let SubmitOptions { run, limits, prices } = options;
+        let SubmitOptions { run, limits, rates } = options;
         let request = RunRequest {
             run: Some(run.unwrap_or_else(new_run_id)),
             workflow: workflow.clone(),
@@ -265,8 +265,8 @@ impl Client {
         };
         let RunCreated { run, .. } = self.services.metad.json(Call::post(&["v1", "runs"], &request)).await?;
         let plan = request.plan;
-        let prices = prices.unwrap_or_else(|| prices_of(&plan));
-        let mut handle = RunHandle::new(self.services.clone(), run, workflow.clone(), plan, prices);
+        let rates = rates.unwrap_or_else(|| rates_of(&plan));
+        let mut handle = RunHandle::new(self.services.clone(), run, workflow.clone(), plan, rates);
         if let Err(error) = watch::begin(&self.services, handle.id(), workflow, handle.plan()).await {
             let _ = handle.cancel("its first workers could not be started").await;
             return Err(error);
@@ -284,8 +284,8 @@ impl Client {
             self.services.metad.json(Call::get(&["v1", "runs", run.as_str(), "workflow"])).await?;
         let current: CurrentPlan =
             self.services.metad.json(Call::get(&["v1", "runs", run.as_str(), "plan"])).await?;
-        let prices = prices_of(&current.plan);
-        Ok(RunHandle::new(self.services.clone(), run.clone(), workflow, current.plan, prices))
+        let rates = rates_of(&current.plan);
+        Ok(RunHandle::new(self.services.clone(), run.clone(), workflow, current.plan, rates))
     }
 
     /// The runs that metad keeps, youngest first.
@@ -336,10 +336,10 @@ pub fn problem(
     Problem { workflow, platform, predictions, objective, seed, without: Vec::new() }
 }
 
-fn prices_of(plan: &Plan) -> Prices {
+fn rates_of(plan: &Plan) -> Rates {
     let mut platforms = Platform::built_in();
     let at = platforms.iter().position(|p| p.name == plan.platform).unwrap_or(0);
-    platforms.swap_remove(at).prices
+    platforms.swap_remove(at).rates()
 }
 
 /// `r-20260105-101530-4f2a1c`: sorts by time, and does not repeat across processes.

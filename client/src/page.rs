@@ -47,7 +47,7 @@ p { margin: .3rem 0; } .soft { color: var(--soft); }
 table { border-collapse: collapse; width: 100%; font-size: .86rem; }
 th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--soft); font-weight: 600; white-space: nowrap; }
-td.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+th.n, td.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 tr.hot td:first-child { box-shadow: inset 3px 0 0 var(--hot); }
 svg text { fill: var(--ink); font: 11px system-ui, sans-serif; } svg .soft { fill: var(--soft); }
 svg .grid { stroke: var(--line); stroke-width: 1; } svg .life { fill: var(--line); opacity: .6; }
@@ -220,8 +220,10 @@ impl Page<'_> {
         text.push_str(
             "<p class=\"soft\">Red: on the critical path. Alternatives: the same plan with this task \
              elsewhere, and what the whole would then take and cost.</p>\n\
-             <div class=\"wide\"><table><tr><th>task</th><th>function</th><th>worker</th><th>size</th>\
-             <th>start</th><th>end</th><th>in the code</th><th>why there</th></tr>\n",
+             <div class=\"wide\"><table><tr><th>task</th><th>function</th><th>worker</th>\
+             <th class=\"n\">size</th>\
+             <th class=\"n\">start</th><th class=\"n\">end</th><th class=\"n\">in the code</th>\
+             <th>why there</th></tr>\n",
         );
         let of: HashMap<&TaskId, &Alternatives> = alternatives.iter().map(|a| (&a.task, a)).collect();
         for t in listed {

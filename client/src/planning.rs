@@ -70,21 +70,30 @@ impl Stop {
 /// # Errors
 /// [`ClientError::NoPlan`] when there is no such planner, or it finds no plan.
 pub fn plan_until(planner: &str, problem: &Problem, stop: &Stop) -> Result<Plan, ClientError> {
-    let no_plan = |reason: String| ClientError::NoPlan { planner: planner.to_owned(), reason };
-    let mut plan = if let Some(line) = planner.strip_prefix(EXEC) {
-        let program = Program { line, limit: LIMIT, bytes_max: STDOUT_BYTES_MAX };
-        program.plan(problem, stop).map_err(|e| no_plan(e.to_string()))?
-    } else {
-        let found = planner::find(planner).map_err(|e| no_plan(e.to_string()))?;
-        planner::plan(problem, &*found).map_err(|e| no_plan(e.to_string()))?
-    };
+    let mut plan = plan_alone_until(planner, problem, stop)?;
     if plan.outlook.is_none() && problem.predictions.uncertainty.is_some() {
         let draws = planner::draws_for(plan.tasks.len());
         let drawn = planner::monte_carlo(problem, &plan, draws, problem.seed);
+        let no_plan = |reason: String| ClientError::NoPlan { planner: planner.to_owned(), reason };
         let drawn = drawn.map_err(|e| no_plan(e.to_string()))?;
         plan.outlook = Some(Box::new(drawn.outlook(&problem.objective)));
     }
     Ok(plan)
+}
+
+/// As [`plan_until`], with no other outlook than the planner's own.
+///
+/// # Errors
+/// [`ClientError::NoPlan`] when there is no such planner, or it finds no plan.
+pub fn plan_alone_until(planner: &str, problem: &Problem, stop: &Stop) -> Result<Plan, ClientError> {
+    let no_plan = |reason: String| ClientError::NoPlan { planner: planner.to_owned(), reason };
+    if let Some(line) = planner.strip_prefix(EXEC) {
+        let program = Program { line, limit: LIMIT, bytes_max: STDOUT_BYTES_MAX };
+        program.plan(problem, stop).map_err(|e| no_plan(e.to_string()))
+    } else {
+        let found = planner::find(planner).map_err(|e| no_plan(e.to_string()))?;
+        planner::plan(problem, &*found).map_err(|e| no_plan(e.to_string()))
+    }
 }
 
 /// Why a program gave no plan.

@@ -9,7 +9,7 @@ use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::id::InstanceId;
 use foresail_schemas::metric::StartState;
 use foresail_schemas::plan::PlanSummary;
-use foresail_schemas::platform::Prices;
+use foresail_schemas::platform::Rates;
 use foresail_schemas::run::{Change, Failure, RunEvent, RunStatus, WorkerUsage};
 
 /// How far a run is.
@@ -122,7 +122,7 @@ impl Progress {
 
     /// What the run took and cost by `now_ms`.
     #[must_use]
-    pub fn summary(&self, prices: &Prices, now_ms: f64) -> PlanSummary {
+    pub fn summary(&self, rates: &Rates, now_ms: f64) -> PlanSummary {
         let mut sum = PlanSummary {
             makespan_ms: if self.status == RunStatus::Running { now_ms } else { self.at_ms },
             invocations: self.invocations,
@@ -134,7 +134,7 @@ impl Progress {
             (*config, WorkerUsage { billed_ms, ..WorkerUsage::default() })
         });
         for (config, usage) in self.left.iter().copied().chain(estimated) {
-            sum.cost_usd += prices.worker_usd(&config, usage.billed_ms, usage.puts, usage.gets);
+            sum.cost_usd += rates.worker_usd(&config, usage.billed_ms, usage.puts, usage.gets);
             sum.gb_seconds += config.gb() * usage.billed_ms / 1000.0;
             sum.download_bytes += usage.download_bytes;
             sum.upload_bytes += usage.upload_bytes;
@@ -145,10 +145,12 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
+    use foresail_schemas::platform::Prices;
+
     use super::*;
 
-    fn prices() -> Prices {
-        Prices { gb_second_usd: 1.0, request_usd: 0.5, put_usd: 0.25, get_usd: 0.125 }
+    fn rates() -> Rates {
+        Rates::from(Prices { gb_second_usd: 1.0, request_usd: 0.5, put_usd: 0.25, get_usd: 0.125 })
     }
 
     fn progress(changes: Vec<(f64, Change)>) -> Progress {
@@ -179,9 +181,9 @@ mod tests {
     fn the_cost_of_live_workers_is_estimated_and_then_what_they_report() {
         let alive = progress(vec![(0.0, joined("a"))]);
         assert_eq!(alive.workers(), 1);
-        assert!((alive.summary(&prices(), 2_000.0).cost_usd - 2.5).abs() < 1e-9);
+        assert!((alive.summary(&rates(), 2_000.0).cost_usd - 2.5).abs() < 1e-9);
         let gone = progress(vec![(0.0, joined("a")), (1_500.0, left("a", 3_000.0))]);
-        let sum = gone.summary(&prices(), 9_000.0);
+        let sum = gone.summary(&rates(), 9_000.0);
         assert!((sum.cost_usd - (3.0 + 0.5 + 0.5 + 0.5)).abs() < 1e-9);
         assert_eq!((sum.invocations, sum.cold_starts, sum.download_bytes), (1, 1, 10));
     }
@@ -190,7 +192,7 @@ mod tests {
     fn the_makespan_ends_with_the_run_and_not_with_its_workers() {
         let finished = Change::RunFinished { status: RunStatus::Completed, failure: None };
         let done = progress(vec![(0.0, joined("a")), (700.0, finished), (900.0, left("a", 900.0))]);
-        assert!((done.summary(&prices(), 5_000.0).makespan_ms - 700.0).abs() < 1e-9);
+        assert!((done.summary(&rates(), 5_000.0).makespan_ms - 700.0).abs() < 1e-9);
         assert_eq!(done.workers(), 0);
         assert_eq!(done.sizes()[0].1, 1);
     }

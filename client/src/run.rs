@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use foresail_schemas::id::{ObjectName, RunId, TaskId};
 use foresail_schemas::plan::{Plan, PlanSummary};
-use foresail_schemas::platform::Prices;
+use foresail_schemas::platform::Rates;
 use foresail_schemas::run::{
     Commit, EventPage, Failure, Location, Operation, OperationResult, RunEvent, RunOptions, RunStatus,
     RunSummary, StoredObject,
@@ -35,7 +35,7 @@ pub struct RunHandle {
     id: RunId,
     workflow: Workflow,
     plan: Plan,
-    prices: Prices,
+    rates: Rates,
     watch: Option<Watch>,
 }
 
@@ -72,9 +72,9 @@ impl RunHandle {
         id: RunId,
         workflow: Workflow,
         plan: Plan,
-        prices: Prices,
+        rates: Rates,
     ) -> Self {
-        Self { services, id, workflow, plan, prices, watch: None }
+        Self { services, id, workflow, plan, rates, watch: None }
     }
 
     pub(crate) fn watch(&mut self, limits: RunOptions) {
@@ -102,10 +102,10 @@ impl RunHandle {
         &self.plan
     }
 
-    /// Prices by which its cost is told.
+    /// Prices by which its cost is told, those of a pool included.
     #[must_use]
-    pub fn prices(&self) -> &Prices {
-        &self.prices
+    pub fn rates(&self) -> &Rates {
+        &self.rates
     }
 
     /// The run in short, as metad tells it.
@@ -243,7 +243,7 @@ impl RunHandle {
             status: progress.status,
             failure: progress.failure.clone(),
             predicted: self.plan.predicted,
-            actual: progress.summary(&self.prices, progress.at_ms),
+            actual: progress.summary(&self.rates, progress.at_ms),
             progress,
         })
     }

@@ -38,6 +38,7 @@ pub fn distributions(
     let mut shapes = Shapes::default();
     let mut shared = std::collections::BTreeMap::new();
     let mut exec = vec![vec![None; workflow.tasks().len()]; table.configs.len()];
+    let mut samples = vec![0; workflow.tasks().len()];
     // Tasks of one name with equal inputs share an answer; workflows have thousands of those.
     let mut known: HashMap<(TaskName, u64), Vec<Option<Known>>> = HashMap::new();
     for (at, task) in workflow.tasks().iter().enumerate() {
@@ -45,8 +46,9 @@ pub fn distributions(
         let answers = known.entry(key).or_insert_with_key(|(name, input_bytes)| {
             table.configs.iter().map(|config| asker.exec(name, *input_bytes, config)).collect()
         });
+        samples[at] = answers.iter().flatten().map(|known| known.samples).min().unwrap_or(0);
         for (c, answer) in answers.iter().enumerate() {
-            let Some(Known { quantiles, shared_low }) = answer else { continue };
+            let Some(Known { quantiles, shared_low, .. }) = answer else { continue };
             if table.basis[at] == Basis::None {
                 continue;
             }
@@ -69,6 +71,7 @@ pub fn distributions(
         transfer: configs.map(|config| asker.transfer(config, moved_bytes, table.sla)).collect(),
         shapes: shapes.all,
         exec,
+        samples,
         shared,
     }
 }
@@ -78,6 +81,7 @@ pub fn distributions(
 struct Known {
     quantiles: [f64; 7],
     shared_low: f64,
+    samples: u64,
 }
 
 struct Asker<F> {
@@ -100,7 +104,8 @@ impl<F: Fn(&Query, &[Sla]) -> Prediction> Asker<F> {
         let answer = (self.ask)(&query, &self.slas);
         let quantiles = self.quantiles(&answer)?;
         let estimate = answer.interval.get(&Sla::MEDIAN).copied();
-        Some(Known { shared_low: estimate.map_or(0.0, |ends| shared_low(ends, &quantiles)), quantiles })
+        let shared_low = estimate.map_or(0.0, |ends| shared_low(ends, &quantiles));
+        Some(Known { quantiles, shared_low, samples: answer.samples })
     }
 
     fn startup(&self, state: StartState, config: &ResourceConfig) -> Option<[f64; 7]> {
@@ -215,6 +220,7 @@ mod tests {
         assert_eq!(found.exec, vec![vec![Some(0), Some(0), None]; table.configs.len()]);
         assert_eq!(found.startup[0], StartupShapes { cold: shape, warm: CERTAIN });
         assert_eq!(found.transfer[0], CERTAIN);
+        assert_eq!(found.samples, [9, 9, 0]);
         let part = found.shared[&TaskName::new("known").unwrap()];
         let expected = ((1_100.0_f64 / 900.0).ln() / 19.0_f64.ln()).powi(2);
         assert!((part.low - expected).abs() < 1e-9 && part.high == 1.0, "{part:?}");

@@ -43,7 +43,7 @@ impl Services {
     async fn invoke(&self, run: &RunId, invoke: Invoke, purpose: Purpose) -> Result<(), ClientError> {
         let Invoke { worker, config, tasks } = invoke;
         let metad = self.metad.address().to_owned();
-        let invocation = Invocation { run: run.clone(), worker, config, tasks, metad, purpose };
+        let invocation = Invocation { purpose, ..Invocation::new(run.clone(), worker, config, tasks, metad) };
         match self.host.json::<Invoked>(Call::post(&["v1", "invocations"], &invocation)).await {
             Err(ClientError::Refused { problem, .. }) if problem.code.is_retryable() => {
                 tracing::warn!(%run, "the host has no room yet: {}", problem.detail);

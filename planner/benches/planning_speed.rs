@@ -4,17 +4,20 @@
 //! `cargo bench -p foresail-planner --bench planning_speed [-- PLANNER... TASKS...]`
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use foresail_planner::shapes::Shape;
 use foresail_planner::{Planner, planners};
 use foresail_schemas::Workflow;
 use foresail_schemas::plan::{Objective, Problem};
 
+#[path = "clock/on_core.rs"]
+mod clock;
 #[path = "../tests/planner/graphs.rs"]
 mod graphs;
+
+use clock::on_core;
 
 /// Batches of each measurement; the least counts, since everything else only adds.
 const BATCHES: usize = 3;
@@ -47,14 +50,6 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// Time on a core so far; time passed where the system does not tell.
-fn on_core() -> Duration {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
-    let nanos = told.and_then(|text| text.split(' ').next().and_then(|first| first.parse().ok()));
-    nanos.map_or_else(|| START.elapsed(), Duration::from_nanos)
-}
 
 /// The time of one run in ms, by the least of a few batches, with what the last run gave.
 fn least_ms<T>(mut run: impl FnMut() -> T) -> (f64, T) {

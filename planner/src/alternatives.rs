@@ -147,6 +147,10 @@ fn changes(
         let parent = dense.problem.workflow.task(parent).id.clone();
         changes.push((Change::ParentWorker { worker: name, parent }, changed));
     }
+    if dense.is_pooled(task) {
+        // Its worker is one of the few of the pool.
+        return changes;
+    }
     if worker == NONE || sharing.len() > 1 {
         let mut changed = plan.clone();
         changed.worker[at] = changed.workers;

@@ -73,15 +73,17 @@ pub(crate) fn passes(dense: &Dense, effort_s: f64) -> u32 {
 /// Starting points: what was best after each of several planners.
 #[derive(Debug, Default)]
 pub(crate) struct Starts {
+    pub labels: Vec<String>,
     pub assignments: Vec<Assignment>,
 }
 
 impl Starts {
     /// Notes the best so far, if it is new.
     pub fn note(&mut self, search: &Search) {
-        let best = &search.best().assignment;
-        if self.assignments.last() != Some(best) {
-            self.assignments.push(best.clone());
+        let best = search.best();
+        if self.assignments.last() != Some(&best.assignment) {
+            self.labels.push(best.label.clone());
+            self.assignments.push(best.assignment.clone());
         }
     }
 }
@@ -135,6 +137,7 @@ pub(crate) fn anneal(
         if !moves.change(&mut trial) {
             continue;
         }
+        trial.seat(search.dense);
         let left = 1.0 - f64::from(pass) / f64::from(passes);
         // The last quarter takes nothing worse.
         let limit = from * threshold * (left - 0.25).max(0.0).powi(2);

@@ -9,6 +9,7 @@ use crate::dense::Dense;
 use crate::error::PlanFailure;
 use crate::planner::Planner;
 use crate::search::Search;
+use crate::steady::{self, Finalist};
 use crate::{heft, nonuniform, simple, sweep, uniform};
 
 /// Effort of the annealing of the planner by name, in seconds.
@@ -65,7 +66,15 @@ impl Planner for Auto {
         let passes = anneal::passes(&dense, self.effort_s);
         if passes >= MOVES_MIN {
             anneal::improve(&mut search, &starts.assignments, passes.min(MOVES_PER_TASK * dense.len()));
+            starts.note(&search);
         }
+        let finalists = starts.labels.into_iter().zip(starts.assignments);
+        let finalists = finalists.flat_map(|(label, assignment)| {
+            let loosened = assignment.loosened();
+            let label_loosened = format!("{label}, flexible");
+            [Finalist { label, assignment }, Finalist { label: label_loosened, assignment: loosened }]
+        });
+        steady::choose(&mut search, finalists.collect());
         Ok(search.plan(self.name()))
     }
 }

@@ -20,6 +20,10 @@ pub fn blind_table(workflow: &Workflow, platform: &Platform, sla: Sla) -> Predic
         configs.push(platform.default_config);
         configs.sort_by_key(ResourceConfig::key);
     }
+    if let Some(pool) = &platform.pool {
+        configs.push(pool.config());
+        configs.sort_by_key(ResourceConfig::key);
+    }
     let one_vcpu_ms = |t: usize| workflow.tasks()[t].hint.exec_ms.unwrap_or(assumed.exec_ms);
     let row = |c: &ResourceConfig| {
         let slowdown = 1.0 / c.cpu_share().min(1.0);

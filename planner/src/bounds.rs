@@ -91,12 +91,14 @@ impl Floor {
         let tasks_usd = code_usd.max(uploads_usd).max(downloads_usd);
         let requests_usd = puts as f64 * prices.put_usd + gets as f64 * prices.get_usd;
         // A worker joins before its first task and leaves after its last: a start and two round trips.
-        let start_usd =
-            least(&|c| (dense.first_start_ms(c) + 2.0 * dense.dispatch_ms) * dense.size(c).usd_per_ms);
+        let start_usd = least(&|c| {
+            let request_usd = if dense.is_pool(c) { 0.0 } else { prices.request_usd };
+            (dense.first_start_ms(c) + 2.0 * dense.dispatch_ms) * dense.size(c).usd_per_ms + request_usd
+        });
         // No container has more time than there is between its first task and the deadline, and each starts.
         let lane_ms = (deadline_ms - self.earliest.first_ms + dense.dispatch_ms) * lanes;
         let containers = if deadline_ms.is_finite() { (work_ms / lane_ms - ROUNDING).ceil() } else { 1.0 };
-        let starts_usd = containers.max(1.0) * (start_usd + prices.request_usd);
+        let starts_usd = containers.max(1.0) * start_usd;
         tasks_usd + requests_usd + starts_usd
     }
 }
@@ -163,8 +165,9 @@ impl Least {
 fn area_ms(dense: &Dense, least: &Least) -> f64 {
     let workers = f64::from(dense.concurrency_max);
     let lanes = workers * f64::from(dense.lanes);
-    let code_ms: f64 = least.exec_ms.iter().map(|ms| ms + dense.dispatch_ms).sum();
-    let uploads_ms: f64 = least.upload_ms.iter().sum();
+    let on_platform = || (0..dense.len()).filter(|&t| !dense.is_pooled(t)).map(|t| t as usize);
+    let code_ms: f64 = on_platform().map(|t| least.exec_ms[t] + dense.dispatch_ms).sum();
+    let uploads_ms: f64 = on_platform().map(|t| least.upload_ms[t]).sum();
     least.start_ms + (code_ms / lanes - dense.dispatch_ms).max(uploads_ms / workers).max(0.0)
 }
 

@@ -8,13 +8,16 @@ use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::graph::Graph;
 use foresail_schemas::optimization::Optimization;
 use foresail_schemas::plan::{PredictionTable, Problem, StartupTimes, TransferTimes};
+use foresail_schemas::platform::{Pool, Rates};
 use foresail_schemas::prediction::Basis;
+use foresail_schemas::uncertainty::{P99_SAMPLES_MIN, Uncertainty};
 use foresail_schemas::workflow::Task;
 
 use crate::draw;
 use crate::error::PlanFailure;
 use crate::extras::{PRE_LOAD, PRE_WARM, TASK_DUP};
 use crate::host::Host;
+use crate::pool::Routed;
 
 /// No worker, no task, no size.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -66,7 +69,11 @@ pub(crate) struct Dense<'p> {
     pub dispatch_ms: f64,
     pub lanes: u32,
     pub concurrency_max: u32,
-    pub life_ms_max: f64,
+    life_ms_max: f64,
+    /// What workers cost.
+    pub rates: Rates,
+    /// The pool beside the platform and the tasks that only it can run, where there are any.
+    pub pool: Option<Routed>,
     /// Per size: containers that are idle and warm when the run begins.
     pub warm: Vec<u32>,
     /// Flags of the optimisations that the workflow forces, per task; empty: none.
@@ -88,7 +95,10 @@ impl<'p> Dense<'p> {
         let platform = &problem.platform;
         let sizes = (0..table.configs.len()).map(|c| Size {
             config: table.configs[c],
-            usd_per_ms: table.configs[c].gb() * platform.prices.gb_second_usd / 1000.0,
+            usd_per_ms: match platform.pool.filter(|pool| pool.config().key() == table.configs[c].key()) {
+                Some(pool) => pool.usd_per_ms(),
+                None => table.configs[c].gb() * platform.prices.gb_second_usd / 1000.0,
+            },
             transfer: table.transfer[c],
             startup: table.startup[c],
         });
@@ -126,11 +136,14 @@ impl<'p> Dense<'p> {
             lanes: platform.lanes,
             concurrency_max: platform.concurrency_max,
             life_ms_max: platform.life_ms_max,
+            rates: platform.rates(),
+            pool: None,
             warm: (0..table.configs.len()).map(|c| table.warm.get(c).copied().unwrap_or(0)).collect(),
             forced: forced(tasks),
             useful: Vec::new(),
         };
-        dense.useful = (0..dense.size_count()).filter(|&c| dense.is_useful(c)).collect();
+        dense.pool = Routed::new(&dense);
+        dense.useful = (0..dense.size_count()).filter(|&c| !dense.is_pool(c) && dense.is_useful(c)).collect();
         (0..dense.len()).try_for_each(|t| dense.check_fits(t))?;
         Ok(dense)
     }
@@ -179,7 +192,8 @@ impl<'p> Dense<'p> {
 
     /// The host at the start of the run.
     pub fn host<W>(&self) -> Host<W> {
-        Host::new(self.concurrency_max, self.problem.platform.keep_alive_ms, &self.warm)
+        let pool = self.pool.as_ref().map(|pool| pool.size);
+        Host::new(self.concurrency_max, self.problem.platform.keep_alive_ms, &self.warm, pool)
     }
 
     /// Brings a host back to the start of the run.
@@ -216,9 +230,11 @@ impl<'p> Dense<'p> {
     }
 
     /// Time that one of a hundred executions takes longer than; the predicted one where no distribution is
-    /// known.
+    /// known, or one of too few executions.
     pub fn p99_ms(&self, size: u32, task: u32) -> f64 {
-        let uncertainty = self.problem.predictions.uncertainty.as_ref();
+        let is_measured =
+            |u: &&Uncertainty| u.samples.get(task as usize).is_none_or(|&samples| samples >= P99_SAMPLES_MIN);
+        let uncertainty = self.problem.predictions.uncertainty.as_ref().filter(is_measured);
         let shape = uncertainty.and_then(|u| draw::exec_shape(u, size, task));
         self.exec_ms(size, task) * shape.map_or(1.0, |shape| shape[shape.len() - 1])
     }
@@ -242,9 +258,29 @@ impl<'p> Dense<'p> {
         &self.reads[self.reads_from[at] as usize..self.reads_from[at + 1] as usize]
     }
 
-    /// Whether a worker of this size has the memory and lives long enough for the task.
+    /// Whether this is the size of the pool.
+    pub fn is_pool(&self, size: u32) -> bool {
+        self.pool.as_ref().is_some_and(|pool| pool.size == size)
+    }
+
+    /// Whether only the pool can run the task.
+    pub fn is_pooled(&self, task: u32) -> bool {
+        self.pool.as_ref().is_some_and(|pool| pool.is_routed[task as usize])
+    }
+
+    /// Longest life of a worker of this size.
+    pub fn life_ms(&self, size: u32) -> f64 {
+        if self.is_pool(size) { Pool::LIFE_MS_MAX } else { self.life_ms_max }
+    }
+
+    /// Whether a worker of this size has the memory and lives long enough for the task. The pool takes only
+    /// what nothing else does.
     pub fn allows(&self, size: u32, task: u32) -> bool {
-        self.size(size).config.memory_mb >= self.memory_mb_min[task as usize]
+        let has_memory = self.size(size).config.memory_mb >= self.memory_mb_min[task as usize];
+        if self.is_pool(size) {
+            return has_memory && self.is_pooled(task);
+        }
+        has_memory
             && self.exec_ms(size, task) <= self.life_ms_max
             && (self.problem.predictions.uncertainty.is_none()
                 || self.p99_ms(size, task) <= LIFE_SHARE * self.life_ms_max)
@@ -338,7 +374,9 @@ fn check_menu(problem: &Problem) -> Result<(), PlanFailure> {
         return Err(PlanFailure::Order(pair[1].to_string()));
     }
     let offered = |c: &ResourceConfig| {
-        platform.default_config.key() == c.key() || platform.menu.iter().any(|m| m.key() == c.key())
+        let pool = platform.pool.map(|pool| pool.config());
+        let others = [Some(platform.default_config), pool].into_iter().flatten();
+        platform.menu.iter().copied().chain(others).any(|m| m.key() == c.key())
     };
     match configs.iter().find(|c| !offered(c)) {
         None => Ok(()),

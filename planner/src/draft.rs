@@ -225,6 +225,7 @@ pub(crate) fn assignment(dense: &Dense, draft: &[Placement]) -> Result<Assignmen
     for (t, placement) in (0..).zip(placed.iter().flatten()) {
         placement.optimizations.iter().for_each(|o| assignment.extras.note(t, o, dense.len()));
     }
+    assignment.seat(dense);
     Ok(assignment)
 }
 

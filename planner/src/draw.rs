@@ -6,20 +6,24 @@
 //!
 //! Tasks of one name err together: error = sqrt(s) common + sqrt(1 - s) own, where s is the shared part of
 //! the variance. Each time keeps its own distribution whatever s is. Where only bounds of s are known, every
-//! draw takes another value between them, so that what is not known about s is in the result too.
+//! draw takes another value between them, so that what is not known about s is in the result too. The common
+//! error at two sizes is the same only in part, for a size may be taken for faster than it is: common =
+//! sqrt(r) of the name + sqrt(1 - r) of the name and size, r between 0 and 1 in every draw, as nothing is
+//! known of it.
 //! A worker draws its start and the rates of its two links, once each for its life.
 //!
-//! Source: the one-factor Gaussian copula (Vasicek, Risk 2002; Li, J. Fixed Income 2000). The polar method
-//! for normal numbers: Marsaglia and Bray, SIAM Review 1964.
+//! Source: the one-factor Gaussian copula (Vasicek, Risk 2002; Li, J. Fixed Income 2000).
 //!
 //! Execution times come from one stream in the order of the tasks, what belongs to an invocation from a
 //! stream of its own. So two plans of one problem meet the same luck, which makes their difference sharper.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use foresail_schemas::TaskName;
 use foresail_schemas::plan::{Objective, Problem};
-use foresail_schemas::uncertainty::{Shape, SharedError, Uncertainty};
+use foresail_schemas::prediction::Basis;
+use foresail_schemas::uncertainty::{CERTAIN, Shape, SharedError, StartupShapes, Uncertainty};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
@@ -41,6 +45,33 @@ const ERRORS: [f64; 7] = [
 const ERROR_MAX: f64 = 4.0;
 /// Largest probability that may be asked for: more would need more draws than anyone waits for.
 pub(crate) const PROBABILITY_MAX: f64 = 0.999;
+
+/// The shape of a time that was never measured: one standard deviation is a factor of 3 up or down.
+const UNMEASURED: Shape = [0.164, 0.477, 1.0, 2.098, 4.088, 6.093, 12.88];
+
+/// What is known of the spread of times, with [`UNMEASURED`] for tasks that nothing is known of; nothing
+/// where all is taken as certain.
+pub(crate) fn assumed(dense: &Dense) -> Option<Uncertainty> {
+    let table = &dense.problem.predictions;
+    let is_unknown = |t: usize| table.basis[t] == Basis::None;
+    let mut uncertainty = match &table.uncertainty {
+        Some(known) => known.clone(),
+        None if (0..table.basis.len()).any(is_unknown) => Uncertainty {
+            exec: vec![vec![None; table.basis.len()]; table.configs.len()],
+            startup: vec![StartupShapes { cold: CERTAIN, warm: CERTAIN }; table.configs.len()],
+            transfer: vec![CERTAIN; table.configs.len()],
+            ..Uncertainty::default()
+        },
+        None => return None,
+    };
+    let place = uncertainty.shapes.len() as u32;
+    uncertainty.shapes.push(UNMEASURED);
+    for row in &mut uncertainty.exec {
+        let unknown = row.iter_mut().enumerate().filter(|(t, shape)| shape.is_none() && is_unknown(*t));
+        unknown.for_each(|(_, shape)| *shape = Some(place));
+    }
+    Some(uncertainty)
+}
 
 /// The shape of an execution time, where it is known.
 pub(crate) fn exec_shape(uncertainty: &Uncertainty, size: u32, task: u32) -> Option<&Shape> {
@@ -64,6 +95,9 @@ pub(crate) fn check(problem: &Problem) -> Result<(), PlanFailure> {
     };
     length("uncertainty.exec", sizes, uncertainty.exec.len())?;
     uncertainty.exec.iter().try_for_each(|row| length("uncertainty.exec[..]", tasks, row.len()))?;
+    if !uncertainty.samples.is_empty() {
+        length("uncertainty.samples", tasks, uncertainty.samples.len())?;
+    }
     length("uncertainty.startup", sizes, uncertainty.startup.len())?;
     length("uncertainty.transfer", sizes, uncertainty.transfer.len())?;
     let wrong = |field, rule| Err(PlanFailure::Uncertainty { field, rule });
@@ -123,8 +157,10 @@ pub(crate) struct Sampler<'a> {
     /// Name of every task, by place in `shared`.
     named: Vec<u32>,
     shared: Vec<SharedError>,
-    /// Per name, in the draw that is made: the common error, and the weight of a task's own.
+    /// Per name and useful size, in the draw that is made: the common error, and the weight of a task's own.
     common: Vec<(f64, f64)>,
+    /// Place of every size among the useful ones.
+    places: Vec<u32>,
     normals: Normals,
 }
 
@@ -139,7 +175,11 @@ impl<'a> Sampler<'a> {
             })
         };
         let named = dense.problem.workflow.tasks().iter().map(name).collect();
-        Self { dense, uncertainty, named, shared, common: Vec::new(), normals: Normals::new(0) }
+        // A size that is not useful errs as the next one below that is.
+        let place = |size| dense.useful.partition_point(|&useful| useful <= size).saturating_sub(1) as u32;
+        let places = (0..dense.size_count()).map(place).collect();
+        let (common, normals) = (Vec::new(), Normals::new(0));
+        Self { dense, uncertainty, named, shared, common, places, normals }
     }
 
     /// Begins anew: the same seed gives the same draws.
@@ -155,18 +195,24 @@ impl<'a> Sampler<'a> {
 
     /// The next draw for tasks on `sizes`.
     pub fn draw(&mut self, sizes: &[u32], draw: &mut Draw) {
-        let normals = &mut self.normals;
+        let (normals, sizes_useful) = (&mut self.normals, self.dense.useful.len());
         draw.seed = normals.rng.random();
         self.common.clear();
-        self.common.extend(self.shared.iter().map(|part| {
+        for part in &self.shared {
             let shared = part.low + (part.high - part.low) * normals.rng.random::<f64>();
-            (shared.sqrt() * normals.next(), (1.0 - shared).sqrt())
-        }));
+            let (alike, of_name) = (normals.rng.random::<f64>(), normals.next());
+            self.common.extend((0..sizes_useful).map(|_| {
+                let error = alike.sqrt() * of_name + (1.0 - alike).sqrt() * normals.next();
+                (shared.sqrt() * error, (1.0 - shared).sqrt())
+            }));
+        }
         draw.exec.clear();
         draw.exec.extend((0..self.dense.len()).map(|t| {
-            let (common, own) = self.common[self.named[t as usize] as usize];
+            let size = sizes[t as usize];
+            let at = self.named[t as usize] as usize * sizes_useful + self.places[size as usize] as usize;
+            let (common, own) = self.common[at];
             let error = common + own * normals.next();
-            exec_shape(self.uncertainty, sizes[t as usize], t).map_or(1.0, |shape| factor(shape, error))
+            exec_shape(self.uncertainty, size, t).map_or(1.0, |shape| factor(shape, error))
         }));
     }
 }
@@ -190,12 +236,38 @@ fn factor(shape: &Shape, error: f64) -> f64 {
     shape[above - 1] + part * (shape[above] - shape[above - 1])
 }
 
-/// Standard normal numbers, two by two.
+/// Standard normal numbers up to [`ERROR_MAX`], two by two.
 #[derive(Debug)]
 struct Normals {
     rng: Pcg64,
-    spare: Option<f64>,
+    spare: Option<u32>,
 }
+
+/// Parts that the normal distribution is cut into, all equally likely. Within one of them numbers are spread
+/// evenly, which differs from the distribution by less than draws tell but for one of [`PARTS`] at each end.
+const PARTS: usize = 1 << 12;
+/// Bits of a number that do not name its part.
+const BITS_WITHIN: u32 = 32 - PARTS.ilog2();
+
+/// The ends of the parts: the inverse of the distribution by summing up its density.
+static ENDS: LazyLock<[f64; PARTS + 1]> = LazyLock::new(|| {
+    const STEPS: usize = 80_000;
+    let step = 2.0 * ERROR_MAX / STEPS as f64;
+    let density = |at: usize| (-0.5 * (at as f64 * step - ERROR_MAX).powi(2)).exp();
+    let total: f64 = (0..STEPS).map(|at| 0.5 * (density(at) + density(at + 1))).sum();
+    let (mut ends, mut next, mut sum) = ([ERROR_MAX; PARTS + 1], 1, 0.0);
+    ends[0] = -ERROR_MAX;
+    for at in 0..STEPS {
+        let more = 0.5 * (density(at) + density(at + 1)) / total;
+        while next < PARTS && sum + more >= next as f64 / PARTS as f64 {
+            let within = (next as f64 / PARTS as f64 - sum) / more;
+            ends[next] = (at as f64 + within) * step - ERROR_MAX;
+            next += 1;
+        }
+        sum += more;
+    }
+    ends
+});
 
 impl Normals {
     fn new(seed: u64) -> Self {
@@ -203,18 +275,14 @@ impl Normals {
     }
 
     fn next(&mut self) -> f64 {
-        if let Some(spare) = self.spare.take() {
-            return spare;
-        }
-        loop {
-            let (x, y) = (2.0 * self.rng.random::<f64>() - 1.0, 2.0 * self.rng.random::<f64>() - 1.0);
-            let square = x * x + y * y;
-            if square > 0.0 && square < 1.0 {
-                let scale = (-2.0 * square.ln() / square).sqrt();
-                self.spare = Some(y * scale);
-                return x * scale;
-            }
-        }
+        let bits = self.spare.take().unwrap_or_else(|| {
+            let both: u64 = self.rng.random();
+            self.spare = Some((both >> 32) as u32);
+            both as u32
+        });
+        let part = (bits >> BITS_WITHIN) as usize;
+        let within = f64::from(bits & ((1 << BITS_WITHIN) - 1)) / f64::from(1_u32 << BITS_WITHIN);
+        ENDS[part] + within * (ENDS[part + 1] - ENDS[part])
     }
 }
 
@@ -235,6 +303,15 @@ mod tests {
             let found = drawn[(level * drawn.len() as f64) as usize];
             assert!((found / expected - 1.0).abs() < 0.03, "{level}: {found}, not {expected}");
         }
+    }
+
+    #[test]
+    fn normal_numbers_have_the_quantiles_of_the_tables() {
+        for (error, level) in ERRORS.iter().zip(LEVELS) {
+            let end = ENDS[(level * PARTS as f64).round() as usize];
+            assert!((end - error).abs() < 2e-3, "{level}: {end}, not {error}");
+        }
+        assert!(ENDS.windows(2).all(|w| w[0] < w[1]) && ENDS[PARTS] == ERROR_MAX);
     }
 
     #[test]

@@ -50,7 +50,10 @@ pub enum PlanFailure {
     #[error(transparent)]
     Platform(#[from] PlatformError),
     /// No size has the memory that a task needs.
-    #[error("task `{task}` needs {needed_mb} MB, the largest size of the platform has {largest_mb} MB")]
+    #[error(
+        "task `{task}` needs {needed_mb} MB, the largest size of the platform has {largest_mb} MB; hint: split \
+         the task, or give the platform a larger size or a `[pool]`"
+    )]
     Memory {
         /// The task.
         task: TaskId,
@@ -62,7 +65,7 @@ pub enum PlanFailure {
     /// A task is predicted to outlive a worker on every size.
     #[error(
         "task `{task}` is predicted to take {exec_ms:.0} ms at best, a worker lives {life_ms_max:.0} ms; \
-         hint: split the task or use a platform with a longer limit"
+         hint: split the task, use a platform with a longer limit, or give it a `[pool]`"
     )]
     TooLong {
         /// The task.
@@ -78,8 +81,8 @@ pub enum PlanFailure {
     /// A task outlives a worker too often on every size.
     #[error(
         "task `{task}` takes more than {p99_ms:.0} ms in one of a hundred executions at best, over 90 % of a \
-         worker's life of {life_ms_max:.0} ms; hint: split the task or use a platform with a longer \
-         `life_ms_max`"
+         worker's life of {life_ms_max:.0} ms; hint: split the task, use a platform with a longer \
+         `life_ms_max`, or give it a `[pool]`"
     )]
     TooLongAtTimes {
         /// The task.

@@ -9,7 +9,7 @@ use crate::objective::{Score, score};
 use crate::timing::Timing;
 
 #[path = "../tests/planner/drawn.rs"]
-mod drawn;
+pub(crate) mod drawn;
 
 /// Tries everything that is left to decide from `task` on.
 struct All<'a> {

@@ -10,6 +10,7 @@ use crate::bounds::{self, Floor};
 use crate::dense::{Dense, NONE};
 use crate::objective::{in_words, missed};
 use crate::passes::with_forced;
+use crate::pool;
 use crate::timing::Timed;
 
 /// Most tasks of the critical path spelt out in the explanation.
@@ -32,7 +33,8 @@ pub(crate) fn write(
     floor: &Floor,
     reasons: Vec<String>,
 ) -> Plan {
-    let ids = worker_ids(&candidate.assignment, &candidate.timed);
+    let by_worker = candidate.assignment.tasks_by_worker();
+    let ids = worker_ids(dense, &candidate.assignment, &candidate.timed, &by_worker);
     write_named(dense, planner, candidate, floor, reasons, &ids)
 }
 
@@ -84,6 +86,7 @@ pub(crate) fn write_named(
         explanation
             .push(format!("No plan that ends within {makespan_ms:.0} ms costs less than {usd:.8} USD."));
     }
+    explanation.extend(pool::in_words(dense));
     explanation.extend(reasons);
     explanation.push(format!(
         "No plan takes less than {:.0} ms or costs less than {:.8} USD: this is {:.2} and {:.2} times that.",
@@ -113,8 +116,13 @@ pub(crate) fn write_named(
 }
 
 /// Names in order of the first start; a worker without tasks gets none. Digits are padded, so that names
-/// sort.
-fn worker_ids(assignment: &Assignment, timed: &Timed) -> Vec<Option<WorkerId>> {
+/// sort, and the pool's workers are told apart.
+fn worker_ids(
+    dense: &Dense,
+    assignment: &Assignment,
+    timed: &Timed,
+    by_worker: &[Vec<u32>],
+) -> Vec<Option<WorkerId>> {
     let mut order = Vec::new();
     let mut seen = vec![false; assignment.workers as usize];
     for life in timed.lives.iter().filter(|l| l.worker != NONE) {
@@ -131,9 +139,10 @@ fn worker_ids(assignment: &Assignment, timed: &Timed) -> Vec<Option<WorkerId>> {
     let digits = order.len().to_string().len();
     let mut ids = vec![None; assignment.workers as usize];
     for (at, &w) in order.iter().enumerate() {
-        let id =
-            WorkerId::new(format!("w{:0digits$}", at + 1)).expect("a letter and digits are a legal name");
-        ids[w as usize] = Some(id);
+        let is_pooled = by_worker[w as usize].first().is_some_and(|&t| dense.is_pooled(t));
+        let kind = if is_pooled { "pool" } else { "w" };
+        let id = WorkerId::new(format!("{kind}{:0digits$}", at + 1));
+        ids[w as usize] = Some(id.expect("letters and digits are a legal name"));
     }
     ids
 }
@@ -247,6 +256,9 @@ fn why(dense: &Dense, assignment: &Assignment, by_worker: &[Vec<u32>], task: u32
         .filter_map(|&o| dense.graph.objects()[o as usize].producer.map(|p| (dense.object_bytes(o), p)))
         .filter(|&(_, p)| assignment.worker[p as usize] == worker)
         .max();
+    if dense.is_pooled(task) {
+        return format!("{}, so it runs in the pool; {size}", pool::reason(dense, task));
+    }
     let others = by_worker[worker as usize].len() - 1;
     let place = match largest {
         Some((bytes, parent)) => {

@@ -4,7 +4,7 @@
 //! A container runs one invocation at a time. An invocation takes the container of its size that went idle
 //! last, if that was within the keep-alive time, otherwise a new one. When `concurrency_max` run,
 //! invocations wait in order of arrival; one that waits already is not added twice (a planned worker by its
-//! id, a flexible one by its tasks).
+//! id, a flexible one by its tasks). Workers of the pool take no place: a plan has no more of them than may run.
 
 use std::collections::VecDeque;
 
@@ -20,6 +20,8 @@ pub(crate) struct Place {
 pub(crate) struct Host<W> {
     concurrency_max: u32,
     keep_alive_ms: f64,
+    /// Size of the workers of the pool, or none.
+    pool: Option<u32>,
     busy: u32,
     containers: u32,
     /// Per size, by time of going idle: when, and which container.
@@ -31,10 +33,11 @@ pub(crate) struct Host<W> {
 
 impl<W> Host<W> {
     /// A host with `warm` idle containers per size.
-    pub fn new(concurrency_max: u32, keep_alive_ms: f64, warm: &[u32]) -> Self {
+    pub fn new(concurrency_max: u32, keep_alive_ms: f64, warm: &[u32], pool: Option<u32>) -> Self {
         let mut host = Self {
             concurrency_max,
             keep_alive_ms,
+            pool,
             busy: 0,
             containers: 0,
             idle: vec![Vec::new(); warm.len()],
@@ -56,14 +59,14 @@ impl<W> Host<W> {
         }
     }
 
-    pub fn has_place(&self) -> bool {
-        self.busy < self.concurrency_max
+    pub fn has_place(&self, size: u32) -> bool {
+        self.busy < self.concurrency_max || self.pool == Some(size)
     }
 
     /// Takes a place; there must be one.
     pub fn start(&mut self, size: u32, now_ms: f64) -> Place {
-        debug_assert!(self.has_place(), "a place is taken only where there is one");
-        self.busy += 1;
+        debug_assert!(self.has_place(size), "a place is taken only where there is one");
+        self.busy += u32::from(self.pool != Some(size));
         let idle = &mut self.idle[size as usize];
         match idle.pop() {
             Some((since_ms, container)) if now_ms - since_ms <= self.keep_alive_ms => {
@@ -91,9 +94,9 @@ impl<W> Host<W> {
 
     /// Gives a place back and says who waited longest for one.
     pub fn end(&mut self, size: u32, container: u32, now_ms: f64) -> Option<W> {
-        self.busy -= 1;
+        self.busy -= u32::from(self.pool != Some(size));
         self.idle[size as usize].push((now_ms, container));
-        let first = self.waiting.pop_front();
+        let first = if self.busy < self.concurrency_max { self.waiting.pop_front() } else { None };
         self.served += u64::from(first.is_some());
         first
     }
@@ -105,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_container_is_warm_within_keep_alive_and_for_its_size_only() {
-        let mut host: Host<()> = Host::new(4, 100.0, &[0, 0]);
+        let mut host: Host<()> = Host::new(4, 100.0, &[0, 0], None);
         let first = host.start(0, 0.0);
         assert!(first.is_cold);
         assert_eq!(host.end(0, first.container, 10.0), None);
@@ -117,11 +120,13 @@ mod tests {
 
     #[test]
     fn who_came_first_starts_first() {
-        let mut host = Host::new(1, 100.0, &[0]);
+        let mut host = Host::new(1, 100.0, &[0, 0], Some(1));
         let place = host.start(0, 0.0);
         host.wait("a");
         host.wait("b");
-        assert!(!host.has_place());
+        assert!(!host.has_place(0) && host.has_place(1), "size 1 is the pool's");
+        let pooled = host.start(1, 0.0);
+        assert_eq!(host.end(1, pooled.container, 1.0), None, "it gives no place back");
         assert_eq!(host.waiting_mut(1), Some(&mut "b"));
         assert_eq!(host.end(0, place.container, 5.0), Some("a"));
         assert_eq!(host.waiting_mut(0), None);
@@ -130,7 +135,7 @@ mod tests {
 
     #[test]
     fn containers_that_are_warm_from_the_start_are_used_first() {
-        let mut host: Host<()> = Host::new(4, 100.0, &[0, 2]);
+        let mut host: Host<()> = Host::new(4, 100.0, &[0, 2], None);
         let starts = [host.start(1, 50.0), host.start(1, 50.0), host.start(1, 50.0)];
         assert_eq!(starts.map(|p| p.is_cold), [false, false, true]);
         host.reset(&[0, 2]);

@@ -8,8 +8,8 @@
 //! Source: Program Evaluation by Monte-Carlo (Van Slyke, Operations Research 1963). Intervals of
 //! probabilities: Wilson, J. Am. Stat. Assoc. 1927.
 
-use foresail_schemas::plan::{Objective, Plan, Problem};
-use foresail_schemas::uncertainty::{Outlook, Probability, Range};
+use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
+use foresail_schemas::uncertainty::{Outlook, Probability, Range, Uncertainty};
 
 use crate::assignment::Assignment;
 use crate::dense::Dense;
@@ -25,6 +25,18 @@ const TASKS_TIMED_MAX: u32 = 4_000_000;
 const DRAWS: [u32; 2] = [200, 2_000];
 /// The normal quantile of a two-sided interval of 95 %.
 pub(crate) const Z95: f64 = 1.959_963_984_540_054;
+
+/// Draws between two looks at whether a plan is hopeless.
+const BLOCK: u32 = 50;
+/// The normal quantile of an interval that even dozens of looks hardly ever break.
+const Z_HOPELESS: f64 = 4.0;
+
+/// A deadline and the probability it shall be kept with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Probable {
+    pub deadline_ms: f64,
+    pub probability: f64,
+}
 
 /// What a plan takes and costs over many draws.
 #[derive(Debug, Clone, PartialEq)]
@@ -189,31 +201,68 @@ impl<'a> Chances<'a> {
     /// Nothing where the problem has no distributions.
     pub fn new(dense: &'a Dense<'a>) -> Option<Self> {
         let uncertainty = dense.problem.predictions.uncertainty.as_ref()?;
-        Some(Self { timing: Timing::new(dense), sampler: Sampler::new(dense, uncertainty) })
+        Some(Self::by(dense, uncertainty))
+    }
+
+    /// With distributions from elsewhere.
+    pub fn by(dense: &'a Dense<'a>, uncertainty: &'a Uncertainty) -> Self {
+        Self { timing: Timing::new(dense), sampler: Sampler::new(dense, uncertainty) }
+    }
+
+    /// What each draw gives for one assignment.
+    pub fn summaries(&mut self, assignment: &Assignment, draws: u32, seed: u64) -> Vec<PlanSummary> {
+        self.sampler.seed(seed);
+        (0..draws).map(|_| self.one(assignment)).collect()
+    }
+
+    fn one(&mut self, assignment: &Assignment) -> PlanSummary {
+        let draw = self.timing.draw.get_or_insert_with(Draw::default);
+        self.sampler.draw(&assignment.size, draw);
+        self.timing.pass(assignment)
     }
 
     /// Draws for one assignment.
     pub fn of(&mut self, assignment: &Assignment, draws: u32, seed: u64) -> Distribution {
+        let drawn = self.summaries(assignment, draws, seed);
+        self.distribution(assignment, &drawn, seed)
+    }
+
+    /// As [`Self::of`], but ends after any block of [`BLOCK`] draws by which it is as good as certain that the
+    /// deadline is not kept with the probability.
+    pub fn unless_hopeless(
+        &mut self,
+        assignment: &Assignment,
+        draws: u32,
+        seed: u64,
+        asked: Probable,
+    ) -> Distribution {
         self.sampler.seed(seed);
-        let mut makespan_ms = Vec::with_capacity(draws as usize);
-        let mut cost_usd = Vec::with_capacity(draws as usize);
-        let mut cold_starts = 0_u64;
-        for _ in 0..draws {
-            let draw = self.timing.draw.get_or_insert_with(Draw::default);
-            self.sampler.draw(&assignment.size, draw);
-            let summary = self.timing.pass(assignment);
-            makespan_ms.push(summary.makespan_ms);
-            cost_usd.push(summary.cost_usd);
-            cold_starts += summary.cold_starts;
+        let (mut drawn, mut hits) = (Vec::with_capacity(draws as usize), 0);
+        while drawn.len() < draws as usize {
+            let one = self.one(assignment);
+            hits += u64::from(one.makespan_ms <= asked.deadline_ms);
+            drawn.push(one);
+            let is_look = (drawn.len() as u32).is_multiple_of(BLOCK);
+            if is_look && wilson(hits, drawn.len() as u64, Z_HOPELESS)[1] < asked.probability {
+                break;
+            }
         }
-        let mean = |of: &[f64]| of.iter().sum::<f64>() / f64::from(draws);
+        self.distribution(assignment, &drawn, seed)
+    }
+
+    fn distribution(&self, assignment: &Assignment, drawn: &[PlanSummary], seed: u64) -> Distribution {
+        let mut makespan_ms: Vec<f64> = drawn.iter().map(|d| d.makespan_ms).collect();
+        let mut cost_usd: Vec<f64> = drawn.iter().map(|d| d.cost_usd).collect();
+        let cold_starts: u64 = drawn.iter().map(|d| d.cold_starts).sum();
+        let draws = drawn.len() as f64;
+        let mean = |of: &[f64]| of.iter().sum::<f64>() / draws;
         let (mean_ms, mean_usd) = (mean(&makespan_ms), mean(&cost_usd));
         makespan_ms.sort_by(f64::total_cmp);
         cost_usd.sort_by(f64::total_cmp);
         Distribution {
             seed,
             certain_tasks: self.sampler.certain(&assignment.size),
-            cold_starts: cold_starts as f64 / f64::from(draws),
+            cold_starts: cold_starts as f64 / draws,
             mean_ms,
             mean_usd,
             makespan_ms,

@@ -112,14 +112,16 @@ pub(crate) fn front(search: &mut Search, points: usize, effort_s: f64) -> Vec<Po
     let mut front = Front::default();
     for &size in &dense.useful {
         let rank = rank::places(&rank::by_urgency(dense, &rank::upward_ms(dense, size)));
-        let assignment = Assignment::flexible(dense, size, rank);
+        let mut assignment = Assignment::flexible(dense, size, rank);
+        assignment.seat(dense);
         let summary = search.timing.pass(&assignment);
         front.offer(|| simple::label(dense, size), &assignment, summary);
     }
     let plane = Plane::new(dense);
     let mut tracks = Tracks::new(&plane);
     let mut try_deadline = |deadline_ms: f64, search: &mut Search| {
-        let assignment = tracks.schedule(Aim::by(deadline_ms));
+        let mut assignment = tracks.schedule(Aim::by(deadline_ms));
+        assignment.seat(dense);
         let summary = search.timing.pass(&assignment);
         front.offer(|| sweep::label(deadline_ms), &assignment, summary);
         summary

@@ -7,6 +7,7 @@ use crate::auto::{self, Auto};
 use crate::bounds::Floor;
 use crate::dense::Dense;
 use crate::error::{PlanFailure, UnknownPlanner};
+use crate::faasflow::FaasFlow;
 use crate::heft::Heft;
 use crate::horizon::Horizon;
 use crate::nonuniform::NonUniform;
@@ -42,6 +43,7 @@ pub fn planners() -> Vec<Box<dyn Planner>> {
         Box::new(Uniform),
         Box::new(NonUniform),
         Box::new(Heft),
+        Box::new(FaasFlow),
         Box::new(Horizon),
         Box::new(PrewarmAll),
         Box::new(PrewarmHorizon),
@@ -128,8 +130,8 @@ mod tests {
         let error = find("best").err().expect("there is no such planner").to_string();
         assert_eq!(
             error,
-            "there is no planner `best`; hint: use one of simple, wukong, uniform, nonuniform, heft, horizon, \
-             prewarm-all, prewarm-horizon, random, sweep, anneal, pareto, robust, auto"
+            "there is no planner `best`; hint: use one of simple, wukong, uniform, nonuniform, heft, faasflow, \
+             horizon, prewarm-all, prewarm-horizon, random, sweep, anneal, pareto, robust, auto"
         );
         assert!(find("anneal:0.5").is_ok() && find("auto:3").is_ok());
         for effort in ["anneal:", "anneal:-1", "anneal:nan", "auto:1e9", "simple:1"] {

@@ -3,7 +3,8 @@
 //! 1. Candidates are the points of the front of time and cost, then plans annealed towards a tightened
 //!    deadline: the one asked for over the ratio between the quantile that was drawn of the last candidate
 //!    and its predicted makespan. That ratio hardly changes between neighbours, so few rounds find it.
-//! 2. All candidates are judged on the same few draws. That flatters whoever is chosen by them.
+//! 2. All candidates are judged on the same few draws, fewer where they are hopeless. That flatters whoever is
+//!    chosen by them.
 //! 3. From the cheapest up, those that may be good enough are tested on fresh draws; the first of which the
 //!    lower end of the interval reaches the probability is taken. The interval is widened for the number of
 //!    tests (Bonferroni), so that one lucky test among many proves nothing.
@@ -27,7 +28,7 @@ use crate::assignment::Assignment;
 use crate::dense::Dense;
 use crate::error::PlanFailure;
 use crate::explain::{self, Candidate};
-use crate::montecarlo::{Chances, Distribution, draws_for, wilson};
+use crate::montecarlo::{Chances, Distribution, Probable, draws_for, wilson};
 use crate::moves::Moves;
 use crate::pareto;
 use crate::planner::Planner;
@@ -39,11 +40,11 @@ const PROBABILITY: f64 = 0.95;
 /// Points of the front that are judged.
 const POINTS: usize = 10;
 /// Effort of the front in seconds.
-const FRONT_EFFORT_S: f64 = 0.1;
+const FRONT_EFFORT_S: f64 = 0.06;
 /// Rounds of tightened deadlines.
 const ROUNDS: u32 = 5;
 /// Effort of the annealing of all rounds, in seconds.
-const EFFORT_S: f64 = 0.2;
+const EFFORT_S: f64 = 0.15;
 /// Threshold of the annealing, as in `pareto`.
 const THRESHOLD: f64 = 0.01;
 /// Candidates that are tested on fresh draws.
@@ -51,10 +52,10 @@ const TESTS_MAX: usize = 6;
 /// The normal quantile of an interval that six tests together break once in twenty: 1 - 0.05 / 6 one-sided.
 const Z_TEST: f64 = 2.394;
 /// Tasks timed while candidates are judged, and in each test.
-const TASKS_JUDGED_MAX: u32 = 6_000_000;
+const TASKS_JUDGED_MAX: u32 = 3_000_000;
 const TASKS_TESTED_MAX: u32 = 4_000_000;
 /// Fewest and most draws to judge by, and to test by.
-const JUDGED: [u32; 2] = [100, 400];
+const JUDGED: [u32; 2] = [100, 250];
 const TESTED: [u32; 2] = [400, 2_000];
 /// Draws for each one that may miss the deadline: fewer could not prove even a plan that never does.
 const DRAWS_PER_MISS: f64 = 12.0;
@@ -183,7 +184,8 @@ impl<'a> Field<'a> {
     }
 
     fn judge(&mut self, label: String, assignment: Assignment, predicted: PlanSummary) {
-        let drawn = self.chances.of(&assignment, self.draws_judged, seed(self.dense, Stage::Judging));
+        let seed = seed(self.dense, Stage::Judging);
+        let drawn = self.chances.unless_hopeless(&assignment, self.draws_judged, seed, self.asked());
         let aimed = 1.0 - AIMED_MISSES * (1.0 - self.probability);
         self.judged.push(Judged {
             label,
@@ -258,22 +260,28 @@ impl<'a> Field<'a> {
                 continue;
             }
             tests += 1;
-            let drawn = self.draw(at, Stage::Test);
+            let (assignment, seed) = (&self.judged[at].assignment, seed(self.dense, Stage::Test));
+            let asked = self.asked();
+            let drawn = self.chances.unless_hopeless(assignment, self.draws_tested, seed, asked);
             let hits = (drawn.in_time(self.deadline_ms).measured * f64::from(drawn.draws())).round();
             if wilson(hits as u64, u64::from(drawn.draws()), Z_TEST)[0] >= self.probability {
-                let stated = self.draw(at, Stage::Statement);
+                let stated = self.state(at);
                 if stated.in_time(self.deadline_ms).measured >= self.probability {
                     return (at, stated, tests);
                 }
             }
             failed_ms = failed_ms.min(quantile_ms);
         }
-        (safest, self.draw(safest, Stage::Statement), tests)
+        (safest, self.state(safest), tests)
     }
 
-    fn draw(&mut self, at: usize, stage: Stage) -> Distribution {
+    fn state(&mut self, at: usize) -> Distribution {
         let assignment = &self.judged[at].assignment;
-        self.chances.of(assignment, self.draws_tested, seed(self.dense, stage))
+        self.chances.of(assignment, self.draws_tested, seed(self.dense, Stage::Statement))
+    }
+
+    fn asked(&self) -> Probable {
+        Probable { deadline_ms: self.deadline_ms, probability: self.probability }
     }
 
     fn write(mut self, chosen: usize, stated: &Distribution, tests: usize) -> Plan {

@@ -33,6 +33,8 @@ pub(crate) struct Search<'a> {
     pub bounds: (f64, f64),
     pub tried: Vec<Tried>,
     pub timing: Timing<'a>,
+    /// What else is to be said of the choice.
+    reasons: Vec<String>,
     best: Option<(Score, Candidate)>,
 }
 
@@ -44,7 +46,16 @@ impl<'a> Search<'a> {
     /// A search under another objective than the problem's, with bounds that are known.
     pub fn under(dense: &'a Dense<'a>, objective: Objective, floor: &Rc<Floor>) -> Self {
         let (floor, bounds) = (floor.clone(), floor.pair());
-        Self { dense, objective, floor, bounds, tried: Vec::new(), timing: Timing::new(dense), best: None }
+        Self {
+            dense,
+            objective,
+            floor,
+            bounds,
+            tried: Vec::new(),
+            timing: Timing::new(dense),
+            reasons: Vec::new(),
+            best: None,
+        }
     }
 
     pub fn score(&self, summary: &PlanSummary) -> Score {
@@ -52,7 +63,8 @@ impl<'a> Search<'a> {
     }
 
     /// Times a candidate and keeps it if it is the best so far.
-    pub fn offer(&mut self, label: String, assignment: Assignment) -> PlanSummary {
+    pub fn offer(&mut self, label: String, mut assignment: Assignment) -> PlanSummary {
+        assignment.seat(self.dense);
         let summary = self.timing.pass(&assignment);
         let score = self.score(&summary);
         self.tried.push(Tried { label: label.clone(), summary });
@@ -89,12 +101,21 @@ impl<'a> Search<'a> {
         brought
     }
 
+    /// Makes a candidate that was timed the best, whatever its score, and says why in the plan.
+    pub fn choose(&mut self, label: String, assignment: Assignment, reason: String) {
+        let summary = self.timing.pass(&assignment);
+        let timed = self.timing.timed(summary);
+        self.best = Some((self.score(&summary), Candidate { label, assignment, timed }));
+        self.reasons.push(reason);
+    }
+
     /// The plan of the best, made better by the passes of the planner, with what else was tried, the best
     /// first.
     pub fn plan(&mut self, planner: &str) -> Plan {
         let brought = self.refine(planner);
         let best = self.best();
-        let mut reasons: Vec<String> = self.against_simple().into_iter().collect();
+        let mut reasons: Vec<String> =
+            self.against_simple().into_iter().chain(self.reasons.clone()).collect();
         reasons.extend(brought);
         if self.tried.len() > 1 {
             reasons.push(format!("{} candidates were timed, from best to worst:", self.tried.len()));

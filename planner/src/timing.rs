@@ -343,9 +343,10 @@ impl<'a> Timing<'a> {
     }
 
     fn invoke(&mut self, invoke: Invoke, now_ms: f64) {
+        let size = invoke.size;
         if invoke.worker == NONE {
             // A flexible task becomes ready once, so only planned workers can be asked for twice.
-            return match self.host.has_place() {
+            return match self.host.has_place(size) {
                 true => self.start(invoke, NONE, now_ms),
                 false => drop(self.host.wait(invoke)),
             };
@@ -355,7 +356,7 @@ impl<'a> Timing<'a> {
             state.named = self.names;
             self.names += 1;
         }
-        if self.host.has_place() {
+        if self.host.has_place(size) {
             return self.start(invoke, NONE, now_ms);
         }
         match state.waiting.and_then(|place| self.host.waiting_mut(place)) {
@@ -465,8 +466,7 @@ impl<'a> Timing<'a> {
         let (worker, size, container, last_task) = (live.worker, live.size, live.container, live.last_task);
         let billed_ms = now_ms - live.start_ms;
         let config = &self.dense.size(size).config;
-        let prices = &self.dense.problem.platform.prices;
-        let cost_usd = prices.worker_usd(config, billed_ms, live.links.puts, live.links.gets);
+        let cost_usd = self.dense.rates.worker_usd(config, billed_ms, live.links.puts, live.links.gets);
         let handed_over = std::mem::replace(&mut live.handed_over, List::EMPTY);
         let life = &mut self.lives[id as usize];
         (life.end_ms, life.cost_usd) = (now_ms, cost_usd);

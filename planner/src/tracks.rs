@@ -377,7 +377,7 @@ impl<'p, 'a> Tracks<'p, 'a> {
         let run_ms = download_ms + self.plane.run_ms(need.task, at.size);
         let pause_ms = need.ready_ms + 2.0 * dense.dispatch_ms - at.free_ms;
         let begin_ms = need.ready_ms.max(at.free_ms);
-        let outlives = begin_ms + 2.0 * run_ms - at.worker_from_ms > dense.life_ms_max;
+        let outlives = begin_ms + 2.0 * run_ms - at.worker_from_ms > dense.life_ms(at.size);
         let is_new_worker = at.worker == NONE || outlives || pause_ms > self.plane.linger_ms;
         let (start_ms, billed_from_ms, request_usd) = if is_new_worker {
             let invoked_ms = begin_ms + if need.last_parent == NONE { 0.0 } else { dense.dispatch_ms };
@@ -442,8 +442,11 @@ impl<'p, 'a> Tracks<'p, 'a> {
         at.last_task = task;
         at.uses += 1;
         let (worker, uses) = (at.worker, at.uses);
-        self.busy[on.size as usize].push(Reverse((on.end_ms.to_bits(), track, uses)));
-        self.busy_count += u32::from(!was_busy);
+        // Workers of the pool are found by what they hold alone, and take no place on the platform.
+        if !dense.is_pool(on.size) {
+            self.busy[on.size as usize].push(Reverse((on.end_ms.to_bits(), track, uses)));
+            self.busy_count += u32::from(!was_busy);
+        }
         self.track_of[task as usize] = track;
         self.worker_of[task as usize] = worker;
         self.size_of[task as usize] = on.size;

@@ -3,7 +3,7 @@
 //! It knows nothing of how plans are made; it reads the plan and the problem alone. Used by `debug_assert!`
 //! in [`crate::plan`], by the tests, and by anyone who gets a plan from elsewhere.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::optimization::Optimization;
@@ -82,6 +82,30 @@ pub enum Violation {
         /// What is wrong.
         fault: String,
     },
+    /// A task of the pool has no worker, or there are more workers of it than the platform has.
+    #[error(
+        "task `{task}` makes {workers} workers of the pool, which has {workers_max}, or is bound to none"
+    )]
+    Pool {
+        /// The task.
+        task: TaskId,
+        /// Workers of the pool up to it.
+        workers: usize,
+        /// Workers that the pool has.
+        workers_max: u32,
+    },
+    /// A task is planned on a size whose workers do not live as long as it takes.
+    #[error("task `{task}` takes {exec_ms} ms, a worker of {config} lives {life_ms_max} ms")]
+    Life {
+        /// The task.
+        task: TaskId,
+        /// Its time.
+        exec_ms: f64,
+        /// The size.
+        config: String,
+        /// The life.
+        life_ms_max: f64,
+    },
     /// The critical path is empty or names a task that is not there or out of order.
     #[error("the critical path is broken at `{0}`")]
     CriticalPath(String),
@@ -97,6 +121,7 @@ pub fn validate(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
     check_optimizations(problem, plan)?;
     check_prewarms(problem, plan)?;
     check_dependencies(problem, plan)?;
+    check_pool(problem, plan)?;
     check_room(problem, plan)?;
     check_workers(plan)?;
     check_sums(plan)?;
@@ -211,6 +236,31 @@ fn check_dependencies(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
     Ok(())
 }
 
+fn is_pooled(problem: &Problem, task: &PlannedTask) -> bool {
+    problem.platform.pool.is_some_and(|pool| pool.config().key() == task.config.key())
+}
+
+/// Workers on the platform live long enough for their tasks; those of the pool are planned, and few enough.
+fn check_pool(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
+    let workers_max = problem.platform.pool.map_or(0, |pool| pool.workers_max);
+    let mut workers = HashSet::new();
+    for task in &plan.tasks {
+        let life_ms_max = problem.platform.life_ms_max;
+        if !is_pooled(problem, task) {
+            if task.exec_ms <= life_ms_max {
+                continue;
+            }
+            let (config, exec_ms) = (task.config.to_string(), task.exec_ms);
+            return Err(Violation::Life { task: task.task.clone(), exec_ms, config, life_ms_max });
+        }
+        workers.extend(&task.worker);
+        if task.worker.is_none() || workers.len() > workers_max as usize {
+            return Err(Violation::Pool { task: task.task.clone(), workers: workers.len(), workers_max });
+        }
+    }
+    Ok(())
+}
+
 /// A task holds its lane until its code has ended; that many more may store at the same time. One that may
 /// run twice is listed with the times of the attempt that counts, wherever that ran.
 fn check_room(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
@@ -219,7 +269,9 @@ fn check_room(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
     let mut all = Vec::with_capacity(plan.tasks.len());
     for task in plan.tasks.iter().filter(|t| !may_run_twice(t)) {
         let span = (task.start_ms, computed_ms(task));
-        all.push(span);
+        if !is_pooled(problem, task) {
+            all.push(span);
+        }
         if let Some(worker) = &task.worker {
             by_worker.entry(worker).or_default().push(span);
         }

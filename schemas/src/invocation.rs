@@ -48,6 +48,46 @@ impl Purpose {
     }
 }
 
+impl Invocation {
+    /// Most tasks that an invocation names. A planned worker with more finds the others when it joins.
+    pub const TASKS_MAX: usize = 1024;
+    /// Most bytes of an invocation as JSON: its tasks, two names and an address.
+    pub const BYTES_MAX: u64 = 32 << 10;
+
+    /// An invocation that runs tasks, which names no more than [`Self::TASKS_MAX`] of the tasks where it is of a planned worker.
+    #[must_use]
+    pub fn new(
+        run: RunId,
+        worker: Option<WorkerId>,
+        config: ResourceConfig,
+        mut tasks: Vec<u32>,
+        metad: String,
+    ) -> Self {
+        if worker.is_some() {
+            tasks.truncate(Self::TASKS_MAX);
+        }
+        Self { run, worker, config, tasks, metad, purpose: Purpose::Work }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_invocation_of_a_planned_worker_fits_into_its_limit() {
+        let long = "n".repeat(crate::id::NAME_LEN_MAX);
+        let (run, worker) = (RunId::new(&long), WorkerId::new(&long));
+        let config = ResourceConfig::new(1 << 20, Some(64.123_456_789)).expect("a size");
+        let tasks = (0..100_000).map(|t| u32::MAX - t).collect();
+        let metad = format!("http://{}", "h".repeat(2_000));
+        let invocation = Invocation::new(run.expect("a name"), worker.ok(), config, tasks, metad);
+        let bytes = serde_json::to_vec(&invocation).expect("it is JSON").len() as u64;
+        assert!(bytes <= Invocation::BYTES_MAX, "{bytes}");
+        assert_eq!(invocation.tasks.len(), Invocation::TASKS_MAX);
+    }
+}
+
 /// Answer to an invocation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Invoked {

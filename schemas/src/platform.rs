@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ResourceConfig;
 use crate::id::PlatformName;
+use crate::invocation::Invocation;
 
 /// What a platform costs, offers and allows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -36,6 +37,9 @@ pub struct Platform {
     /// Largest request that starts a worker, in bytes, where the platform limits it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload_bytes_max: Option<u64>,
+    /// Machines beside it for tasks that fit into none of its workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Pool>,
     /// Where and when the prices were valid, and who says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
@@ -43,6 +47,78 @@ pub struct Platform {
     pub prices: Prices,
     /// What is assumed before anything was measured.
     pub assumed: Assumed,
+}
+
+/// A serverful pool: workers of one size, without a limit of their life, for tasks that the menu cannot hold.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Pool {
+    /// Memory of a worker in MB.
+    pub memory_mb: u32,
+    /// vCPUs of a worker.
+    pub vcpu: f64,
+    /// Most workers of the pool that one plan uses, and that a host runs at the same time.
+    pub workers_max: u32,
+    /// Price of one worker for an hour in USD, billed while it lives; requests cost nothing.
+    pub worker_hour_usd: f64,
+}
+
+impl Pool {
+    /// Longest life of an invocation in the pool in ms: a year, so that no run meets it.
+    pub const LIFE_MS_MAX: f64 = 365.0 * 86_400_000.0;
+
+    /// Size of its workers.
+    #[must_use]
+    pub fn config(&self) -> ResourceConfig {
+        ResourceConfig { memory_mb: self.memory_mb, vcpu: Some(self.vcpu) }
+    }
+
+    /// Price of one worker for a millisecond in USD.
+    #[must_use]
+    pub fn usd_per_ms(&self) -> f64 {
+        self.worker_hour_usd / 3_600_000.0
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        if ResourceConfig::new(self.memory_mb, Some(self.vcpu)).is_err() {
+            return Err("`pool.memory_mb` must lie between 1 and 1048576, `pool.vcpu` be greater than 0");
+        }
+        if self.workers_max == 0 {
+            return Err("`pool.workers_max` must be at least 1");
+        }
+        if !(self.worker_hour_usd.is_finite() && self.worker_hour_usd >= 0.0) {
+            return Err("`pool.worker_hour_usd` must be finite and at least 0");
+        }
+        Ok(())
+    }
+}
+
+/// What workers cost: the prices of a platform and of the pool beside it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rates {
+    /// Of the platform.
+    pub prices: Prices,
+    /// The pool, where there is one.
+    pub pool: Option<Pool>,
+}
+
+impl Rates {
+    /// Price of one invocation of a worker of `config` that lived `billed_ms` and made `puts` and `gets`.
+    #[must_use]
+    pub fn worker_usd(&self, config: &ResourceConfig, billed_ms: f64, puts: u64, gets: u64) -> f64 {
+        match self.pool.filter(|pool| pool.config().key() == config.key()) {
+            None => self.prices.worker_usd(config, billed_ms, puts, gets),
+            Some(pool) => {
+                let prices = &self.prices;
+                pool.usd_per_ms() * billed_ms + puts as f64 * prices.put_usd + gets as f64 * prices.get_usd
+            }
+        }
+    }
+}
+
+impl From<Prices> for Rates {
+    fn from(prices: Prices) -> Self {
+        Self { prices, pool: None }
+    }
 }
 
 /// Where prices and limits come from.
@@ -134,6 +210,12 @@ impl Platform {
         .collect()
     }
 
+    /// What its workers and those of its pool cost.
+    #[must_use]
+    pub fn rates(&self) -> Rates {
+        Rates { prices: self.prices, pool: self.pool }
+    }
+
     /// Checks the numbers.
     ///
     /// # Errors
@@ -172,8 +254,15 @@ impl Platform {
         if self.mb_per_vcpu.is_some_and(|mb| !positive(mb)) {
             return rule("`mb_per_vcpu` must be greater than 0");
         }
-        if self.payload_bytes_max.is_some_and(|bytes| bytes < self.inline_bytes_max) {
-            return rule("`payload_bytes_max` must be at least `inline_bytes_max`");
+        if self.payload_bytes_max.is_some_and(|bytes| bytes < Invocation::BYTES_MAX) {
+            return rule("`payload_bytes_max` must be at least 32768, which an invocation may have");
+        }
+        if let Some(pool) = &self.pool {
+            pool.check().or_else(rule)?;
+            let same = |size: &ResourceConfig| size.key() == pool.config().key();
+            if self.menu.iter().chain([&self.default_config]).any(same) {
+                return rule("the size of `pool` must differ from every size of the menu");
+            }
         }
         if self.origin.as_ref().is_some_and(|origin| !origin.is_dated()) {
             return rule("`origin.date` must be YYYY-MM or YYYY-MM-DD, `origin.source` must say who says so");
@@ -218,6 +307,24 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_of_the_pool_costs_its_hours_and_no_request() {
+        let mut platform = Platform::built_in().remove(1);
+        let pool = Pool { memory_mb: 32_768, vcpu: 8.0, workers_max: 2, worker_hour_usd: 0.36 };
+        platform.pool = Some(pool);
+        let usd = |config: &ResourceConfig| platform.rates().worker_usd(config, 1_800_000.0, 2, 0);
+        assert!((usd(&pool.config()) - (0.18 + 2.0 * platform.prices.put_usd)).abs() < 1e-12);
+        let menu = platform.menu[0];
+        assert_eq!(usd(&menu), platform.prices.worker_usd(&menu, 1_800_000.0, 2, 0));
+    }
+
+    #[test]
+    fn the_example_of_a_pool_is_valid() {
+        let hybrid = Platform::from_toml(include_str!("../../platforms/hybrid.toml"));
+        let pool = hybrid.expect("it is an example").pool.expect("it is one of a pool");
+        assert_eq!(pool.config().to_string(), "32768 MB, 8 vCPU");
+    }
+
+    #[test]
     fn a_size_without_vcpu_gets_its_share_of_the_platform() {
         let knative = Platform::built_in().remove(3);
         let found: Vec<_> = knative.menu.iter().map(|size| size.vcpu).collect();
@@ -232,12 +339,25 @@ mod tests {
             Some(Origin { region: "r".to_owned(), date: date.to_owned(), source: source.to_owned() })
         };
         type Change = fn(&mut Platform);
+        let pool = |change: fn(&mut Pool)| {
+            let mut pool = Pool { memory_mb: 32_768, vcpu: 8.0, workers_max: 2, worker_hour_usd: 0.384 };
+            change(&mut pool);
+            Platform { pool: Some(pool), ..Platform::built_in().remove(0) }
+        };
+        assert!(pool(|_| ()).check().is_ok());
+        let wrong: [fn(&mut Pool); 4] =
+            [|p| p.memory_mb = 0, |p| p.vcpu = -1.0, |p| p.workers_max = 0, |p| p.worker_hour_usd = -1.0];
+        for change in wrong {
+            assert!(pool(change).check().is_err());
+        }
+        let as_menu = pool(|p| (p.memory_mb, p.vcpu) = (1769, 1.0)).check();
+        assert!(as_menu.is_err_and(|e| e.to_string().contains("must differ")));
         let broken: [(&str, Change); 5] = [
             ("prices", |p| p.prices.put_usd = -1.0),
             ("ascending", |p| p.menu.reverse()),
             ("concurrency_max", |p| p.concurrency_max = 0),
             ("mb_per_vcpu", |p| p.mb_per_vcpu = Some(0.0)),
-            ("payload_bytes_max", |p| p.payload_bytes_max = Some(p.inline_bytes_max - 1)),
+            ("payload_bytes_max", |p| p.payload_bytes_max = Some(Invocation::BYTES_MAX - 1)),
         ];
         for (word, change) in broken {
             let mut platform = Platform::built_in().remove(0);

@@ -22,6 +22,9 @@ pub const LEVELS: [f64; 7] = [0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99];
 /// Quantiles of a time over the predicted time, at [`LEVELS`]; ascending, finite and not negative.
 pub type Shape = [f64; 7];
 
+/// Executions from which on a p99 counts as measured: with fewer, four of five times none was that slow.
+pub const P99_SAMPLES_MIN: u64 = 20;
+
 /// The shape of a time that is taken as certain.
 pub const CERTAIN: Shape = [1.0; 7];
 
@@ -33,6 +36,11 @@ pub struct Uncertainty {
     /// Which of `shapes` the execution time has: a row per config, a column per task. Nothing: the time is
     /// not known well enough for a distribution and taken as certain.
     pub exec: Vec<Vec<Option<u32>>>,
+    /// Executions that the distribution of each task rests on, the fewest over the configs; empty: enough of
+    /// each. The p99 of fewer than [`P99_SAMPLES_MIN`] is a guess about what was never seen: it widens an
+    /// outlook, but refuses no task.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<u64>,
     /// Starts per config.
     pub startup: Vec<StartupShapes>,
     /// Transfers per config.

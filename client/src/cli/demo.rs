@@ -155,7 +155,11 @@ impl Demo<'_> {
         let client = &self.session.client;
         let (planner, predictions) = match number {
             1 => (BLIND_PLANNER, foresail_planner::blind_table(workflow, platform, Sla::MEDIAN)),
-            _ => (PLANNER, client.predictions(workflow, platform, Sla::MEDIAN).await?),
+            _ => {
+                let mut learned = client.predictions(workflow, platform, Sla::MEDIAN).await?;
+                client.add_distributions(workflow, platform, &mut learned);
+                (PLANNER, learned)
+            }
         };
         let assumed_tasks = predictions.basis.iter().filter(|b| **b == Basis::None).count();
         let problem = client::problem(workflow, platform, predictions, self.args.objective, SEED);
@@ -166,7 +170,7 @@ impl Demo<'_> {
             "run {number} of {runs}: planner {planner}, {known} of {tasks} tasks known from measurements"
         ));
         let sizes = sizes(&plan);
-        let options = SubmitOptions { prices: Some(platform.prices), ..SubmitOptions::default() };
+        let options = SubmitOptions { rates: Some(platform.rates()), ..SubmitOptions::default() };
         let handle = client.submit(workflow, plan, options).await?;
         let outcome = follow(&handle, self.terminal, self.interrupt, None).await?.completed()?;
         let hashes: Vec<String> = handle.results().await?.into_iter().map(|(_, _, o)| o.hash).collect();

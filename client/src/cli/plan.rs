@@ -116,6 +116,9 @@ pub struct Planned {
     pub problem: Problem,
 }
 
+/// Most tasks for which `auto` is told the distributions: beyond, drawing takes longer than planning.
+const WEIGHED_TASKS_MAX: usize = 20_000;
+
 /// Predicts and plans, until the user interrupts.
 ///
 /// # Errors
@@ -132,7 +135,9 @@ pub async fn make(
         predictions = client.predictions(workflow, platform, args.sla) => predictions?,
         () = interrupt.asked() => return Err(CliError::Stopped { hint: "" }),
     };
-    if args.planner == "robust" || matches!(args.objective, Objective::Confidence { .. }) {
+    let asks_chances = args.planner == "robust" || matches!(args.objective, Objective::Confidence { .. });
+    let weighs_chances = args.planner.split(':').next() == Some("auto");
+    if asks_chances || (weighs_chances && workflow.tasks().len() <= WEIGHED_TASKS_MAX) {
         client.add_distributions(workflow, platform, &mut predictions);
     }
     let mut problem = client::problem(workflow, platform, predictions, args.objective, args.seed);

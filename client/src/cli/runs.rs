@@ -114,7 +114,7 @@ fn list_table(runs: &[RunSummary]) -> Table {
 fn detail_table(handle: &RunHandle, summary: &RunSummary, events: &[RunEvent]) -> String {
     let mut progress = handle.new_progress();
     events.iter().for_each(|event| progress.apply(event));
-    let actual = progress.summary(handle.prices(), summary.elapsed_ms);
+    let actual = progress.summary(handle.rates(), summary.elapsed_ms);
     let mut text = format!(
         "run {} of {}, created {}: {}, {}/{} tasks, {} attempts failed\n",
         summary.run,

@@ -212,7 +212,7 @@ impl Group<'_> {
         };
         let told = self.problem(told, Objective::Fastest);
         let real = self.problem(self.truth.clone(), Objective::Fastest);
-        let reference = client::plan(REFERENCE, &told).map_err(|e| e.to_string());
+        let reference = planning::plan_alone_until(REFERENCE, &told, stop).map_err(|e| e.to_string());
         let objective = match (&self.settings.goal, &reference) {
             (Goal::Given(objective), _) => *objective,
             (Goal::AtReference, Ok(plan)) => Objective::Deadline { makespan_ms: plan.predicted.makespan_ms },
@@ -227,7 +227,7 @@ impl Group<'_> {
                 return false;
             }
             let began = Instant::now();
-            let made = planning::plan_until(planner, &told, stop).map_err(|e| e.to_string());
+            let made = planning::plan_alone_until(planner, &told, stop).map_err(|e| e.to_string());
             let planning_ms = began.elapsed().as_secs_f64() * 1000.0;
             if stop.is_asked() {
                 return false;

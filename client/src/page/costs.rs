@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 
+use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::plan::PlannedTask;
+use foresail_schemas::platform::Pool;
 
 use super::{Page, escaped, push};
 use crate::units;
@@ -28,7 +30,8 @@ fn table(text: &mut String, what: &str, parts: &[Part], total_usd: f64) {
     push(
         text,
         format_args!(
-            "<div class=\"wide\"><table><tr><th>{what}</th><th></th><th>cost</th><th>share</th>\
+            "<div class=\"wide\"><table><tr><th>{what}</th><th></th><th class=\"n\">cost</th>\
+             <th class=\"n\">share</th>\
              <th></th></tr>\n"
         ),
     );
@@ -51,37 +54,59 @@ fn table(text: &mut String, what: &str, parts: &[Part], total_usd: f64) {
     text.push_str("</table></div>\n");
 }
 
+/// The pool, where this is its size.
+fn pool_of(page: &Page, config: &ResourceConfig) -> Option<Pool> {
+    page.problem.platform.pool.filter(|pool| pool.config().key() == config.key())
+}
+
 /// USD per ms of a task's worker, its share where several tasks run at a time.
 fn usd_per_ms(page: &Page, task: &PlannedTask) -> f64 {
     let platform = &page.problem.platform;
+    if let Some(pool) = pool_of(page, &task.config) {
+        return pool.usd_per_ms() / f64::from(platform.lanes);
+    }
     task.config.gb() * platform.prices.gb_second_usd / 1000.0 / f64::from(platform.lanes)
 }
 
 pub(super) fn by_kind(page: &Page) -> Vec<Part> {
     let (predicted, problem) = (&page.plan.predicted, page.problem);
     let prices = &problem.platform.prices;
-    let memory_usd = predicted.gb_seconds * prices.gb_second_usd;
+    let pooled: Vec<_> =
+        page.plan.workers.iter().filter_map(|w| Some((w, pool_of(page, &w.config)?))).collect();
+    let (mut pool_usd, mut pool_gb_seconds) = (0.0, 0.0);
+    for (worker, pool) in &pooled {
+        let life_ms = (worker.end_ms - worker.start_ms).min(worker.cost_usd / pool.usd_per_ms());
+        pool_usd += life_ms * pool.usd_per_ms();
+        pool_gb_seconds += life_ms / 1000.0 * worker.config.gb();
+    }
+    let memory_usd = (predicted.gb_seconds - pool_gb_seconds).max(0.0) * prices.gb_second_usd;
     let sum = |of: &dyn Fn(&PlannedTask) -> f64| -> f64 {
-        page.plan.tasks.iter().map(|task| of(task) * usd_per_ms(page, task)).sum()
+        let on_menu = page.plan.tasks.iter().filter(|task| pool_of(page, &task.config).is_none());
+        on_menu.map(|task| of(task) * usd_per_ms(page, task)).sum()
     };
     let code_usd = sum(&|t| t.exec_ms);
     let moving_usd = sum(&|t| (t.end_ms - t.start_ms - t.exec_ms).max(0.0));
-    let requests_usd = predicted.invocations as f64 * prices.request_usd;
+    let requests = predicted.invocations.saturating_sub(pooled.len() as u64);
+    let requests_usd = requests as f64 * prices.request_usd;
     let (objects, sizes) = (problem.workflow.graph().objects(), &problem.predictions.object_bytes);
     let inline_max = problem.platform.inline_bytes_max;
     let stored = objects.iter().zip(sizes).filter(|(o, bytes)| o.producer.is_some() && **bytes > inline_max);
     let puts = stored.count();
     let puts_usd = puts as f64 * prices.put_usd;
-    let gets_usd = (predicted.cost_usd - memory_usd - requests_usd - puts_usd).max(0.0);
+    let gets_usd = (predicted.cost_usd - memory_usd - pool_usd - requests_usd - puts_usd).max(0.0);
     let text = str::to_owned;
-    vec![
+    let mut parts = vec![
         (text("memory, tasks in their code"), text("GB s"), code_usd),
         (text("memory, moving data"), text("GB s"), moving_usd),
         (text("memory, starting and waiting"), text("GB s"), (memory_usd - code_usd - moving_usd).max(0.0)),
-        (text("requests"), format!("{} invocations", predicted.invocations), requests_usd),
+        (text("requests"), format!("{requests} invocations"), requests_usd),
         (text("objects written"), format!("{puts} objects"), puts_usd),
         (text("objects read"), text(""), gets_usd),
-    ]
+    ];
+    if !pooled.is_empty() {
+        parts.insert(3, (text("workers of the pool"), format!("{} workers", pooled.len()), pool_usd));
+    }
+    parts
 }
 
 /// What workers that no task is bound to cost together.

@@ -163,7 +163,7 @@ fn draw(page: &Page, text: &mut String, drawing: &Drawing) {
             ),
         );
         if node.is_hot || count[node.level] <= NAMED_MAX {
-            let short: String = node.name.chars().take(NAME_LEN_MAX).collect();
+            let short = short_name(&node.name);
             push(
                 text,
                 format_args!("<text x=\"{:.1}\" y=\"{:.1}\">{}</text>\n", x + 9.0, y - 4.0, escaped(&short)),
@@ -177,6 +177,17 @@ fn draw(page: &Page, text: &mut String, drawing: &Drawing) {
     }
 }
 
+/// A name without its middle where it is long: ids differ at their ends.
+fn short_name(name: &str) -> String {
+    let len = name.chars().count();
+    if len <= NAME_LEN_MAX {
+        return name.to_owned();
+    }
+    let head = NAME_LEN_MAX / 2;
+    let tail = NAME_LEN_MAX - head - 1;
+    name.chars().take(head).chain(['…']).chain(name.chars().skip(len - tail)).collect()
+}
+
 fn line(text: &mut String, class: &str, from: (f64, f64), to: (f64, f64)) {
     let middle = (from.0 + to.0) / 2.0;
     push(
@@ -187,4 +198,15 @@ fn line(text: &mut String, class: &str, from: (f64, f64), to: (f64, f64)) {
             from.0, from.1, from.1, to.1, to.0, to.1
         ),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short_name;
+
+    #[test]
+    fn a_long_name_keeps_both_ends() {
+        assert_eq!(short_name("mConcatFit_ID0000049"), "mConcatFi…D0000049");
+        assert_eq!(short_name("mAdd_ID0000056"), "mAdd_ID0000056");
+    }
 }

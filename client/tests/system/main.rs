@@ -9,6 +9,7 @@ mod interrupt;
 mod lab;
 mod library;
 mod planning;
+mod pools;
 mod support;
 mod token;
 mod workloads;

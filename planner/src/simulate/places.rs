@@ -28,7 +28,7 @@ pub(super) enum Asked {
 
 impl World<'_> {
     pub(super) fn invoke(&mut self, invoke: Invoke) {
-        if self.host.has_place() {
+        if self.host.has_place(self.size_of(&invoke.config)) {
             return self.start(invoke);
         }
         let asked = match &invoke.worker {
@@ -50,7 +50,7 @@ impl World<'_> {
     }
 
     pub(super) fn prewarm(&mut self, config: ResourceConfig) {
-        if self.host.has_place() {
+        if self.host.has_place(self.size_of(&config)) {
             return self.start_empty(config);
         }
         self.host.wait(Waiting::PreWarm(config));
@@ -63,9 +63,13 @@ impl World<'_> {
         }
     }
 
-    fn take_place(&mut self, config: ResourceConfig) -> (u32, Place, f64) {
+    fn size_of(&self, config: &ResourceConfig) -> u32 {
         let sizes = self.dense.sizes.iter();
-        let size = sizes.take_while(|s| s.config.key() != config.key()).count() as u32;
+        sizes.take_while(|s| s.config.key() != config.key()).count() as u32
+    }
+
+    fn take_place(&mut self, config: ResourceConfig) -> (u32, Place, f64) {
+        let size = self.size_of(&config);
         let place = self.host.start(size, self.agenda.now_ms);
         self.summary.invocations += 1;
         self.summary.cold_starts += u64::from(place.is_cold);
@@ -90,7 +94,7 @@ impl World<'_> {
             start: if place.is_cold { StartState::Cold } else { StartState::Warm },
             options: self.options,
             lanes: self.dense.lanes,
-            life_ends_ms: self.agenda.now_ms + self.dense.life_ms_max,
+            life_ends_ms: self.agenda.now_ms + self.dense.life_ms(size),
         };
         let listens_as = settings.worker.as_ref().and_then(|worker| self.view.index(worker));
         let machine = Worker::new(settings, self.graph.clone(), Arc::clone(&self.view), &tasks);
@@ -127,8 +131,7 @@ impl World<'_> {
     /// A container is free again; whoever waited longest for a place gets it.
     pub(super) fn end(&mut self, size: u32, container: u32, usage: &WorkerUsage) {
         let config = &self.dense.size(size).config;
-        let prices = &self.dense.problem.platform.prices;
-        self.summary.cost_usd += prices.worker_usd(config, usage.billed_ms, usage.puts, usage.gets);
+        self.summary.cost_usd += self.dense.rates.worker_usd(config, usage.billed_ms, usage.puts, usage.gets);
         self.summary.gb_seconds += config.gb() * usage.billed_ms / 1000.0;
         match self.host.end(size, container, self.agenda.now_ms) {
             Some(Waiting::Work(invoke)) => self.start(invoke),

@@ -115,7 +115,7 @@ impl Timing<'_> {
         let live = &self.live[id as usize];
         let is_fresh = live.phase == Phase::Joining && live.running == 0;
         let needed_ms = 2.0 * self.dense.exec_ms(size, task) + LIFE_MARGIN_MS;
-        is_fresh || now_ms + needed_ms <= live.start_ms + self.dense.life_ms_max
+        is_fresh || now_ms + needed_ms <= live.start_ms + self.dense.life_ms(live.size)
     }
 
     pub(super) fn take_tasks(&mut self, id: u32, now_ms: f64) {

@@ -4,7 +4,8 @@
 use foresail_planner::shapes::Shape as Form;
 use foresail_planner::{Distribution, find, monte_carlo, plan, planners};
 use foresail_schemas::Plan;
-use foresail_schemas::plan::{Objective, Problem};
+use foresail_schemas::plan::{Objective, PlannedTask, Problem};
+use foresail_schemas::prediction::Basis;
 use foresail_schemas::uncertainty::{CERTAIN, Shape, SharedError, StartupShapes, Uncertainty};
 use foresail_schemas::workflow::WorkflowSpec;
 use rand::{RngExt, SeedableRng};
@@ -77,6 +78,50 @@ fn draws_of_what_is_certain_are_what_was_predicted() {
             }
         }
     }
+}
+
+/// A plan without what is said about it.
+fn decisions(plan: &Plan) -> Vec<(Option<String>, String, u32)> {
+    let of = |t: &PlannedTask| (t.worker.as_ref().map(ToString::to_string), t.config.to_string(), t.rank);
+    plan.tasks.iter().map(of).collect()
+}
+
+#[test]
+fn auto_decides_by_times_that_are_certain_and_not_by_guesses() {
+    let (mut same, mut flexible) = (0, 0);
+    for seed in 0..40 {
+        let mut problem = drawn::problem_of(seed, 10..40);
+        if problem.predictions.basis.contains(&Basis::None) {
+            continue;
+        }
+        let exact = by("auto:0.01", &problem);
+        problem.predictions.uncertainty = Some(certain(&problem));
+        assert_eq!(decisions(&exact), decisions(&by("auto:0.01", &problem)), "seed {seed}");
+        problem.predictions.uncertainty = None;
+        problem.predictions.basis.fill(Basis::None);
+        let guessed = by("auto:0.01", &problem);
+        same += u32::from(decisions(&exact) == decisions(&guessed));
+        flexible += u32::from(guessed.workers.is_empty() && !exact.workers.is_empty());
+    }
+    assert!(flexible >= 5, "{flexible} plans became flexible, {same} stayed the same");
+}
+
+#[test]
+fn what_auto_gains_over_simple_it_gains_on_fresh_draws() {
+    let (mut ratios, mut losses) = (Vec::new(), 0);
+    for seed in 0..30 {
+        let drawn = drawn::problem_of(seed, 10..40);
+        let problem = uncertain(Problem { objective: Objective::Fastest, ..drawn }, seed);
+        let of = |name| draws(&problem, &by(name, &problem), 400, 1_000 + seed).mean_makespan_ms();
+        let ratio: f64 = of("auto:0.02") / of("simple");
+        losses += u32::from(ratio > 1.01);
+        ratios.push(ratio.ln());
+    }
+    let mean = (ratios.iter().sum::<f64>() / ratios.len() as f64).exp();
+    println!(
+        "auto takes {mean:.3} times the time of simple on fresh draws, more than 1.01 in {losses} of 30"
+    );
+    assert!(mean < 0.99 && losses == 0, "{mean:.3}, {losses} losses");
 }
 
 #[test]

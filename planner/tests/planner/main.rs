@@ -8,6 +8,7 @@ mod graphs;
 mod instances;
 mod optimised;
 mod passes;
+mod pools;
 mod properties;
 mod recorded;
 mod shapes;

@@ -80,7 +80,11 @@ fn a_task_that_no_size_can_hold_is_refused_with_the_reason() {
     tasks[0].memory_mb_min = Some(100_000);
     let problem = measured(workflow(tasks), local(), Objective::Fastest);
     let error = plan(&problem, find("auto").expect("it exists").as_ref()).expect_err("there is no such size");
-    assert_eq!(error.to_string(), "task `a` needs 100000 MB, the largest size of the platform has 1769 MB");
+    assert_eq!(
+        error.to_string(),
+        "task `a` needs 100000 MB, the largest size of the platform has 1769 MB; hint: split the task, or give \
+         the platform a larger size or a `[pool]`"
+    );
 
     let mut problem = measured(chain(1), local(), Objective::Fastest);
     problem.predictions.exec_ms.iter_mut().for_each(|row| row[0] = 1e9);

@@ -303,7 +303,7 @@ impl Driver {
     fn ask_host(&self, invoke: Invoke, purpose: Purpose, under_way: &mut UnderWay) {
         let Invoke { worker, config, tasks } = invoke;
         let (run, metad) = (self.invocation.run.clone(), self.invocation.metad.clone());
-        let invocation = Invocation { run, worker, config, tasks, metad, purpose };
+        let invocation = Invocation { purpose, ..Invocation::new(run, worker, config, tasks, metad) };
         let (host, places) = (self.host.clone(), Arc::clone(&under_way.invocations));
         under_way.chores.spawn(invoke_in_turn(places, host, invocation));
     }

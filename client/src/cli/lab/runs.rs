@@ -168,7 +168,7 @@ impl Bench<'_> {
         let began = Instant::now();
         let plan = client.plan(planner, &problem)?;
         let planning_ms = began.elapsed().as_secs_f64() * 1000.0;
-        let options = SubmitOptions { prices: Some(platform.prices), ..SubmitOptions::default() };
+        let options = SubmitOptions { rates: Some(platform.rates()), ..SubmitOptions::default() };
         let handle = client.submit(&workflow, plan, options).await?;
         let outcome = follow(&handle, self.terminal, self.interrupt, None).await?.completed()?;
         let results = handle.results().await?.into_iter();

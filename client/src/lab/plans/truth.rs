@@ -21,7 +21,7 @@ use foresail_schemas::{Platform, ResourceConfig, Sla, Workflow};
 use jiff::Timestamp;
 
 use crate::lab::shapes::drawn;
-use crate::predict;
+use crate::{predict, uncertainty};
 
 /// Share of a function's time that no vCPU makes faster, at most.
 const SERIAL_MAX: f64 = 0.5;
@@ -118,9 +118,14 @@ pub fn learned(
     }
     let model = model.snapshot();
     let epoch = u64::from(history.runs);
-    predict::table(&unknown, blind, epoch, platform.inline_bytes_max, |query, sla| {
-        model.predict(query, &[sla])
-    })
+    let inline_bytes_max = platform.inline_bytes_max;
+    let ask = |query: &_, sla| model.predict(query, &[sla]);
+    let mut table = predict::table(&unknown, blind, epoch, inline_bytes_max, ask);
+    if history.runs > 0 {
+        let ask = |query: &_, slas: &[Sla]| model.predict(query, slas);
+        table.uncertainty = Some(uncertainty::distributions(&unknown, &table, inline_bytes_max, ask));
+    }
+    table
 }
 
 /// A history that is drawn.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::id::{InstanceId, RunId};
 use foresail_schemas::invocation::{HostMessage, HostStatus, Invocation, Invoked};
 use foresail_schemas::metric::StartState;
@@ -123,6 +124,7 @@ impl Actor {
         };
         let limits = Limits {
             concurrency_max: settings.concurrency_max as usize,
+            pool: settings.pool.map(|pool| (pool.config().key(), pool.workers_max as usize)),
             processes_max: settings.processes_max.max(settings.concurrency_max) as usize,
             queue_max: settings.queue_max as usize,
             keep_alive_ms: settings.keep_alive_ms,
@@ -213,8 +215,10 @@ impl Actor {
         }
         let menu = &self.settings.menu;
         let config = invocation.config;
-        if !menu.is_empty() && menu.iter().all(|offered| offered.key() != config.key()) {
-            let menu = menu.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let is_offered = |offered: &ResourceConfig| offered.key() == config.key();
+        if !menu.is_empty() && !menu.iter().any(is_offered) && !self.settings.is_pool(&config) {
+            let pool = self.settings.pool.map(|pool| pool.config());
+            let menu = menu.iter().chain(&pool).map(ToString::to_string).collect::<Vec<_>>().join("; ");
             return Err(HostError::UnknownConfig { config: config.to_string(), menu });
         }
         let (epoch, named) = (&self.epoch, &mut self.named);
@@ -269,13 +273,13 @@ impl Actor {
                 inline_bytes_max: settings.inline_bytes_max,
                 cache_bytes_max: settings.cache_bytes_max,
                 lanes: settings.lanes,
-                life_ms_max: settings.life_ms_max,
+                life_ms_max: settings.life_ms(&invocation.config),
                 oom_counter: None,
                 groups: Vec::new(),
                 token: settings.token.clone(),
             },
             socket,
-            delay: duration(settings.cold_start_ms),
+            delay: duration(if settings.is_pool(&invocation.config) { 0.0 } else { settings.cold_start_ms }),
             stop_limit: duration(settings.stop_ms_max),
             pid: Arc::clone(&pid),
         };
@@ -291,7 +295,7 @@ impl Actor {
             start,
             invoked_at: Timestamp::now(),
         };
-        let ends = since + duration(self.settings.life_ms_max);
+        let ends = since + duration(self.settings.life_ms(&invocation.config));
         if let Some(entry) = self.processes.get_mut(&process) {
             entry.carries = Some(Carried { instance, invocation, since });
         }

@@ -1,6 +1,7 @@
 //! Which worker process takes which invocation: the decisions of the local host, without processes or clocks.
 //!
-//! At most `concurrency_max` processes are busy and `processes_max` exist. Invocations wait in order; one
+//! At most `concurrency_max` processes are busy and `processes_max` exist; those of the serverful pool have
+//! places of their own. Invocations wait in order, each for a place of its kind; one
 //! that already waits is not added twice (a planned worker by its id, a flexible one by its tasks). An idle
 //! process of the same size is used again, the one used last first, so that the others get old; one idle for
 //! `keep_alive_ms` ends. Times are ms on the host's own clock.
@@ -17,6 +18,8 @@ pub(super) type ProcessId = u64;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub concurrency_max: usize,
+    /// Size of the workers of the serverful pool, and how many may be busy.
+    pub pool: Option<((u32, u32), usize)>,
     pub processes_max: usize,
     pub queue_max: usize,
     pub keep_alive_ms: f64,
@@ -90,8 +93,8 @@ impl Pool {
             return Ok(same.instance.clone());
         }
         // An invocation for which there is a place does not wait: it only passes through the queue.
-        if self.queue.len() >= self.limits.queue_max.max(1) || (self.limits.queue_max == 0 && self.is_full())
-        {
+        let is_full = || !self.has_place(invocation.config.key());
+        if self.queue.len() >= self.limits.queue_max.max(1) || (self.limits.queue_max == 0 && is_full()) {
             return Err(self.queue.len() as u64);
         }
         let instance = name();
@@ -102,9 +105,7 @@ impl Pool {
     /// What can be begun now.
     pub(super) fn dispatch(&mut self, now_ms: f64) -> Vec<Step> {
         let mut steps = Vec::new();
-        while !self.is_full()
-            && let Some(Waiting { instance, invocation }) = self.queue.pop_front()
-        {
+        while let Some(Waiting { instance, invocation }) = self.next() {
             let config = invocation.config.key();
             if let Some(process) = self.warmest(config) {
                 self.set(process, State::Busy);
@@ -123,6 +124,22 @@ impl Pool {
         }
         steps.extend(self.expire(now_ms));
         steps
+    }
+
+    /// The first that waits and has a place.
+    fn next(&mut self) -> Option<Waiting> {
+        // One pool, so two kinds of places: looking further than the first of each kind is of no use.
+        let mut refused = None;
+        let at = self.queue.iter().position(|waiting| {
+            let key = waiting.invocation.config.key();
+            let kind = self.is_pool(key);
+            refused != Some(kind)
+                && (self.has_place(key) || {
+                    refused = Some(kind);
+                    false
+                })
+        });
+        self.queue.remove(at?)
     }
 
     /// The process has carried out its invocation.
@@ -169,8 +186,18 @@ impl Pool {
         self.processes.values().filter(|p| p.state == State::Busy).count()
     }
 
-    fn is_full(&self) -> bool {
-        self.busy() >= self.limits.concurrency_max
+    fn is_pool(&self, config: (u32, u32)) -> bool {
+        self.limits.pool.is_some_and(|(of_pool, _)| of_pool == config)
+    }
+
+    fn has_place(&self, config: (u32, u32)) -> bool {
+        let is_pool = self.is_pool(config);
+        let alike = |p: &&Process| p.state == State::Busy && self.is_pool(p.config) == is_pool;
+        let most = match self.limits.pool.filter(|_| is_pool) {
+            Some((_, workers_max)) => workers_max,
+            None => self.limits.concurrency_max,
+        };
+        self.processes.values().filter(alike).count() < most
     }
 
     fn idle(&self) -> impl Iterator<Item = (ProcessId, f64)> + '_ {

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use foresail_schemas::config::ResourceConfig;
-use foresail_schemas::platform::Platform;
+use foresail_schemas::platform::{Platform, Pool};
 
 use crate::runtime::settings::StoreSettings;
 
@@ -67,7 +67,9 @@ pub struct LocalSettings {
     pub objects: ObjectPlace,
     /// Sizes offered; any where empty.
     pub menu: Vec<ResourceConfig>,
-    /// Most workers that carry out an invocation at the same time.
+    /// Workers beside the menu for what it cannot hold: no limit of their life, places of their own.
+    pub pool: Option<Pool>,
+    /// Most workers that carry out an invocation at the same time, those of the pool left out.
     pub concurrency_max: u32,
     /// Most worker processes, idle ones included; past it the one idle longest is ended.
     pub processes_max: u32,
@@ -105,6 +107,7 @@ impl LocalSettings {
             worker: None,
             objects: ObjectPlace::default(),
             menu: Vec::new(),
+            pool: None,
             concurrency_max: cores,
             processes_max: processes_for(cores),
             queue_max: QUEUE_MAX,
@@ -124,6 +127,7 @@ impl LocalSettings {
     pub fn for_platform(self, platform: &Platform) -> Self {
         Self {
             menu: platform.menu.clone(),
+            pool: platform.pool,
             concurrency_max: platform.concurrency_max,
             processes_max: processes_for(platform.concurrency_max),
             keep_alive_ms: platform.keep_alive_ms,
@@ -138,6 +142,15 @@ impl LocalSettings {
     #[must_use]
     pub fn objects_dir(&self) -> PathBuf {
         self.data.join("objects")
+    }
+
+    /// Longest life of an invocation of this size.
+    pub(super) fn life_ms(&self, config: &ResourceConfig) -> f64 {
+        if self.is_pool(config) { Pool::LIFE_MS_MAX } else { self.life_ms_max }
+    }
+
+    pub(super) fn is_pool(&self, config: &ResourceConfig) -> bool {
+        self.pool.is_some_and(|pool| pool.config().key() == config.key())
     }
 
     pub(super) fn spool_dir(&self) -> PathBuf {

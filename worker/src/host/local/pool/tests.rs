@@ -5,7 +5,8 @@ use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::id::{RunId, WorkerId};
 use foresail_schemas::invocation::Purpose;
 
-const LIMITS: Limits = Limits { concurrency_max: 2, processes_max: 3, queue_max: 4, keep_alive_ms: 100.0 };
+const LIMITS: Limits =
+    Limits { concurrency_max: 2, pool: None, processes_max: 3, queue_max: 4, keep_alive_ms: 100.0 };
 
 fn invocation(worker: Option<&str>, tasks: &[u32], memory_mb: u32) -> Invocation {
     Invocation {
@@ -50,6 +51,22 @@ fn short(step: &Step) -> String {
         Step::Give { process, instance, .. } => format!("give {process} {instance}"),
         Step::End { process } => format!("end {process}"),
     }
+}
+
+#[test]
+fn workers_of_the_serverful_pool_have_places_of_their_own() {
+    let of_pool = ResourceConfig::new(4096, None).unwrap().key();
+    let mut bench = Bench::new(Limits { pool: Some((of_pool, 1)), queue_max: 8, ..LIMITS });
+    for (task, memory_mb) in [(0, 4096), (1, 4096), (2, 512), (3, 512), (4, 512)] {
+        bench.invoke(invocation(None, &[task], memory_mb)).unwrap();
+    }
+    assert_eq!(bench.dispatch(0.0), "spawn 1 i-1 spawn 2 i-3 spawn 3 i-4", "the second for the pool waits");
+    bench.pool.done(2, 1.0);
+    assert_eq!(bench.dispatch(1.0), "give 2 i-5", "whoever waits for the pool is in nobody's way");
+    bench.pool.done(3, 2.0);
+    assert_eq!(bench.dispatch(2.0), "");
+    bench.pool.done(1, 3.0);
+    assert_eq!(bench.dispatch(3.0), "give 1 i-2");
 }
 
 #[test]

@@ -1,0 +1,124 @@
+//! Choosing among the best plans by draws, where times are not certain.
+//!
+//! Who is best by the times predicted is best partly because their errors favour it, the more so the more
+//! candidates there were, and an average over draws around the same predictions does not take that back. So
+//! the last few are timed on common draws, and the flexible plan, which adapts to whatever times come, gives
+//! way only to one that is better by more than the error of the predictions: than what the difference itself
+//! varies by from draw to draw. What a plan gains by its structure (a transfer or a start that it saves) it
+//! gains in every draw; what it gains by a guess it gains in half of them.
+//!
+//! Source: the optimiser's curse (Smith, Winkler, Management Science 2006).
+
+use crate::assignment::Assignment;
+use crate::draw;
+use crate::montecarlo::Chances;
+use crate::objective::{RELATIVE_EPSILON, regret};
+use crate::search::Search;
+
+/// Tasks timed in the draws of all candidates together.
+const TASKS_TIMED_MAX: u32 = 1_500_000;
+/// Fewest and most draws.
+const DRAWS: [u32; 2] = [10, 100];
+/// Standard deviations of the difference by which a plan must be better on the average: it then is in about
+/// five of six draws.
+const DEVIATIONS: f64 = 1.0;
+
+/// A plan that may be chosen.
+#[derive(Debug)]
+pub(crate) struct Finalist {
+    pub label: String,
+    pub assignment: Assignment,
+}
+
+/// Makes the best of `finalists` by the draws that of the search; the first is what others must beat. Leaves
+/// the search as it is where all times are certain, or the workflow is too large for draws.
+pub(crate) fn choose(search: &mut Search, mut finalists: Vec<Finalist>) {
+    let dense = search.dense;
+    let most = TASKS_TIMED_MAX / (dense.len() * finalists.len() as u32).max(1);
+    if most < DRAWS[0] && !dense.is_blind() {
+        return;
+    }
+    let Some(uncertainty) = draw::assumed(dense) else { return };
+    keep_those_no_worse(search, &mut finalists);
+    let (mut chosen, mut draws) = (0, 0);
+    if most >= DRAWS[0] {
+        draws = most.min(DRAWS[1]);
+        let regrets = regrets(search, &finalists, Chances::by(dense, &uncertainty), draws);
+        if is_certain(&regrets) {
+            return;
+        }
+        chosen = steadiest(&regrets);
+    }
+    let reason = format!(
+        "Times are uncertain: of {} candidates that are best by the times predicted, it was chosen by {draws} \
+         draws of what times may come. Another than a flexible plan must be better by more than they vary.",
+        finalists.len()
+    );
+    let Finalist { label, assignment } = finalists.swap_remove(chosen);
+    search.choose(label, assignment, reason);
+}
+
+/// Per finalist and draw: how bad that is under the objective.
+fn regrets(search: &Search, finalists: &[Finalist], mut chances: Chances, draws: u32) -> Vec<Vec<f64>> {
+    let seed = search.dense.problem.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let of = |finalist: &Finalist| {
+        let drawn = chances.summaries(&finalist.assignment, draws, seed);
+        drawn.iter().map(|summary| regret(&search.objective, summary, search.bounds)).collect()
+    };
+    finalists.iter().map(of).collect()
+}
+
+/// Leaves the first and what is not worse than it by the times predicted, each once.
+fn keep_those_no_worse(search: &mut Search, finalists: &mut Vec<Finalist>) {
+    let mut kept: Vec<Finalist> = Vec::with_capacity(finalists.len());
+    let mut standard = None;
+    for mut finalist in finalists.drain(..) {
+        finalist.assignment.seat(search.dense);
+        if kept.iter().any(|k| k.assignment == finalist.assignment) {
+            continue;
+        }
+        let summary = search.timing.pass(&finalist.assignment);
+        let score = search.score(&summary);
+        if !standard.get_or_insert(score).is_better_than(&score) {
+            kept.push(finalist);
+        }
+    }
+    *finalists = kept;
+}
+
+/// Whether no plan differs from draw to draw.
+fn is_certain(regrets: &[Vec<f64>]) -> bool {
+    regrets.iter().all(|of| of.iter().all(|x| (x - of[0]).abs() <= RELATIVE_EPSILON * of[0].abs()))
+}
+
+/// The one that gains most over the first, of those that gain more than the gain varies; else the first.
+fn steadiest(regrets: &[Vec<f64>]) -> usize {
+    let gains: Vec<(f64, f64)> = regrets.iter().map(|of| gain(&regrets[0], of)).collect();
+    let is_steady = |at: &usize| gains[*at].0 > DEVIATIONS * gains[*at].1;
+    let most = (1..regrets.len()).filter(is_steady).max_by(|&a, &b| gains[a].0.total_cmp(&gains[b].0));
+    most.unwrap_or(0)
+}
+
+/// Mean by which `of` stays below `standard` draw by draw, and the standard deviation.
+fn gain(standard: &[f64], of: &[f64]) -> (f64, f64) {
+    let count = of.len() as f64;
+    let by: Vec<f64> = standard.iter().zip(of).map(|(a, b)| a - b).collect();
+    let mean = by.iter().sum::<f64>() / count;
+    let square = by.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+    (mean, square.sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_gain_larger_than_it_varies_is_taken() {
+        let standard = vec![10.0, 12.0, 14.0, 16.0];
+        let steady = vec![9.0, 11.0, 13.0, 15.5];
+        let lucky = vec![2.0, 13.0, 15.0, 17.0];
+        assert_eq!(steadiest(&[standard.clone(), lucky.clone()]), 0, "it gains more, once");
+        assert_eq!(steadiest(&[standard.clone(), lucky, steady]), 2);
+        assert_eq!(steadiest(&[standard.clone(), standard]), 0, "of equals the first");
+    }
+}
