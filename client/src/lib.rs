@@ -59,7 +59,9 @@ pub use client::{Client, SubmitOptions, plan, problem};
 pub use error::ClientError;
 pub use foresail_schemas as schemas;
 pub use foresail_worker::host::local::WorkerCommand;
-pub use foresail_worker::{Registry, TaskError, TaskInput, TaskOutput};
+pub use foresail_worker::{
+    CustomOptimization, OptimizedTask, Reach, Registry, TaskError, TaskInput, TaskOutput,
+};
 pub use progress::Progress;
 pub use run::{RunHandle, RunOutcome};
 pub use settings::ClientSettings;

@@ -1,6 +1,7 @@
 //! Workers of Foresail: executors, data, measurements, and the hosts that start them.
 //!
 //! - [`registry`]: the functions that tasks name; [`builtin`]: those that every worker has.
+//! - [`custom`]: optimisations of one's own.
 //! - [`executor`]: how functions and commands are run; [`data`]: how objects come and go.
 //! - [`runtime`]: the worker process; it carries out what the choreography machine decides.
 //! - [`host`]: platforms that start workers; [`host::local`] does so with processes on this machine.
@@ -24,6 +25,7 @@
 
 pub mod api;
 pub mod builtin;
+pub mod custom;
 pub mod data;
 mod ending;
 pub mod executor;
@@ -35,6 +37,7 @@ pub mod registry;
 pub mod runtime;
 mod text;
 
+pub use custom::{CustomOptimization, OptimizedTask, Reach};
 pub use host::local::{LocalFaas, LocalSettings};
 pub use registry::{Registry, TaskError, TaskInput, TaskOutput};
 pub use runtime::{run_worker_if_asked, worker_main};

@@ -1,4 +1,5 @@
-//! Functions that tasks name: registered by the user's binary, found by name when a task runs.
+//! Functions that tasks name, and optimisations: registered by the user's binary, found by name when a task
+//! runs.
 //!
 //! A function takes a [`TaskInput`] and gives a [`TaskOutput`]: one byte string per declared output, in that
 //! order. It runs on a thread of its own, may be called by several threads at once and may run more than once
@@ -19,22 +20,24 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::builtin;
+use crate::custom::CustomOptimization;
 use crate::text::cut;
 
 /// A registered function.
 pub type TaskFunction = dyn Fn(TaskInput) -> Result<TaskOutput, TaskError> + Send + Sync;
 
-/// The functions of a worker, by name.
+/// The functions and the optimisations of a worker, by name.
 #[derive(Clone)]
 pub struct Registry {
     functions: HashMap<String, Arc<TaskFunction>>,
+    optimizations: HashMap<String, Arc<dyn CustomOptimization>>,
 }
 
 impl Registry {
     /// A registry with the built-in functions.
     #[must_use]
     pub fn new() -> Self {
-        Self { functions: HashMap::new() }
+        Self { functions: HashMap::new(), optimizations: HashMap::new() }
             .register(builtin::BURN, builtin::burn)
             .register(builtin::CONCAT, builtin::concat)
     }
@@ -56,7 +59,25 @@ impl Registry {
         self.functions.get(name).cloned()
     }
 
-    /// The names, in alphabetical order.
+    /// The same registry with the worker half of an optimisation under `name`; one registered before under
+    /// this name is replaced.
+    #[must_use]
+    pub fn register_optimization(
+        mut self,
+        name: impl Into<String>,
+        optimization: impl CustomOptimization + 'static,
+    ) -> Self {
+        self.optimizations.insert(name.into(), Arc::new(optimization));
+        self
+    }
+
+    /// The optimisation of this name.
+    #[must_use]
+    pub fn optimization(&self, name: &str) -> Option<Arc<dyn CustomOptimization>> {
+        self.optimizations.get(name).cloned()
+    }
+
+    /// The names of the functions, in alphabetical order.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.functions.keys().map(String::as_str).collect();

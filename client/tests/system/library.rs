@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use foresail::predict;
+use foresail::schemas::optimization::PreWarming;
 use foresail::schemas::plan::{Objective, Plan};
 use foresail::schemas::prediction::{Basis, Query};
 use foresail::schemas::run::{Change, RunStatus};
@@ -57,6 +58,27 @@ async fn a_workflow_is_planned_run_and_its_results_are_read() {
 
     let again = client.attach(run.id()).await.unwrap();
     assert_eq!(again.result_output("sum", "out").await.unwrap(), "42");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_starts_the_workers_whose_clock_is_that_of_the_run() {
+    let stack = stack().await;
+    let client = stack.client().await.unwrap();
+    let mut flow = WorkflowBuilder::new("long");
+    flow.task("long").command("sleep 1");
+    let workflow = flow.build().unwrap();
+    let mut plan = plan(&stack, &client, &workflow).await;
+    let (config, serves) = (plan.tasks[0].config, plan.tasks[0].task.clone());
+    for (delays_ms, joined) in [(vec![], 1), (vec![300.0, 0.0], 3), (vec![1e9], 1)] {
+        let start = |&delay_ms| PreWarming { config, after: None, delay_ms, serves: serves.clone() };
+        plan.prewarms = delays_ms.iter().map(start).collect();
+        let run = client.submit(&workflow, plan.clone(), SubmitOptions::default()).await.unwrap();
+        let events: Vec<_> = run.events().try_collect().await.unwrap();
+        let joins = events.iter().filter(|e| matches!(e.change, Change::WorkerJoined { .. })).count();
+        assert_eq!(joins, joined, "{delays_ms:?}");
+        assert_eq!(events.iter().filter(|e| matches!(e.change, Change::TaskLeased { .. })).count(), 1);
+    }
     stack.stop().await;
 }
 

@@ -331,4 +331,6 @@ fn percent_decoded(text: &str) -> Result<String, String> {
 }
 
 #[cfg(test)]
+mod preload_tests;
+#[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use foresail_schemas::run::{Commit, Measured};
 use foresail_schemas::workflow::Workflow;
 use tokio::sync::mpsc;
 
+use crate::custom::Customs;
 use crate::data::Data;
 use crate::executor::{Call, Executors};
 use crate::note::Note;
@@ -27,6 +28,7 @@ pub(super) struct Attempt {
     pub task: u32,
     pub attempt: u32,
     pub cancel: Cancel,
+    pub customs: Customs,
     /// Where to say that the code has ended before the outputs are stored; nothing where that is of no use.
     pub computed: Option<mpsc::Sender<Event>>,
 }
@@ -37,9 +39,10 @@ impl Attempt {
         let _pinned = self.note().pin(&self.scratch_dir);
         let began = Instant::now();
         let inputs = self.data.gather(&self.workflow, task, parents)?;
-        let download_ms = ms_since(began);
-        // All that it reads, values included: a planner asks for the time at the same size.
+        // All that it reads, values included, as it was stored: a planner asks for the time at the same size.
         let input_bytes = inputs.iter().map(|input| input.len() as u64).sum();
+        let inputs = self.customs.before(inputs)?;
+        let download_ms = ms_since(began);
         let cancel = self.cancel.clone();
         let call = Call {
             run: self.invocation.run.clone(),
@@ -51,13 +54,14 @@ impl Attempt {
         };
         let ran = self.executors.execute(&call)?;
         drop(call);
-        if let Some(events) = self.computed.filter(|_| self.data.stores_any(&ran.outputs)) {
+        let began = Instant::now();
+        let outputs = self.customs.after(ran.outputs)?;
+        let output_bytes = outputs.iter().map(|o| o.len() as u64).sum();
+        if let Some(events) = self.computed.filter(|_| self.data.stores_any(&outputs)) {
             // Nobody listens any more when the invocation is over.
             let _ = events.blocking_send(Event::Computed { task, attempt });
         }
-        let began = Instant::now();
-        let output_bytes = ran.outputs.iter().map(|o| o.len() as u64).sum();
-        let outputs = self.data.store(&self.workflow, task, attempt, ran.outputs)?;
+        let outputs = self.data.store(&self.workflow, task, attempt, outputs)?;
         if cancel.is_set() {
             // Nobody will commit it: another attempt won meanwhile, or the run is over.
             self.data.discard(&self.workflow, task, attempt);

@@ -107,6 +107,7 @@ async fn carry_out_checked(
         metad: metad.clone(),
         host: process.host.clone(),
         executors: process.executors.clone(),
+        registry: Arc::clone(&process.registry),
         scratch_dir: settings.scratch_dir.clone(),
         data,
     };

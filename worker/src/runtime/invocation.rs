@@ -29,12 +29,13 @@ use super::KnownRun;
 use super::attempt::Attempt;
 use super::carry::{Clock, PAUSE_MAX};
 use super::listen::listen;
+use crate::custom::Customs;
 use crate::data::{Data, Transfer};
 use crate::executor::Executors;
 use crate::host::{Host, HttpHost};
 use crate::metad::Metad;
 use crate::metrics::Recorder;
-use crate::registry::{Cancel, TaskError};
+use crate::registry::{Cancel, Registry, TaskError};
 
 /// Events that wait for the machine.
 const EVENTS_MAX: usize = 1024;
@@ -63,6 +64,7 @@ pub(super) struct Driver {
     pub metad: Metad,
     pub host: HttpHost,
     pub executors: Executors,
+    pub registry: Arc<Registry>,
     pub scratch_dir: PathBuf,
     pub data: Data,
 }
@@ -193,6 +195,7 @@ impl Driver {
         let cancel = Cancel::default();
         let plan = under_way.newer_plan.as_ref().map_or(&self.known.plan.plan, |(_, plan)| plan);
         let forecast = forecast(plan, task, self.invocation.config);
+        let customs = Customs::of(&self.registry, &self.invocation.run, &self.workflow, plan, task);
         under_way.running.insert(task, Running { cancel: cancel.clone(), forecast });
         let attempt_of = Attempt {
             workflow: Arc::clone(&self.workflow),
@@ -204,6 +207,7 @@ impl Driver {
             task,
             attempt,
             cancel,
+            customs,
             computed: self.known.plan.options.overlap_uploads.then(|| under_way.events.clone()),
         };
         let (id, events) = (self.workflow.task(task).id.clone(), under_way.events.clone());

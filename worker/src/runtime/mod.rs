@@ -162,6 +162,7 @@ fn watch(stream: UnixStream) -> Result<mpsc::Receiver<HostMessage>, WorkerError>
 struct Process {
     settings: ProcessSettings,
     executors: Executors,
+    registry: Arc<Registry>,
     strays: Arc<AtomicUsize>,
     cache: Arc<Mutex<ObjectCache>>,
     runs: VecDeque<Arc<KnownRun>>,
@@ -198,6 +199,7 @@ impl Process {
             cache: Arc::new(Mutex::new(ObjectCache::new(settings.cache_bytes_max))),
             settings,
             executors: Executors::new(vec![Arc::new(functions), Arc::new(commands)]),
+            registry: Arc::new(registry.clone()),
             strays,
             runs: VecDeque::new(),
             metad: None,

@@ -10,5 +10,6 @@ mod data;
 mod host;
 mod limits;
 mod loss;
+mod optimised;
 mod store;
 mod support;

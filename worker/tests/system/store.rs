@@ -37,6 +37,12 @@ pub struct Held {
     pub runs: HashMap<RunId, Run>,
     pub batches: Vec<Batch>,
     pub blobs: HashMap<String, Bytes>,
+    /// Every blob written, in order, deleted or not.
+    pub blobs_put: Vec<String>,
+    /// So many of the next blobs are refused for good.
+    pub blobs_refused: u32,
+    /// How long each blob takes to come and to go, beside the truth.
+    pub blob_delay: Duration,
     /// Answers to batches, where they are refused.
     pub takes_batches: Option<ErrorCode>,
     /// Answers to operations, where they are refused.
@@ -205,11 +211,24 @@ async fn events(State(held): Shared, Path(id): Path<RunId>, Query(asked): Query<
 }
 
 async fn put_blob(State(held): Shared, Path((run, key)): Path<(String, String)>, body: Bytes) -> StatusCode {
-    held.lock().unwrap().blobs.insert(format!("{run}/{key}"), body);
+    blob_delay(&held).await;
+    let (mut held, key) = (held.lock().unwrap(), format!("{run}/{key}"));
+    if held.blobs_refused > 0 {
+        held.blobs_refused -= 1;
+        return StatusCode::PAYLOAD_TOO_LARGE;
+    }
+    held.blobs_put.push(key.clone());
+    held.blobs.insert(key, body);
     StatusCode::NO_CONTENT
 }
 
+async fn blob_delay(held: &Mutex<Held>) {
+    let delay = held.lock().unwrap().blob_delay;
+    tokio::time::sleep(delay).await;
+}
+
 async fn get_blob(State(held): Shared, Path((run, key)): Path<(String, String)>) -> Response {
+    blob_delay(&held).await;
     match held.lock().unwrap().blobs.get(&format!("{run}/{key}")) {
         Some(blob) => blob.clone().into_response(),
         None => (StatusCode::NOT_FOUND, Json(Problem::new(ErrorCode::BlobNotFound, "no such blob")))
