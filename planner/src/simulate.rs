@@ -140,6 +140,8 @@ struct World<'a> {
     copies: HashMap<(usize, u32), (f64, f64)>,
     /// Attempts whose outputs are held back where they have so many bytes.
     holds: HashMap<(usize, u32), u64>,
+    /// Attempts whose outputs were held back.
+    held: HashSet<(usize, u32)>,
     /// Attempts that were stopped before their code ended.
     stopped: HashSet<(usize, u32)>,
     summary: PlanSummary,
@@ -171,6 +173,7 @@ impl<'a> World<'a> {
             end_ms: vec![0.0; plan.tasks.len()],
             copies: HashMap::new(),
             holds: HashMap::new(),
+            held: HashSet::new(),
             stopped: HashSet::new(),
             summary: PlanSummary::default(),
         }
@@ -406,7 +409,8 @@ impl<'a> World<'a> {
         let done_ms = self.moved.upload(self.dense, &mut node.links, size, task, now_ms);
         match self.copies.get_mut(&(id, task)) {
             Some((_, end_ms)) => *end_ms = done_ms,
-            None if self.ledger.commit(task).is_some() => {}
+            // What was held had ended for its readers here when its code had.
+            None if self.ledger.commit(task).is_some() || self.held.contains(&(id, task)) => {}
             None => self.end_ms[task as usize] = done_ms,
         }
         let outcome = Ok(self.executed(size, task, Location::Stored(String::new())));

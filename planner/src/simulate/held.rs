@@ -24,6 +24,7 @@ impl World<'_> {
         let (now_ms, size, container) = (self.agenda.now_ms, node.size, node.container);
         self.moved.made(self.dense, container, task, now_ms);
         self.end_ms[task as usize] = now_ms;
+        self.held.insert((id, task));
         let executed = self.executed(size, task, Location::Unstored(String::new()));
         self.deliver(id, Event::Held { task, attempt, executed });
         true

@@ -5,6 +5,7 @@
 //! is put on the agenda, otherwise what it changes is settled when the worker is next looked at.
 
 use crate::dense::NONE;
+use crate::extras::TASK_DUP;
 use crate::timing::Timing;
 use crate::timing::agenda::Kind;
 
@@ -12,14 +13,17 @@ impl Timing<'_> {
     /// A granted task begins: downloads, then the user's code, then uploads.
     pub(super) fn run(&mut self, id: u32, task: u32, now_ms: f64) {
         let live = &self.live[id as usize];
-        let before = live.last_task;
+        // A task that may run twice has the times of the attempt that counts, which may have been elsewhere.
+        let is_once = |t: u32| t != NONE && self.tasks[t as usize].flags & TASK_DUP == 0;
+        let waited_for_lane = is_once(live.last_task);
+        let waited_for_place = is_once(live.place_cause);
         let times = &mut self.tasks[task as usize];
         // One that has a result by now, from a copy, runs all the same; the times are those that count.
         if times.committed_nth == NONE {
             times.start_ms = now_ms;
-            times.cause = if before != NONE && live.free_ms > times.ready_ms {
-                before
-            } else if live.place_cause != NONE && live.start_ms > times.ready_ms {
+            times.cause = if waited_for_lane && live.free_ms > times.ready_ms {
+                live.last_task
+            } else if waited_for_place && live.start_ms > times.ready_ms {
                 live.place_cause
             } else {
                 times.filled_by
