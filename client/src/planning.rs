@@ -71,7 +71,8 @@ impl Stop {
 /// [`ClientError::NoPlan`] when there is no such planner, or it finds no plan.
 pub fn plan_until(planner: &str, problem: &Problem, stop: &Stop) -> Result<Plan, ClientError> {
     let mut plan = plan_alone_until(planner, problem, stop)?;
-    if plan.outlook.is_none() && problem.predictions.uncertainty.is_some() {
+    let is_drawn = plan.flexible.is_none() && problem.predictions.uncertainty.is_some();
+    if plan.outlook.is_none() && is_drawn {
         let draws = planner::draws_for(plan.tasks.len());
         let drawn = planner::monte_carlo(problem, &plan, draws, problem.seed);
         let no_plan = |reason: String| ClientError::NoPlan { planner: planner.to_owned(), reason };

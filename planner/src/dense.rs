@@ -148,6 +148,18 @@ impl<'p> Dense<'p> {
         Ok(dense)
     }
 
+    /// The problem as if outputs that other tasks read were never stored: what no plan beats whose workers hold
+    /// outputs in memory.
+    pub fn storing_results_only(problem: &'p Problem) -> Result<Self, PlanFailure> {
+        let mut dense = Self::new(problem)?;
+        for task in 0..dense.len() {
+            if !dense.graph.children(task).is_empty() {
+                dense.uploads[task as usize] = Stored::default();
+            }
+        }
+        Ok(dense)
+    }
+
     fn check_fits(&self, task: u32) -> Result<(), PlanFailure> {
         if self.smallest_allowed(task).is_some() {
             return Ok(());

@@ -17,6 +17,7 @@ use crate::dense::{Dense, NONE};
 use crate::error::PlanFailure;
 use crate::explain::{self, Candidate};
 use crate::timing::Timing;
+use crate::wukong;
 
 /// Where one task shall run.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,7 +142,10 @@ pub fn retimed(problem: &Problem, plan: &Plan, reasons: Vec<String>) -> Result<P
     let (ids, floor) = (worker_ids(plan), Floor::new(&dense));
     let mut new = explain::write_named(&dense, plan.planner.as_str(), &candidate, &floor, reasons, &ids);
     new.tasks.iter_mut().zip(&plan.tasks).for_each(|(new, old)| new.why.clone_from(&old.why));
-    Ok(new)
+    match plan.flexible {
+        Some(rules) => Ok(wukong::simulated(&dense, new, rules)?),
+        None => Ok(new),
+    }
 }
 
 /// A plan in dense form, checked; its workers are numbered in the order of their names.

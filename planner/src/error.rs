@@ -111,6 +111,9 @@ pub enum DrawFailure {
     /// Problem or plan are not valid.
     #[error(transparent)]
     Plan(#[from] SimulationFailure),
+    /// The plan leaves to flexible workers what is done with large outputs.
+    #[error("what flexible workers decide about large outputs while they run cannot be drawn")]
+    Flexible,
     /// The predictions carry no distributions.
     #[error("`predictions.uncertainty` is absent; hint: ask for the predictions together with it")]
     NoDistributions,

@@ -1,7 +1,7 @@
 //! From an assignment and its times to the plan: workers by name, critical path, and the reasons in words.
 
 use foresail_schemas::id::WorkerId;
-use foresail_schemas::plan::{Objective, Plan, PlannedTask, PlannedWorker};
+use foresail_schemas::plan::{Bounds, Objective, Plan, PlannedTask, PlannedWorker};
 use foresail_schemas::prediction::Basis;
 use foresail_schemas::{TaskId, TaskName};
 
@@ -88,10 +88,7 @@ pub(crate) fn write_named(
     }
     explanation.extend(pool::in_words(dense));
     explanation.extend(reasons);
-    explanation.push(format!(
-        "No plan takes less than {:.0} ms or costs less than {:.8} USD: this is {:.2} and {:.2} times that.",
-        bounds.makespan_ms, bounds.cost_usd, bounds.makespan_ratio, bounds.cost_ratio
-    ));
+    explanation.push(bounds_in_words(&bounds));
     explanation.push(path_in_words(dense, &path));
     explanation.push(basis_in_words(dense));
     let task_id = |t: &u32| -> TaskId { tasks[*t as usize].id.clone() };
@@ -195,7 +192,14 @@ pub(crate) fn critical_path(timed: &Timed) -> Vec<u32> {
     path
 }
 
-fn path_in_words(dense: &Dense, path: &[u32]) -> String {
+pub(crate) fn bounds_in_words(bounds: &Bounds) -> String {
+    format!(
+        "No plan takes less than {:.0} ms or costs less than {:.8} USD: this is {:.2} and {:.2} times that.",
+        bounds.makespan_ms, bounds.cost_usd, bounds.makespan_ratio, bounds.cost_ratio
+    )
+}
+
+pub(crate) fn path_in_words(dense: &Dense, path: &[u32]) -> String {
     let id = |t: &u32| format!("`{}`", dense.problem.workflow.task(*t).id);
     let names: Vec<String> = match path.len() {
         len if len <= PATH_SHOWN_MAX => path.iter().map(id).collect(),

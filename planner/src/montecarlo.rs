@@ -183,6 +183,9 @@ pub fn monte_carlo(
     if draws == 0 || draws > DRAWS_MAX {
         return Err(DrawFailure::Draws { draws, draws_max: DRAWS_MAX });
     }
+    if plan.flexible.is_some() {
+        return Err(DrawFailure::Flexible);
+    }
     let dense = Dense::new(problem).map_err(SimulationFailure::from)?;
     let mut chances = Chances::new(&dense).ok_or(DrawFailure::NoDistributions)?;
     plan.check(&problem.workflow).map_err(SimulationFailure::from)?;

@@ -13,6 +13,7 @@ use foresail_schemas::run::RunOptions;
 use crate::bounds;
 use crate::dense::{Dense, NONE};
 use crate::error::PlanFailure;
+use crate::explain;
 use crate::objective::score;
 use crate::planner::Planner;
 use crate::search::Search;
@@ -84,52 +85,61 @@ impl Wukong {
     fn of_size(&self, dense: &Dense, size: u32) -> Result<Plan, PlanFailure> {
         let mut search = Search::new(dense);
         simple::offer_size(&mut search, size);
-        let mut plan = search.plan(self.name());
-        plan.flexible = Some(self.rules);
-        for (task, planned) in plan.tasks.iter_mut().enumerate() {
-            let writes = dense.graph.writes(task as u32);
-            planned.output_bytes = Some(writes.iter().map(|&object| dense.object_bytes(object)).sum());
-        }
-        let simulated = simulate(dense.problem, &plan, &RunOptions::default())
-            .map_err(|failure| PlanFailure::Simulation(failure.to_string()))?;
-        self.tell(dense, &mut plan, &simulated);
-        Ok(plan)
+        simulated(dense, search.plan(self.name()), self.rules)
     }
+}
 
-    /// Puts the simulated times in place of those without the rules.
-    fn tell(&self, dense: &Dense, plan: &mut Plan, simulated: &Simulated) {
-        for (at, planned) in plan.tasks.iter_mut().enumerate() {
-            (planned.start_ms, planned.end_ms) = (simulated.start_ms[at], simulated.end_ms[at]);
-        }
-        plan.predicted = simulated.summary;
-        plan.bounds = bounds::gap((plan.bounds.makespan_ms, plan.bounds.cost_usd), &plan.predicted);
-        plan.critical_path =
-            path(dense, simulated).into_iter().map(|t| plan.tasks[t as usize].task.clone()).collect();
-        let FlexibleRules { cluster_fan_out, cluster_fan_in, delayed_io, large_output_bytes } = self.rules;
-        let switch = |is_on: bool, name: &str| format!("{name} {}", if is_on { "on" } else { "off" });
-        let large = dense.graph.len()
-            - plan.tasks.iter().filter(|t| t.output_bytes < Some(large_output_bytes)).count();
-        plan.explanation = vec![
-            format!(
-                "`wukong` took flexible workers of {}: {:.0} ms, {:.8} USD, by the event simulator.",
-                plan.tasks[0].config, plan.predicted.makespan_ms, plan.predicted.cost_usd
-            ),
-            format!(
-                "{}, {}, {}, above {large_output_bytes} bytes: {large} of {} tasks write as much.",
-                switch(cluster_fan_out, "Clustering of fan-outs"),
-                switch(cluster_fan_in, "of fan-ins"),
-                switch(delayed_io, "delayed I/O"),
-                plan.tasks.len()
-            ),
-            format!(
-                "No plan takes less than {:.0} ms or costs less than {:.8} USD: this is {:.2} and {:.2} times that.",
-                plan.bounds.makespan_ms,
-                plan.bounds.cost_usd,
-                plan.bounds.makespan_ratio,
-                plan.bounds.cost_ratio
-            ),
-        ];
+/// The plan under these rules, with the times that the event simulator gives it. Its bounds are those of plans
+/// that store nothing but results: what is held is not stored.
+pub(crate) fn simulated(dense: &Dense, mut plan: Plan, rules: FlexibleRules) -> Result<Plan, PlanFailure> {
+    plan.flexible = Some(rules);
+    for (task, planned) in plan.tasks.iter_mut().enumerate() {
+        let writes = dense.graph.writes(task as u32);
+        planned.output_bytes = Some(writes.iter().map(|&object| dense.object_bytes(object)).sum());
     }
+    let simulated = simulate(dense.problem, &plan, &RunOptions::default())
+        .map_err(|failure| PlanFailure::Simulation(failure.to_string()))?;
+    for (at, planned) in plan.tasks.iter_mut().enumerate() {
+        (planned.start_ms, planned.end_ms) = (simulated.start_ms[at], simulated.end_ms[at]);
+    }
+    for worker in &mut plan.workers {
+        for task in plan.tasks.iter().filter(|task| task.worker.as_ref() == Some(&worker.id)) {
+            worker.start_ms = worker.start_ms.min(task.start_ms);
+            worker.end_ms = worker.end_ms.max(task.end_ms);
+        }
+    }
+    let floor = bounds::Floor::new(&Dense::storing_results_only(dense.problem)?).pair();
+    plan.predicted = simulated.summary;
+    plan.bounds = bounds::gap(floor, &plan.predicted);
+    let path = path(dense, &simulated);
+    plan.critical_path = path.iter().map(|&t| plan.tasks[t as usize].task.clone()).collect();
+    plan.explanation = explained(dense, &plan, rules, &path);
+    Ok(plan)
+}
+
+/// The sentences of the plan without the rules, those about its times put right.
+fn explained(dense: &Dense, plan: &Plan, rules: FlexibleRules, path: &[u32]) -> Vec<String> {
+    let FlexibleRules { cluster_fan_out, cluster_fan_in, delayed_io, large_output_bytes } = rules;
+    let switch = |name: &str, is_on: bool| format!("{name} {}", if is_on { "on" } else { "off" });
+    let large = plan.tasks.iter().filter(|t| t.output_bytes >= Some(large_output_bytes)).count();
+    let mut sentences = vec![
+        format!(
+            "`{}` took flexible workers of {}: {:.0} ms, {:.8} USD by the event simulator.",
+            plan.planner, plan.tasks[0].config, plan.predicted.makespan_ms, plan.predicted.cost_usd
+        ),
+        format!(
+            "{}, {}, {}, above {large_output_bytes} bytes: {large} of {} tasks write as much.",
+            switch("Clustering of fan-outs", cluster_fan_out),
+            switch("of fan-ins", cluster_fan_in),
+            switch("delayed I/O", delayed_io),
+            plan.tasks.len()
+        ),
+    ];
+    let is_of_times = |s: &str| s.starts_with("No plan takes") || s.starts_with("The makespan is decided");
+    sentences.extend(plan.explanation.iter().skip(1).filter(|s| !is_of_times(s)).cloned());
+    sentences.push(explain::bounds_in_words(&plan.bounds));
+    sentences.push(explain::path_in_words(dense, path));
+    sentences
 }
 
 /// From the task that ends last back over the parents that ended last, first to last.

@@ -68,7 +68,8 @@ fn draws_of_what_is_certain_are_what_was_predicted() {
     for seed in 0..60 {
         let mut problem = drawn::problem(seed);
         problem.predictions.uncertainty = Some(certain(&problem));
-        for planner in planners().iter().filter(|p| p.name() != "anneal") {
+        // What WUKONG's workers decide while they run is not drawn.
+        for planner in planners().iter().filter(|p| p.name() != "anneal" && p.name() != "wukong") {
             let plan = plan(&problem, planner.as_ref()).unwrap_or_else(|e| panic!("{e}"));
             let drawn = draws(&problem, &plan, 3, seed);
             let expected = [plan.predicted.makespan_ms, plan.predicted.cost_usd];

@@ -105,7 +105,8 @@ fn the_timing_pass_says_what_the_event_simulator_does() {
     for seed in problems(SIMULATED_PROOF) {
         let problem = drawn::problem(seed);
         let (least_ms, least_usd) = bounds(&problem).expect("a drawn problem is valid");
-        for planner in planners() {
+        // The event simulator itself times WUKONG's plans, and their bounds are others.
+        for planner in planners().iter().filter(|p| p.name() != "wukong") {
             let plan = planned(seed, &problem, planner.as_ref());
             let simulated = simulate(&problem, &plan, &RunOptions::default())
                 .unwrap_or_else(|e| panic!("seed {seed}, {}: {e}", planner.name()));
