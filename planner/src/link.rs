@@ -56,6 +56,8 @@ pub(crate) struct Moved {
     copies: Vec<Copy>,
     /// The same for objects of many readers, by container and object.
     hashed: HashMap<u64, f64, BuildHasherDefault<Mixer>>,
+    /// Fetched ahead and not known to be there: container, object, when it is.
+    ahead: Vec<(u32, u32, f64)>,
     pub download_bytes: u64,
     pub upload_bytes: u64,
 }
@@ -118,6 +120,7 @@ impl Moved {
         self.objects.resize(dense.objects.len(), nowhere);
         self.copies.clear();
         self.hashed.clear();
+        self.ahead.clear();
         (self.download_bytes, self.upload_bytes) = (0, 0);
     }
 
@@ -190,8 +193,39 @@ impl Moved {
                 if bringing == Bringing::Downloaded {
                     let readers = dense.objects[object as usize].readers;
                     self.keep_copy(place.1, object, readers, there_ms);
+                    self.ahead.push((place.1, object, there_ms));
                 }
             }
+        }
+    }
+
+    /// A worker leaves: what is on its way to the container then does not arrive.
+    pub fn leave(&mut self, dense: &Dense, links: &Links, container: u32, now_ms: f64) {
+        if self.ahead.is_empty() || links.down_free_ms <= now_ms {
+            return;
+        }
+        let mut ahead = std::mem::take(&mut self.ahead);
+        ahead.retain(|&(place, object, there_ms)| {
+            if place == container && there_ms > now_ms {
+                self.forget_copy(container, object, dense.objects[object as usize].readers);
+            }
+            place != container && there_ms > now_ms
+        });
+        self.ahead = ahead;
+    }
+
+    fn forget_copy(&mut self, container: u32, object: u32, readers: u32) {
+        if readers > LISTED_READERS_MAX {
+            self.hashed.remove(&key(container, object));
+            return;
+        }
+        let mut at = self.objects[object as usize].copies;
+        while at != NONE {
+            let copy = &mut self.copies[at as usize];
+            if copy.container == container {
+                copy.container = NONE;
+            }
+            at = copy.next;
         }
     }
 

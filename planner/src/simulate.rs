@@ -4,8 +4,7 @@
 //! Real are [`Ledger`], [`Worker`] and [`Watchdog`]. Modelled are what surrounds them, as in the timing
 //! pass: a host with its queue and warm containers, links, execution times as predicted, and a run's state
 //! that is half of `dispatch_ms` away. Nothing fails here; heartbeats, hints and the watchdog's looks
-//! happen as they would. What a worker fetches beforehand goes on when the worker leaves: it stays in the
-//! container.
+//! happen as they would. What a worker fetches beforehand does not arrive if the worker leaves first.
 
 mod agenda;
 mod held;

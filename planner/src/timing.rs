@@ -464,6 +464,7 @@ impl<'a> Timing<'a> {
         live.next = NONE;
         self.queues.release(&mut live.queue);
         let (worker, size, container, last_task) = (live.worker, live.size, live.container, live.last_task);
+        self.moved.leave(self.dense, &live.links, container, now_ms);
         let billed_ms = now_ms - live.start_ms;
         let config = &self.dense.size(size).config;
         let cost_usd = self.dense.rates.worker_usd(config, billed_ms, live.links.puts, live.links.gets);

@@ -122,6 +122,7 @@ impl World<'_> {
         let node = &mut self.nodes[id];
         node.machine = None;
         let (size, container) = (node.size, node.container);
+        self.moved.leave(self.dense, &node.links, container, self.agenda.now_ms);
         if let Some(worker) = node.listens_as {
             self.listeners[worker as usize].retain(|listener| listener.id != id);
         }
