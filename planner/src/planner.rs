@@ -118,8 +118,8 @@ mod tests {
         let error = find("best").err().expect("there is no such planner").to_string();
         assert_eq!(
             error,
-            "there is no planner `best`; hint: use one of simple, uniform, nonuniform, heft, faasflow, random, \
-             sweep, anneal, pareto, robust, auto"
+            "there is no planner `best`; hint: use one of simple, uniform, nonuniform, heft, faasflow, \
+             random, sweep, anneal, pareto, robust, auto"
         );
         assert!(find("anneal:0.5").is_ok() && find("auto:3").is_ok());
         for effort in ["anneal:", "anneal:-1", "anneal:nan", "auto:1e9", "simple:1"] {

@@ -34,7 +34,7 @@ impl Invocation {
     /// Most bytes of an invocation as JSON: its tasks, two names and an address.
     pub const BYTES_MAX: u64 = 32 << 10;
 
-    /// An invocation, which names no more than [`Self::TASKS_MAX`] of the tasks where it is of a planned worker.
+    /// An invocation; that of a planned worker names no more than [`Self::TASKS_MAX`] of the tasks.
     #[must_use]
     pub fn new(
         run: RunId,
