@@ -11,7 +11,7 @@ RIVALS ?= history quantiles durable
 # The Python that has the package `redis`; that of .venv or python3 where empty.
 PYTHON ?=
 
-.PHONY: help demo test bench bench-rivals proof lint fuzz
+.PHONY: help demo test bench bench-rivals bench-planners proof lint fuzz
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\): ## /  make \1\t/p' Makefile | expand -t 24
@@ -30,6 +30,12 @@ bench: ## Run all benchmarks
 # named, and its comparison left out.
 bench-rivals: ## Measure beside Redis, Python and Prometheus, where they are installed (RIVALS=..., PYTHON=...)
 	FORESAIL_BENCH_PYTHON=$(PYTHON) $(CARGO) bench -p foresail-tests --bench rivals -- $(RIVALS)
+
+# Needs a Python with the packages anrg-saga and ortools (python3 -m venv .venv && .venv/bin/pip install anrg-saga
+# ortools).
+bench-planners: ## Compare planners with HEFT of SAGA and with optima of OR-tools (PYTHON=...)
+	$(CARGO) build --release -p foresail --bin foresail
+	$(or $(PYTHON),python3) tests/benches/planners/rivals.py target/release/foresail
 
 proof: ## Run all tests with the long proofs at full size
 	FORESAIL_PROOF=1 $(CARGO) test --release --workspace

@@ -51,8 +51,8 @@ pub enum PlanFailure {
     Platform(#[from] PlatformError),
     /// No size has the memory that a task needs.
     #[error(
-        "task `{task}` needs {needed_mb} MB, the largest size of the platform has {largest_mb} MB; hint: split \
-         the task, or give the platform a larger size or a `[pool]`"
+        "task `{task}` needs {needed_mb} MB, the largest size of the platform has {largest_mb} MB; hint: \
+         split the task, or give the platform a larger size or a `[pool]`"
     )]
     Memory {
         /// The task.

@@ -4,7 +4,8 @@
 //! A container runs one invocation at a time. An invocation takes the container of its size that went idle
 //! last, if that was within the keep-alive time, otherwise a new one. When `concurrency_max` run,
 //! invocations wait in order of arrival; one that waits already is not added twice (a planned worker by its
-//! id, a flexible one by its tasks). Workers of the pool take no place: a plan has no more of them than may run.
+//! id, a flexible one by its tasks). Workers of the pool take no place: a plan has no more of them than may
+//! run.
 
 use std::collections::VecDeque;
 

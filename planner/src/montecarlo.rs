@@ -230,8 +230,8 @@ impl<'a> Chances<'a> {
         self.distribution(assignment, &drawn, seed)
     }
 
-    /// As [`Self::of`], but ends after any block of [`BLOCK`] draws by which it is as good as certain that the
-    /// deadline is not kept with the probability.
+    /// As [`Self::of`], but ends after any block of [`BLOCK`] draws by which it is as good as certain that
+    /// the deadline is not kept with the probability.
     pub fn unless_hopeless(
         &mut self,
         assignment: &Assignment,

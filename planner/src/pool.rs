@@ -6,7 +6,7 @@
 //! there are: a task follows its parent in the pool, where no other has done so, else it goes to the worker
 //! with the least to do.
 //!
-//! Source: DEWE v3 (Jiang, Lee, Zomaya, TPDS 2017) sends long and large tasks to a local queue and the rest to
+//! Source: DEWE v3 (Jiang, Lee, Zomaya) sends long and large tasks to a local queue and the rest to
 //! functions, by hand; here predicted times and the platform's limits decide.
 
 use crate::assignment::Assignment;
@@ -50,8 +50,8 @@ pub(crate) fn reason(dense: &Dense, task: u32) -> String {
     }
     let p99_ms = least(&|c| dense.p99_ms(c, task));
     format!(
-        "it takes more than {p99_ms:.0} ms in one of a hundred executions at best, over 90 % of a worker's life \
-         of {life_ms:.0} ms"
+        "it takes more than {p99_ms:.0} ms in one of a hundred executions at best, over 90 % of a worker's \
+         life of {life_ms:.0} ms"
     )
 }
 

@@ -3,8 +3,8 @@
 //! 1. Candidates are the points of the front of time and cost, then plans annealed towards a tightened
 //!    deadline: the one asked for over the ratio between the quantile that was drawn of the last candidate
 //!    and its predicted makespan. That ratio hardly changes between neighbours, so few rounds find it.
-//! 2. All candidates are judged on the same few draws, fewer where they are hopeless. That flatters whoever is
-//!    chosen by them.
+//! 2. All candidates are judged on the same few draws, fewer where they are hopeless. That flatters whoever
+//!    is chosen by them.
 //! 3. From the cheapest up, those that may be good enough are tested on fresh draws; the first of which the
 //!    lower end of the interval reaches the probability is taken. The interval is widened for the number of
 //!    tests (Bonferroni), so that one lucky test among many proves nothing.

@@ -50,8 +50,9 @@ pub(crate) fn choose(search: &mut Search, mut finalists: Vec<Finalist>) {
         chosen = steadiest(&regrets);
     }
     let reason = format!(
-        "Times are uncertain: of {} candidates that are best by the times predicted, it was chosen by {draws} \
-         draws of what times may come. Another than a flexible plan must be better by more than they vary.",
+        "Times are uncertain: of {} candidates that are best by the times predicted, it was chosen by \
+         {draws} draws of what times may come. Another than a flexible plan must be better by more than that \
+         varies.",
         finalists.len()
     );
     let Finalist { label, assignment } = finalists.swap_remove(chosen);

@@ -54,7 +54,7 @@ impl Invocation {
     /// Most bytes of an invocation as JSON: its tasks, two names and an address.
     pub const BYTES_MAX: u64 = 32 << 10;
 
-    /// An invocation that runs tasks, which names no more than [`Self::TASKS_MAX`] of the tasks where it is of a planned worker.
+    /// An invocation that runs tasks; that of a planned worker names no more than [`Self::TASKS_MAX`] of them.
     #[must_use]
     pub fn new(
         run: RunId,

@@ -163,7 +163,7 @@ fn draw(page: &Page, text: &mut String, drawing: &Drawing) {
             ),
         );
         if node.is_hot || count[node.level] <= NAMED_MAX {
-            let short = short_name(&node.name);
+            let short = without_middle(&node.name);
             push(
                 text,
                 format_args!("<text x=\"{:.1}\" y=\"{:.1}\">{}</text>\n", x + 9.0, y - 4.0, escaped(&short)),
@@ -178,7 +178,7 @@ fn draw(page: &Page, text: &mut String, drawing: &Drawing) {
 }
 
 /// A name without its middle where it is long: ids differ at their ends.
-fn short_name(name: &str) -> String {
+fn without_middle(name: &str) -> String {
     let len = name.chars().count();
     if len <= NAME_LEN_MAX {
         return name.to_owned();
@@ -202,11 +202,11 @@ fn line(text: &mut String, class: &str, from: (f64, f64), to: (f64, f64)) {
 
 #[cfg(test)]
 mod tests {
-    use super::short_name;
+    use super::without_middle;
 
     #[test]
     fn a_long_name_keeps_both_ends() {
-        assert_eq!(short_name("mConcatFit_ID0000049"), "mConcatFi…D0000049");
-        assert_eq!(short_name("mAdd_ID0000056"), "mAdd_ID0000056");
+        assert_eq!(without_middle("mConcatFit_ID0000049"), "mConcatFi…D0000049");
+        assert_eq!(without_middle("mAdd_ID0000056"), "mAdd_ID0000056");
     }
 }

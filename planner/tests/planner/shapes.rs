@@ -82,8 +82,8 @@ fn a_task_that_no_size_can_hold_is_refused_with_the_reason() {
     let error = plan(&problem, find("auto").expect("it exists").as_ref()).expect_err("there is no such size");
     assert_eq!(
         error.to_string(),
-        "task `a` needs 100000 MB, the largest size of the platform has 1769 MB; hint: split the task, or give \
-         the platform a larger size or a `[pool]`"
+        "task `a` needs 100000 MB, the largest size of the platform has 1769 MB; hint: split the task, or \
+         give the platform a larger size or a `[pool]`"
     );
 
     let mut problem = measured(chain(1), local(), Objective::Fastest);
