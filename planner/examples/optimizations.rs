@@ -52,7 +52,8 @@ fn main() {
             let [pre_load, task_dup, pre_warm] = OptimizationKind::ALL.map(|kind| with(&[kind]));
             let all = with(&OptimizationKind::ALL);
             println!(
-                "| {shape} | {:.1} s | {planner} | {uploads} | {pre_load} | {task_dup} | {pre_warm} | {all} |",
+                "| {shape} | {:.1} s | {planner} | {uploads} | {pre_load} | {task_dup} | {pre_warm} \
+                 | {all} |",
                 task_ms / 1000.0
             );
         }

@@ -148,8 +148,8 @@ impl<'p> Dense<'p> {
         Ok(dense)
     }
 
-    /// The problem as if outputs that other tasks read were never stored: what no plan beats whose workers hold
-    /// outputs in memory.
+    /// The problem as if outputs that other tasks read were never stored: what no plan beats whose workers
+    /// hold outputs in memory.
     pub fn storing_results_only(problem: &'p Problem) -> Result<Self, PlanFailure> {
         let mut dense = Self::new(problem)?;
         for task in 0..dense.len() {

@@ -57,7 +57,8 @@ pub fn planners() -> Vec<Box<dyn Planner>> {
 }
 
 /// The planner of this name. `anneal:SECONDS`, `pareto:SECONDS` and `auto:SECONDS` are those with another
-/// effort; `wukong:SWITCHES@BYTES` has only these of `fan-out+fan-in+delayed-io` (or `none`), above so many bytes.
+/// effort; `wukong:SWITCHES@BYTES` has only these of `fan-out+fan-in+delayed-io` (or `none`), above so many
+/// bytes.
 ///
 /// # Errors
 /// [`UnknownPlanner`], which lists the names that exist.
@@ -130,8 +131,8 @@ mod tests {
         let error = find("best").err().expect("there is no such planner").to_string();
         assert_eq!(
             error,
-            "there is no planner `best`; hint: use one of simple, wukong, uniform, nonuniform, heft, faasflow, \
-             horizon, prewarm-all, prewarm-horizon, random, sweep, anneal, pareto, robust, auto"
+            "there is no planner `best`; hint: use one of simple, wukong, uniform, nonuniform, heft, \
+             faasflow, horizon, prewarm-all, prewarm-horizon, random, sweep, anneal, pareto, robust, auto"
         );
         assert!(find("anneal:0.5").is_ok() && find("auto:3").is_ok());
         for effort in ["anneal:", "anneal:-1", "anneal:nan", "auto:1e9", "simple:1"] {

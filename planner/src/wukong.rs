@@ -1,10 +1,10 @@
-//! `wukong`: flexible workers that keep large outputs where they are: task clustering on fan-outs and fan-ins,
-//! and delayed I/O, each with its switch, above a threshold of bytes.
+//! `wukong`: flexible workers that keep large outputs where they are: task clustering on fan-outs and
+//! fan-ins, and delayed I/O, each with its switch, above a threshold of bytes.
 //!
 //! Source: WUKONG (Carver et al., SoCC'20). Its static part is what flexible workers do by themselves: of the
-//! children that a task makes ready the first is run where it ran (become), workers are started for the others
-//! (invoke). What workers decide at run time is not in the timing pass, so plans are timed by the event
-//! simulator, one per useful size.
+//! children that a task makes ready the first is run where it ran (become), workers are started for the
+//! others (invoke). What workers decide at run time is not in the timing pass, so plans are timed by the
+//! event simulator, one per useful size.
 
 use foresail_schemas::optimization::FlexibleRules;
 use foresail_schemas::plan::{Plan, Problem};
@@ -89,8 +89,8 @@ impl Wukong {
     }
 }
 
-/// The plan under these rules, with the times that the event simulator gives it. Its bounds are those of plans
-/// that store nothing but results: what is held is not stored.
+/// The plan under these rules, with the times that the event simulator gives it. Its bounds are those of
+/// plans that store nothing but results: what is held is not stored.
 pub(crate) fn simulated(dense: &Dense, mut plan: Plan, rules: FlexibleRules) -> Result<Plan, PlanFailure> {
     plan.flexible = Some(rules);
     for (task, planned) in plan.tasks.iter_mut().enumerate() {

@@ -54,7 +54,8 @@ impl Invocation {
     /// Most bytes of an invocation as JSON: its tasks, two names and an address.
     pub const BYTES_MAX: u64 = 32 << 10;
 
-    /// An invocation that runs tasks; that of a planned worker names no more than [`Self::TASKS_MAX`] of them.
+    /// An invocation that runs tasks; that of a planned worker names no more than [`Self::TASKS_MAX`] of
+    /// them.
     #[must_use]
     pub fn new(
         run: RunId,

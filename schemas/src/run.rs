@@ -205,8 +205,8 @@ pub enum Location {
     Inline(String),
     /// In the object store, under this key.
     Stored(String),
-    /// In the memory of the worker that made it and nowhere else, under this key: every task that reads it ran
-    /// there.
+    /// In the memory of the worker that made it and nowhere else, under this key: every task that reads it
+    /// ran there.
     Unstored(String),
 }
 

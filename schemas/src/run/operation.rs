@@ -60,8 +60,8 @@ pub enum Operation {
         instance: InstanceId,
         /// Epoch of the plan that told it to.
         epoch: u64,
-        /// Parents without a result whose outputs the asker holds in its memory, under leases of its own; their
-        /// in-edges count as marked.
+        /// Parents without a result whose outputs the asker holds in its memory, under leases of its own;
+        /// their in-edges count as marked.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         assuming: Vec<u32>,
     },

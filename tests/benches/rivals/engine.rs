@@ -60,8 +60,8 @@ pub fn run(dir: &Path) -> Result<(), Missing> {
         let middle = |at: usize| median(turns.clone(), |row: &[f64; 4]| row[at])[at];
         let [run_ms, planning_ms, dask_ms, eager_ms] = [middle(0), middle(1), middle(2), middle(3)];
         println!(
-            "{kind:>6} {tasks:>6} {sleep_ms:>5} | {run_ms:>9.1} {planning_ms:>9.1} | {dask_ms:>9.1} {eager_ms:>9.1} \
-             | {:>9.0} {:>7.2} {:>7.2}",
+            "{kind:>6} {tasks:>6} {sleep_ms:>5} | {run_ms:>9.1} {planning_ms:>9.1} | {dask_ms:>9.1} \
+             {eager_ms:>9.1} | {:>9.0} {:>7.2} {:>7.2}",
             1e3 * tasks as f64 / run_ms,
             dask_ms / run_ms,
             eager_ms / run_ms

@@ -2,9 +2,9 @@
 //! durable store, Dask distributed as an engine.
 //!
 //! `make bench-rivals` runs all; `cargo bench -p foresail-tests --bench rivals -- history` runs one of
-//! `history`, `quantiles`, `durable`, `engine`. A rival that is not installed is named and its comparison left out.
-//! Sides run in turns within one run and medians over the turns are shown: absolute numbers are of one
-//! machine and moment, ratios travel.
+//! `history`, `quantiles`, `durable`, `engine`. A rival that is not installed is named and its comparison
+//! left out. Sides run in turns within one run and medians over the turns are shown: absolute numbers are of
+//! one machine and moment, ratios travel.
 
 use std::path::Path;
 

@@ -128,8 +128,8 @@ pub enum Action {
         attempt: u32,
         /// Commits of the parents, in the order of the graph.
         parents: Vec<Commit>,
-        /// Where the outputs have at least so many bytes in all: keep them in memory, store nothing, and answer
-        /// [`Event::Held`] instead.
+        /// Where the outputs have at least so many bytes in all: keep them in memory, store nothing, and
+        /// answer [`Event::Held`] instead.
         hold_bytes_min: Option<u64>,
     },
     /// Store the outputs that were held back; answer [`Event::Executed`].

@@ -178,8 +178,8 @@ impl Worker {
         }
     }
 
-    /// Whether another parent of the child, which is not here, is expected to have a large output: then one of
-    /// the two has to be moved anyway.
+    /// Whether another parent of the child, which is not here, is expected to have a large output: then one
+    /// of the two has to be moved anyway.
     fn expects_large(&self, rules: &FlexibleRules, parent: u32, child: u32) -> bool {
         let others = self.graph.parents(child).iter().filter(|&&p| p != parent && !self.holds.has(p));
         others.into_iter().any(|&p| self.plan.output_bytes(p).is_some_and(|b| b >= rules.large_output_bytes))
@@ -302,8 +302,8 @@ impl Worker {
         true
     }
 
-    /// An output is not held any more: it was stored, or that failed. In the second case the children that ran
-    /// on it are forgotten; their leases end, and they run again.
+    /// An output is not held any more: it was stored, or that failed. In the second case the children that
+    /// ran on it are forgotten; their leases end, and they run again.
     pub(super) fn release(&mut self, task: u32, end: Ended) {
         if self.holds.held.remove(&task).is_none() || end == Ended::Well {
             return;
