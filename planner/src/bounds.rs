@@ -8,9 +8,9 @@
 //! A lane computes while others store and inputs are fetched ahead, so LB_C adds the largest of three: the
 //! least money of every task's code with the round trip that its lane waits for it, of every upload, and of
 //! one download per external object. To that come the PUTs that every plan makes, one GET per external
-//! object, one start and one request. LB_C(D) leaves out the sizes on which a task is too slow for D between its
-//! earliest start and the shortest way to the end, and adds the starts of as many workers as it takes to do
-//! all work by D.
+//! object, one start and one request. LB_C(D) leaves out the sizes on which a task is too slow for D
+//! between its earliest start and the shortest way to the end, and adds the starts of as many workers as it
+//! takes to do all work by D.
 
 use foresail_schemas::plan::{Bounds, PlanSummary};
 

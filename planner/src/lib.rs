@@ -7,7 +7,8 @@
 //! - [`plan`], [`planners`], [`find`], [`Planner`]: the planners.
 //! - [`pareto`]: the front of time and cost.
 //! - [`Pass`], [`passes`], [`improve`]: plans made better by what is done beside running tasks.
-//! - [`complete`], [`retimed`], [`alternatives`]: a plan of what somebody else decided; what else could have been decided.
+//! - [`complete`], [`retimed`], [`alternatives`]: a plan of what somebody else decided; what else could
+//!   have been decided.
 //! - [`monte_carlo`]: what a plan takes and costs over drawn times, with probabilities and their intervals.
 //! - [`simulate`]: a plan carried out in virtual time by the state machines that will carry it out in fact.
 //! - [`bounds`], [`cost_bound`]: what no plan can beat. [`validate`]: what every plan keeps.

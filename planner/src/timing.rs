@@ -3,9 +3,9 @@
 //! It is the choreography in short: invocations, leases, commits, hints and leaves happen in the order and
 //! with the delays of the state machines, without their messages. One round trip to the run's state takes
 //! `dispatch_ms`; it decides half-way. Contention is counted on lanes, on each worker's down-link and
-//! up-link and for places on the host. A lane is free for the next task while outputs are stored; what is
-//! done beside running tasks (`beside`) costs a plan without it nothing. What the pass leaves out (heartbeats, the watchdog, faults) the
-//! event simulator has; a test holds both together.
+//! up-link and for places on the host. A lane is free for the next task while outputs are stored; what is done
+//! beside running tasks (`beside`) costs a plan without it nothing. What the pass leaves out (heartbeats,
+//! the watchdog, faults) the event simulator has; a test holds both together.
 //!
 //! A [`Timing`] is made once per problem and times any number of assignments: every column is kept and
 //! reused, so that a pass allocates nothing once the columns have grown. Cost: O(tasks log workers + edges).

@@ -169,7 +169,8 @@ pub struct PlanningArgs {
     #[arg(value_name = "FILE|EXAMPLE")]
     pub workflow: String,
     /// Who plans: auto (the best of what the others find), simple, uniform, nonuniform, heft, horizon,
-    /// prewarm-all, prewarm-horizon, random, sweep, anneal, pareto, robust (keeps a deadline with a probability), or exec:PROGRAM for one of your own.
+    /// prewarm-all, prewarm-horizon, random, sweep, anneal, pareto, robust (keeps a deadline with a
+    /// probability), or exec:PROGRAM for one of your own.
     /// anneal:2, pareto:2 and auto:2 search for about two seconds.
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub planner: String,
@@ -179,8 +180,8 @@ pub struct PlanningArgs {
     /// Statistic that is planned with: mean, median or pNN.
     #[arg(long, default_value = "median")]
     pub sla: Sla,
-    /// What planners shall not do beside running tasks, separated by commas: pre-load, task-dup, pre-warm. What
-    /// the workflow forces is done anyway.
+    /// What planners shall not do beside running tasks, separated by commas: pre-load, task-dup, pre-warm.
+    /// What the workflow forces is done anyway.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_optimization)]
     pub without: Vec<OptimizationKind>,
     /// Seed of everything drawn; the same seed gives the same plan.

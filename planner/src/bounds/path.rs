@@ -4,7 +4,8 @@
 //! in its container by then: because the maker ran there, on the container's lanes, or because it was
 //! fetched ahead, over the container's link, for this task or for another that reads it. A fetch begins one
 //! round trip after its maker has ended at the earliest. So whoever asks for what, after every moment there
-//! is at least the time of the best split over lanes and link of all inputs that are made later; see `inflow`.
+//! is at least the time of the best split over lanes and link of all inputs that are made later; see
+//! `inflow`.
 
 use crate::bounds::Least;
 use crate::bounds::inflow::{Inflow, Supply};
