@@ -1,8 +1,8 @@
 //! An optimisation of one's own: outputs are compressed on their way from task to task.
 //!
-//! `cargo run -p foresail --example compressed` runs the same workflow without and with it and prints what was
-//! moved. The program is its own worker, so that it registers the worker half; the workflow names it for the
-//! tasks that shall have it. What leaves these tasks (the result) stays as it is.
+//! `cargo run -p foresail --example compressed` runs the same workflow without and with it and prints what
+//! was moved. The program is its own worker, so that it registers the worker half; the workflow names it for
+//! the tasks that shall have it. What leaves these tasks (the result) stays as it is.
 
 use bytes::Bytes;
 use foresail::builder::TaskBuilder;
