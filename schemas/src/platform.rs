@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn the_example_of_a_pool_is_valid() {
-        let hybrid = Platform::from_toml(include_str!("../../platforms/hybrid.toml"));
+        let hybrid = Platform::from_toml(include_str!("../../platforms/examples/hybrid.toml"));
         let pool = hybrid.expect("it is an example").pool.expect("it is one of a pool");
         assert_eq!(pool.config().to_string(), "32768 MB, 8 vCPU");
     }
