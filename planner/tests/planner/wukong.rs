@@ -13,7 +13,8 @@ use crate::graphs;
 const LARGE_BYTES: u64 = 50_000_000;
 
 fn planned(problem: &Problem, planner: &str) -> Plan {
-    plan(problem, find(planner).unwrap().as_ref()).unwrap()
+    let planner = find(planner).expect("the planner exists");
+    plan(problem, planner.as_ref()).expect("there is a plan")
 }
 
 /// `a` writes a large object that `width` tasks read, whose small outputs `z` reads.

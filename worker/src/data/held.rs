@@ -55,7 +55,7 @@ impl Data {
             };
             StoredObject { bytes, hash, location }
         };
-        spec.output_names().iter().zip(outputs).map(|pair| keep(pair)).collect()
+        spec.output_names().iter().zip(outputs).map(&mut keep).collect()
     }
 
     /// Stores after all what was held.
