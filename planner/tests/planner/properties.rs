@@ -1,6 +1,7 @@
 //! What holds for every planner on every drawn problem. `FORESAIL_PROOF=1` draws many more.
 
 use std::cmp::Ordering;
+use std::sync::atomic::{self, AtomicU64};
 
 use foresail_planner::{Planner, bounds, plan, simulate, validate};
 use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
@@ -17,6 +18,8 @@ const ROUNDING: f64 = 1e-9;
 /// The same under `FORESAIL_PROOF=1`, where a plan is only validated, and where it is carried out as well.
 const PROBLEMS_PROOF: u64 = 100_000;
 const SIMULATED_PROOF: u64 = 10_000;
+/// Problems between two lines that tell how far a proof is.
+const PROGRESS_EVERY: u64 = 10_000;
 
 pub fn problems(proof: u64) -> std::ops::Range<u64> {
     let is_proof = std::env::var("FORESAIL_PROOF").is_ok_and(|v| v == "1");
@@ -29,14 +32,25 @@ fn planned(seed: u64, problem: &Problem, planner: &dyn Planner) -> Plan {
 
 #[test]
 fn every_plan_is_valid_and_keeps_the_bounds() {
-    for seed in problems(PROBLEMS_PROOF) {
+    let next = AtomicU64::new(0);
+    let seeds = problems(PROBLEMS_PROOF);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let check = || loop {
+        let seed = next.fetch_add(1, atomic::Ordering::Relaxed);
+        if !seeds.contains(&seed) {
+            return;
+        }
+        if seed > 0 && seed % PROGRESS_EVERY == 0 {
+            println!("{seed} problems are planned and valid");
+        }
         let problem = drawn::problem(seed);
         for planner in planners() {
             let plan = planned(seed, &problem, planner.as_ref());
             plan.check(&problem.workflow).unwrap_or_else(|e| panic!("seed {seed}, {}: {e}", planner.name()));
             validate(&problem, &plan).unwrap_or_else(|e| panic!("seed {seed}, {}: {e}", planner.name()));
         }
-    }
+    };
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(&check))));
 }
 
 #[test]
