@@ -7,7 +7,7 @@ use foresail_schemas::run::RunOptions;
 use foresail_schemas::workflow::Output;
 use foresail_schemas::{ObjectName, Workflow};
 
-use crate::drawn::{lambda, measured, task, workflow};
+use crate::drawn::{self, lambda, measured, task, workflow};
 use crate::graphs;
 
 const LARGE_BYTES: u64 = 50_000_000;
@@ -78,5 +78,14 @@ fn what_the_plan_says_is_what_the_simulator_does() {
         assert_eq!(simulated.summary, plan.predicted, "{shape}");
         let last = plan.tasks.iter().find(|t| Some(&t.task) == plan.critical_path.last()).unwrap();
         assert!(plan.tasks.iter().all(|t| t.end_ms <= last.end_ms), "{shape}");
+    }
+}
+
+/// Outputs held by one worker wait for each other along several ways; what is stored in between frees others.
+#[test]
+fn held_outputs_that_wait_for_each_other_come_to_an_end() {
+    for seed in [1_702, 7_346] {
+        let problem = drawn::problem(seed);
+        assert_eq!(planned(&problem, "wukong").tasks.len(), problem.workflow.tasks().len());
     }
 }

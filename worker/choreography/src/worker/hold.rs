@@ -315,16 +315,9 @@ impl Worker {
         }
     }
 
-    /// Commits what waited for a parent that has its commit by now.
-    pub(super) fn commit_followers(&mut self) {
-        while let Some(task) = self.holds.settled.keys().copied().find(|&t| self.assumed(t).is_empty()) {
-            let Some((attempt, executed)) = self.holds.settled.remove(&task) else { return };
-            self.commit(task, attempt, executed);
-        }
-    }
-
-    /// Commits held outputs whose children have all run here, parents before children.
-    fn settle(&mut self) {
+    /// Commits held outputs whose children have all run here, and what waited for parents that have their
+    /// commits by now; parents before children.
+    pub(super) fn settle(&mut self) {
         let mut whole: BTreeSet<u32> = self.holds.settled.keys().copied().collect();
         whole.extend(self.holds.held.iter().filter(|(_, hold)| !hold.is_stored).map(|(task, _)| *task));
         // The greatest set in which every held task has its children and everything its held parents.

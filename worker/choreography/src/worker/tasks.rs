@@ -86,7 +86,7 @@ impl Worker {
                 self.release(task, Ended::Well);
                 if !self.waits_for_parent(task, attempt, &executed) {
                     self.commit(task, attempt, executed);
-                    self.commit_followers();
+                    self.settle();
                 }
                 self.take_tasks(now_ms);
                 self.lease_a_child(task, now_ms);
