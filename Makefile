@@ -7,7 +7,7 @@ CASES ?= 100000
 ARGS ?=
 
 # Comparisons of `make bench-rivals`.
-RIVALS ?= history quantiles durable
+RIVALS ?= history quantiles durable engine
 # The Python that has the package `redis`; that of .venv or python3 where empty.
 PYTHON ?=
 
@@ -26,7 +26,7 @@ bench: ## Run all benchmarks
 	$(CARGO) bench --workspace
 
 # Needs Debian's redis-server and prometheus (sudo apt-get install redis-server prometheus; nothing has to run as a
-# service) and the Python package redis (python3 -m venv .venv && .venv/bin/pip install redis). What is missing is
+# service) and the Python packages redis and dask (python3 -m venv .venv && .venv/bin/pip install redis 'dask[distributed]'). What is missing is
 # named, and its comparison left out.
 bench-rivals: ## Measure beside Redis, Python and Prometheus, where they are installed (RIVALS=..., PYTHON=...)
 	FORESAIL_BENCH_PYTHON=$(PYTHON) $(CARGO) bench -p foresail-tests --bench rivals -- $(RIVALS)
