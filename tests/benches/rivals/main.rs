@@ -8,6 +8,9 @@
 
 use std::path::Path;
 
+#[allow(dead_code, reason = "the benches of speed use the rest")]
+#[path = "../speed/bodies.rs"]
+mod bodies;
 mod draw;
 mod durable;
 mod engine;
