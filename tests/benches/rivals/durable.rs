@@ -1,9 +1,9 @@
 //! Durable ingest at 64 clients: metad beside Redis that syncs its log before every answer
 //! (`appendfsync always`).
 //!
-//! A batch of 100 records is one request on both sides, with the same bytes, once as JSON and once as columns:
-//! a POST that metad parses, checks, stores and learns from, and a value that Redis stores. Both share one
-//! fsync among all clients that wait.
+//! A batch of 100 records is one request on both sides, with the same bytes, once as JSON and once as
+//! columns: a POST that metad parses, checks, stores and learns from, and a value that Redis stores. Both
+//! share one fsync among all clients that wait.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
