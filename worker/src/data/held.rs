@@ -10,7 +10,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use foresail_schemas::Workflow;
-use foresail_schemas::metric::Direction;
 use foresail_schemas::run::{FailureKind, Location, StoredObject};
 
 use super::store::object_key;
@@ -63,15 +62,14 @@ impl Data {
     /// # Errors
     /// [`FailureKind::OutputNotStored`] when the store does not take an object, or it is not held any more.
     pub fn store_held(&self, objects: &[StoredObject]) -> Result<Vec<StoredObject>, TaskError> {
-        let failed = |cause: String| TaskError::of(FailureKind::OutputNotStored, cause);
         let store = |object: &StoredObject| {
             let Location::Unstored(key) = &object.location else { return Ok(object.clone()) };
-            let gone = || failed(format!("`{key}` is not in memory any more"));
+            let gone = || {
+                let cause = format!("output `{key}` is not in memory any more");
+                TaskError::of(FailureKind::OutputNotStored, cause)
+            };
             let content = self.held.get(key).ok_or_else(gone)?;
-            let started = std::time::Instant::now();
-            self.store.put(key, &content).map_err(|e| failed(format!("output `{key}`: {e}")))?;
-            self.moved(Direction::Upload, object.bytes, started, self.store.name());
-            lock(&self.cache).put(key.clone(), content);
+            self.upload(key, key, content)?;
             self.held.remove(key);
             Ok(StoredObject { location: Location::Stored(key.clone()), ..object.clone() })
         };

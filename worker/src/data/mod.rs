@@ -167,15 +167,20 @@ impl Data {
                 return Ok(StoredObject { bytes, hash, location: Location::Inline(BASE64.encode(&object)) });
             }
             let key = object_key(&self.run, &spec.id, attempt, &self.instance, name);
-            let started = Instant::now();
-            self.store.put(&key, &object).map_err(|e| {
-                TaskError::of(FailureKind::OutputNotStored, format!("output `{}/{name}`: {e}", spec.id))
-            })?;
-            self.moved(Direction::Upload, bytes, started, self.store.name());
-            lock(&self.cache).put(key.clone(), object);
+            self.upload(&key, &format!("{}/{name}", spec.id), object)?;
             Ok(StoredObject { bytes, hash, location: Location::Stored(key) })
         };
         names.iter().zip(outputs).map(keep).collect()
+    }
+
+    /// Puts an object into the store and keeps it in memory.
+    fn upload(&self, key: &str, name: &str, object: Bytes) -> Result<(), TaskError> {
+        let started = Instant::now();
+        let failed = |e| TaskError::of(FailureKind::OutputNotStored, format!("output `{name}`: {e}"));
+        self.store.put(key, &object).map_err(failed)?;
+        self.moved(Direction::Upload, object.len() as u64, started, self.store.name());
+        lock(&self.cache).put(key.to_owned(), object);
+        Ok(())
     }
 
     /// Deletes what an attempt of this invocation stored: another attempt won.

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use foresail_schemas::error::ErrorCode;
-use foresail_schemas::invocation::{Invocation, Purpose};
+use foresail_schemas::invocation::Invocation;
 use foresail_schemas::metric::StartState;
 use foresail_schemas::run::{Change, RunOptions, RunStatus};
 use foresail_schemas::{ResourceConfig, RunId};
@@ -101,13 +101,8 @@ fn a_host_refuses_what_it_does_not_offer_and_what_it_cannot_hold() {
     let workflow = workflow(json!([burn("t", json!({"sleep_ms": 30_000}))]));
     let plan = flexible(&workflow, config(256, 1.0));
     let run = bench.submit("r", &workflow, &plan, RunOptions::default());
-    let ask = |task: u32, memory_mb| Invocation {
-        run: run.clone(),
-        worker: None,
-        config: config(memory_mb, 1.0),
-        tasks: vec![task],
-        metad: bench.store.url.clone(),
-        purpose: Purpose::Work,
+    let ask = |task: u32, memory_mb| {
+        Invocation::new(run.clone(), None, config(memory_mb, 1.0), vec![task], bench.store.url.clone())
     };
     let error = bench.block_on(host.invoke(ask(0, 512))).unwrap_err();
     assert_eq!(error.code(), ErrorCode::UnknownConfig);
@@ -124,14 +119,7 @@ fn a_host_works_for_its_own_metad_only() {
     let bench = Bench::new(|_| {});
     let asked = |metad: String| {
         let run = RunId::new("r").unwrap();
-        Invocation {
-            run,
-            worker: None,
-            config: config(256, 1.0),
-            tasks: vec![0],
-            metad,
-            purpose: Purpose::Work,
-        }
+        Invocation::new(run, None, config(256, 1.0), vec![0], metad)
     };
     let host = HttpHost::new(bench.host.url()).unwrap();
     let error = bench.block_on(host.invoke(asked("http://127.0.0.1:9".to_owned()))).unwrap_err();
@@ -260,14 +248,7 @@ impl Alone {
         let run = RunId::new("r").unwrap();
         self.store.create(&run, &workflow, &plan, RunOptions::default());
         let (config, metad) = (plan.tasks[0].config, self.store.url.clone());
-        let invocation = Invocation {
-            run: run.clone(),
-            worker: None,
-            config,
-            tasks: vec![0],
-            metad,
-            purpose: Purpose::Work,
-        };
+        let invocation = Invocation::new(run.clone(), None, config, vec![0], metad);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(HttpHost::new(&self.url).unwrap().invoke(invocation)).unwrap();
         run

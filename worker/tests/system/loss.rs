@@ -1,7 +1,7 @@
 //! What happens when a worker or the store is lost: places, leases, measurements.
 
 use foresail_schemas::error::ErrorCode;
-use foresail_schemas::invocation::{Invocation, Purpose};
+use foresail_schemas::invocation::Invocation;
 use foresail_schemas::run::{Change, FailureKind, RunOptions, RunStatus};
 use foresail_worker::host::local::WorkerCommand;
 use serde_json::json;
@@ -45,16 +45,7 @@ fn a_killed_worker_frees_its_place_and_its_lease_at_once() {
     wait_until("the worker to have left", left);
     let (worker, config) = (plan.tasks[0].worker.clone(), plan.tasks[0].config);
     let metad = bench.store.url.clone();
-    bench
-        .invoke(Invocation {
-            run: run.clone(),
-            worker,
-            config,
-            tasks: vec![0],
-            metad,
-            purpose: Purpose::Work,
-        })
-        .unwrap();
+    bench.invoke(Invocation::new(run.clone(), worker, config, vec![0], metad)).unwrap();
     bench.wait_for_end(&run);
     assert_eq!(bench.store.status(&run), RunStatus::Completed);
     assert!(!pids.iter().any(|pid| is_alive(*pid)));
@@ -85,16 +76,7 @@ fn a_program_that_never_becomes_a_worker_cancels_its_run_with_the_reason() {
         bench.wait_until_idle();
         assert_eq!(bench.store.status(&run), RunStatus::Running);
         let (config, metad) = (plan.tasks[0].config, bench.store.url.clone());
-        bench
-            .invoke(Invocation {
-                run: run.clone(),
-                worker: None,
-                config,
-                tasks: vec![0],
-                metad,
-                purpose: Purpose::Work,
-            })
-            .unwrap();
+        bench.invoke(Invocation::new(run.clone(), None, config, vec![0], metad)).unwrap();
     }
     bench.wait_for_end(&run);
     assert_eq!(bench.store.status(&run), RunStatus::Cancelled);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use foresail_choreography::{PlanView, first_invocations};
 use foresail_schemas::config::ResourceConfig;
-use foresail_schemas::invocation::{HostStatus, Invocation, Purpose};
+use foresail_schemas::invocation::{HostStatus, Invocation};
 use foresail_schemas::metric::{Record, StartState};
 use foresail_schemas::plan::{Bounds, Objective, Plan, PlanSummary, PlannedTask, PlannedWorker};
 use foresail_schemas::run::{RunOptions, RunStatus};
@@ -53,8 +53,7 @@ impl Bench {
         for invoke in first_invocations(workflow.graph(), &PlanView::new(1, plan)) {
             let metad = self.store.url.clone();
             let (worker, config, tasks) = (invoke.worker, invoke.config, invoke.tasks);
-            self.invoke(Invocation { run: id.clone(), worker, config, tasks, metad, purpose: Purpose::Work })
-                .unwrap();
+            self.invoke(Invocation::new(id.clone(), worker, config, tasks, metad)).unwrap();
         }
         id
     }

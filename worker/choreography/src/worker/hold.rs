@@ -42,8 +42,8 @@ pub(super) struct Holds {
 struct Hold {
     attempt: u32,
     executed: Executed,
-    /// Given up: it is being stored.
-    is_stored: bool,
+    /// Given up.
+    is_storing: bool,
     looks: u32,
     next_look_ms: Option<f64>,
 }
@@ -83,7 +83,7 @@ impl Holds {
     }
 
     fn holds(&self, task: u32) -> bool {
-        self.held.get(&task).is_some_and(|hold| !hold.is_stored)
+        self.held.get(&task).is_some_and(|hold| !hold.is_storing)
     }
 }
 
@@ -111,7 +111,7 @@ impl Worker {
             return;
         }
         self.running.remove(&task);
-        let hold = Hold { attempt, executed, is_stored: false, looks: 0, next_look_ms: None };
+        let hold = Hold { attempt, executed, is_storing: false, looks: 0, next_look_ms: None };
         self.holds.held.insert(task, hold);
         self.look_at_children(task);
     }
@@ -200,8 +200,8 @@ impl Worker {
     /// Has the host store what was given up.
     pub(super) fn store_given_up(&mut self, out: &mut Vec<Action>) {
         for task in std::mem::take(&mut self.holds.given_up) {
-            if let Some(hold) = self.holds.held.get_mut(&task).filter(|hold| !hold.is_stored) {
-                hold.is_stored = true;
+            if let Some(hold) = self.holds.held.get_mut(&task).filter(|hold| !hold.is_storing) {
+                hold.is_storing = true;
                 hold.next_look_ms = None;
                 self.storing.insert(task, hold.attempt);
                 out.push(Action::Store { task, attempt: hold.attempt });
@@ -318,8 +318,11 @@ impl Worker {
     /// Commits held outputs whose children have all run here, and what waited for parents that have their
     /// commits by now; parents before children.
     pub(super) fn settle(&mut self) {
+        if self.holds.is_empty() {
+            return;
+        }
         let mut whole: BTreeSet<u32> = self.holds.settled.keys().copied().collect();
-        whole.extend(self.holds.held.iter().filter(|(_, hold)| !hold.is_stored).map(|(task, _)| *task));
+        whole.extend(self.holds.held.iter().filter(|(_, hold)| !hold.is_storing).map(|(task, _)| *task));
         // The greatest set in which every held task has its children and everything its held parents.
         loop {
             let stays = |task: &u32| {
@@ -353,8 +356,9 @@ impl Worker {
 
     /// Remembers that the output was large and had to be stored.
     pub(super) fn note_stored(&mut self, task: u32, executed: &Executed) {
+        let Some(rules) = self.rules().filter(|rules| rules.cluster_fan_in) else { return };
         let bytes: u64 = executed.outputs.iter().map(|output| output.bytes).sum();
-        if self.rules().is_some_and(|rules| rules.cluster_fan_in && bytes >= rules.large_output_bytes) {
+        if bytes >= rules.large_output_bytes {
             self.holds.stored.insert(task);
         }
     }

@@ -134,7 +134,7 @@ impl Worker {
             return;
         }
         let mine = |&&c: &&u32| self.is_mine(c);
-        let become_it = |&&c: &&u32| self.plan.worker(c).is_none() && self.same_config(c);
+        let become_it = |&&c: &&u32| self.runs_here(c);
         let children = self.graph.children(parent);
         let planned = children.iter().filter(mine).min_by_key(|&&c| self.plan.rank(c));
         if let Some(&child) = planned.or_else(|| children.iter().find(become_it))

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::Json;
 use axum::extract::State;
 use axum::routing::post;
-use foresail_schemas::invocation::{Invoked, Purpose};
+use foresail_schemas::invocation::Invoked;
 use foresail_schemas::{ResourceConfig, RunId};
 
 use super::*;
@@ -40,8 +40,7 @@ async fn a_wide_fan_out_asks_the_host_for_a_few_workers_at_a_time_and_for_all_in
         let run = RunId::new("r").unwrap();
         let config = ResourceConfig { memory_mb: 256, vcpu: None };
         let metad = "http://127.0.0.1:9".to_owned();
-        let invocation =
-            Invocation { run, worker: None, config, tasks: vec![task], metad, purpose: Purpose::Work };
+        let invocation = Invocation::new(run, None, config, vec![task], metad);
         chores.spawn(invoke_in_turn(Arc::clone(&places), host.clone(), invocation));
     }
     while chores.join_next().await.is_some() {}
