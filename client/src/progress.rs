@@ -88,11 +88,7 @@ impl Progress {
                 self.failure.clone_from(failure);
                 self.running.clear();
             }
-            Change::EdgeMarked { .. }
-            | Change::TaskReady { .. }
-            | Change::TaskDuplicated { .. }
-            | Change::TaskPropagated { .. }
-            | Change::PlanReplaced { .. } => {}
+            Change::TaskReady { .. } | Change::TaskDuplicated { .. } | Change::PlanReplaced { .. } => {}
         }
     }
 

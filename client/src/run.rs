@@ -79,8 +79,7 @@ impl RunHandle {
 
     pub(crate) fn watch(&mut self, limits: RunOptions) {
         let services = self.services.as_ref().clone();
-        let watching =
-            watch::watch(services, self.id.clone(), self.workflow.clone(), self.plan.clone(), limits);
+        let watching = watch::watch(services, self.id.clone(), self.plan.clone(), limits);
         self.watch = Some(Watch(tokio::spawn(watching)));
     }
 

@@ -75,16 +75,10 @@ pub(crate) async fn begin(
 }
 
 /// Watches until the run has ended, and starts meanwhile the workers that the plan wants to be warm.
-pub(crate) async fn watch(
-    services: Services,
-    run: RunId,
-    workflow: Workflow,
-    plan: Plan,
-    options: RunOptions,
-) {
+pub(crate) async fn watch(services: Services, run: RunId, plan: Plan, options: RunOptions) {
     let view = Arc::new(PlanView::new(1, &plan));
     tokio::select! {
-        () = watch_over(services.clone(), run.clone(), &workflow, Arc::clone(&view), options) => {}
+        () = watch_over(services.clone(), run.clone(), Arc::clone(&view), options) => {}
         () = start_beforehand(&services, &run, &view) => {}
     }
 }
@@ -107,14 +101,8 @@ async fn start_beforehand(services: &Services, run: &RunId, view: &PlanView) {
 
 /// A metad that does not answer is not given up: once restarted it is found again. One that refuses for
 /// good, because it knows no such run or wants another token, ends the watching.
-async fn watch_over(
-    services: Services,
-    run: RunId,
-    workflow: &Workflow,
-    view: Arc<PlanView>,
-    options: RunOptions,
-) {
-    let mut machine = Watchdog::new(workflow.graph().clone(), view, options);
+async fn watch_over(services: Services, run: RunId, view: Arc<PlanView>, options: RunOptions) {
+    let mut machine = Watchdog::new(view, options);
     let mut shell = Shell { services, run, began: Instant::now(), wake: None, events: VecDeque::new() };
     let mut actions = Vec::new();
     machine.start(shell.now_ms(), &mut actions);
@@ -231,7 +219,7 @@ mod tests {
         let blind = foresail_planner::blind_table(&workflow, &platform, Sla::MEDIAN);
         let plan = plan("simple", &problem(&workflow, &platform, blind, Objective::Fastest, 0)).unwrap();
         let options = RunOptions { watch_ms: 1.0, ..RunOptions::default() };
-        let watching = watch(services, "r-unknown".parse().unwrap(), workflow, plan, options);
+        let watching = watch(services, "r-unknown".parse().unwrap(), plan, options);
         tokio::time::timeout(Duration::from_secs(60), watching).await.expect("the watching ends by itself");
     }
 }

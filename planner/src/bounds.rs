@@ -70,7 +70,7 @@ impl Floor {
             let mut shortest_ms = f64::INFINITY;
             let fits = |c: u32| run_ms(c, t) <= window_ms + ROUNDING * deadline_ms;
             for c in sizes().filter(|&c| dense.allows(c, t) && fits(c)) {
-                let (ms, usd_per_ms) = (dense.exec_ms(c, t) + dense.dispatch_ms, dense.size(c).usd_per_ms);
+                let (ms, usd_per_ms) = (dense.exec_ms(c, t), dense.size(c).usd_per_ms);
                 usd[0] = usd[0].min(ms / lanes * usd_per_ms);
                 usd[1] = usd[1].min(dense.upload_ms(c, t) * usd_per_ms);
                 shortest_ms = shortest_ms.min(ms);
@@ -96,7 +96,7 @@ impl Floor {
             (dense.first_start_ms(c) + 2.0 * dense.dispatch_ms) * dense.size(c).usd_per_ms + request_usd
         });
         // No container has more time than there is between its first task and the deadline, and each starts.
-        let lane_ms = (deadline_ms - self.earliest.first_ms + dense.dispatch_ms) * lanes;
+        let lane_ms = (deadline_ms - self.earliest.first_ms) * lanes;
         let containers = if deadline_ms.is_finite() { (work_ms / lane_ms - ROUNDING).ceil() } else { 1.0 };
         let starts_usd = containers.max(1.0) * start_usd;
         tasks_usd + requests_usd + starts_usd
@@ -160,22 +160,21 @@ impl Least {
     }
 }
 
-/// All code over all lanes, where a lane waits for a round trip between two tasks; or all uploads over all
-/// links.
+/// All code over all lanes, or all uploads over all links.
 fn area_ms(dense: &Dense, least: &Least) -> f64 {
     let workers = f64::from(dense.concurrency_max);
     let lanes = workers * f64::from(dense.lanes);
     let on_platform = || (0..dense.len()).filter(|&t| !dense.is_pooled(t)).map(|t| t as usize);
-    let code_ms: f64 = on_platform().map(|t| least.exec_ms[t] + dense.dispatch_ms).sum();
+    let code_ms: f64 = on_platform().map(|t| least.exec_ms[t]).sum();
     let uploads_ms: f64 = on_platform().map(|t| least.upload_ms[t]).sum();
-    least.start_ms + (code_ms / lanes - dense.dispatch_ms).max(uploads_ms / workers).max(0.0)
+    least.start_ms + (code_ms / lanes).max(uploads_ms / workers)
 }
 
 fn tail_ms(dense: &Dense, least: &Least) -> Vec<f64> {
     let mut tail_ms = vec![0.0; dense.len() as usize];
     for &t in dense.graph.order().iter().rev() {
         let below = dense.graph.children(t).iter().map(|&c| tail_ms[c as usize] + least.run_ms[c as usize]);
-        tail_ms[t as usize] = below.map(|ms| ms + dense.dispatch_ms).fold(dense.dispatch_ms / 2.0, f64::max);
+        tail_ms[t as usize] = below.fold(dense.dispatch_ms / 2.0, f64::max);
     }
     tail_ms
 }

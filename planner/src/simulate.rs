@@ -185,7 +185,7 @@ impl<'a> World<'a> {
     fn begin(&mut self) {
         let events = self.ledger.begin(0.0);
         self.tell(&events);
-        let mut watchdog = Watchdog::new(self.graph.clone(), Arc::clone(&self.view), self.options);
+        let mut watchdog = Watchdog::new(Arc::clone(&self.view), self.options);
         let mut out = Vec::new();
         watchdog.start(0.0, &mut out);
         self.add(Machine::Watchdog(Box::new(watchdog)), 0, 0);
@@ -233,12 +233,24 @@ impl<'a> World<'a> {
 
     fn deliver(&mut self, id: usize, event: Event) {
         let (mut out, now_ms) = (Vec::new(), self.agenda.now_ms);
+        // Children in the same place may begin before the result stands.
+        if let Event::Executed { task, outcome: Ok(_), .. } = &event
+            && self.owns(id, *task)
+            && self.ledger.commit(*task).is_none()
+        {
+            self.moved.made(self.dense, self.nodes[id].container, *task, now_ms);
+        }
         match &mut self.nodes[id].machine {
             None => return,
             Some(Machine::Watchdog(watchdog)) => watchdog.handle(event, now_ms, &mut out),
             Some(Machine::Worker(worker)) => worker.handle(event, now_ms, &mut out),
         }
         self.act(id, out);
+    }
+
+    /// Whether the machine is the planned worker of the task.
+    fn owns(&self, id: usize, task: u32) -> bool {
+        self.view.worker_index(task).is_some_and(|owner| self.nodes[id].listens_as == Some(owner))
     }
 
     fn act(&mut self, id: usize, actions: Vec<Action>) {
@@ -317,7 +329,9 @@ impl<'a> World<'a> {
         let mut results = Vec::with_capacity(operations.len());
         for operation in operations {
             let (result, events) = self.ledger.apply(operation, self.agenda.now_ms);
-            if let (Operation::Commit { task, commit }, OperationResult::Won) = (operation, &result) {
+            if let (Operation::Commit { task, commit, .. }, OperationResult::Won { .. }) =
+                (operation, &result)
+            {
                 self.stands(id, *task, commit);
             }
             self.tell(&events);
@@ -388,11 +402,14 @@ impl<'a> World<'a> {
 
     /// Downloads, then the user's code; what is stored comes after.
     fn execute(&mut self, id: usize, task: u32, attempt: u32) {
-        let (node, now_ms) = (&mut self.nodes[id], self.agenda.now_ms);
-        match attempt {
-            0 => drop(self.copies.insert((id, task), (now_ms, now_ms))),
-            _ => self.start_ms[task as usize] = now_ms,
+        let now_ms = self.agenda.now_ms;
+        if attempt == 0 && !self.owns(id, task) {
+            self.copies.insert((id, task), (now_ms, now_ms));
+        } else if self.ledger.commit(task).is_none() {
+            self.start_ms[task as usize] = now_ms;
         }
+        self.stopped.remove(&(id, task));
+        let node = &mut self.nodes[id];
         let (size, container) = (node.size, node.container);
         let inputs_ms = self.moved.download(self.dense, &mut node.links, size, container, task, now_ms);
         let computed_ms = inputs_ms + self.dense.exec_ms(size, task);

@@ -1,7 +1,8 @@
 //! The static timing pass: when every task of an assignment starts and ends, what the whole takes and costs.
 //!
 //! It is the choreography in short: invocations, leases, commits, hints and leaves happen in the order and
-//! with the delays of the state machines, without their messages. One round trip to the run's state takes
+//! with the delays of the state machines, without their messages; a planned worker begins tasks ahead of the
+//! run's state (`ahead`). One round trip to the run's state takes
 //! `dispatch_ms`; it decides half-way. Contention is counted on lanes, on each worker's down-link and
 //! up-link and for places on the host. A lane is free for the next task while outputs are stored; what is
 //! done beside running tasks (`beside`) costs a plan without it nothing. What the pass leaves out
@@ -20,6 +21,7 @@ use crate::host::Host;
 use crate::link::{Links, Moved};
 
 mod agenda;
+mod ahead;
 mod beside;
 mod copies;
 mod execute;
@@ -77,6 +79,9 @@ pub(crate) struct TaskTimes {
     is_taken: bool,
     /// Its place among the results; [`NONE`] as long as it has none.
     committed_nth: u32,
+    /// Parents that ran in the invocation `arrived_at`, as the only ones that count.
+    arrived: u32,
+    arrived_at: u32,
     /// What is done beside running it; see `extras`.
     flags: u8,
 }
@@ -124,11 +129,9 @@ enum Hand {
     Asked,
     /// Granted by the request that is on its way.
     Granted,
-    /// To be committed with the next request.
-    Commits,
 }
 
-const HANDS: usize = 4;
+const HANDS: usize = 3;
 
 /// An invocation that lives.
 #[derive(Debug)]
@@ -146,6 +149,8 @@ struct Live {
     /// The others without a living owner.
     fates: List,
     handed_over: List,
+    /// To be committed with the next request.
+    commits: List,
     /// The next ready task; further ones are in `queue`.
     next: u32,
     queue: u32,
@@ -161,8 +166,6 @@ struct Live {
     pauses: u32,
     /// Number of results when the run's state decided on its join.
     joined_nth: u32,
-    /// Tasks that somebody else ran: their children are to be told once more.
-    retold: List,
     /// When a task last gave a lane back, and which.
     free_ms: f64,
     last_task: u32,
@@ -291,6 +294,8 @@ impl<'a> Timing<'a> {
                 cause: NONE,
                 is_taken: false,
                 committed_nth: NONE,
+                arrived: 0,
+                arrived_at: NONE,
                 flags: plan.extras.flags(t) | self.dense.forced_flags(t),
             }
         }));
@@ -395,6 +400,7 @@ impl<'a> Timing<'a> {
             own: List::EMPTY,
             fates: List::EMPTY,
             handed_over: List::EMPTY,
+            commits: List::EMPTY,
             next: NONE,
             queue: NONE,
             hands: [0; HANDS],
@@ -404,7 +410,6 @@ impl<'a> Timing<'a> {
             mine: 0,
             pauses: 0,
             joined_nth: 0,
-            retold: List::EMPTY,
             free_ms: 0.0,
             last_task: NONE,
             place_cause,

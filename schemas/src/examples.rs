@@ -369,13 +369,12 @@ fn commit() -> Commit {
     }
 }
 
-/// A worker stores a result, marks an edge and takes the child.
+/// A worker stores a result and takes the child.
 #[must_use]
 pub fn operation_request() -> OperationRequest {
     OperationRequest {
         operations: vec![
-            Operation::Commit { task: 1, commit: commit() },
-            Operation::Arrive { task: 3, parent: 1 },
+            Operation::Commit { task: 1, commit: commit(), assuming: Vec::new() },
             Operation::Lease { task: 3, instance: instance(), epoch: 1, assuming: Vec::new() },
         ],
     }
@@ -384,11 +383,10 @@ pub fn operation_request() -> OperationRequest {
 /// The answer: the result stands, the child waits for another parent.
 #[must_use]
 pub fn operation_answer() -> OperationAnswer {
-    let child = crate::run::ChildState::Waiting;
     OperationAnswer {
         status: RunStatus::Running,
         plan_epoch: 1,
-        results: vec![OperationResult::Won, OperationResult::Marked { child }, OperationResult::NotReady],
+        results: vec![OperationResult::Won { ready: Vec::new() }, OperationResult::NotReady],
     }
 }
 
@@ -401,8 +399,8 @@ pub fn run_event() -> RunEvent {
 /// Two events.
 #[must_use]
 pub fn event_page() -> EventPage {
-    let marked = RunEvent { seq: 13, at_ms: 2504.5, change: Change::EdgeMarked { task: 3, parent: 1 } };
-    EventPage { status: RunStatus::Running, events: vec![run_event(), marked], next_after: 13 }
+    let ready = RunEvent { seq: 13, at_ms: 2504.5, change: Change::TaskReady { task: 3 } };
+    EventPage { status: RunStatus::Running, events: vec![run_event(), ready], next_after: 13 }
 }
 
 /// A new plan for a run under way.

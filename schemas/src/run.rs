@@ -9,7 +9,7 @@ mod event;
 mod operation;
 
 pub use event::{Change, EventPage, RunEvent};
-pub use operation::{ChildState, Operation, OperationAnswer, OperationRequest, OperationResult};
+pub use operation::{Before, Operation, OperationAnswer, OperationRequest, OperationResult};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -213,7 +213,7 @@ pub enum Location {
 /// The result of a task: the first that arrives is the only one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Commit {
-    /// The attempt that won; 0 for one that ran beside the lease.
+    /// The attempt that won; 0 for one that ran beside a lease or ahead of it.
     pub attempt: u32,
     /// Who ran it.
     pub instance: InstanceId,

@@ -173,7 +173,7 @@ fn timeline(workflow: &Workflow, events: &[RunEvent]) -> Table {
             }
             Change::PlanReplaced { epoch } => (String::new(), format!("plan {epoch} is in force")),
             Change::RunFinished { status, .. } => (String::new(), status_name(*status).to_owned()),
-            Change::EdgeMarked { .. } | Change::TaskReady { .. } | Change::TaskPropagated { .. } => continue,
+            Change::TaskReady { .. } => continue,
         };
         table.row([units::ms(event.at_ms), event.change.kind().replace('_', " "), who, what]);
     }

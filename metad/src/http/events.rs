@@ -30,15 +30,14 @@ use crate::store::StoreError;
 use crate::store::run_events::EventText;
 
 /// The kinds of events, as `Change::kind` names them.
-const KINDS: [&str; 10] = [
+const KINDS: [&str; 9] = [
     "worker_joined",
     "worker_left",
     "task_leased",
     "task_failed",
     "task_committed",
-    "edge_marked",
     "task_ready",
-    "task_propagated",
+    "task_duplicated",
     "plan_replaced",
     "run_finished",
 ];

@@ -184,7 +184,7 @@ fn bounded(operation: &mut Operation) -> Result<(), Failure> {
     match operation {
         Operation::Cancel { reason } => cut(reason),
         Operation::Fail { failure, .. } => cut(&mut failure.message),
-        Operation::Commit { task, commit } => {
+        Operation::Commit { task, commit, .. } => {
             for output in &commit.outputs {
                 if let Location::Inline(content) = &output.location
                     && content.len() > COMMIT_INLINE_BYTES_MAX

@@ -280,7 +280,7 @@ fn a_run_under_an_id_that_retention_freed_keeps_its_ledger() {
         config: worker.config,
         start: StartState::Cold,
     };
-    assert_eq!(operate(0, join), OperationResult::Joined);
+    assert_eq!(operate(0, join), OperationResult::Joined { before: foresail_schemas::run::Before::Left });
     for n in 2..42 {
         finish(n);
     }

@@ -1,6 +1,6 @@
 //! The earliest finish of every task over the DAG, with the least time of any size for every step.
 //!
-//! A task starts one round trip after its last parent at the earliest. What it reads from the store may be
+//! A task starts when its last parent has ended at the earliest: in the same worker it waits for nobody. What it reads from the store may be
 //! in its container by then: because the maker ran there, on the container's lanes, or because it was
 //! fetched ahead, over the container's link, for this task or for another that reads it. A fetch begins one
 //! round trip after its maker has ended at the earliest. So whoever asks for what, after every moment there
@@ -29,8 +29,7 @@ impl Earliest {
         let mut inflow = Inflow::new(f64::from(dense.lanes));
         for &t in dense.graph.order() {
             let parents = dense.graph.parents(t).iter();
-            let ready_ms = parents
-                .fold(least.start_ms, |ms, &p| ms.max(earliest.end_ms[p as usize] + dense.dispatch_ms));
+            let ready_ms = parents.fold(least.start_ms, |ms, &p| ms.max(earliest.end_ms[p as usize]));
             earliest.start_ms[t as usize] = ready_ms;
             let mut there_ms = ready_ms;
             if !dense.stored_reads(t).is_empty() {

@@ -185,7 +185,7 @@ impl Timing<'_> {
     /// A copy that has ended: whoever commits first wins.
     pub(super) fn copy_done(&mut self, id: u32, task: u32, now_ms: f64) {
         self.give_back(id, task, now_ms);
-        self.put_in(id, Hand::Commits, task);
+        self.lists.push(&mut self.live[id as usize].commits, task);
         self.take_tasks(id, now_ms);
         self.lease_a_child(id, task, now_ms);
         self.pump(id, now_ms);
@@ -203,7 +203,7 @@ impl Timing<'_> {
         true
     }
 
-    /// Tasks of its own that somebody else ran: they are done, and their children are told once more.
+    /// Tasks of its own that somebody else ran: they are done.
     pub(super) fn forget_lost(&mut self, id: u32) {
         let Some(copier) = self.copies.copiers.get_mut(id as usize) else { return };
         let live = &mut self.live[id as usize];
@@ -212,31 +212,6 @@ impl Timing<'_> {
             // What had a result before it joined was never counted.
             let is_counted = times.worker == live.worker && times.committed_nth >= live.joined_nth;
             live.mine = live.mine.saturating_sub(u32::from(is_counted));
-            self.lists.push(&mut live.retold, task);
-        }
-    }
-
-    /// The edges of a task that has a result already are marked once more: whoever has none of its ready
-    /// children yet is told of them again.
-    pub(super) fn retell(&mut self, id: u32, task: u32) {
-        for &child in self.dense.graph.children(task) {
-            let times = &self.tasks[child as usize];
-            if times.is_taken || times.committed_nth != NONE || !times.ready_ms.is_finite() {
-                continue;
-            }
-            let live = &mut self.live[id as usize];
-            if times.worker != NONE && times.worker == live.worker {
-                self.lists.push(&mut live.own, child);
-            } else if times.worker == NONE || self.workers[times.worker as usize].alive == NONE {
-                self.lists.push(&mut live.fates, child);
-            }
-        }
-    }
-
-    pub(super) fn retell_lost(&mut self, id: u32) {
-        let mut retold = std::mem::replace(&mut self.live[id as usize].retold, List::EMPTY);
-        while let Some(task) = self.lists.pop(&mut retold) {
-            self.retell(id, task);
         }
     }
 
@@ -245,9 +220,8 @@ impl Timing<'_> {
         let live = &mut self.live[id as usize];
         live.is_stopped = true;
         (live.running, live.storing, live.blocked, live.mine) = (0, 0, 0, 0);
-        live.hands[Hand::Commits as usize] = 0;
+        live.commits = List::EMPTY;
         live.hands[Hand::Leasing as usize] = 0;
-        live.retold = List::EMPTY;
         live.computes = NONE;
         live.next = NONE;
         self.queues.release(&mut live.queue);

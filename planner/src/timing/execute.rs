@@ -17,13 +17,19 @@ impl Timing<'_> {
         let is_once = |t: u32| t != NONE && self.tasks[t as usize].flags & TASK_DUP == 0;
         let waited_for_lane = is_once(live.last_task);
         let waited_for_place = is_once(live.place_cause);
+        let is_ahead = !self.tasks[task as usize].ready_ms.is_finite();
+        let filled_by = self.tasks[task as usize].filled_by;
+        let ready_ms = match is_ahead {
+            true if filled_by != NONE => self.tasks[filled_by as usize].end_ms,
+            _ => self.tasks[task as usize].ready_ms,
+        };
         let times = &mut self.tasks[task as usize];
         // One that has a result by now, from a copy, runs all the same; the times are those that count.
         if times.committed_nth == NONE {
             times.start_ms = now_ms;
-            times.cause = if waited_for_lane && live.free_ms > times.ready_ms {
+            times.cause = if waited_for_lane && live.free_ms > ready_ms {
                 live.last_task
-            } else if waited_for_place && live.start_ms > times.ready_ms {
+            } else if waited_for_place && live.start_ms > ready_ms {
                 live.place_cause
             } else {
                 times.filled_by

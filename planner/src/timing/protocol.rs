@@ -125,10 +125,13 @@ impl Timing<'_> {
                 // An earlier invocation of this worker ran it, and this one learns so when it asks.
                 continue;
             }
-            if self.fits_in_life(id, task, self.live[id as usize].size, now_ms) {
-                self.put_in(id, Hand::Leasing, task);
-            } else {
+            if !self.fits_in_life(id, task, self.live[id as usize].size, now_ms) {
                 self.lists.push(&mut self.live[id as usize].handed_over, task);
+            } else if self.may_run_ahead(id, task) {
+                self.tasks[task as usize].is_taken = true;
+                self.run(id, task, now_ms);
+            } else {
+                self.put_in(id, Hand::Leasing, task);
             }
         }
     }
@@ -151,7 +154,8 @@ impl Timing<'_> {
         if times.worker == live.worker {
             live.mine = live.mine.saturating_sub(1);
         }
-        self.put_in(id, Hand::Commits, task);
+        self.made(id, task, now_ms);
+        self.lists.push(&mut self.live[id as usize].commits, task);
         self.take_tasks(id, now_ms);
         self.lease_a_child(id, task, now_ms);
         self.pump(id, now_ms);
@@ -169,6 +173,7 @@ impl Timing<'_> {
         let become_it = |&&c: &&u32| tasks[c as usize].worker == NONE && tasks[c as usize].size == size;
         let planned = children.iter().filter(mine).min_by_key(|&&c| tasks[c as usize].rank);
         if let Some(&child) = planned.or_else(|| children.iter().find(become_it))
+            && !self.tasks[child as usize].is_taken
             && !self.asks_for(id, child)
             && self.fits_in_life(id, child, size, now_ms)
         {
@@ -203,8 +208,8 @@ impl Timing<'_> {
     /// Whether there is anything for the next request, beside the leave.
     pub(super) fn has_news(&self, id: u32) -> bool {
         let live = &self.live[id as usize];
-        live.hands[Hand::Commits as usize] + live.hands[Hand::Leasing as usize] > 0
-            || !live.retold.is_empty()
+        live.hands[Hand::Leasing as usize] > 0
+            || !live.commits.is_empty()
             || (self.copies.has_any() && self.asks_for_copy(id))
     }
 
@@ -233,13 +238,11 @@ impl Timing<'_> {
     /// Sends a request; the run's state decides it at once and the answer comes a round trip later.
     fn decide(&mut self, id: u32, now_ms: f64) {
         self.live[id as usize].is_waiting = true;
-        let commits = usize::from(std::mem::take(&mut self.live[id as usize].hands[Hand::Commits as usize]));
-        for at in 0..commits {
-            let place = (id as usize * HANDS + Hand::Commits as usize) * self.hand_len() + at;
-            self.commit(id, self.held[place], now_ms);
+        let mut commits = std::mem::replace(&mut self.live[id as usize].commits, List::EMPTY);
+        while let Some(task) = self.lists.pop(&mut commits) {
+            self.commit(id, task, now_ms);
         }
         if self.copies.has_any() {
-            self.retell_lost(id);
             self.grant_copy(id);
         }
         let is_over = self.committed == self.dense.len();
@@ -285,7 +288,7 @@ impl Timing<'_> {
     /// A commit as the run's state sees it: edges are marked, owners of ready children hear of them.
     fn commit(&mut self, id: u32, task: u32, now_ms: f64) {
         if self.copies.has_any() && !self.wins(id, task) {
-            return self.retell(id, task);
+            return;
         }
         let times = &mut self.tasks[task as usize];
         times.committed_nth = self.committed;
@@ -306,11 +309,17 @@ impl Timing<'_> {
                 continue;
             }
             times.ready_ms = now_ms;
-            times.filled_by = task;
-            let worker = times.worker;
+            let (worker, is_taken) = (times.worker, times.is_taken);
+            if !is_taken {
+                times.filled_by = task;
+            }
             if self.copies.has_any() {
                 self.tell_copiers(child, now_ms);
             }
+            if is_taken {
+                continue;
+            }
+            let is_queued = self.has_arrived(id, child);
             let live = &mut self.live[id as usize];
             if worker == NONE {
                 self.lists.push(&mut live.fates, child);
@@ -319,7 +328,9 @@ impl Timing<'_> {
             let state = &mut self.workers[worker as usize];
             self.lists.push(&mut state.open, child);
             if worker == live.worker {
-                self.lists.push(&mut live.own, child);
+                if !is_queued {
+                    self.lists.push(&mut live.own, child);
+                }
             } else if state.alive == NONE {
                 self.lists.push(&mut live.fates, child);
             } else {
@@ -375,6 +386,9 @@ impl Timing<'_> {
     fn hear_of_own(&mut self, id: u32, now_ms: f64) {
         let mut own = std::mem::replace(&mut self.live[id as usize].own, List::EMPTY);
         while let Some(child) = self.lists.pop(&mut own) {
+            if self.tasks[child as usize].is_taken {
+                continue;
+            }
             self.enqueue(id, child);
             if self.live[id as usize].phase == Phase::Working {
                 self.take_tasks(id, now_ms);

@@ -82,27 +82,15 @@ pub enum Change {
         /// Why.
         failure: Failure,
     },
-    /// A task has its result.
+    /// A task has its result, and its out-edges are marked.
     TaskCommitted {
         /// The task.
         task: u32,
         /// The result.
         commit: Commit,
     },
-    /// An in-edge was marked.
-    EdgeMarked {
-        /// The child.
-        task: u32,
-        /// The parent.
-        parent: u32,
-    },
     /// All in-edges of a task are marked.
     TaskReady {
-        /// The task.
-        task: u32,
-    },
-    /// What follows from a commit was done.
-    TaskPropagated {
         /// The task.
         task: u32,
     },
@@ -132,9 +120,7 @@ impl Change {
             Self::TaskDuplicated { .. } => "task_duplicated",
             Self::TaskFailed { .. } => "task_failed",
             Self::TaskCommitted { .. } => "task_committed",
-            Self::EdgeMarked { .. } => "edge_marked",
             Self::TaskReady { .. } => "task_ready",
-            Self::TaskPropagated { .. } => "task_propagated",
             Self::PlanReplaced { .. } => "plan_replaced",
             Self::RunFinished { .. } => "run_finished",
         }

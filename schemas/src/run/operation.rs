@@ -80,24 +80,17 @@ pub enum Operation {
         /// The tasks it runs.
         tasks: Vec<u32>,
     },
-    /// Store the result of a task unless it has one.
+    /// Store the result of a task unless it has one, and mark its out-edges in the in-edge sets of its
+    /// children, both at once.
     Commit {
         /// The task.
         task: u32,
         /// The result.
         commit: Commit,
-    },
-    /// Mark the edge from `parent` to `task` in the in-edge set of `task`. The parent must have a commit.
-    Arrive {
-        /// The child.
-        task: u32,
-        /// The parent.
-        parent: u32,
-    },
-    /// All that follows from the commit of `task` was done.
-    Propagated {
-        /// The task.
-        task: u32,
+        /// Parents whose outputs it took from the memory of its worker before their commits were answered.
+        /// Refused where the result of one of them is not by the same worker.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        assuming: Vec<u32>,
     },
     /// An attempt failed; its lease is given back.
     Fail {
@@ -138,13 +131,13 @@ pub enum Operation {
         worker: WorkerId,
     },
     /// Read: what is stuck. Tasks whose lease has expired, ready tasks that nobody had for the time of a
-    /// lease (their worker may be starting), and commits that were not propagated.
+    /// lease (their worker may be starting).
     Frontier {
         /// Only what has been so for at least this long, in ms.
         #[serde(deserialize_with = "non_negative")]
         #[schemars(range(min = 0.0))]
         idle_ms_min: f64,
-        /// Most tasks of each kind.
+        /// Most tasks.
         limit: u32,
     },
 }
@@ -156,7 +149,10 @@ pub enum OperationResult {
     /// Done, or it had been done before.
     Done,
     /// The instance takes part in the run.
-    Joined,
+    Joined {
+        /// What became of the instances of this planned worker before it.
+        before: Before,
+    },
     /// Another instance of the same planned worker is alive.
     AlreadyAlive {
         /// That instance.
@@ -198,11 +194,10 @@ pub enum OperationResult {
     /// The plan was replaced; read it again.
     StaleEpoch,
     /// The commit was the first and stands.
-    Won,
-    /// The edge is marked.
-    Marked {
-        /// What that means for the child.
-        child: ChildState,
+    Won {
+        /// Its children that are ready and that nobody has.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ready: Vec<u32>,
     },
     /// The commits asked for, in order.
     Commits {
@@ -231,8 +226,6 @@ pub enum OperationResult {
     Frontier {
         /// Tasks that are ready and that nobody has.
         ready: Vec<u32>,
-        /// Tasks with a commit whose consequences may be missing.
-        unpropagated: Vec<u32>,
     },
     /// The run has ended; nothing was changed.
     RunOver,
@@ -243,16 +236,13 @@ pub enum OperationResult {
     },
 }
 
-/// A child after one of its in-edges was marked.
+/// What became of the earlier instances of a planned worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum ChildState {
-    /// In-edges are missing.
-    Waiting,
-    /// The set is full; nobody has the task.
-    Ready,
-    /// Somebody holds its lease.
-    Leased,
-    /// It has a result.
-    Committed,
+pub enum Before {
+    /// There were none, or all of them have left.
+    Left,
+    /// One disappeared: a task may have taken it along, so that this one has every attempt counted before it
+    /// begins.
+    Lost,
 }

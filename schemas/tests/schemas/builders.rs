@@ -4,8 +4,8 @@ use foresail_schemas::metric::{
     Batch, Direction, Record, StartState, StartupRecord, TaskRecord, TransferRecord,
 };
 use foresail_schemas::run::{
-    Change, ChildState, Commit, Failure, FailureKind, Location, Measured, Operation, OperationResult,
-    RunEvent, RunStatus, StoredObject, WorkerUsage,
+    Before, Change, Commit, Failure, FailureKind, Location, Measured, Operation, OperationResult, RunEvent,
+    RunStatus, StoredObject, WorkerUsage,
 };
 use foresail_schemas::workflow::{Hint, Input, Output, Task, Work, WorkflowSpec};
 use foresail_schemas::{Plan, ResourceConfig, Workflow, examples};
@@ -193,9 +193,11 @@ pub fn operation() -> impl Strategy<Value = Operation> {
             Operation::Lease { task, instance, epoch, assuming }
         }),
         (instance(), tasks()).prop_map(|(instance, tasks)| Operation::Renew { instance, tasks }),
-        (any::<u32>(), commit()).prop_map(|(task, commit)| Operation::Commit { task, commit }),
-        any::<(u32, u32)>().prop_map(|(task, parent)| Operation::Arrive { task, parent }),
-        any::<u32>().prop_map(|task| Operation::Propagated { task }),
+        (any::<u32>(), commit(), tasks()).prop_map(|(task, commit, assuming)| Operation::Commit {
+            task,
+            commit,
+            assuming
+        }),
         (tasks(), any::<u32>()).prop_map(|(tasks, parent)| Operation::Missing { tasks, parent }),
         (tasks(), instance()).prop_map(|(tasks, instance)| Operation::Duplicate { tasks, instance }),
         (any::<(u32, u32)>(), instance(), failure()).prop_map(|((task, attempt), instance, failure)| {
@@ -211,13 +213,13 @@ pub fn operation() -> impl Strategy<Value = Operation> {
 pub fn result() -> impl Strategy<Value = OperationResult> {
     let tasks = || proptest::collection::vec(any::<u32>(), 0..5);
     let instance = || name_text().prop_map(|n| n.parse().unwrap());
-    let state = prop_oneof![Just(ChildState::Waiting), Just(ChildState::Ready), Just(ChildState::Leased)];
     prop_oneof![
         Just(OperationResult::Done),
-        Just(OperationResult::Joined),
+        prop_oneof![Just(Before::Left), Just(Before::Lost)]
+            .prop_map(|before| OperationResult::Joined { before }),
         Just(OperationResult::NotReady),
         Just(OperationResult::StaleEpoch),
-        Just(OperationResult::Won),
+        tasks().prop_map(|ready| OperationResult::Won { ready }),
         Just(OperationResult::RunOver),
         instance().prop_map(|instance| OperationResult::AlreadyAlive { instance }),
         tasks().prop_map(|tasks| OperationResult::Stay { tasks }),
@@ -229,12 +231,10 @@ pub fn result() -> impl Strategy<Value = OperationResult> {
         commit().prop_map(|commit| OperationResult::Committed { commit }),
         proptest::collection::vec(proptest::option::of(any::<u32>()), 0..4)
             .prop_map(|counts| OperationResult::Missing { counts }),
-        state.prop_map(|child| OperationResult::Marked { child }),
         proptest::collection::vec(proptest::option::of(commit()), 0..3)
             .prop_map(|commits| OperationResult::Commits { commits }),
         proptest::option::of(instance()).prop_map(|instance| OperationResult::Instance { instance }),
-        (tasks(), tasks())
-            .prop_map(|(ready, unpropagated)| OperationResult::Frontier { ready, unpropagated }),
+        tasks().prop_map(|ready| OperationResult::Frontier { ready }),
         "\\PC{0,20}".prop_map(|detail| OperationResult::Refused { detail }),
     ]
 }
@@ -262,9 +262,7 @@ pub fn event() -> impl Strategy<Value = RunEvent> {
             Change::TaskFailed { task, attempt, instance, failure }
         }),
         (any::<u32>(), commit()).prop_map(|(task, commit)| Change::TaskCommitted { task, commit }),
-        any::<(u32, u32)>().prop_map(|(task, parent)| Change::EdgeMarked { task, parent }),
         any::<u32>().prop_map(|task| Change::TaskReady { task }),
-        any::<u32>().prop_map(|task| Change::TaskPropagated { task }),
         any::<u64>().prop_map(|epoch| Change::PlanReplaced { epoch }),
         proptest::option::of(failure())
             .prop_map(|failure| Change::RunFinished { status: RunStatus::Failed, failure }),

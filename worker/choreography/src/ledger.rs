@@ -1,7 +1,7 @@
 //! The ledger of a run: decides every operation and is the fold of its own events.
 //!
 //! `apply` is the whole protocol of docs/architecture.md on the side of the store: lease, attempts, commit if
-//! absent, in-edge sets, propagated marks. Operations are atomic and idempotent; a repeated one answers like
+//! absent, in-edge sets. Operations are atomic and idempotent; a repeated one answers like
 //! the first and adds no event. Times are ms since the run was created, by the host's clock; the ledger keeps
 //! them from going back. Source of the set-based fan-in and of commit-if-absent: Unum (NSDI'23).
 
@@ -11,8 +11,8 @@ use foresail_schemas::graph::Graph;
 use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
 use foresail_schemas::run::{
-    Change, ChildState, Commit, ConfigUsage, Failure, FailureKind, Operation, OperationResult, RunEvent,
-    RunOptions, RunStatus, WorkerUsage,
+    Change, Commit, ConfigUsage, Failure, FailureKind, Operation, OperationResult, RunEvent, RunOptions,
+    RunStatus, WorkerUsage,
 };
 use foresail_schemas::workflow::Workflow;
 use foresail_schemas::{ResourceConfig, TaskId};
@@ -193,9 +193,7 @@ impl Ledger {
             }
             Operation::Duplicate { tasks, instance } => self.duplicate(tasks, instance),
             Operation::Renew { instance, tasks } => self.renew(instance, tasks, now_ms),
-            Operation::Commit { task, commit } => self.commit_task(*task, commit),
-            Operation::Arrive { task, parent } => self.arrive(*task, *parent, now_ms),
-            Operation::Propagated { task } => self.propagated(*task),
+            Operation::Commit { task, commit, assuming } => self.commit_task(*task, commit, assuming, now_ms),
             Operation::Fail { task, attempt, instance, failure } => {
                 self.fail(*task, *attempt, instance, failure)
             }
@@ -227,9 +225,9 @@ impl Ledger {
         start: StartState,
         now_ms: f64,
     ) -> Decision {
-        if self.state.instances.contains_key(instance) {
+        if let Some(before) = self.state.instances.get(instance).map(|i| i.before) {
             self.state.seen(instance, now_ms);
-            return read(OperationResult::Joined);
+            return read(OperationResult::Joined { before });
         }
         if self.is_over() {
             return read(OperationResult::RunOver);
@@ -237,8 +235,9 @@ impl Ledger {
         if let Some(alive) = worker.and_then(|w| self.holder(w, now_ms)) {
             return read(OperationResult::AlreadyAlive { instance: alive });
         }
+        let before = self.state.before(worker);
         let (worker, instance) = (worker.cloned(), instance.clone());
-        (OperationResult::Joined, vec![Change::WorkerJoined { worker, instance, config, start }])
+        (OperationResult::Joined { before }, vec![Change::WorkerJoined { worker, instance, config, start }])
     }
 
     fn leave(&mut self, instance: &InstanceId, tasks: &[u32], usage: &WorkerUsage, now_ms: f64) -> Decision {
@@ -268,12 +267,14 @@ impl Ledger {
         read(OperationResult::Done)
     }
 
-    fn commit_task(&mut self, task: u32, commit: &Commit) -> Decision {
+    /// The first commit of a task stands. Its out-edges are marked with it, so that nobody ever finds a result
+    /// whose consequences are missing.
+    fn commit_task(&mut self, task: u32, commit: &Commit, assuming: &[u32], now_ms: f64) -> Decision {
         let state = self.state.task(task);
         if let Some(first) = &state.commit {
             let same = first.attempt == commit.attempt && first.instance == commit.instance;
             let result = if same {
-                OperationResult::Won
+                OperationResult::Won { ready: self.free_children(task, now_ms) }
             } else {
                 OperationResult::Committed { commit: first.clone() }
             };
@@ -282,17 +283,13 @@ impl Ledger {
         if self.is_over() {
             return read(OperationResult::RunOver);
         }
-        let was_granted = match commit.attempt {
-            0 => state.copiers.contains(&commit.instance),
-            attempt => attempt <= state.attempts,
-        };
-        if !was_granted {
+        if commit.attempt > state.attempts {
             return refused(format!("attempt {} of task {task} was never granted", commit.attempt));
         }
         if !self.state.instances.contains_key(&commit.instance) {
             return refused(format!("instance `{}` never joined", commit.instance));
         }
-        if let Some(refusal) = self.unfounded(task, commit) {
+        if let Some(refusal) = self.unfounded(task, commit, assuming) {
             return refused(refusal);
         }
         let outputs = self.graph.writes(task).len();
@@ -303,54 +300,25 @@ impl Ledger {
             ));
         }
         let mut changes = vec![Change::TaskCommitted { task, commit: commit.clone() }];
+        let filled = |&&child: &&u32| {
+            let missing = self.graph.parents(child).len() as u32 - self.state.task(child).marked;
+            missing == 1
+        };
+        let filled: Vec<u32> = self.graph.children(task).iter().filter(filled).copied().collect();
+        let mut ready = self.free_children(task, now_ms);
+        let is_free = |&task: &u32| self.state.task(task).live_lease(now_ms).is_none();
+        ready.extend(filled.iter().copied().filter(is_free));
+        changes.extend(filled.into_iter().map(|task| Change::TaskReady { task }));
         if self.state.committed + 1 == self.graph.len() as u64 {
             changes.push(Change::RunFinished { status: RunStatus::Completed, failure: None });
         }
-        (OperationResult::Won, changes)
+        (OperationResult::Won { ready }, changes)
     }
 
-    fn arrive(&mut self, task: u32, parent: u32, now_ms: f64) -> Decision {
-        let Some(bit) = self.graph.edge_bit(parent, task) else {
-            return refused(format!("task {task} does not wait for task {parent}"));
-        };
-        if self.state.task(parent).commit.is_none() {
-            return refused(format!("task {parent} has no commit yet"));
-        }
-        let state = self.state.task(task);
-        let missing = self.graph.parents(task).len() as u32 - state.marked;
-        let mut changes = Vec::new();
-        let fills = !state.is_marked(bit) && missing == 1;
-        if !state.is_marked(bit) && !self.is_over() {
-            changes.push(Change::EdgeMarked { task, parent });
-            if fills {
-                changes.push(Change::TaskReady { task });
-            }
-        }
-        let child = if state.commit.is_some() {
-            ChildState::Committed
-        } else if state.live_lease(now_ms).is_some() {
-            ChildState::Leased
-        } else if missing == 0 || fills {
-            ChildState::Ready
-        } else {
-            ChildState::Waiting
-        };
-        (OperationResult::Marked { child }, changes)
-    }
-
-    fn propagated(&mut self, task: u32) -> Decision {
-        let state = self.state.task(task);
-        if state.commit.is_none() {
-            return refused(format!("task {task} has no commit yet"));
-        }
-        let unmarked = self.graph.children(task).iter().any(|&child| {
-            self.graph.edge_bit(task, child).is_some_and(|bit| !self.state.task(child).is_marked(bit))
-        });
-        if unmarked && !self.is_over() {
-            return refused(format!("not every out-edge of task {task} is marked"));
-        }
-        let changes = if state.propagated { Vec::new() } else { vec![Change::TaskPropagated { task }] };
-        (OperationResult::Done, changes)
+    /// Children of a task that are ready and that nobody has.
+    fn free_children(&self, task: u32, now_ms: f64) -> Vec<u32> {
+        let is_free = |&&child: &&u32| self.state.task(child).free_since(now_ms).is_some();
+        self.graph.children(task).iter().filter(is_free).copied().collect()
     }
 
     fn fail(&mut self, task: u32, attempt: u32, instance: &InstanceId, failure: &Failure) -> Decision {

@@ -6,7 +6,7 @@ use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::graph::Graph;
 use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
-use foresail_schemas::run::{Change, Commit, ConfigUsage, Failure, RunEvent, RunStatus, WorkerUsage};
+use foresail_schemas::run::{Before, Change, Commit, ConfigUsage, Failure, RunEvent, RunStatus, WorkerUsage};
 
 /// Who has a task, until when.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +14,14 @@ pub(crate) struct Lease {
     pub attempt: u32,
     pub instance: InstanceId,
     pub expires_ms: f64,
+}
+
+/// An attempt took the output of a parent's attempt that had no commit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Assumed {
+    pub attempt: u32,
+    pub parent: u32,
+    pub parent_attempt: u32,
 }
 
 /// One task.
@@ -26,13 +34,11 @@ pub(crate) struct TaskState {
     pub marked: u32,
     /// Since when nobody had the ready task: since it became ready, or since an attempt failed.
     pub idle_since_ms: Option<f64>,
-    /// By attempt: parents whose outputs it took from the memory of its worker, before they had a result.
-    pub assumed: Vec<(u32, u32)>,
+    /// What attempts took from the memory of their worker, before it was a result.
+    pub assumed: Vec<Assumed>,
     /// Who runs it beside the lease.
     pub copiers: Vec<InstanceId>,
     pub commit: Option<Commit>,
-    pub committed_ms: f64,
-    pub propagated: bool,
 }
 
 impl TaskState {
@@ -75,6 +81,8 @@ pub(crate) struct InstanceState {
     pub start: StartState,
     pub seen_ms: f64,
     pub left: bool,
+    /// What became of the instances of the same planned worker before it.
+    pub before: Before,
     /// Tasks that it took, whether it still has them or not.
     took: Vec<u32>,
 }
@@ -124,8 +132,6 @@ pub(crate) struct State {
     pub free: ByTime,
     /// Ready tasks without a commit that have a lease, by its end.
     pub leased: ByTime,
-    /// Tasks with a commit whose consequences may be missing, by the time of the commit.
-    pub unpropagated: ByTime,
     pub usage: BTreeMap<(u32, u32), ConfigUsage>,
     pub status: RunStatus,
     pub failure: Option<Failure>,
@@ -145,7 +151,6 @@ impl State {
             holders: HashMap::new(),
             free: ByTime::default(),
             leased: ByTime::default(),
-            unpropagated: ByTime::default(),
             usage: BTreeMap::new(),
             status: RunStatus::Running,
             failure: None,
@@ -222,12 +227,14 @@ impl State {
         self.last_ms = self.last_ms.max(at_ms);
         match &event.change {
             Change::WorkerJoined { worker, instance, config, start } => {
+                let before = self.before(worker.as_ref());
                 let joined = InstanceState {
                     worker: worker.clone(),
                     config: *config,
                     start: *start,
                     seen_ms: at_ms,
                     left: false,
+                    before,
                     took: Vec::new(),
                 };
                 self.instances.insert(instance.clone(), joined);
@@ -241,7 +248,11 @@ impl State {
                 self.leases_granted += 1;
                 let lease = Lease { attempt: *attempt, instance: instance.clone(), expires_ms: *expires_ms };
                 self.change(*task, |state| (state.attempts, state.lease) = (*attempt, Some(lease)));
-                let assumed = assuming.iter().map(|parent| (*attempt, *parent));
+                let assumed = |&parent: &u32| {
+                    let parent_attempt = self.task(parent).attempts;
+                    Assumed { attempt: *attempt, parent, parent_attempt }
+                };
+                let assumed: Vec<Assumed> = assuming.iter().map(assumed).collect();
                 self.task_mut(*task).assumed.extend(assumed);
                 self.seen(instance, at_ms);
                 if let Some(taker) = self.instances.get_mut(instance) {
@@ -262,27 +273,19 @@ impl State {
             Change::TaskCommitted { task, commit } => {
                 self.change(*task, |state| {
                     state.commit = Some(commit.clone());
-                    state.committed_ms = at_ms;
                     state.lease = None;
                     state.copiers = Vec::new();
                     state.assumed = Vec::new();
                 });
-                self.unpropagated.insert(at_ms, *task);
                 self.committed += 1;
-            }
-            Change::EdgeMarked { task, parent } => {
-                if let Some(bit) = graph.edge_bit(*parent, *task) {
-                    self.task_mut(*task).mark(bit);
+                for &child in graph.children(*task) {
+                    if let Some(bit) = graph.edge_bit(*task, child) {
+                        self.task_mut(child).mark(bit);
+                    }
                 }
             }
             Change::TaskReady { task } => {
                 self.change(*task, |state| state.idle_since_ms = Some(at_ms));
-            }
-            Change::TaskPropagated { task } => {
-                let state = self.task_mut(*task);
-                state.propagated = true;
-                let committed_ms = state.committed_ms;
-                self.unpropagated.remove(committed_ms, *task);
             }
             Change::PlanReplaced { epoch } => self.plan_epoch = *epoch,
             Change::RunFinished { status, failure } => {
@@ -318,6 +321,14 @@ impl State {
             if self.task(task).lease.as_ref().is_some_and(|lease| lease.instance == *instance) {
                 self.change(task, |state| state.lease = None);
             }
+        }
+    }
+
+    /// What became of the instances of a planned worker so far.
+    pub fn before(&self, worker: Option<&WorkerId>) -> Before {
+        match worker.and_then(|worker| self.instances.get(self.holders.get(worker)?)) {
+            Some(last) if !last.left => Before::Lost,
+            last => last.map_or(Before::Left, |last| last.before),
         }
     }
 

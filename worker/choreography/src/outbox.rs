@@ -4,8 +4,10 @@
 //! A request without an answer is sent again with growing pauses; operations are idempotent. After
 //! [`SILENCE_MS_MAX`] without any answer the store counts as lost.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use foresail_schemas::id::WorkerId;
 use foresail_schemas::run::{OPERATIONS_PER_REQUEST_MAX, Operation};
 
 use crate::protocol::Action;
@@ -25,6 +27,8 @@ pub(crate) struct Outbox {
     pending: Vec<Operation>,
     sent: Option<Sent>,
     last_request: u64,
+    /// Workers that the next request asks for.
+    asking: BTreeSet<WorkerId>,
 }
 
 #[derive(Debug)]
@@ -41,8 +45,27 @@ impl Outbox {
         self.pending.push(operation);
     }
 
+    /// Asks whether a worker lives, once per request.
+    pub fn who_is(&mut self, worker: &WorkerId) {
+        if !self.asking.contains(worker) {
+            self.asking.insert(worker.clone());
+            self.pending.push(Operation::WhoIs { worker: worker.clone() });
+        }
+    }
+
     pub fn clear_pending(&mut self) {
         self.pending.clear();
+        self.asking.clear();
+    }
+
+    /// Whether an answer is waited for.
+    pub fn waits(&self) -> bool {
+        self.sent.is_some()
+    }
+
+    /// Whether the next flush sends what is pending.
+    pub fn sends(&self) -> bool {
+        self.sent.is_none() && !self.pending.is_empty()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -78,6 +101,7 @@ impl Outbox {
             }
             None if !self.pending.is_empty() => {
                 self.last_request += 1;
+                self.asking.clear();
                 let request = self.last_request;
                 let send = self.pending.len().min(OPERATIONS_PER_SEND_MAX);
                 let operations: Arc<[Operation]> = self.pending.drain(..send).collect();

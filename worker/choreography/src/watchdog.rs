@@ -1,28 +1,25 @@
 //! The watchdog of a run: finds what is stuck and starts it again.
 //!
 //! The client runs it while it waits. Stuck is a ready task that nobody has had for a while (its worker died,
-//! a notification or an invocation was lost) and a commit whose consequences were not drawn (its worker died
-//! between the two). Both repairs are idempotent, so that a false alarm costs an invocation and harms
-//! nothing.
+//! a notification or an invocation was lost). The repair is idempotent, so that a false alarm costs an
+//! invocation and harms nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use foresail_schemas::graph::Graph;
 use foresail_schemas::id::WorkerId;
-use foresail_schemas::run::{ChildState, Operation, OperationAnswer, OperationResult, RunOptions, RunStatus};
+use foresail_schemas::run::{Operation, OperationAnswer, OperationResult, RunOptions, RunStatus};
 
 use crate::outbox::Outbox;
 use crate::plan_view::PlanView;
 use crate::protocol::{Action, Event};
 
-/// Most stuck tasks of each kind repaired in one look.
+/// Most stuck tasks repaired in one look.
 pub const RESCUES_PER_LOOK_MAX: u32 = 256;
 
 /// The machine.
 #[derive(Debug)]
 pub struct Watchdog {
-    graph: Arc<Graph>,
     plan: Arc<PlanView>,
     options: RunOptions,
     outbox: Outbox,
@@ -37,9 +34,8 @@ pub struct Watchdog {
 impl Watchdog {
     /// A watchdog for a run under `plan`.
     #[must_use]
-    pub fn new(graph: Arc<Graph>, plan: Arc<PlanView>, options: RunOptions) -> Self {
+    pub fn new(plan: Arc<PlanView>, options: RunOptions) -> Self {
         Self {
-            graph,
             plan,
             options,
             outbox: Outbox::default(),
@@ -118,12 +114,8 @@ impl Watchdog {
         }
         for (operation, result) in operations.iter().zip(answer.results) {
             match (operation, result) {
-                (_, OperationResult::Frontier { ready, unpropagated }) => {
+                (_, OperationResult::Frontier { ready }) => {
                     ready.into_iter().for_each(|task| self.rescue(task, now_ms, out));
-                    unpropagated.into_iter().for_each(|task| self.propagate(task));
-                }
-                (Operation::Arrive { task, .. }, OperationResult::Marked { child: ChildState::Ready }) => {
-                    self.rescue(*task, now_ms, out);
                 }
                 (Operation::WhoIs { worker }, OperationResult::Instance { instance }) => {
                     let tasks = self.asked.remove(worker).unwrap_or_default();
@@ -156,12 +148,5 @@ impl Watchdog {
     fn invoke(&mut self, worker: Option<WorkerId>, tasks: Vec<u32>, now_ms: f64, out: &mut Vec<Action>) {
         self.rescued_ms.extend(tasks.iter().map(|&task| (task, now_ms)));
         out.extend(self.plan.invoke(worker, tasks).map(Action::Invoke));
-    }
-
-    fn propagate(&mut self, parent: u32) {
-        for &task in self.graph.children(parent) {
-            self.outbox.push(Operation::Arrive { task, parent });
-        }
-        self.outbox.push(Operation::Propagated { task: parent });
     }
 }

@@ -6,10 +6,11 @@
 //! Commit, edges, the question who is alive and the lease of the next task travel in one request. Source of
 //! become/invoke: WUKONG (SoCC'20); here outputs are stored before edges are marked.
 //!
-//! By concern: `tasks` takes them and ends them, `answers` makes sense of what the store says, `leave` ends
+//! By concern: `tasks` takes them and ends them, `ahead` begins them before the store has answered, `answers` makes sense of what the store says, `leave` ends
 //! the invocation, `replan` changes the plan; `preload`, `duplicate` and `prewarm` are the optimisations of
 //! these names, which cost a plan without them nothing.
 
+mod ahead;
 mod answers;
 mod duplicate;
 mod hold;
@@ -30,6 +31,7 @@ use crate::outbox::Outbox;
 use crate::plan_view::PlanView;
 pub use crate::protocol::WorkerSettings;
 use crate::protocol::{Action, CommitHints, Event};
+use ahead::Ahead;
 use duplicate::Copies;
 use hold::Holds;
 use preload::PreLoads;
@@ -75,6 +77,7 @@ pub struct Worker {
     reading_plan: bool,
     preloads: PreLoads,
     copies: Copies,
+    ahead: Ahead,
     prewarms: PreWarms,
     holds: Holds,
     /// Since when there has been nothing to do.
@@ -112,6 +115,7 @@ impl Worker {
             reading_plan: false,
             preloads: PreLoads::default(),
             copies: Copies::default(),
+            ahead: Ahead::default(),
             prewarms: PreWarms::default(),
             holds: Holds::default(),
             idle_since_ms: None,
@@ -132,7 +136,7 @@ impl Worker {
             self.ask_for_commits();
         }
         self.heartbeat_ms = now_ms + self.settings.options.heartbeat_ms;
-        self.take_tasks(now_ms);
+        self.take_tasks(now_ms, out);
         self.pump(now_ms, out);
     }
 
@@ -150,7 +154,7 @@ impl Worker {
             Event::Unanswered { request } => self.outbox.unanswered(request, now_ms),
             Event::Computed { task, attempt } => self.computed(task, attempt),
             Event::Held { task, attempt, executed } => self.held(task, attempt, executed),
-            Event::Executed { task, attempt, outcome } => self.executed(task, attempt, outcome, now_ms),
+            Event::Executed { task, attempt, outcome } => self.executed(task, attempt, outcome, now_ms, out),
             Event::Hint { ready, committed } => {
                 ready.into_iter().for_each(|task| self.hint(task));
                 committed.into_iter().for_each(|(task, commit)| self.committed(task, commit, out));
@@ -173,7 +177,10 @@ impl Worker {
     }
 
     fn runs(&self, task: u32) -> bool {
-        self.running.contains_key(&task) || self.storing.contains_key(&task) || self.holds.has(task)
+        self.running.contains_key(&task)
+            || self.storing.contains_key(&task)
+            || self.holds.has(task)
+            || self.ahead.has(task)
     }
 
     fn hint(&mut self, task: u32) {
@@ -205,13 +212,14 @@ impl Worker {
             self.delayed.extract_if(.., |(at, _)| *at <= now_ms).map(|(_, task)| task).collect();
         due.into_iter().for_each(|task| self.enqueue(task));
         if self.phase == Phase::Working {
-            self.take_tasks(now_ms);
+            self.take_tasks(now_ms, out);
             self.store_given_up(out);
             self.look_again(now_ms);
             self.heartbeat(now_ms);
             self.prewarms.start_due(now_ms, out);
             self.copy_if_idle(now_ms);
             self.leave_if_idle(now_ms, out);
+            self.claim(now_ms);
         }
         self.outbox.flush(now_ms, out);
         if self.phase == Phase::Leaving && self.outbox.is_empty() {
@@ -224,8 +232,9 @@ impl Worker {
         let linger =
             self.idle_since_ms.filter(|_| quiet).map(|since| since + self.settings.options.linger_ms);
         let delayed = self.delayed.iter().map(|(at, _)| *at).filter(|_| works);
-        let wakes =
-            [heartbeat, linger, self.outbox.resend_ms(), self.prewarms.next_ms(), self.next_look_ms()];
+        let claim = self.claim_ms().filter(|_| works);
+        let (resend, prewarm) = (self.outbox.resend_ms(), self.prewarms.next_ms());
+        let wakes = [heartbeat, linger, claim, resend, prewarm, self.next_look_ms()];
         let at_ms = wakes.into_iter().flatten().chain(delayed).fold(f64::INFINITY, f64::min);
         if at_ms.is_finite() {
             out.push(Action::WakeAt { at_ms });
@@ -238,8 +247,10 @@ impl Worker {
         }
         self.heartbeat_ms = now_ms + self.settings.options.heartbeat_ms;
         // A copy has no lease to prolong.
-        let leased = self.running.iter().chain(&self.storing).filter(|(_, attempt)| **attempt > 0);
-        let tasks: BTreeSet<u32> = leased.map(|(task, _)| *task).chain(self.holds.tasks()).collect();
+        let begun = self.running.iter().chain(&self.storing);
+        let begun = begun.filter(|&(&task, &attempt)| attempt > 0 || self.ahead.has(task));
+        let begun = begun.map(|(&task, _)| task);
+        let tasks: BTreeSet<u32> = begun.chain(self.holds.tasks()).collect();
         let tasks = tasks.into_iter().collect();
         self.outbox.push(Operation::Renew { instance: self.settings.instance.clone(), tasks });
     }

@@ -6,8 +6,8 @@ use foresail_choreography::Ledger;
 use foresail_schemas::ResourceConfig;
 use foresail_schemas::metric::StartState;
 use foresail_schemas::run::{
-    Change, ChildState, Commit, Failure, FailureKind, Location, Measured, Operation, OperationResult,
-    RunOptions, RunStatus, StoredObject, WorkerUsage,
+    Before, Change, Commit, Failure, FailureKind, Location, Measured, Operation, OperationResult, RunOptions,
+    RunStatus, StoredObject, WorkerUsage,
 };
 use foresail_schemas::workflow::{Input, Task, Work, WorkflowSpec};
 use foresail_schemas::{ObjectName, Workflow};
@@ -31,7 +31,10 @@ fn ledger() -> Ledger {
     let mut ledger = Ledger::new(&diamond_tip(), RunOptions { attempts_max: 2, ..RunOptions::default() });
     assert_eq!(ledger.begin(0.0).len(), 2, "both sources are ready");
     for instance in ["i1", "i2"] {
-        assert_eq!(ledger.apply(&join(None, instance), 0.0).0, OperationResult::Joined);
+        assert_eq!(
+            ledger.apply(&join(None, instance), 0.0).0,
+            OperationResult::Joined { before: Before::Left }
+        );
     }
     ledger
 }
@@ -50,7 +53,7 @@ fn commit(task: u32, attempt: u32, instance: &str) -> Operation {
     let object = StoredObject { bytes: 0, hash: String::new(), location: Location::Inline(String::new()) };
     let commit =
         Commit { attempt, instance: name(instance), outputs: vec![object], measured: Measured::default() };
-    Operation::Commit { task, commit }
+    Operation::Commit { task, commit, assuming: Vec::new() }
 }
 
 fn fail(task: u32, attempt: u32, instance: &str, kind: FailureKind) -> Operation {
@@ -95,12 +98,16 @@ fn the_first_commit_stands_even_against_a_later_attempt() {
     let mut l = ledger();
     l.apply(&lease(0, "i1"), 0.0);
     l.apply(&lease(0, "i2"), 20_000.0);
-    assert_eq!(l.apply(&commit(0, 1, "i1"), 20_001.0).0, OperationResult::Won, "a zombie may commit");
+    assert_eq!(
+        l.apply(&commit(0, 1, "i1"), 20_001.0).0,
+        OperationResult::Won { ready: vec![] },
+        "a zombie may commit"
+    );
     assert!(
         matches!(l.apply(&commit(0, 2, "i2"), 3e4), (OperationResult::Committed { .. }, e) if e.is_empty())
     );
     let (repeated, events) = l.apply(&commit(0, 1, "i1"), 30_001.0);
-    assert_eq!((repeated, events.len()), (OperationResult::Won, 0));
+    assert_eq!((repeated, events.len()), (OperationResult::Won { ready: vec![] }, 0));
     assert!(
         matches!(l.apply(&commit(1, 1, "i1"), 30_002.0).0, OperationResult::Refused { .. }),
         "never granted"
@@ -111,40 +118,71 @@ fn the_first_commit_stands_even_against_a_later_attempt() {
 }
 
 #[test]
-fn a_set_is_full_only_when_every_parent_has_arrived() {
+fn a_set_is_full_only_when_every_parent_has_a_result() {
     let mut l = ledger();
-    let arrive = |parent| Operation::Arrive { task: 2, parent };
-    assert!(matches!(l.apply(&arrive(0), 0.0).0, OperationResult::Refused { .. }), "no commit yet");
-    for (task, instance, child) in [(0, "i1", ChildState::Waiting), (1, "i2", ChildState::Ready)] {
+    for (task, instance, ready) in [(0, "i1", vec![]), (1, "i2", vec![2])] {
         assert_eq!(l.apply(&lease(2, instance), 0.0).0, OperationResult::NotReady);
+        assert!(matches!(l.apply(&commit(2, 0, instance), 0.0).0, OperationResult::Refused { .. }));
         l.apply(&lease(task, instance), 0.0);
-        l.apply(&commit(task, 1, instance), 1.0);
-        assert!(matches!(l.apply(&Operation::Propagated { task }, 1.0).0, OperationResult::Refused { .. }));
-        assert_eq!(l.apply(&arrive(task), 1.0).0, OperationResult::Marked { child });
-        assert_eq!(
-            l.apply(&arrive(task), 1.0),
-            (OperationResult::Marked { child }, vec![]),
-            "a set, not a counter"
-        );
-        assert_eq!(l.apply(&Operation::Propagated { task }, 1.0).0, OperationResult::Done);
+        let (won, events) = l.apply(&commit(task, 1, instance), 1.0);
+        assert_eq!(won, OperationResult::Won { ready: ready.clone() });
+        assert_eq!(events.len(), 1 + ready.len());
+        let again = l.apply(&commit(task, 1, instance), 1.0);
+        assert_eq!(again, (OperationResult::Won { ready }, vec![]), "a set, not a counter");
     }
     let (result, _) = l.apply(&lease(2, "i1"), 2.0);
     assert!(matches!(result, OperationResult::Granted { attempt: 1, parents } if parents.len() == 2));
+    let repeated = l.apply(&commit(1, 1, "i2"), 2.0).0;
+    assert_eq!(repeated, OperationResult::Won { ready: vec![] }, "somebody has it now");
     let (_, events) = l.apply(&commit(2, 1, "i1"), 3.0);
     assert!(matches!(events[1].change, Change::RunFinished { status: RunStatus::Completed, .. }));
     assert_eq!(l.apply(&lease(2, "i2"), 4.0).0, OperationResult::RunOver);
 }
 
 #[test]
+fn a_commit_ahead_of_its_lease_stands_on_results_of_its_own_worker() {
+    let ahead = |task, instance: &str, assuming: &[u32]| match commit(task, 0, instance) {
+        Operation::Commit { task, commit, .. } => {
+            Operation::Commit { task, commit, assuming: assuming.to_vec() }
+        }
+        other => other,
+    };
+    let mut l = ledger();
+    let won = |ready: &[u32]| OperationResult::Won { ready: ready.to_vec() };
+    assert_eq!(l.apply(&ahead(0, "i1", &[]), 0.0).0, won(&[]));
+    l.apply(&lease(1, "i2"), 0.0);
+    assert_eq!(l.apply(&ahead(1, "i1", &[]), 1.0).0, won(&[2]), "beside the lease of another");
+    assert!(matches!(l.apply(&commit(1, 1, "i2"), 2.0).0, OperationResult::Committed { .. }));
+    let (result, events) = l.apply(&ahead(2, "i2", &[1]), 3.0);
+    assert!(matches!(result, OperationResult::Refused { .. }), "the result of task 1 is by i1");
+    assert!(events.is_empty());
+    assert_eq!(l.apply(&ahead(2, "i1", &[0, 1]), 4.0).0, won(&[]));
+    assert_eq!(l.status(), RunStatus::Completed);
+    assert_eq!(l.summary(5.0).retries, 0);
+}
+
+#[test]
+fn who_follows_a_worker_that_disappeared_is_told() {
+    let mut l = ledger();
+    let joined = |before| OperationResult::Joined { before };
+    assert_eq!(l.apply(&join(Some("w"), "p1"), 0.0).0, joined(Before::Left));
+    assert_eq!(l.apply(&join(Some("w"), "p2"), 20_000.0).0, joined(Before::Lost));
+    let leave = Operation::Leave { instance: name("p2"), tasks: vec![], usage: WorkerUsage::default() };
+    l.apply(&leave, 20_001.0);
+    assert_eq!(l.apply(&join(Some("w"), "p3"), 20_002.0).0, joined(Before::Lost), "the cause may be there");
+    assert_eq!(l.apply(&join(Some("v"), "p4"), 20_002.0).0, joined(Before::Left));
+}
+
+#[test]
 fn a_planned_worker_lives_once_and_may_not_leave_ready_tasks() {
     let mut l = ledger();
-    assert_eq!(l.apply(&join(Some("w"), "p1"), 0.0).0, OperationResult::Joined);
+    assert_eq!(l.apply(&join(Some("w"), "p1"), 0.0).0, OperationResult::Joined { before: Before::Left });
     assert!(matches!(l.apply(&join(Some("w"), "p2"), 1.0).0, OperationResult::AlreadyAlive { .. }));
     let leave = Operation::Leave { instance: name("p1"), tasks: vec![0], usage: WorkerUsage::default() };
     assert_eq!(l.apply(&leave, 2.0).0, OperationResult::Stay { tasks: vec![0] });
     l.apply(&lease(0, "i1"), 3.0);
     assert_eq!(l.apply(&leave, 4.0).0, OperationResult::Done, "somebody has it now");
-    assert_eq!(l.apply(&join(Some("w"), "p2"), 5.0).0, OperationResult::Joined);
+    assert_eq!(l.apply(&join(Some("w"), "p2"), 5.0).0, OperationResult::Joined { before: Before::Left });
 }
 
 #[test]
@@ -181,13 +219,9 @@ fn the_frontier_shows_what_is_stuck_and_nothing_else() {
     l.apply(&commit(1, 1, "i2"), 1.0);
     let look =
         |l: &mut Ledger, now_ms| l.apply(&Operation::Frontier { idle_ms_min: 100.0, limit: 9 }, now_ms).0;
-    let frontier = |ready: &[u32], unpropagated: &[u32]| OperationResult::Frontier {
-        ready: ready.to_vec(),
-        unpropagated: unpropagated.to_vec(),
-    };
-    assert_eq!(look(&mut l, 50.0), frontier(&[], &[]));
-    assert_eq!(look(&mut l, 500.0), frontier(&[], &[1]));
-    assert_eq!(look(&mut l, 10_101.0), frontier(&[0], &[1]), "the lease of task 0 has expired");
+    let frontier = |ready: &[u32]| OperationResult::Frontier { ready: ready.to_vec() };
+    assert_eq!(look(&mut l, 500.0), frontier(&[]));
+    assert_eq!(look(&mut l, 10_101.0), frontier(&[0]), "the lease of task 0 has expired");
     let open = l.apply(&Operation::Open { tasks: vec![0, 1, 2] }, 10_101.0).0;
     assert_eq!(open, OperationResult::Open { tasks: vec![0, 2], ready: vec![0] });
 }
@@ -196,7 +230,7 @@ fn the_frontier_shows_what_is_stuck_and_nothing_else() {
 fn a_ready_task_that_nobody_has_had_gets_the_time_of_a_lease() {
     let mut l = ledger();
     let mut look = |now_ms| l.apply(&Operation::Frontier { idle_ms_min: 100.0, limit: 9 }, now_ms).0;
-    let frontier = |ready: &[u32]| OperationResult::Frontier { ready: ready.to_vec(), unpropagated: vec![] };
+    let frontier = |ready: &[u32]| OperationResult::Frontier { ready: ready.to_vec() };
     assert_eq!(look(10_099.0), frontier(&[]));
     assert_eq!(look(10_100.0), frontier(&[0, 1]));
 }
@@ -204,7 +238,7 @@ fn a_ready_task_that_nobody_has_had_gets_the_time_of_a_lease() {
 #[test]
 fn a_task_that_does_not_exist_is_refused() {
     let mut l = ledger();
-    for operation in [lease(3, "i1"), commit(9, 1, "i1"), Operation::Arrive { task: 0, parent: 7 }] {
+    for operation in [lease(3, "i1"), commit(9, 1, "i1")] {
         assert!(matches!(l.apply(&operation, 0.0).0, OperationResult::Refused { .. }));
     }
 }

@@ -9,7 +9,6 @@ mod problems;
 use std::sync::Arc;
 
 use foresail_choreography::{Action, CommitHints, Event, Executed, Ledger, PlanView, Worker, WorkerSettings};
-use foresail_schemas::graph::Graph;
 use foresail_schemas::metric::StartState;
 use foresail_schemas::optimization::{Optimization, PreWarming};
 use foresail_schemas::run::{
@@ -60,7 +59,6 @@ fn size() -> ResourceConfig {
 
 /// Worker `a` of a plan, in play with a store.
 struct Play {
-    graph: Arc<Graph>,
     ledger: Ledger,
     worker: Worker,
     now_ms: f64,
@@ -93,8 +91,7 @@ impl Play {
         let events = ledger.begin(0.0);
         let worker = Worker::new(settings, workflow.graph().clone(), view, first);
         let (actions, operations) = (Vec::new(), Vec::new());
-        let graph = workflow.graph().clone();
-        Self { graph, ledger, worker, now_ms: 0.0, actions, operations, events }
+        Self { ledger, worker, now_ms: 0.0, actions, operations, events }
     }
 
     /// Begins; every request is answered at once.
@@ -148,13 +145,10 @@ impl Play {
         let operations = [
             Operation::Join { worker: Some(name(worker)), instance: instance.clone(), config, start },
             Operation::Lease { task, instance, epoch: 1, assuming: Vec::new() },
-            Operation::Commit { task, commit: commit.clone() },
+            Operation::Commit { task, commit: commit.clone(), assuming: Vec::new() },
         ];
         let asked = self.operations.len();
         self.apply(&operations);
-        let arrive = |child| Operation::Arrive { task: child, parent: task };
-        let arrive: Vec<Operation> = self.graph.children(task).iter().copied().map(arrive).collect();
-        self.apply(&arrive);
         self.operations.truncate(asked);
         commit
     }
@@ -255,7 +249,7 @@ fn the_next_task_begins_when_the_code_of_the_one_before_has_ended() {
     let mut play = Play::new(&rows, &[0, 1]).begun();
     assert_eq!(executions(&play.asked()), [(0, 1)]);
     play.hear(Event::Computed { task: 0, attempt: 1 });
-    assert_eq!(executions(&play.asked()), [(1, 1)], "the lane is free while the output is stored");
+    assert_eq!(executions(&play.asked()), [(1, 0)], "the lane is free while the output is stored");
     play.sent();
     play.executed(0, 1);
     assert!(matches!(play.sent()[0], Operation::Commit { task: 0, .. }));
@@ -270,7 +264,7 @@ fn without_overlap_the_next_task_waits_until_the_outputs_are_stored() {
     play.hear(Event::Computed { task: 0, attempt: 1 });
     assert_eq!(executions(&play.asked()), []);
     play.executed(0, 1);
-    assert_eq!(executions(&play.asked()), [(1, 1)]);
+    assert_eq!(executions(&play.asked()), [(1, 0)]);
 }
 
 #[test]
@@ -279,10 +273,10 @@ fn no_more_tasks_store_than_there_are_lanes() {
     let mut play = Play::new(&rows, &[0, 1, 2]).begun();
     play.hear(Event::Computed { task: 0, attempt: 1 });
     play.asked();
-    play.hear(Event::Computed { task: 1, attempt: 1 });
+    play.hear(Event::Computed { task: 1, attempt: 0 });
     assert_eq!(executions(&play.asked()), [], "the up-link is behind by a lane already");
     play.executed(0, 1);
-    assert_eq!(executions(&play.asked()), [(2, 1)]);
+    assert_eq!(executions(&play.asked()), [(2, 0)]);
 }
 
 #[test]
@@ -429,7 +423,7 @@ fn workers_are_started_beforehand_when_their_time_has_come() {
     play.at(1_700.0);
     assert_eq!(play.asked(), [], "a second attempt starts nobody again");
     play.executed(0, 2);
-    play.executed(1, 1);
+    play.executed(1, 0);
     let asked = play.asked();
     assert!(asked.contains(&Action::Finished), "it does not wait for a start that is not due: {asked:?}");
 }

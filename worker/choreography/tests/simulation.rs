@@ -37,7 +37,7 @@ fn a_run_without_faults_wastes_nothing() {
         let (seen, tasks) = (world.seen(), world.tasks() as u64);
         assert_eq!(world.retries(), 0, "seed {seed}: no task has a second lease");
         let executed = world.executions();
-        assert!(executed <= tasks, "seed {seed}: {executed} leased attempts of {tasks} tasks");
+        assert!(executed <= tasks, "seed {seed}: {executed} attempts of {tasks} tasks");
         // Of a task whose copy was first the owner may have no need to begin.
         assert!(executed + seen.copies_won >= tasks, "seed {seed}: {executed} and {}", seen.copies_won);
         all.copies += seen.copies;
@@ -47,8 +47,10 @@ fn a_run_without_faults_wastes_nothing() {
         all.overlaps += seen.overlaps;
         all.held += seen.held;
         all.never_stored += seen.never_stored;
+        all.ahead += seen.ahead;
     }
-    let Seen { copies, copies_won, preloads, prewarms, overlaps, held, never_stored } = all;
+    let Seen { copies, copies_won, preloads, prewarms, overlaps, held, never_stored, ahead } = all;
+    assert!(ahead > 200, "{ahead} tasks began without waiting for their lease");
     assert!(copies > copies_won && copies_won > 0, "copies win and lose: {copies_won} of {copies}");
     assert!(
         held > never_stored && never_stored > 20,

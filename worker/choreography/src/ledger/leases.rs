@@ -108,17 +108,23 @@ impl Ledger {
 
     /// Why a commit rests on nothing: its task waits for a parent, or what its attempt took for the output of
     /// a parent did not become that.
-    pub(super) fn unfounded(&self, task: u32, commit: &Commit) -> Option<String> {
+    pub(super) fn unfounded(&self, task: u32, commit: &Commit, assuming: &[u32]) -> Option<String> {
         let state = self.state.task(task);
         if (state.marked as usize) < self.graph.parents(task).len() {
             return Some(format!("task {task} waits for {} results", self.graph.parents(task).len()));
         }
-        let assumed = state.assumed.iter().filter(|(attempt, _)| *attempt == commit.attempt);
-        let is_other = |parent: u32| {
+        let assumed = state.assumed.iter().filter(|assumed| assumed.attempt == commit.attempt);
+        let assumed = assumed.map(|assumed| (assumed.parent, Some(assumed.parent_attempt)));
+        // A worker commits in the order in which it made: what it sent before and stands is what it read.
+        let ahead = assuming.iter().map(|&parent| (parent, None));
+        let is_other = |&(parent, attempt): &(u32, Option<u32>)| {
             let stands = self.state.task(parent).commit.as_ref();
-            stands.is_none_or(|stands| stands.instance != commit.instance)
+            let is_read = |stands: &Commit| {
+                stands.instance == commit.instance && attempt.is_none_or(|attempt| stands.attempt == attempt)
+            };
+            !stands.is_some_and(is_read)
         };
-        let (_, other) = assumed.copied().find(|&(_, parent)| is_other(parent))?;
+        let (other, _) = assumed.chain(ahead).find(is_other)?;
         Some(format!(
             "attempt {} of task {task} read an output of task {other} that does not stand",
             commit.attempt

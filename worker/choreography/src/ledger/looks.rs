@@ -35,8 +35,7 @@ impl Ledger {
         let mut ready: Vec<u32> = free.chain(self.state.leased.until(since_ms, limit)).collect();
         ready.sort_unstable();
         ready.truncate(limit);
-        let unpropagated = self.state.unpropagated.until(since_ms, limit).collect();
-        read(OperationResult::Frontier { ready, unpropagated })
+        read(OperationResult::Frontier { ready })
     }
 }
 
@@ -44,12 +43,11 @@ impl Ledger {
 pub(super) fn unknown_task(operation: &Operation, len: usize) -> Option<u32> {
     let known = |task: &u32| (*task as usize) < len;
     match operation {
-        Operation::Commit { task, .. } | Operation::Propagated { task } | Operation::Fail { task, .. } => {
-            (!known(task)).then_some(*task)
+        Operation::Fail { task, .. } => (!known(task)).then_some(*task),
+        Operation::Lease { task, assuming, .. } | Operation::Commit { task, assuming, .. } => {
+            assuming.iter().chain([task]).copied().find(|t| !known(t))
         }
-        Operation::Lease { task, assuming, .. } => assuming.iter().chain([task]).copied().find(|t| !known(t)),
         Operation::Missing { tasks, parent } => tasks.iter().chain([parent]).copied().find(|t| !known(t)),
-        Operation::Arrive { task, parent } => [*task, *parent].into_iter().find(|t| !known(t)),
         Operation::Leave { tasks, .. }
         | Operation::Renew { tasks, .. }
         | Operation::Duplicate { tasks, .. }

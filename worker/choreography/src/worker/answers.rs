@@ -1,7 +1,7 @@
 //! What the store says: leases, children that became ready, who is alive.
 
 use foresail_schemas::id::WorkerId;
-use foresail_schemas::run::{ChildState, Location, Operation, OperationAnswer, OperationResult, RunStatus};
+use foresail_schemas::run::{Location, Operation, OperationAnswer, OperationResult, RunStatus};
 
 use super::{Phase, Worker};
 use crate::protocol::Action;
@@ -23,15 +23,18 @@ impl Worker {
                 Operation::Join { .. } => self.joined(&result, out),
                 Operation::Lease { task, .. } => self.leased(*task, result, now_ms, out),
                 Operation::Duplicate { tasks, .. } => self.copy_answered(tasks, result, out),
-                Operation::Commit { task, commit } => {
+                Operation::Commit { task, commit, .. } => {
+                    self.settled(*task, commit.attempt, &result, out);
                     let is_held = commit.outputs.iter().any(|o| matches!(o.location, Location::Unstored(_)));
                     if is_held
                         || matches!(result, OperationResult::Committed { .. } | OperationResult::RunOver)
                     {
                         out.push(Action::Discard { task: *task, attempt: commit.attempt });
                     }
+                    if let OperationResult::Won { ready } = result {
+                        arrived.extend(ready.into_iter().map(|child| (child, *task)));
+                    }
                 }
-                Operation::Arrive { task, parent } => arrived.push((*task, *parent, result)),
                 Operation::Missing { tasks, parent } => {
                     self.missing_known(*parent, tasks, result, now_ms, out);
                 }
@@ -49,10 +52,8 @@ impl Worker {
             self.commits_known(tasks, commits, out);
         }
         // Children after leases: whether this worker has a lane left for one is known only then.
-        for (task, parent, result) in arrived {
-            if result == (OperationResult::Marked { child: ChildState::Ready }) {
-                self.arrived(task, parent, out);
-            }
+        for (task, parent) in arrived {
+            self.arrived(task, parent, out);
         }
         for (worker, result) in owners {
             self.owner_known(worker, &result, out);
@@ -68,13 +69,18 @@ impl Worker {
 
     fn joined(&mut self, result: &OperationResult, out: &mut Vec<Action>) {
         match result {
-            OperationResult::Joined => self.phase = Phase::Working,
+            OperationResult::Joined { before } => {
+                self.phase = Phase::Working;
+                self.ahead.joined(*before);
+            }
             _ => self.finish(out),
         }
     }
 
     fn leased(&mut self, task: u32, result: OperationResult, now_ms: f64, out: &mut Vec<Action>) {
-        self.leasing.remove(&task);
+        if !self.leasing.remove(&task) {
+            return self.claimed(task, result, now_ms, out);
+        }
         match result {
             // A lease granted at the very end of the run is given back by leaving.
             OperationResult::Granted { attempt, parents } if self.status == RunStatus::Running => {
@@ -82,18 +88,15 @@ impl Worker {
                 if parents.len() < self.graph.parents(task).len() {
                     return self.give_back(task, attempt);
                 }
+                self.begins(task);
                 self.running.insert(task, attempt);
                 out.push(Action::Execute { task, attempt, parents, hold_bytes_min });
                 if attempt == 1 {
                     self.prewarms.begin(self.plan.prewarms(Some(task)), now_ms);
                 }
             }
-            OperationResult::Committed { .. } => {
-                // Somebody ran it; whether they lived to tell its children is not known, and telling twice is
-                // harmless.
-                self.mine.remove(&task);
-                self.propagate(task);
-            }
+            // Somebody ran it.
+            OperationResult::Committed { .. } => drop(self.mine.remove(&task)),
             OperationResult::StaleEpoch => {
                 self.enqueue(task);
                 self.read_plan(out);
@@ -119,7 +122,12 @@ impl Worker {
         let stays = self.phase == Phase::Working;
         let has_lane = stays && self.free_lanes() > self.queue.len();
         match self.plan.worker(task).cloned() {
-            Some(_) if stays && self.is_mine(task) => self.enqueue(task),
+            // What ran ahead has its commit on the way.
+            Some(_) if stays && self.is_mine(task) => {
+                if self.mine.contains(&task) {
+                    self.enqueue(task);
+                }
+            }
             Some(worker) => {
                 self.asked.entry(worker).or_default().insert(task);
             }
@@ -146,10 +154,9 @@ impl Worker {
     }
 
     fn frontier(&mut self, result: OperationResult, out: &mut Vec<Action>) {
-        let OperationResult::Frontier { ready, unpropagated } = result else { return };
+        let OperationResult::Frontier { ready } = result else { return };
         // The look at the end: what is stuck elsewhere. Its own ready tasks make the store refuse its leave.
         let others: Vec<u32> = ready.into_iter().filter(|&task| !self.is_mine(task)).collect();
         others.into_iter().for_each(|task| self.dispatch(task, out));
-        unpropagated.into_iter().for_each(|task| self.propagate(task));
     }
 }

@@ -86,6 +86,7 @@ impl Worker {
                 if goes_on && self.free_lanes() > 0 && !self.has_begun(task) {
                     self.copies.candidates.retain(|candidate| candidate.task != task);
                     self.running.insert(task, 0);
+                    self.ahead.tried(task);
                     out.push(Action::Execute { task, attempt: 0, parents, hold_bytes_min: None });
                 }
             }

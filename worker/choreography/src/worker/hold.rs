@@ -160,7 +160,7 @@ impl Worker {
         } else {
             self.settle();
         }
-        self.take_tasks(now_ms);
+        self.take_tasks(now_ms, out);
     }
 
     fn fate(&self, rules: &FlexibleRules, parent: u32, child: u32, missing: Option<u32>) -> Fate {

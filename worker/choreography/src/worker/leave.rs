@@ -9,7 +9,8 @@ use crate::watchdog::RESCUES_PER_LOOK_MAX;
 impl Worker {
     pub(super) fn has_work(&self) -> bool {
         let begun = self.running.len() + self.storing.len() + self.leasing.len();
-        let waits = self.delayed.len() + usize::from(!self.holds.is_empty());
+        let waits =
+            self.delayed.len() + usize::from(!self.holds.is_empty()) + usize::from(!self.ahead.is_empty());
         begun + self.queue.len() + waits > 0 || !self.asked.is_empty() || self.reading_plan
     }
 
@@ -27,6 +28,7 @@ impl Worker {
         self.asked.clear();
         self.prewarms.clear();
         self.holds.clear();
+        self.ahead.clear();
         self.reading_plan = false;
         self.outbox.clear_pending();
         if self.phase == Phase::Joining {

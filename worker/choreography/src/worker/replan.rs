@@ -36,6 +36,7 @@ impl Worker {
         }
         let heard_commits = !self.preloads.is_empty();
         self.follow(Arc::new(PlanView::new(epoch, plan)));
+        self.ahead.replanned();
         self.give_up_all();
         if !heard_commits && !self.preloads.is_empty() {
             self.listen(out);

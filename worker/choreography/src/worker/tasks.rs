@@ -4,7 +4,7 @@ use foresail_schemas::run::{Commit, Failure, Operation};
 
 use super::hold::Ended;
 use super::{Phase, Worker};
-use crate::protocol::Executed;
+use crate::protocol::{Action, Executed};
 
 /// First pause after a failed attempt.
 const RETRY_MS_FIRST: f64 = 100.0;
@@ -28,9 +28,9 @@ impl Worker {
         lanes.saturating_sub(self.running.len() + self.leasing.len() + kept)
     }
 
-    /// Asks for leases as long as lanes are free; what does not fit into the rest of life goes to a
-    /// successor.
-    pub(super) fn take_tasks(&mut self, now_ms: f64) {
+    /// Begins tasks, or asks for their leases, as long as lanes are free; what does not fit into the rest of
+    /// life goes to a successor.
+    pub(super) fn take_tasks(&mut self, now_ms: f64, out: &mut Vec<Action>) {
         if self.reading_plan {
             return;
         }
@@ -43,7 +43,11 @@ impl Worker {
                 }
                 continue;
             }
-            self.lease(task);
+            if self.may_run_ahead(task) {
+                self.begin_ahead(task, now_ms, out);
+            } else {
+                self.lease(task);
+            }
         }
     }
 
@@ -72,6 +76,7 @@ impl Worker {
         attempt: u32,
         outcome: Result<Executed, Failure>,
         now_ms: f64,
+        out: &mut Vec<Action>,
     ) {
         let begun = self.running.get(&task).or_else(|| self.storing.get(&task));
         if begun != Some(&attempt) {
@@ -79,53 +84,60 @@ impl Worker {
         }
         self.running.remove(&task);
         self.storing.remove(&task);
-        let instance = self.settings.instance.clone();
+        let is_ahead = self.ahead.has(task);
         match outcome {
             Ok(executed) => {
                 self.note_stored(task, &executed);
                 self.release(task, Ended::Well);
+                self.made(task, attempt, &executed);
                 if !self.waits_for_parent(task, attempt, &executed) {
                     self.commit(task, attempt, executed);
                     self.settle();
                 }
-                self.take_tasks(now_ms);
-                self.lease_a_child(task, now_ms);
             }
+            Err(failure) if is_ahead => return self.executed_badly_ahead(task, failure, now_ms),
             // Whoever holds the lease of a copied task goes on, so its failure is nobody's.
-            Err(_) if attempt == 0 => {}
+            Err(_) if attempt == 0 => return,
             Err(failure) => {
                 self.release(task, Ended::Badly);
-                self.outbox.push(Operation::Fail { task, attempt, instance, failure });
-                let pause_ms = (RETRY_MS_FIRST * f64::from(1_u32 << (attempt - 1).min(16))).min(RETRY_MS_MAX);
-                self.delayed.push((now_ms + pause_ms, task));
+                return self.failed(task, attempt, failure, now_ms);
             }
         }
+        self.take_tasks(now_ms, out);
+        self.lease_a_child(task, now_ms);
+    }
+
+    /// Gives the lease back; the task is taken again after a pause.
+    pub(super) fn failed(&mut self, task: u32, attempt: u32, failure: Failure, now_ms: f64) {
+        self.ahead.tried(task);
+        let instance = self.settings.instance.clone();
+        self.outbox.push(Operation::Fail { task, attempt, instance, failure });
+        let pause_ms = (RETRY_MS_FIRST * f64::from(1_u32 << (attempt - 1).min(16))).min(RETRY_MS_MAX);
+        self.delayed.push((now_ms + pause_ms, task));
     }
 
     pub(super) fn commit(&mut self, task: u32, attempt: u32, executed: Executed) {
         let Executed { outputs, measured } = executed;
         let commit = Commit { attempt, instance: self.settings.instance.clone(), outputs, measured };
         self.note_sent(task, &commit);
-        self.outbox.push(Operation::Commit { task, commit });
+        let assuming = self.ahead.unanswered(self.graph.parents(task));
+        self.outbox.push(Operation::Commit { task, commit, assuming });
         self.mine.remove(&task);
-        self.propagate(task);
+        self.ask_owners(task);
     }
 
-    /// Marks the out-edges of a committed task and asks who lives among the owners of its children.
-    pub(super) fn propagate(&mut self, parent: u32) {
-        let graph = self.graph.clone();
-        let mut others: Vec<u32> = Vec::new();
-        for &task in graph.children(parent) {
-            self.outbox.push(Operation::Arrive { task, parent });
-            others.extend(self.plan.worker_index(task).filter(|_| !self.is_mine(task)));
-        }
+    /// Asks who lives among the owners of the children of a task.
+    fn ask_owners(&mut self, parent: u32) {
+        let children = self.graph.children(parent).iter();
+        let mut others: Vec<u32> = children
+            .filter_map(|&task| self.plan.worker_index(task))
+            .filter(|&owner| self.index != Some(owner))
+            .collect();
         others.sort_unstable();
         others.dedup();
         for worker in others {
-            let worker = self.plan.worker_named(worker).clone();
-            self.outbox.push(Operation::WhoIs { worker });
+            self.outbox.who_is(self.plan.worker_named(worker));
         }
-        self.outbox.push(Operation::Propagated { task: parent });
     }
 
     /// In the same request as the commit: the lease of the child that this worker would run if it is ready.

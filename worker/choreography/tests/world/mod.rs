@@ -8,7 +8,7 @@ use std::sync::Arc;
 use foresail_choreography::{
     Action, CommitHints, Event, Invoke, Ledger, PlanView, Watchdog, Worker, WorkerSettings,
 };
-use foresail_schemas::id::InstanceId;
+use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
 use foresail_schemas::run::{
     Change, Commit, OPERATIONS_PER_REQUEST_MAX, Operation, OperationAnswer, RunEvent, RunOptions, RunStatus,
@@ -71,6 +71,7 @@ enum Machine {
 
 struct Running {
     machine: Machine,
+    worker: Option<WorkerId>,
     listens: Option<CommitHints>,
     timer: u64,
     lanes: usize,
@@ -96,6 +97,7 @@ pub struct Seen {
     pub overlaps: u64,
     pub held: u64,
     pub never_stored: u64,
+    pub ahead: u64,
 }
 
 /// The client's watchdog is machine 0.
@@ -118,6 +120,8 @@ pub struct World {
     happenings: BTreeMap<u64, Happening>,
     happened: u64,
     executed: u64,
+    /// By machine and task: who made what the last attempt read, and in which attempt.
+    read: BTreeMap<(u64, u32), Vec<(InstanceId, u32)>>,
     seen: Seen,
     trace: Vec<String>,
     broken: Option<String>,
@@ -158,6 +162,7 @@ impl World {
             happenings: BTreeMap::new(),
             happened: 0,
             executed: 0,
+            read: BTreeMap::new(),
             seen: Seen::default(),
             trace: Vec::new(),
             broken: None,
@@ -192,11 +197,11 @@ impl World {
         self.store(begun);
         let graph = self.workflow.graph().clone();
         let view = self.view();
-        let mut watchdog = Watchdog::new(graph.clone(), Arc::clone(&view), self.options);
+        let mut watchdog = Watchdog::new(Arc::clone(&view), self.options);
         let mut out = Vec::new();
         watchdog.start(0.0, &mut out);
         let machine = Machine::Watchdog(Box::new(watchdog));
-        self.add(WATCHDOG, machine, 0);
+        self.add(WATCHDOG, machine, None, 0);
         self.act(WATCHDOG, out);
         for invoke in foresail_choreography::first_invocations(&graph, &view) {
             self.act(WATCHDOG, vec![Action::Invoke(invoke)]);
@@ -223,9 +228,9 @@ impl World {
         Arc::new(PlanView::new(self.epoch, &self.plan))
     }
 
-    fn add(&mut self, id: u64, machine: Machine, lanes: u32) {
+    fn add(&mut self, id: u64, machine: Machine, worker: Option<WorkerId>, lanes: u32) {
         let (lanes, begun) = (lanes as usize, BTreeMap::new());
-        self.machines.insert(id, Running { machine, listens: None, timer: 0, lanes, begun });
+        self.machines.insert(id, Running { machine, worker, listens: None, timer: 0, lanes, begun });
     }
 
     fn check_end(&self) -> Result<(), String> {
@@ -284,7 +289,12 @@ impl World {
                     self.hint(|_| true, Event::Hint { ready: vec![*task], committed: Vec::new() });
                 }
                 Change::TaskCommitted { task, commit } => {
-                    self.seen.copies_won += u64::from(commit.attempt == 0);
+                    let number = commit.instance.as_str().trim_start_matches('i').parse().unwrap_or(WATCHDOG);
+                    self.check_read(number, *task);
+                    let maker = self.machines.get(&number);
+                    let planned = &self.plan.tasks[*task as usize].worker;
+                    let is_copy = commit.attempt == 0 && maker.is_some_and(|m| m.worker != *planned);
+                    self.seen.copies_won += u64::from(is_copy);
                     self.seen.never_stored += u64::from(is_unstored(commit));
                     let hint = Event::Hint { ready: Vec::new(), committed: vec![(*task, commit.clone())] };
                     self.hint(|hints| hints == CommitHints::Pass, hint);
@@ -336,12 +346,12 @@ impl World {
             life_ends_ms: self.now_ms + 60_000.0,
         };
         self.note(&format!("start {id} as {:?} with {:?}", settings.worker, invoke.tasks));
-        let lanes = settings.lanes;
+        let (planned, lanes) = (settings.worker.clone(), settings.lanes);
         let graph = self.workflow.graph().clone();
         let mut worker = Worker::new(settings, graph, self.view(), &invoke.tasks);
         let mut out = Vec::new();
         worker.start(self.now_ms, &mut out);
-        self.add(id, Machine::Worker(Box::new(worker)), lanes);
+        self.add(id, Machine::Worker(Box::new(worker)), planned, lanes);
         self.act(id, out);
     }
 
@@ -391,7 +401,8 @@ impl World {
         let Some(running) = self.machines.get_mut(&id) else { return };
         match event {
             Event::Computed { task, .. } => {
-                running.begun.insert(task, Stage::Stores);
+                // What was aborted is not waited for.
+                running.begun.entry(task).and_modify(|stage| *stage = Stage::Stores);
             }
             Event::Held { task, .. } | Event::Executed { task, .. } => {
                 running.begun.remove(&task);

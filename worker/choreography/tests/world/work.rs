@@ -22,13 +22,18 @@ impl World {
         hold_bytes_min: Option<u64>,
     ) {
         match attempt {
-            0 => self.seen.copies += 1,
-            _ => self.executed += 1,
+            0 if self.is_copy(id, task) => self.seen.copies += 1,
+            attempt => {
+                self.executed += 1;
+                self.seen.ahead += u64::from(attempt == 0);
+            }
         }
         if parents.len() != self.workflow.graph().parents(task).len() {
             self.broken = Some(format!("task {task} runs with {} of its parents", parents.len()));
         }
         self.check_inputs(id, task, parents);
+        let read = parents.iter().map(|commit| (commit.instance.clone(), commit.attempt)).collect();
+        self.read.insert((id, task), read);
         self.change(id, |m| {
             m.begun.insert(task, Stage::Computes);
         });
@@ -56,6 +61,12 @@ impl World {
             outcome = Err(Failure { task: None, attempt, kind, message: "drawn".to_owned() });
         }
         self.later(stored_ms, tell(id, Event::Executed { task, attempt, outcome }));
+    }
+
+    /// Whether a task without a lease belongs to another worker.
+    fn is_copy(&self, id: u64, task: u32) -> bool {
+        let planned = &self.plan.tasks[task as usize].worker;
+        self.machines.get(&id).is_some_and(|m| m.worker != *planned)
     }
 
     /// What was held goes to the store after all.
@@ -90,6 +101,16 @@ impl World {
             if !is_own && self.ledger.commit(parent) != Some(commit) {
                 self.broken = Some(format!("{id} runs task {task} on what is no result of task {parent}"));
             }
+        }
+    }
+
+    /// What has become a result was made of results.
+    pub(super) fn check_read(&mut self, id: u64, task: u32) {
+        let read = self.read.get(&(id, task)).cloned().unwrap_or_default();
+        let stands = |parent: u32| self.ledger.commit(parent).map(|c| (c.instance.clone(), c.attempt));
+        let parents = self.workflow.graph().parents(task);
+        if !parents.iter().map(|&parent| stands(parent)).eq(read.into_iter().map(Some)) {
+            self.broken = Some(format!("{id} made the result of task {task} of what is no result"));
         }
     }
 

@@ -1,0 +1,51 @@
+//! Running ahead in the timing pass: a planned worker begins a task whose parents have all run in it without
+//! waiting for the run's state, as the worker's state machine does it.
+
+use crate::dense::NONE;
+use crate::timing::{Phase, Timing};
+
+impl Timing<'_> {
+    /// A task of a planned worker has ended: its children there that wait for nothing else may begin.
+    pub(super) fn made(&mut self, id: u32, task: u32, now_ms: f64) {
+        let live = &self.live[id as usize];
+        let (worker, container) = (live.worker, live.container);
+        if worker == NONE || self.tasks[task as usize].worker != worker {
+            return;
+        }
+        let is_first = self.tasks[task as usize].committed_nth == NONE;
+        if is_first && self.dense.uploads[task as usize].objects > 0 {
+            self.moved.made(self.dense, container, task, now_ms);
+        }
+        let graph = self.dense.graph;
+        for &child in graph.children(task) {
+            let times = &mut self.tasks[child as usize];
+            if times.worker != worker || times.is_taken {
+                continue;
+            }
+            if times.arrived_at != id {
+                (times.arrived, times.arrived_at) = (0, id);
+            }
+            times.arrived += 1;
+            if times.arrived as usize == graph.parents(child).len() {
+                times.filled_by = task;
+                self.enqueue(id, child);
+            }
+        }
+    }
+
+    /// Whether the task needs no answer to begin.
+    pub(super) fn may_run_ahead(&self, id: u32, task: u32) -> bool {
+        let (live, times) = (&self.live[id as usize], &self.tasks[task as usize]);
+        live.phase == Phase::Working
+            && live.worker != NONE
+            && live.worker == times.worker
+            && self.has_arrived(id, task)
+    }
+
+    /// Whether all parents of the task ran in this invocation.
+    pub(super) fn has_arrived(&self, id: u32, task: u32) -> bool {
+        let times = &self.tasks[task as usize];
+        let arrived = if times.arrived_at == id { times.arrived as usize } else { 0 };
+        arrived == self.dense.graph.parents(task).len()
+    }
+}
