@@ -5,11 +5,13 @@
 //! the first and adds no event. Times are ms since the run was created, by the host's clock; the ledger keeps
 //! them from going back. Source of the set-based fan-in and of commit-if-absent: Unum (NSDI'23).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foresail_schemas::graph::Graph;
 use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
+use foresail_schemas::retry::Retry;
 use foresail_schemas::run::{
     Change, ChildState, Commit, ConfigUsage, Failure, FailureKind, Operation, OperationResult, RunEvent,
     RunOptions, RunStatus, WorkerUsage,
@@ -19,6 +21,7 @@ use foresail_schemas::{ResourceConfig, TaskId};
 
 use crate::ledger_state::State;
 
+mod failing;
 mod leases;
 mod looks;
 
@@ -30,6 +33,8 @@ pub struct Ledger {
     graph: Arc<Graph>,
     /// Per task: its id and most attempts, where the workflow states one.
     ids: Vec<(TaskId, Option<u32>)>,
+    /// What follows a failed attempt, where the workflow says so.
+    retries: Arc<BTreeMap<u32, Retry>>,
     options: RunOptions,
     state: State,
 }
@@ -67,9 +72,11 @@ impl Ledger {
     #[must_use]
     pub fn new(workflow: &Workflow, options: RunOptions) -> Self {
         let ids = workflow.tasks().iter().map(|t| (t.id.clone(), t.attempts_max)).collect();
+        let retries = (0..).zip(workflow.tasks()).filter_map(|(at, t)| Some((at, t.retry.clone()?)));
+        let retries = Arc::new(retries.collect());
         let graph = Arc::clone(workflow.graph());
         let state = State::new(graph.len());
-        Self { graph, ids, options, state }
+        Self { graph, ids, retries, options, state }
     }
 
     /// Makes the tasks ready that wait for nothing.
@@ -197,7 +204,7 @@ impl Ledger {
             Operation::Arrive { task, parent } => self.arrive(*task, *parent, now_ms),
             Operation::Propagated { task } => self.propagated(*task),
             Operation::Fail { task, attempt, instance, failure } => {
-                self.fail(*task, *attempt, instance, failure)
+                self.fail(*task, *attempt, instance, failure, now_ms)
             }
             Operation::Cancel { reason } => self.cancel(reason),
             Operation::Commits { tasks } => {
@@ -248,7 +255,7 @@ impl Ledger {
             Some(_) => {}
         }
         let ready: Vec<u32> =
-            tasks.iter().copied().filter(|&t| self.state.task(t).free_since(now_ms).is_some()).collect();
+            tasks.iter().copied().filter(|&t| self.state.task(t).is_free_for_its_worker(now_ms)).collect();
         if !ready.is_empty() && !self.is_over() {
             self.state.seen(instance, now_ms);
             return read(OperationResult::Stay { tasks: ready });
@@ -350,25 +357,6 @@ impl Ledger {
             return refused(format!("not every out-edge of task {task} is marked"));
         }
         let changes = if state.propagated { Vec::new() } else { vec![Change::TaskPropagated { task }] };
-        (OperationResult::Done, changes)
-    }
-
-    fn fail(&mut self, task: u32, attempt: u32, instance: &InstanceId, failure: &Failure) -> Decision {
-        if self.is_over() {
-            return read(OperationResult::RunOver);
-        }
-        let state = self.state.task(task);
-        let held = state.lease.as_ref().is_some_and(|l| l.attempt == attempt && l.instance == *instance);
-        if !held {
-            return read(OperationResult::Done);
-        }
-        let failed =
-            Change::TaskFailed { task, attempt, instance: instance.clone(), failure: failure.clone() };
-        let mut changes = vec![failed];
-        if attempt >= self.attempts_max(task) || !failure.kind.is_retryable() {
-            let failure = Some(failure.clone());
-            changes.push(Change::RunFinished { status: RunStatus::Failed, failure });
-        }
         (OperationResult::Done, changes)
     }
 

@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use foresail_schemas::graph::Graph;
 use foresail_schemas::id::WorkerId;
-use foresail_schemas::run::{ChildState, Operation, OperationAnswer, OperationResult, RunOptions, RunStatus};
+use foresail_schemas::run::{
+    ChildState, LargerTask, Operation, OperationAnswer, OperationResult, RunOptions, RunStatus,
+};
 
 use crate::outbox::Outbox;
 use crate::plan_view::PlanView;
-use crate::protocol::{Action, Event};
+use crate::protocol::{Action, Event, Invoke};
 
 /// Most stuck tasks of each kind repaired in one look.
 pub const RESCUES_PER_LOOK_MAX: u32 = 256;
@@ -118,8 +120,10 @@ impl Watchdog {
         }
         for (operation, result) in operations.iter().zip(answer.results) {
             match (operation, result) {
-                (_, OperationResult::Frontier { ready, unpropagated }) => {
-                    ready.into_iter().for_each(|task| self.rescue(task, now_ms, out));
+                (_, OperationResult::Frontier { ready, unpropagated, larger }) => {
+                    larger.iter().for_each(|larger| self.rescue_on_larger(*larger, now_ms, out));
+                    let of_plan = ready.into_iter().filter(|task| larger.iter().all(|l| l.task != *task));
+                    of_plan.for_each(|task| self.rescue(task, now_ms, out));
                     unpropagated.into_iter().for_each(|task| self.propagate(task));
                 }
                 (Operation::Arrive { task, .. }, OperationResult::Marked { child: ChildState::Ready }) => {
@@ -136,9 +140,21 @@ impl Watchdog {
         }
     }
 
+    fn was_rescued_lately(&self, task: u32, now_ms: f64) -> bool {
+        self.rescued_ms.get(&task).is_some_and(|at_ms| now_ms - at_ms < self.options.lease_ms)
+    }
+
+    /// A task that ran out of memory runs on a flexible worker, whatever the plan says.
+    fn rescue_on_larger(&mut self, larger: LargerTask, now_ms: f64, out: &mut Vec<Action>) {
+        let LargerTask { task, config } = larger;
+        if !self.was_rescued_lately(task, now_ms) {
+            self.rescued_ms.insert(task, now_ms);
+            out.push(Action::Invoke(Invoke { worker: None, config, tasks: vec![task] }));
+        }
+    }
+
     fn rescue(&mut self, task: u32, now_ms: f64, out: &mut Vec<Action>) {
-        let recently = |at: &f64| now_ms - at < self.options.lease_ms;
-        if self.rescued_ms.get(&task).is_some_and(recently) {
+        if self.was_rescued_lately(task, now_ms) {
             return;
         }
         match self.plan.worker(task).cloned() {

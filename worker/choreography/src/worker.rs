@@ -7,7 +7,7 @@
 //! become/invoke: WUKONG (SoCC'20); here outputs are stored before edges are marked.
 //!
 //! By concern: `tasks` takes them and ends them, `answers` makes sense of what the store says, `leave` ends
-//! the invocation, `replan` changes the plan; `preload`, `duplicate` and `prewarm` are the optimisations of
+//! the invocation, `replan` changes the plan, `retry` follows a failure; `preload`, `duplicate` and `prewarm` are the optimisations of
 //! these names, which cost a plan without them nothing.
 
 mod answers;
@@ -17,6 +17,7 @@ mod leave;
 mod preload;
 mod prewarm;
 mod replan;
+mod retry;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};

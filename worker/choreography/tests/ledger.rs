@@ -158,10 +158,11 @@ fn attempts_end_a_run_and_so_does_a_failure_that_cannot_be_repeated() {
         l.apply(&fail(0, 1, "i1", kind), 1.0);
         assert_eq!(l.status(), status);
         if status == RunStatus::Running {
-            assert_eq!(granted(&l.apply(&lease(0, "i1"), 2.0).0), Some(2));
-            l.apply(&fail(0, 2, "i1", kind), 3.0);
+            assert_eq!(granted(&l.apply(&lease(0, "i1"), 200.0).0), Some(2));
+            l.apply(&fail(0, 2, "i1", kind), 201.0);
         }
-        assert_eq!(l.summary(4.0).failure.unwrap().message, "boom");
+        let message = l.summary(202.0).failure.unwrap().message;
+        assert!(message.starts_with("boom\nattempt "), "{message}");
     }
 }
 
@@ -184,6 +185,7 @@ fn the_frontier_shows_what_is_stuck_and_nothing_else() {
     let frontier = |ready: &[u32], unpropagated: &[u32]| OperationResult::Frontier {
         ready: ready.to_vec(),
         unpropagated: unpropagated.to_vec(),
+        larger: vec![],
     };
     assert_eq!(look(&mut l, 50.0), frontier(&[], &[]));
     assert_eq!(look(&mut l, 500.0), frontier(&[], &[1]));
@@ -196,7 +198,11 @@ fn the_frontier_shows_what_is_stuck_and_nothing_else() {
 fn a_ready_task_that_nobody_has_had_gets_the_time_of_a_lease() {
     let mut l = ledger();
     let mut look = |now_ms| l.apply(&Operation::Frontier { idle_ms_min: 100.0, limit: 9 }, now_ms).0;
-    let frontier = |ready: &[u32]| OperationResult::Frontier { ready: ready.to_vec(), unpropagated: vec![] };
+    let frontier = |ready: &[u32]| OperationResult::Frontier {
+        ready: ready.to_vec(),
+        unpropagated: vec![],
+        larger: vec![],
+    };
     assert_eq!(look(10_099.0), frontier(&[]));
     assert_eq!(look(10_100.0), frontier(&[0, 1]));
 }

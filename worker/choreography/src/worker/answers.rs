@@ -1,7 +1,9 @@
 //! What the store says: leases, children that became ready, who is alive.
 
 use foresail_schemas::id::WorkerId;
-use foresail_schemas::run::{ChildState, Location, Operation, OperationAnswer, OperationResult, RunStatus};
+use foresail_schemas::run::{
+    ChildState, LargerTask, Location, Operation, OperationAnswer, OperationResult, RunStatus,
+};
 
 use super::{Phase, Worker};
 use crate::protocol::Action;
@@ -31,6 +33,7 @@ impl Worker {
                         out.push(Action::Discard { task: *task, attempt: commit.attempt });
                     }
                 }
+                Operation::Fail { task, .. } => self.failure_noted(*task, &result, now_ms, out),
                 Operation::Arrive { task, parent } => arrived.push((*task, *parent, result)),
                 Operation::Missing { tasks, parent } => {
                     self.missing_known(*parent, tasks, result, now_ms, out);
@@ -98,6 +101,7 @@ impl Worker {
                 self.enqueue(task);
                 self.read_plan(out);
             }
+            OperationResult::NeedsLarger { config } => self.run_on_larger(task, config, out),
             _ => drop(self.give_up_parents(task)),
         }
     }
@@ -146,7 +150,11 @@ impl Worker {
     }
 
     fn frontier(&mut self, result: OperationResult, out: &mut Vec<Action>) {
-        let OperationResult::Frontier { ready, unpropagated } = result else { return };
+        let OperationResult::Frontier { mut ready, unpropagated, larger } = result else { return };
+        for LargerTask { task, config } in larger {
+            ready.retain(|&other| other != task);
+            self.run_on_larger(task, config, out);
+        }
         // The look at the end: what is stuck elsewhere. Its own ready tasks make the store refuse its leave.
         let others: Vec<u32> = ready.into_iter().filter(|&task| !self.is_mine(task)).collect();
         others.into_iter().for_each(|task| self.dispatch(task, out));

@@ -6,10 +6,6 @@ use super::hold::Ended;
 use super::{Phase, Worker};
 use crate::protocol::Executed;
 
-/// First pause after a failed attempt.
-const RETRY_MS_FIRST: f64 = 100.0;
-/// Longest pause after a failed attempt.
-const RETRY_MS_MAX: f64 = 10_000.0;
 /// Time kept free at the end of a worker's life, beside twice the predicted time of the next task.
 const LIFE_MARGIN_MS: f64 = 2_000.0;
 
@@ -96,8 +92,6 @@ impl Worker {
             Err(failure) => {
                 self.release(task, Ended::Badly);
                 self.outbox.push(Operation::Fail { task, attempt, instance, failure });
-                let pause_ms = (RETRY_MS_FIRST * f64::from(1_u32 << (attempt - 1).min(16))).min(RETRY_MS_MAX);
-                self.delayed.push((now_ms + pause_ms, task));
             }
         }
     }

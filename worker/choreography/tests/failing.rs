@@ -1,0 +1,171 @@
+//! What the ledger makes of failures: pauses, what is not retried, larger workers, the words at the end.
+
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
+use foresail_choreography::Ledger;
+use foresail_schemas::metric::StartState;
+use foresail_schemas::retry::{Retry, SizeMenu};
+use foresail_schemas::run::{
+    Change, Failure, FailureKind, LargerTask, Operation, OperationResult, RunOptions, RunStatus, WorkerUsage,
+};
+use foresail_schemas::workflow::{Task, Work, WorkflowSpec};
+use foresail_schemas::{ResourceConfig, Workflow};
+
+fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().expect("a legal name")
+}
+
+fn size(memory_mb: u32) -> ResourceConfig {
+    ResourceConfig::new(memory_mb, None).unwrap()
+}
+
+fn workflow(retry: Retry) -> Workflow {
+    let work = Work::Function { function: name("f"), params: serde_json::Value::Null };
+    let mut task = Task::new(name("t"), name("f"), work);
+    task.retry = Some(retry);
+    WorkflowSpec { name: name("w"), description: None, tasks: vec![task] }.check().unwrap()
+}
+
+fn ledger(retry: Retry) -> Ledger {
+    let sizes = SizeMenu::of(&[size(512), size(1024)]);
+    let mut ledger = Ledger::new(&workflow(retry), RunOptions { sizes, ..RunOptions::default() });
+    ledger.begin(0.0);
+    for (instance, memory_mb) in [("small", 512), ("large", 1024)] {
+        let (worker, start) = (Some(name(instance)), StartState::Cold);
+        let join = Operation::Join { worker, instance: name(instance), config: size(memory_mb), start };
+        assert_eq!(ledger.apply(&join, 0.0).0, OperationResult::Joined);
+    }
+    ledger
+}
+
+fn lease(ledger: &mut Ledger, instance: &str, now_ms: f64) -> OperationResult {
+    let lease = Operation::Lease { task: 0, instance: name(instance), epoch: 1, assuming: Vec::new() };
+    ledger.apply(&lease, now_ms).0
+}
+
+fn fail(
+    ledger: &mut Ledger,
+    attempt: u32,
+    instance: &str,
+    kind: FailureKind,
+    now_ms: f64,
+) -> OperationResult {
+    let failure =
+        Failure { task: Some(name("t")), attempt, kind, message: "user 7: no such user".to_owned() };
+    let fail = Operation::Fail { task: 0, attempt, instance: name(instance), failure };
+    ledger.apply(&fail, now_ms).0
+}
+
+fn pause_ms(result: &OperationResult) -> f64 {
+    match result {
+        OperationResult::Again { in_ms } => *in_ms,
+        other => panic!("no pause but {other:?}"),
+    }
+}
+
+#[test]
+fn pauses_grow_are_kept_by_the_store_and_are_the_same_every_time() {
+    let retry = Retry { backoff_ms: 1_000.0, backoff_factor: 3.0, ..Retry::default() };
+    let play = || {
+        let mut l = ledger(retry.clone());
+        lease(&mut l, "small", 0.0);
+        let first = pause_ms(&fail(&mut l, 1, "small", FailureKind::TaskError, 10.0));
+        let repeated = pause_ms(&fail(&mut l, 1, "small", FailureKind::TaskError, 20.0));
+        assert!((first - repeated - 10.0).abs() < 1e-6, "a repeated report is answered like the first");
+        let early = lease(&mut l, "large", 9.0 + first);
+        assert!(
+            matches!(early, OperationResult::Held { expires_in_ms } if expires_in_ms <= 1.5),
+            "{early:?}"
+        );
+        let taken = lease(&mut l, "large", 10.5 + first);
+        assert!(matches!(taken, OperationResult::Granted { attempt: 2, .. }), "{taken:?}");
+        let second = pause_ms(&fail(&mut l, 2, "large", FailureKind::TaskError, 20_000.0));
+        assert!((500.0..=1_000.0).contains(&first) && (1_500.0..=3_000.0).contains(&second));
+        (first, second)
+    };
+    assert_eq!(play(), play());
+    let mut l = ledger(retry.clone());
+    lease(&mut l, "large", 0.0);
+    let other = pause_ms(&fail(&mut l, 1, "large", FailureKind::TaskError, 10.0));
+    assert!((other - play().0).abs() > 1e-6, "two workers that fail together do not come back together");
+}
+
+#[test]
+fn what_is_not_retried_ends_the_run_at_its_first_failure_and_says_why() {
+    let by_kind = Retry { not_on: vec![FailureKind::Timeout], ..Retry::default() };
+    let by_text = Retry { not_on_text: vec!["no such user".to_owned()], ..Retry::default() };
+    for (retry, kind, reason) in [
+        (by_kind, FailureKind::Timeout, "the failure `timeout`"),
+        (by_text, FailureKind::TaskError, "the text `no such user`"),
+        (Retry::default(), FailureKind::TaskRefused, "a failure `task_refused` is not retried"),
+    ] {
+        let mut l = ledger(retry);
+        lease(&mut l, "small", 0.0);
+        assert_eq!(fail(&mut l, 1, "small", kind, 1.0), OperationResult::Done);
+        assert_eq!(l.status(), RunStatus::Failed);
+        let message = l.summary(2.0).failure.unwrap().message;
+        assert!(message.starts_with("user 7") && message.contains(reason), "{message}");
+    }
+}
+
+#[test]
+fn the_last_failure_tells_of_those_before() {
+    let mut l = ledger(Retry::default());
+    for (attempt, kind) in
+        [(1, FailureKind::Timeout), (2, FailureKind::TaskCrash), (3, FailureKind::TaskError)]
+    {
+        let granted = lease(&mut l, "small", f64::from(attempt) * 20_000.0);
+        assert!(matches!(granted, OperationResult::Granted { .. }), "{granted:?}");
+        fail(&mut l, attempt, "small", kind, f64::from(attempt) * 20_000.0 + 1.0);
+    }
+    let message = l.summary(1e6).failure.unwrap().message;
+    let told =
+        "attempt 3 of task `t`, after attempt 1 `timeout`, attempt 2 `task_crash`: it was the last of 3";
+    assert!(message.contains(told), "{message}");
+}
+
+#[test]
+fn out_of_memory_moves_a_task_to_the_next_size_for_good() {
+    let mut l = ledger(Retry::default());
+    lease(&mut l, "small", 0.0);
+    let (mut events, needs) = (Vec::new(), OperationResult::NeedsLarger { config: size(1024) });
+    let failure =
+        Failure { task: None, attempt: 1, kind: FailureKind::OutOfMemory, message: "too much".to_owned() };
+    let report = Operation::Fail { task: 0, attempt: 1, instance: name("small"), failure };
+    let (result, told) = l.apply(&report, 1.0);
+    assert_eq!(result, needs);
+    assert!(matches!(&told[0].change, Change::TaskFailed { config: Some(c), .. } if *c == size(1024)));
+    events.extend(told);
+    assert_eq!(lease(&mut l, "small", 2.0), needs, "no smaller worker gets it");
+    let leave = Operation::Leave { instance: name("small"), tasks: vec![0], usage: WorkerUsage::default() };
+    assert_eq!(l.apply(&leave, 3.0).0, OperationResult::Done, "its planned worker need not stay for it");
+    let look = Operation::Frontier { idle_ms_min: 100.0, limit: 9 };
+    let larger = vec![LargerTask { task: 0, config: size(1024) }];
+    let stuck = OperationResult::Frontier { ready: vec![0], unpropagated: vec![], larger };
+    assert_eq!(l.apply(&look, 5_000.0).0, stuck, "who looks for what is stuck is told the size");
+    assert!(matches!(lease(&mut l, "large", 6_000.0), OperationResult::Granted { attempt: 2, .. }));
+    assert_eq!(fail(&mut l, 2, "large", FailureKind::OutOfMemory, 7_000.0), OperationResult::Done);
+    let failure = l.summary(8_000.0).failure.unwrap();
+    assert!(failure.message.contains("ran on 1024 MB") && failure.message.contains("hint"), "{failure:?}");
+    let mut replayed = Ledger::new(&workflow(Retry::default()), RunOptions::default());
+    replayed.begin(0.0);
+    events.iter().for_each(|event| replayed.replay(event));
+    replayed.apply(
+        &Operation::Join { worker: None, instance: name("i"), config: size(512), start: StartState::Cold },
+        9.0,
+    );
+    assert_eq!(lease(&mut replayed, "i", 10.0), needs, "a restart of the store keeps the size");
+}
+
+#[test]
+fn attempts_on_larger_workers_do_not_count_among_the_limited_ones() {
+    let mut l = ledger(Retry::default());
+    lease(&mut l, "small", 0.0);
+    fail(&mut l, 1, "small", FailureKind::OutOfMemory, 1.0);
+    for attempt in 2..=4 {
+        let now_ms = f64::from(attempt) * 20_000.0;
+        assert!(matches!(lease(&mut l, "large", now_ms), OperationResult::Granted { .. }));
+        fail(&mut l, attempt, "large", FailureKind::TaskError, now_ms + 1.0);
+        assert_eq!(l.status() == RunStatus::Failed, attempt == 4, "three attempts beside the first");
+    }
+}
