@@ -73,6 +73,7 @@ impl Watchdog {
             Event::PlanRead { epoch, plan } => self.plan = Arc::new(PlanView::new(epoch, &plan)),
             Event::RunEnded { .. } => self.over = true,
             Event::Tick
+            | Event::Retire
             | Event::Hint { .. }
             | Event::Computed { .. }
             | Event::Held { .. }

@@ -159,6 +159,7 @@ impl Worker {
             Event::RunEnded { status } => self.end(status, out),
             Event::PlanRead { epoch, plan } => self.plan_read(epoch, &plan, out),
             Event::UsageRead { usage } => self.leave(usage),
+            Event::Retire => self.settings.life_ends_ms = now_ms.min(self.settings.life_ends_ms),
             Event::Tick => {}
         }
         self.pump(now_ms, out);

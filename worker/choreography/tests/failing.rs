@@ -2,14 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
-use foresail_choreography::Ledger;
+use std::sync::Arc;
+
+use foresail_choreography::{Action, Event, Executed, Ledger, PlanView, Worker, WorkerSettings};
 use foresail_schemas::metric::StartState;
+use foresail_schemas::plan::{Bounds, Objective, PlanSummary, PlannedTask, PlannedWorker};
 use foresail_schemas::retry::{Retry, SizeMenu};
 use foresail_schemas::run::{
-    Change, Failure, FailureKind, LargerTask, Operation, OperationResult, RunOptions, RunStatus, WorkerUsage,
+    Change, Failure, FailureKind, LargerTask, Location, Measured, Operation, OperationAnswer,
+    OperationResult, RunOptions, RunStatus, StoredObject, WorkerUsage,
 };
 use foresail_schemas::workflow::{Task, Work, WorkflowSpec};
-use foresail_schemas::{ResourceConfig, Workflow};
+use foresail_schemas::{Plan, ResourceConfig, Sla, Workflow};
 
 fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().expect("a legal name")
@@ -167,5 +171,89 @@ fn attempts_on_larger_workers_do_not_count_among_the_limited_ones() {
         assert!(matches!(lease(&mut l, "large", now_ms), OperationResult::Granted { .. }));
         fail(&mut l, attempt, "large", FailureKind::TaskError, now_ms + 1.0);
         assert_eq!(l.status() == RunStatus::Failed, attempt == 4, "three attempts beside the first");
+    }
+}
+
+#[test]
+fn a_worker_that_makes_way_begins_nothing_more_and_names_a_successor() {
+    let work = Work::Function { function: name("f"), params: serde_json::Value::Null };
+    let tasks = ["a", "b"].map(|id| Task::new(name(id), name("f"), work.clone())).to_vec();
+    let workflow = WorkflowSpec { name: name("w"), description: None, tasks }.check().unwrap();
+    let mut ledger = Ledger::new(&workflow, RunOptions::default());
+    ledger.begin(0.0);
+    let view = Arc::new(PlanView::new(1, &on_one_worker(&workflow)));
+    let settings = WorkerSettings {
+        instance: name("i"),
+        worker: Some(name("p")),
+        config: size(512),
+        start: StartState::Cold,
+        options: RunOptions::default(),
+        lanes: 1,
+        life_ends_ms: 900_000.0,
+    };
+    let mut worker = Worker::new(settings, workflow.graph().clone(), view, &[0, 1]);
+    let mut out = Vec::new();
+    worker.start(0.0, &mut out);
+    let (mut executed, mut successors, mut now_ms) = (0, Vec::new(), 0.0);
+    while let Some(action) = (!out.is_empty()).then(|| out.remove(0)) {
+        now_ms += 1.0;
+        match action {
+            Action::Operate { request, operations } => {
+                let results = operations.iter().map(|o| ledger.apply(o, now_ms).0).collect();
+                let answer = OperationAnswer { status: ledger.status(), plan_epoch: 1, results };
+                worker.handle(Event::Answered { request, answer }, now_ms, &mut out);
+            }
+            Action::Execute { task, attempt, .. } => {
+                executed += 1;
+                worker.handle(Event::Retire, now_ms, &mut out);
+                let object =
+                    StoredObject { bytes: 0, hash: String::new(), location: Location::Inline(String::new()) };
+                let outcome = Ok(Executed { outputs: vec![object], measured: Measured::default() });
+                worker.handle(Event::Executed { task, attempt, outcome }, now_ms, &mut out);
+            }
+            Action::ReadUsage => {
+                worker.handle(Event::UsageRead { usage: WorkerUsage::default() }, now_ms, &mut out);
+            }
+            Action::Invoke(invoke) => successors.push((invoke.worker, invoke.tasks)),
+            _ => {}
+        }
+    }
+    assert_eq!(executed, 1, "the second task is not begun");
+    assert_eq!(successors, [(Some(name("p")), vec![1])]);
+}
+
+fn on_one_worker(workflow: &Workflow) -> Plan {
+    let task = |task: &Task| PlannedTask {
+        task: task.id.clone(),
+        worker: Some(name("p")),
+        config: size(512),
+        rank: 0,
+        start_ms: 0.0,
+        end_ms: 0.0,
+        exec_ms: 1.0,
+        output_bytes: None,
+        optimizations: Vec::new(),
+        why: String::new(),
+        forecast: None,
+    };
+    let worker =
+        PlannedWorker { id: name("p"), config: size(512), start_ms: 0.0, end_ms: 0.0, cost_usd: 0.0 };
+    Plan {
+        workflow: workflow.name().clone(),
+        planner: name("by-hand"),
+        seed: 0,
+        objective: Objective::Fastest,
+        sla: Sla::MEDIAN,
+        platform: name("local"),
+        model_epoch: 0,
+        tasks: workflow.tasks().iter().map(task).collect(),
+        workers: vec![worker],
+        prewarms: Vec::new(),
+        flexible: None,
+        predicted: PlanSummary::default(),
+        outlook: None,
+        bounds: Bounds::default(),
+        critical_path: Vec::new(),
+        explanation: Vec::new(),
     }
 }

@@ -4,8 +4,11 @@
 //! `$FORESAIL_OUTPUTS/<name>`; where the only output is `out` and no such file was written, standard output
 //! is it. The end of standard error becomes the failure message. Whatever of the group still runs when the
 //! command ends or its time is over is killed; directory and output files of the attempt are deleted when it
-//! returns. Peak memory is that of the largest process of the command, known only where it exceeds the
+//! returns. When it is ended for its time, or given up, what left the group (`setsid`) is ended too.
+//! Peak memory is that of the largest process of the command, known only where it exceeds the
 //! worker's own: a process inherits the peak of the one that it was forked from.
+
+mod tree;
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -223,6 +226,10 @@ fn run(call: &Call, line: &str, place: &Place) -> Result<Ended, TaskError> {
     let child = ending::start_guarded(|| command.spawn()).map_err(cannot)?;
     let ends = call.timeout().map(|limit| started + limit);
     let waited = wait(&child, ends, || call.cancel.is_set());
+    if !matches!(waited, Waited::Ended) {
+        // What left the group is still found below its leader.
+        tree::kill_below(child.id());
+    }
     // Before the leader is reaped: afterwards the id may belong to somebody else.
     // SAFETY: a plain system call on the group that the command leads.
     unsafe { libc::kill(-(child.id() as libc::pid_t), libc::SIGKILL) };

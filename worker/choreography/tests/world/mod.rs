@@ -39,13 +39,24 @@ pub struct Faults {
     fail: f64,
     /// That a task needs more memory than the plan gives it; drawn once per task.
     large: f64,
+    /// That a worker is told to make way for another process.
+    retire: f64,
     restart: f64,
     replan: f64,
 }
 
 impl Faults {
     pub fn all() -> Self {
-        Self { crash: 0.02, lose: 0.05, double: 0.05, fail: 0.02, large: 0.05, restart: 0.005, replan: 0.01 }
+        Self {
+            crash: 0.02,
+            lose: 0.05,
+            double: 0.05,
+            fail: 0.02,
+            large: 0.05,
+            retire: 0.01,
+            restart: 0.005,
+            replan: 0.01,
+        }
     }
 
     /// Tasks that need more memory than they get, and nothing else.
@@ -54,7 +65,16 @@ impl Faults {
     }
 
     pub fn none() -> Self {
-        Self { crash: 0.0, lose: 0.0, double: 0.0, fail: 0.0, large: 0.0, restart: 0.0, replan: 0.0 }
+        Self {
+            crash: 0.0,
+            lose: 0.0,
+            double: 0.0,
+            fail: 0.0,
+            large: 0.0,
+            retire: 0.0,
+            restart: 0.0,
+            replan: 0.0,
+        }
     }
 }
 
@@ -411,6 +431,9 @@ impl World {
         if id != WATCHDOG && self.chance(self.faults.crash) {
             self.note(&format!("{id} crashes"));
             self.machines.remove(&id);
+        }
+        if id != WATCHDOG && self.chance(self.faults.retire) {
+            self.later(0.0, tell(id, Event::Retire));
         }
         let Some(running) = self.machines.get_mut(&id) else { return };
         match event {
