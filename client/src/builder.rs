@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use foresail_schemas::id::NameError;
 use foresail_schemas::optimization::Optimization;
+use foresail_schemas::retry::Retry;
 use foresail_schemas::workflow::{Hint, Input, Output, Task, Work, WorkflowError, WorkflowSpec};
 use foresail_schemas::{ObjectName, TaskId, TaskName, Workflow, WorkflowName};
 use serde::Serialize;
@@ -109,6 +110,7 @@ struct Draft {
     memory_mb_min: Option<u32>,
     timeout_ms: Option<f64>,
     attempts_max: Option<u32>,
+    retry: Option<Retry>,
     hint: Hint,
     optimizations: Vec<Optimization>,
 }
@@ -152,6 +154,7 @@ impl WorkflowBuilder {
             memory_mb_min: None,
             timeout_ms: None,
             attempts_max: None,
+            retry: None,
             hint: Hint::default(),
             optimizations: Vec::new(),
         });
@@ -273,6 +276,23 @@ impl TaskBuilder<'_> {
         self.change(|draft| draft.attempts_max = Some(attempts_max))
     }
 
+    /// Says what follows a failed attempt: the pauses, and what is not retried.
+    ///
+    /// ```
+    /// use foresail::{Retry, WorkflowBuilder};
+    ///
+    /// let mut flow = WorkflowBuilder::new("fetch");
+    /// flow.task("download").command("curl --fail https://example.org").attempts(5).retry(Retry {
+    ///     backoff_ms: 500.0,
+    ///     not_on_exit: vec![22], // curl: the server refused, and will again
+    ///     ..Retry::default()
+    /// });
+    /// flow.build().unwrap();
+    /// ```
+    pub fn retry(self, retry: Retry) -> Self {
+        self.change(|draft| draft.retry = Some(retry))
+    }
+
     /// Says how long it takes on one vCPU; used only where nothing was measured.
     pub fn expects_exec_ms(self, exec_ms: f64) -> Self {
         self.change(|draft| draft.hint.exec_ms = Some(exec_ms))
@@ -328,6 +348,7 @@ impl Draft {
         task.memory_mb_min = self.memory_mb_min;
         task.timeout_ms = self.timeout_ms;
         task.attempts_max = self.attempts_max;
+        task.retry = self.retry;
         task.hint = self.hint;
         task.optimizations = self.optimizations;
         Ok(task)

@@ -11,6 +11,7 @@ use foresail_schemas::listing::{RunList, TaskEntry, TaskList, WorkflowEntry, Wor
 use foresail_schemas::plan::{Objective, Plan, PredictionTable, Problem};
 use foresail_schemas::platform::{Platform, Rates};
 use foresail_schemas::prediction::{Basis, PredictionAnswer, PredictionRequest};
+use foresail_schemas::retry::SizeMenu;
 use foresail_schemas::run::{CurrentPlan, RunCreated, RunOptions, RunRequest, RunSummary};
 use foresail_schemas::score::WorkflowScores;
 use foresail_schemas::{ErrorCode, TaskName, Workflow, WorkflowName};
@@ -46,6 +47,15 @@ pub struct SubmitOptions {
     pub limits: RunOptions,
     /// Prices by which the cost is told; those of the platform of the plan where absent.
     pub rates: Option<Rates>,
+}
+
+impl SubmitOptions {
+    /// The defaults, with the prices and sizes of this platform; for one that is not built in.
+    #[must_use]
+    pub fn on(platform: &Platform) -> Self {
+        let limits = RunOptions { sizes: SizeMenu::of(&platform.menu), ..RunOptions::default() };
+        Self { rates: Some(platform.rates()), limits, ..Self::default() }
+    }
 }
 
 impl Client {
@@ -256,7 +266,10 @@ impl Client {
         plan: Plan,
         options: SubmitOptions,
     ) -> Result<RunHandle, ClientError> {
-        let SubmitOptions { run, limits, rates } = options;
+        let SubmitOptions { run, mut limits, rates } = options;
+        if limits.sizes.is_empty() {
+            limits.sizes = sizes_of(&plan);
+        }
         let request = RunRequest {
             run: Some(run.unwrap_or_else(new_run_id)),
             workflow: workflow.clone(),
@@ -340,6 +353,12 @@ fn rates_of(plan: &Plan) -> Rates {
     let mut platforms = Platform::built_in();
     let at = platforms.iter().position(|p| p.name == plan.platform).unwrap_or(0);
     platforms.swap_remove(at).rates()
+}
+
+/// What the platform of the plan offers, where it is a built-in one.
+fn sizes_of(plan: &Plan) -> SizeMenu {
+    let platform = Platform::built_in().into_iter().find(|p| p.name == plan.platform);
+    platform.map_or_else(SizeMenu::default, |platform| SizeMenu::of(&platform.menu))
 }
 
 /// `r-20260105-101530-4f2a1c`: sorts by time, and does not repeat across processes.

@@ -58,6 +58,7 @@ pub use builder::{BuildError, TaskHandle, WorkflowBuilder};
 pub use client::{Client, SubmitOptions, plan, problem};
 pub use error::ClientError;
 pub use foresail_schemas as schemas;
+pub use foresail_schemas::retry::Retry;
 pub use foresail_worker::host::local::WorkerCommand;
 pub use foresail_worker::{
     CustomOptimization, OptimizedTask, Reach, Registry, TaskError, TaskInput, TaskOutput,

@@ -9,7 +9,7 @@ mod event;
 mod operation;
 
 pub use event::{Change, EventPage, RunEvent};
-pub use operation::{Before, Operation, OperationAnswer, OperationRequest, OperationResult};
+pub use operation::{Before, LargerTask, Operation, OperationAnswer, OperationRequest, OperationResult};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -19,6 +19,7 @@ use crate::config::ResourceConfig;
 use crate::id::{InstanceId, RunId, TaskId, TaskName, WorkflowName};
 use crate::number::non_negative;
 use crate::plan::{Plan, PlanSummary};
+use crate::retry::SizeMenu;
 use crate::workflow::Workflow;
 
 /// Most operations in one request by default.
@@ -64,6 +65,9 @@ pub struct RunOptions {
     pub linger_ms: f64,
     /// Most attempts per task, the first included.
     pub attempts_max: u32,
+    /// Sizes that an attempt which ran out of memory is repeated on: the next larger one.
+    #[serde(skip_serializing_if = "SizeMenu::is_empty")]
+    pub sizes: SizeMenu,
     /// Whether a worker begins its next task while it stores the outputs of the one before.
     pub overlap_uploads: bool,
 }
@@ -76,6 +80,7 @@ impl Default for RunOptions {
             watch_ms: 2_000.0,
             linger_ms: 500.0,
             attempts_max: 3,
+            sizes: SizeMenu::default(),
             overlap_uploads: true,
         }
     }
@@ -268,6 +273,8 @@ pub struct Failure {
 pub enum FailureKind {
     /// The user's code returned an error.
     TaskError,
+    /// The user's code, or its exit code, says that no other attempt can succeed.
+    TaskRefused,
     /// The user's code crashed: a panic, a signal, an exit code.
     TaskCrash,
     /// The attempt took longer than its limit.
@@ -291,7 +298,7 @@ impl FailureKind {
     #[must_use]
     pub fn is_retryable(self) -> bool {
         match self {
-            Self::UnknownFunction | Self::Cancelled => false,
+            Self::TaskRefused | Self::UnknownFunction | Self::Cancelled => false,
             Self::TaskError
             | Self::TaskCrash
             | Self::Timeout
@@ -300,6 +307,12 @@ impl FailureKind {
             | Self::OutputNotStored
             | Self::WorkerLost => true,
         }
+    }
+}
+
+impl std::fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.serialize(f)
     }
 }
 

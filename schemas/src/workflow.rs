@@ -13,6 +13,7 @@ use crate::graph::{Graph, GraphError};
 use crate::id::{ObjectName, TaskId, TaskName, WorkflowName};
 use crate::number::{non_negative_opt, positive_opt};
 use crate::optimization::Optimization;
+use crate::retry::Retry;
 
 /// Most tasks in one workflow.
 pub const TASKS_PER_WORKFLOW_MAX: usize = 1_000_000;
@@ -72,6 +73,9 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub attempts_max: Option<u32>,
+    /// What follows a failed attempt; the defaults where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
     /// What its author knows of its cost; used only where nothing was measured.
     #[serde(default, skip_serializing_if = "Hint::is_empty")]
     pub hint: Hint,
@@ -181,6 +185,14 @@ pub enum WorkflowError {
         /// The field.
         field: &'static str,
     },
+    /// Retry settings make no sense.
+    #[error("`retry` of task `{task}`: {fault}")]
+    Retry {
+        /// The task.
+        task: TaskId,
+        /// What is wrong.
+        fault: String,
+    },
 }
 
 impl WorkflowSpec {
@@ -215,6 +227,7 @@ impl Task {
             memory_mb_min: None,
             timeout_ms: None,
             attempts_max: None,
+            retry: None,
             hint: Hint::default(),
             optimizations: Vec::new(),
         }
@@ -225,6 +238,9 @@ impl Task {
             && (line.is_empty() || line.len() > COMMAND_LEN_MAX)
         {
             return Err(WorkflowError::Command { task: self.id.clone(), len: line.len() });
+        }
+        if let Some(fault) = self.retry.as_ref().and_then(Retry::fault) {
+            return Err(WorkflowError::Retry { task: self.id.clone(), fault });
         }
         let zero = |field| Err(WorkflowError::Zero { task: self.id.clone(), field });
         match (self.memory_mb_min, self.attempts_max) {

@@ -233,6 +233,19 @@ impl TaskError {
         Self::of(FailureKind::TaskError, message)
     }
 
+    /// The user's code says that no other attempt can succeed: the run fails at once.
+    #[must_use]
+    pub fn fatal(message: impl Into<String>) -> Self {
+        Self::of(FailureKind::TaskRefused, message)
+    }
+
+    /// The same failure, not to be retried; for any error of one's own, as in
+    /// `parse(x).map_err(|e| TaskError::from(e).not_retried())?`.
+    #[must_use]
+    pub fn not_retried(self) -> Self {
+        Self { kind: FailureKind::TaskRefused, ..self }
+    }
+
     /// A failure of another kind.
     #[must_use]
     pub fn of(kind: FailureKind, message: impl Into<String>) -> Self {

@@ -100,8 +100,7 @@ async fn submit_and_follow(
         terminal
             .say(&format!("no plan was found that keeps to it: {miss} is predicted; it is run all the same"));
     }
-    let options = SubmitOptions { rates: Some(session.platform.rates()), ..SubmitOptions::default() };
-    let handle = session.client.submit(workflow, plan, options).await?;
+    let handle = session.client.submit(workflow, plan, SubmitOptions::on(&session.platform)).await?;
     terminal.title(&format!(
         "run {} of {}: {} tasks, planner {}, memory {}",
         handle.id(),

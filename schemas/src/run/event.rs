@@ -7,7 +7,7 @@ use super::{Commit, Failure, RunStatus, WorkerUsage};
 use crate::config::ResourceConfig;
 use crate::id::{InstanceId, WorkerId};
 use crate::metric::StartState;
-use crate::number::non_negative;
+use crate::number::{non_negative, non_negative_opt};
 
 /// One event: a change of the run's state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -81,6 +81,13 @@ pub enum Change {
         instance: InstanceId,
         /// Why.
         failure: Failure,
+        /// Earliest time of the next attempt, in ms since the run was created.
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "non_negative_opt")]
+        #[schemars(range(min = 0.0))]
+        again_ms: Option<f64>,
+        /// The size of worker that the next attempt needs, where that grew.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        config: Option<ResourceConfig>,
     },
     /// A task has its result, and its out-edges are marked.
     TaskCommitted {

@@ -163,6 +163,18 @@ pub enum OperationResult {
         /// Ready tasks that nobody has.
         tasks: Vec<u32>,
     },
+    /// The failure is noted; the task may be taken again after a pause.
+    Again {
+        /// How long, in ms from now.
+        #[serde(deserialize_with = "non_negative")]
+        #[schemars(range(min = 0.0))]
+        in_ms: f64,
+    },
+    /// The task ran out of memory before: it needs a worker of this size, and none smaller.
+    NeedsLarger {
+        /// The size.
+        config: ResourceConfig,
+    },
     /// The lease is granted.
     Granted {
         /// Number of the attempt, from 1.
@@ -226,6 +238,9 @@ pub enum OperationResult {
     Frontier {
         /// Tasks that are ready and that nobody has.
         ready: Vec<u32>,
+        /// Which of the ready tasks need a larger worker than the plan says.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        larger: Vec<LargerTask>,
     },
     /// The run has ended; nothing was changed.
     RunOver,
@@ -234,6 +249,15 @@ pub enum OperationResult {
         /// Why.
         detail: String,
     },
+}
+
+/// A task that ran out of memory, and the size that it needs since.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LargerTask {
+    /// The task.
+    pub task: u32,
+    /// The size.
+    pub config: ResourceConfig,
 }
 
 /// What became of the earlier instances of a planned worker.

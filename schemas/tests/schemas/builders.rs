@@ -4,8 +4,8 @@ use foresail_schemas::metric::{
     Batch, Direction, Record, StartState, StartupRecord, TaskRecord, TransferRecord,
 };
 use foresail_schemas::run::{
-    Before, Change, Commit, Failure, FailureKind, Location, Measured, Operation, OperationResult, RunEvent,
-    RunStatus, StoredObject, WorkerUsage,
+    Before, Change, Commit, Failure, FailureKind, LargerTask, Location, Measured, Operation, OperationResult,
+    RunEvent, RunStatus, StoredObject, WorkerUsage,
 };
 use foresail_schemas::workflow::{Hint, Input, Output, Task, Work, WorkflowSpec};
 use foresail_schemas::{Plan, ResourceConfig, Workflow, examples};
@@ -234,7 +234,12 @@ pub fn result() -> impl Strategy<Value = OperationResult> {
         proptest::collection::vec(proptest::option::of(commit()), 0..3)
             .prop_map(|commits| OperationResult::Commits { commits }),
         proptest::option::of(instance()).prop_map(|instance| OperationResult::Instance { instance }),
-        tasks().prop_map(|ready| OperationResult::Frontier { ready }),
+        amount().prop_map(|in_ms| OperationResult::Again { in_ms }),
+        config().prop_map(|config| OperationResult::NeedsLarger { config }),
+        (tasks(), config()).prop_map(|(ready, config)| {
+            let larger = ready.iter().map(|&task| LargerTask { task, config }).collect();
+            OperationResult::Frontier { ready, larger }
+        }),
         "\\PC{0,20}".prop_map(|detail| OperationResult::Refused { detail }),
     ]
 }
@@ -258,9 +263,12 @@ pub fn event() -> impl Strategy<Value = RunEvent> {
             }
         ),
         (any::<u32>(), instance()).prop_map(|(task, instance)| Change::TaskDuplicated { task, instance }),
-        (any::<(u32, u32)>(), instance(), failure()).prop_map(|((task, attempt), instance, failure)| {
-            Change::TaskFailed { task, attempt, instance, failure }
-        }),
+        (any::<(u32, u32)>(), instance(), failure(), proptest::option::of((amount(), config()))).prop_map(
+            |((task, attempt), instance, failure, next)| {
+                let (again_ms, config) = next.unzip();
+                Change::TaskFailed { task, attempt, instance, failure, again_ms, config }
+            }
+        ),
         (any::<u32>(), commit()).prop_map(|(task, commit)| Change::TaskCommitted { task, commit }),
         any::<u32>().prop_map(|task| Change::TaskReady { task }),
         any::<u64>().prop_map(|epoch| Change::PlanReplaced { epoch }),

@@ -5,11 +5,13 @@
 //! the first and adds no event. Times are ms since the run was created, by the host's clock; the ledger keeps
 //! them from going back. Source of the set-based fan-in and of commit-if-absent: Unum (NSDI'23).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foresail_schemas::graph::Graph;
 use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
+use foresail_schemas::retry::Retry;
 use foresail_schemas::run::{
     Change, Commit, ConfigUsage, Failure, FailureKind, Operation, OperationResult, RunEvent, RunOptions,
     RunStatus, WorkerUsage,
@@ -19,6 +21,7 @@ use foresail_schemas::{ResourceConfig, TaskId};
 
 use crate::ledger_state::State;
 
+mod failing;
 mod leases;
 mod looks;
 
@@ -30,6 +33,8 @@ pub struct Ledger {
     graph: Arc<Graph>,
     /// Per task: its id and most attempts, where the workflow states one.
     ids: Vec<(TaskId, Option<u32>)>,
+    /// What follows a failed attempt, where the workflow says so.
+    retries: Arc<BTreeMap<u32, Retry>>,
     options: RunOptions,
     state: State,
 }
@@ -67,9 +72,11 @@ impl Ledger {
     #[must_use]
     pub fn new(workflow: &Workflow, options: RunOptions) -> Self {
         let ids = workflow.tasks().iter().map(|t| (t.id.clone(), t.attempts_max)).collect();
+        let retries = (0..).zip(workflow.tasks()).filter_map(|(at, t)| Some((at, t.retry.clone()?)));
+        let retries = Arc::new(retries.collect());
         let graph = Arc::clone(workflow.graph());
         let state = State::new(graph.len());
-        Self { graph, ids, options, state }
+        Self { graph, ids, retries, options, state }
     }
 
     /// Makes the tasks ready that wait for nothing.
@@ -195,7 +202,7 @@ impl Ledger {
             Operation::Renew { instance, tasks } => self.renew(instance, tasks, now_ms),
             Operation::Commit { task, commit, assuming } => self.commit_task(*task, commit, assuming, now_ms),
             Operation::Fail { task, attempt, instance, failure } => {
-                self.fail(*task, *attempt, instance, failure)
+                self.fail(*task, *attempt, instance, failure, now_ms)
             }
             Operation::Cancel { reason } => self.cancel(reason),
             Operation::Commits { tasks } => {
@@ -247,7 +254,7 @@ impl Ledger {
             Some(_) => {}
         }
         let ready: Vec<u32> =
-            tasks.iter().copied().filter(|&t| self.state.task(t).free_since(now_ms).is_some()).collect();
+            tasks.iter().copied().filter(|&t| self.state.task(t).is_free_for_its_worker(now_ms)).collect();
         if !ready.is_empty() && !self.is_over() {
             self.state.seen(instance, now_ms);
             return read(OperationResult::Stay { tasks: ready });
@@ -305,9 +312,8 @@ impl Ledger {
             missing == 1
         };
         let filled: Vec<u32> = self.graph.children(task).iter().filter(filled).copied().collect();
-        let mut ready = self.free_children(task, now_ms);
         let is_free = |&task: &u32| self.state.task(task).live_lease(now_ms).is_none();
-        ready.extend(filled.iter().copied().filter(is_free));
+        let ready = filled.iter().copied().filter(is_free).collect();
         changes.extend(filled.into_iter().map(|task| Change::TaskReady { task }));
         if self.state.committed + 1 == self.graph.len() as u64 {
             changes.push(Change::RunFinished { status: RunStatus::Completed, failure: None });
@@ -317,27 +323,8 @@ impl Ledger {
 
     /// Children of a task that are ready and that nobody has.
     fn free_children(&self, task: u32, now_ms: f64) -> Vec<u32> {
-        let is_free = |&&child: &&u32| self.state.task(child).free_since(now_ms).is_some();
+        let is_free = |&&child: &&u32| self.state.task(child).is_free_for_its_worker(now_ms);
         self.graph.children(task).iter().filter(is_free).copied().collect()
-    }
-
-    fn fail(&mut self, task: u32, attempt: u32, instance: &InstanceId, failure: &Failure) -> Decision {
-        if self.is_over() {
-            return read(OperationResult::RunOver);
-        }
-        let state = self.state.task(task);
-        let held = state.lease.as_ref().is_some_and(|l| l.attempt == attempt && l.instance == *instance);
-        if !held {
-            return read(OperationResult::Done);
-        }
-        let failed =
-            Change::TaskFailed { task, attempt, instance: instance.clone(), failure: failure.clone() };
-        let mut changes = vec![failed];
-        if attempt >= self.attempts_max(task) || !failure.kind.is_retryable() {
-            let failure = Some(failure.clone());
-            changes.push(Change::RunFinished { status: RunStatus::Failed, failure });
-        }
-        (OperationResult::Done, changes)
     }
 
     fn cancel(&mut self, reason: &str) -> Decision {

@@ -6,7 +6,9 @@ use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::graph::Graph;
 use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
-use foresail_schemas::run::{Before, Change, Commit, ConfigUsage, Failure, RunEvent, RunStatus, WorkerUsage};
+use foresail_schemas::run::{
+    Before, Change, Commit, ConfigUsage, Failure, FailureKind, RunEvent, RunStatus, WorkerUsage,
+};
 
 /// Who has a task, until when.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,8 +34,14 @@ pub(crate) struct TaskState {
     /// In-edges that are marked, a bit per parent.
     marks: Vec<u64>,
     pub marked: u32,
-    /// Since when nobody had the ready task: since it became ready, or since an attempt failed.
+    /// Since when nobody had the ready task: since it became ready, or since the end of the pause after a
+    /// failed attempt, which may still be to come.
     pub idle_since_ms: Option<f64>,
+    /// The attempts that failed, and how.
+    pub failed: Vec<(u32, FailureKind)>,
+    /// The size that the task needs since it ran out of memory, and how often that grew.
+    pub larger: Option<ResourceConfig>,
+    pub raises: u32,
     /// What attempts took from the memory of their worker, before it was a result.
     pub assumed: Vec<Assumed>,
     /// Who runs it beside the lease.
@@ -61,8 +69,13 @@ impl TaskState {
         self.lease.as_ref().filter(|lease| lease.expires_ms > now_ms)
     }
 
+    /// Whether the worker that the plan gives the task to may take it.
+    pub fn is_free_for_its_worker(&self, now_ms: f64) -> bool {
+        self.larger.is_none() && self.free_since(now_ms).is_some_and(|since_ms| since_ms <= now_ms)
+    }
+
     /// Since when the task has been ready without anybody having it.
-    pub fn free_since(&self, now_ms: f64) -> Option<f64> {
+    fn free_since(&self, now_ms: f64) -> Option<f64> {
         let ready_ms = self.idle_since_ms?;
         match &self.lease {
             _ if self.commit.is_some() => None,
@@ -263,10 +276,14 @@ impl State {
                 self.task_mut(*task).copiers.push(instance.clone());
                 self.seen(instance, at_ms);
             }
-            Change::TaskFailed { task, instance, .. } => {
+            Change::TaskFailed { task, attempt, instance, failure, again_ms, config } => {
                 // One that only its assumptions made ready waits again.
                 self.change(*task, |state| {
-                    (state.lease, state.idle_since_ms) = (None, state.idle_since_ms.map(|_| at_ms));
+                    let again_ms = again_ms.unwrap_or(at_ms);
+                    (state.lease, state.idle_since_ms) = (None, state.idle_since_ms.map(|_| again_ms));
+                    state.failed.push((*attempt, failure.kind));
+                    state.larger = config.or(state.larger);
+                    state.raises += u32::from(config.is_some());
                 });
                 self.seen(instance, at_ms);
             }

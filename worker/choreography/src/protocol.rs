@@ -95,6 +95,8 @@ pub enum Event {
         /// The sum.
         usage: WorkerUsage,
     },
+    /// The process of the invocation should be replaced soon: what has not begun goes to a successor.
+    Retire,
     /// The time asked for has come.
     Tick,
 }

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use foresail_schemas::id::WorkerId;
-use foresail_schemas::run::{Operation, OperationAnswer, OperationResult, RunOptions, RunStatus};
+use foresail_schemas::run::{LargerTask, Operation, OperationAnswer, OperationResult, RunOptions, RunStatus};
 
 use crate::outbox::Outbox;
 use crate::plan_view::PlanView;
-use crate::protocol::{Action, Event};
+use crate::protocol::{Action, Event, Invoke};
 
 /// Most stuck tasks repaired in one look.
 pub const RESCUES_PER_LOOK_MAX: u32 = 256;
@@ -67,6 +67,7 @@ impl Watchdog {
             Event::PlanRead { epoch, plan } => self.plan = Arc::new(PlanView::new(epoch, &plan)),
             Event::RunEnded { .. } => self.over = true,
             Event::Tick
+            | Event::Retire
             | Event::Hint { .. }
             | Event::Computed { .. }
             | Event::Held { .. }
@@ -114,8 +115,10 @@ impl Watchdog {
         }
         for (operation, result) in operations.iter().zip(answer.results) {
             match (operation, result) {
-                (_, OperationResult::Frontier { ready }) => {
-                    ready.into_iter().for_each(|task| self.rescue(task, now_ms, out));
+                (_, OperationResult::Frontier { ready, larger }) => {
+                    larger.iter().for_each(|larger| self.rescue_on_larger(*larger, now_ms, out));
+                    let of_plan = ready.into_iter().filter(|task| larger.iter().all(|l| l.task != *task));
+                    of_plan.for_each(|task| self.rescue(task, now_ms, out));
                 }
                 (Operation::WhoIs { worker }, OperationResult::Instance { instance }) => {
                     let tasks = self.asked.remove(worker).unwrap_or_default();
@@ -128,9 +131,21 @@ impl Watchdog {
         }
     }
 
+    fn was_rescued_lately(&self, task: u32, now_ms: f64) -> bool {
+        self.rescued_ms.get(&task).is_some_and(|at_ms| now_ms - at_ms < self.options.lease_ms)
+    }
+
+    /// A task that ran out of memory runs on a flexible worker, whatever the plan says.
+    fn rescue_on_larger(&mut self, larger: LargerTask, now_ms: f64, out: &mut Vec<Action>) {
+        let LargerTask { task, config } = larger;
+        if !self.was_rescued_lately(task, now_ms) {
+            self.rescued_ms.insert(task, now_ms);
+            out.push(Action::Invoke(Invoke { worker: None, config, tasks: vec![task] }));
+        }
+    }
+
     fn rescue(&mut self, task: u32, now_ms: f64, out: &mut Vec<Action>) {
-        let recently = |at: &f64| now_ms - at < self.options.lease_ms;
-        if self.rescued_ms.get(&task).is_some_and(recently) {
+        if self.was_rescued_lately(task, now_ms) {
             return;
         }
         match self.plan.worker(task).cloned() {

@@ -6,8 +6,9 @@
 //! Commit, edges, the question who is alive and the lease of the next task travel in one request. Source of
 //! become/invoke: WUKONG (SoCC'20); here outputs are stored before edges are marked.
 //!
-//! By concern: `tasks` takes them and ends them, `ahead` begins them before the store has answered, `answers` makes sense of what the store says, `leave` ends
-//! the invocation, `replan` changes the plan; `preload`, `duplicate` and `prewarm` are the optimisations of
+//! By concern: `tasks` takes them and ends them, `ahead` begins them before the store has answered, `answers`
+//! makes sense of what the store says, `leave` ends the invocation, `replan` changes the plan, `retry` follows
+//! a failure; `preload`, `duplicate` and `prewarm` are the optimisations of
 //! these names, which cost a plan without them nothing.
 
 mod ahead;
@@ -18,6 +19,7 @@ mod leave;
 mod preload;
 mod prewarm;
 mod replan;
+mod retry;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -162,6 +164,7 @@ impl Worker {
             Event::RunEnded { status } => self.end(status, out),
             Event::PlanRead { epoch, plan } => self.plan_read(epoch, &plan, out),
             Event::UsageRead { usage } => self.leave(usage),
+            Event::Retire => self.settings.life_ends_ms = now_ms.min(self.settings.life_ends_ms),
             Event::Tick => {}
         }
         self.pump(now_ms, out);

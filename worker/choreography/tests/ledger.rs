@@ -196,10 +196,11 @@ fn attempts_end_a_run_and_so_does_a_failure_that_cannot_be_repeated() {
         l.apply(&fail(0, 1, "i1", kind), 1.0);
         assert_eq!(l.status(), status);
         if status == RunStatus::Running {
-            assert_eq!(granted(&l.apply(&lease(0, "i1"), 2.0).0), Some(2));
-            l.apply(&fail(0, 2, "i1", kind), 3.0);
+            assert_eq!(granted(&l.apply(&lease(0, "i1"), 200.0).0), Some(2));
+            l.apply(&fail(0, 2, "i1", kind), 201.0);
         }
-        assert_eq!(l.summary(4.0).failure.unwrap().message, "boom");
+        let message = l.summary(202.0).failure.unwrap().message;
+        assert!(message.starts_with("boom\nattempt "), "{message}");
     }
 }
 
@@ -219,7 +220,7 @@ fn the_frontier_shows_what_is_stuck_and_nothing_else() {
     l.apply(&commit(1, 1, "i2"), 1.0);
     let look =
         |l: &mut Ledger, now_ms| l.apply(&Operation::Frontier { idle_ms_min: 100.0, limit: 9 }, now_ms).0;
-    let frontier = |ready: &[u32]| OperationResult::Frontier { ready: ready.to_vec() };
+    let frontier = |ready: &[u32]| OperationResult::Frontier { ready: ready.to_vec(), larger: Vec::new() };
     assert_eq!(look(&mut l, 500.0), frontier(&[]));
     assert_eq!(look(&mut l, 10_101.0), frontier(&[0]), "the lease of task 0 has expired");
     let open = l.apply(&Operation::Open { tasks: vec![0, 1, 2] }, 10_101.0).0;
@@ -230,7 +231,7 @@ fn the_frontier_shows_what_is_stuck_and_nothing_else() {
 fn a_ready_task_that_nobody_has_had_gets_the_time_of_a_lease() {
     let mut l = ledger();
     let mut look = |now_ms| l.apply(&Operation::Frontier { idle_ms_min: 100.0, limit: 9 }, now_ms).0;
-    let frontier = |ready: &[u32]| OperationResult::Frontier { ready: ready.to_vec() };
+    let frontier = |ready: &[u32]| OperationResult::Frontier { ready: ready.to_vec(), larger: Vec::new() };
     assert_eq!(look(10_099.0), frontier(&[]));
     assert_eq!(look(10_100.0), frontier(&[0, 1]));
 }

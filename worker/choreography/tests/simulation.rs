@@ -1,15 +1,15 @@
 //! Whole runs in virtual time, with the real machines, a seed and faults.
 //!
 //! Random graphs and plans; crashes of workers, lost and doubled requests, lost answers, lost, doubled and
-//! late invocations, lost hints, restarts of the store, replaced plans, failing attempts; with and without
-//! each optimisation. Whatever happens: every task has exactly one commit, none runs before its parents, no
+//! late invocations, lost hints, restarts of the store, replaced plans, failing attempts, tasks that need more
+//! memory than they were planned with, workers that make way for others; with and without each optimisation. Whatever happens: every task has exactly one commit, none runs before its parents, no
 //! worker has more under way than its lanes allow, fetches what is no result or reads what another holds, the
 //! run ends and every worker leaves.
 //! `FORESAIL_PROOF=1` runs 10,000 seeds instead of 2,000; `FORESAIL_SEED=n` replays one.
 
 mod world;
 
-use foresail_schemas::run::OPERATIONS_PER_REQUEST_MAX;
+use foresail_schemas::run::{FailureKind, OPERATIONS_PER_REQUEST_MAX};
 use world::{Faults, Seen, World};
 
 #[test]
@@ -46,17 +46,38 @@ fn a_run_without_faults_wastes_nothing() {
         all.prewarms += seen.prewarms;
         all.overlaps += seen.overlaps;
         all.held += seen.held;
+        all.out_of_memory += seen.out_of_memory;
         all.never_stored += seen.never_stored;
         all.ahead += seen.ahead;
     }
-    let Seen { copies, copies_won, preloads, prewarms, overlaps, held, never_stored, ahead } = all;
+    let Seen { copies, copies_won, preloads, prewarms, overlaps, held, out_of_memory, never_stored, ahead } =
+        all;
     assert!(ahead > 200, "{ahead} tasks began without waiting for their lease");
+    assert_eq!(out_of_memory, 0, "every worker has the memory that its tasks need");
     assert!(copies > copies_won && copies_won > 0, "copies win and lose: {copies_won} of {copies}");
     assert!(
         held > never_stored && never_stored > 20,
         "{never_stored} of {held} held outputs were not stored"
     );
     assert!(preloads > 100 && prewarms > 100 && overlaps > 100, "{preloads}, {prewarms}, {overlaps}");
+}
+
+#[test]
+fn what_runs_out_of_memory_runs_again_on_the_next_size_and_at_the_top_fails_the_run() {
+    let mut raised = 0;
+    for seed in 0..300 {
+        let mut world = World::new(seed, Faults::memory());
+        world.run().unwrap_or_else(|broken| panic!("seed {seed}: {broken}\n{}", world.trace_tail(60)));
+        raised += world.seen().out_of_memory;
+    }
+    assert!(raised > 300, "{raised} attempts ran out of memory");
+    let mut world = World::new(0, Faults::memory());
+    world.need(0, 10_000);
+    let broken = world.run().expect_err("no size is large enough");
+    assert!(broken.contains("Failed"), "{broken}");
+    let failure = world.failure().expect("it has a cause");
+    assert_eq!(failure.kind, FailureKind::OutOfMemory);
+    assert!(failure.message.contains("7076 MB") && failure.message.contains("no larger size"), "{failure:?}");
 }
 
 #[test]

@@ -4,8 +4,11 @@
 //! `$FORESAIL_OUTPUTS/<name>`; where the only output is `out` and no such file was written, standard output
 //! is it. The end of standard error becomes the failure message. Whatever of the group still runs when the
 //! command ends or its time is over is killed; directory and output files of the attempt are deleted when it
-//! returns. Peak memory is that of the largest process of the command, known only where it exceeds the
+//! returns. When it is ended for its time, or given up, what left the group (`setsid`) is ended too.
+//! Peak memory is that of the largest process of the command, known only where it exceeds the
 //! worker's own: a process inherits the peak of the one that it was forked from.
+
+mod tree;
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -67,10 +70,10 @@ impl Executor for CommandExecutor {
         // A pipeline hides that one of its commands was ended for memory; its output would be wrong without a
         // word.
         if self.ooms() > ooms_before {
-            return Err(out_of_memory(&place));
+            return Err(out_of_memory(&place, ended.peak_memory_mb));
         }
         if !ended.status.success() {
-            return Err(failure(ended.status, &place));
+            return Err(failure(ended.status, &place, call));
         }
         let outputs = place.outputs(call)?;
         Ok(Ran { outputs, exec_ms: ended.exec_ms, peak_memory_mb: ended.peak_memory_mb })
@@ -223,6 +226,10 @@ fn run(call: &Call, line: &str, place: &Place) -> Result<Ended, TaskError> {
     let child = ending::start_guarded(|| command.spawn()).map_err(cannot)?;
     let ends = call.timeout().map(|limit| started + limit);
     let waited = wait(&child, ends, || call.cancel.is_set());
+    if !matches!(waited, Waited::Ended) {
+        // What left the group is still found below its leader.
+        tree::kill_below(child.id());
+    }
     // Before the leader is reaped: afterwards the id may belong to somebody else.
     // SAFETY: a plain system call on the group that the command leads.
     unsafe { libc::kill(-(child.id() as libc::pid_t), libc::SIGKILL) };
@@ -343,21 +350,32 @@ fn peak_mb(usage: &libc::rusage, floor_mb: f64) -> f64 {
     if peak_mb > floor_mb + 1.0 { peak_mb } else { 0.0 }
 }
 
-fn out_of_memory(place: &Place) -> TaskError {
+fn out_of_memory(place: &Place, peak_memory_mb: f64) -> TaskError {
     let said = place.said();
     let hint = "hint: give the task more memory (`memory_mb_min`)";
-    let detail = format!("the command used more memory than its worker has; {said}\n{hint}");
+    let peak = match peak_memory_mb > 0.0 {
+        true => format!(", at least {peak_memory_mb:.0} MB in one process"),
+        false => String::new(),
+    };
+    let detail = format!("the command used more memory than its worker has{peak}; {said}\n{hint}");
     TaskError::of(FailureKind::OutOfMemory, detail)
 }
 
-fn failure(status: ExitStatus, place: &Place) -> TaskError {
+fn failure(status: ExitStatus, place: &Place, call: &Call) -> TaskError {
     let said = place.said();
     let how = match (status.code(), status.signal()) {
         (Some(code), _) => format!("the command ended with exit code {code}"),
         (None, Some(signal)) => format!("the command was ended by signal {signal}"),
         (None, None) => format!("the command ended with {status}"),
     };
-    TaskError::of(FailureKind::TaskCrash, format!("{how}; {said}"))
+    let retry = call.spec().retry.as_ref();
+    let kind = match status.code() {
+        Some(code) if retry.is_some_and(|retry| retry.not_on_exit.contains(&code)) => {
+            FailureKind::TaskRefused
+        }
+        _ => FailureKind::TaskCrash,
+    };
+    TaskError::of(kind, format!("{how}; {said}"))
 }
 
 #[cfg(test)]

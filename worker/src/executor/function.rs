@@ -2,12 +2,13 @@
 //!
 //! A panic is caught and told as a crash. A thread cannot be killed: when a function outlives its time-out or
 //! is given up, the call returns, the thread goes on until the function looks at its cancel flag or ends, and
-//! it counts as stray; a worker with strays takes no further invocation (see [`FunctionExecutor::strays`]).
+//! it counts as stray; a worker with strays begins no further task, and its process is replaced (see
+//! [`FunctionExecutor::strays`]).
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,11 @@ pub struct FunctionExecutor {
     strays: Arc<AtomicUsize>,
 }
 
+/// The thread of a call: it runs, its call has returned without it, or it has ended.
+const RUNS: u8 = 0;
+const STRAYS: u8 = 1;
+const HAS_ENDED: u8 = 2;
+
 type Outcome = Result<(TaskOutput, f64), TaskError>;
 
 impl FunctionExecutor {
@@ -48,6 +54,15 @@ impl FunctionExecutor {
         let known = self.registry.names().join("`, `");
         let detail = format!("the worker has no function `{name}`; it has `{known}`");
         TaskError::of(FailureKind::UnknownFunction, detail)
+    }
+
+    /// The call returns: where its thread goes on it is a stray from now on. Counted before it is marked, so
+    /// that the count is never below what it stands for.
+    fn count_stray(&self, thread: &AtomicU8) {
+        self.strays.fetch_add(1, Ordering::SeqCst);
+        if thread.compare_exchange(RUNS, STRAYS, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            self.strays.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     fn wait(&self, call: &Call, results: &Receiver<Outcome>) -> Outcome {
@@ -98,22 +113,26 @@ impl Executor for FunctionExecutor {
         let expected = input.outputs.len();
         memory::reset_peak();
         let (to_caller, results) = sync_channel(1);
-        self.strays.fetch_add(1, Ordering::SeqCst);
-        let strays = Arc::clone(&self.strays);
+        let (strays, state) = (Arc::clone(&self.strays), Arc::new(AtomicU8::new(RUNS)));
+        let own_state = Arc::clone(&state);
         let body = move || {
             let outcome = guarded(&function, input);
-            // Before the result is sent: a caller that has its result must not see its own thread as a stray.
-            strays.fetch_sub(1, Ordering::SeqCst);
+            if own_state.swap(HAS_ENDED, Ordering::SeqCst) == STRAYS {
+                strays.fetch_sub(1, Ordering::SeqCst);
+            }
             let _ = to_caller.send(outcome);
         };
         let thread = std::thread::Builder::new().name("task".to_owned()).stack_size(STACK_BYTES);
         if let Err(error) = thread.spawn(body) {
-            self.strays.fetch_sub(1, Ordering::SeqCst);
             let detail =
                 format!("no thread for the function: {error}; the worker is out of memory or threads");
             return Err(TaskError::of(FailureKind::OutOfMemory, detail));
         }
-        let (TaskOutput(outputs), exec_ms) = self.wait(call, &results)?;
+        let outcome = self.wait(call, &results);
+        if outcome.is_err() {
+            self.count_stray(&state);
+        }
+        let (TaskOutput(outputs), exec_ms) = outcome?;
         if outputs.len() != expected {
             let given = outputs.len();
             let detail = format!("function `{name}` gave {given} outputs, the task declares {expected}");

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use foresail_choreography::{Event, Executed};
@@ -11,6 +12,7 @@ use foresail_schemas::run::{Commit, Measured};
 use foresail_schemas::workflow::Workflow;
 use tokio::sync::mpsc;
 
+use super::STRAY_GRACE;
 use crate::custom::Customs;
 use crate::data::Data;
 use crate::executor::{Call, Executors};
@@ -97,6 +99,17 @@ impl Attempt {
         let (run, instance) = (self.invocation.run.clone(), self.instance.clone());
         let task_id = self.workflow.task(self.task).id.clone();
         Note { run, instance, task: self.task, task_id, attempt: self.attempt }
+    }
+}
+
+/// A function that goes on although its attempt has ended makes its process unfit for others.
+pub(super) async fn tell_of_strays(strays: &AtomicUsize, events: &mpsc::Sender<Event>) {
+    if strays.load(Ordering::SeqCst) == 0 {
+        return;
+    }
+    tokio::time::sleep(STRAY_GRACE).await;
+    if strays.load(Ordering::SeqCst) > 0 {
+        let _ = events.send(Event::Retire).await;
     }
 }
 

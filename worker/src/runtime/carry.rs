@@ -108,6 +108,7 @@ async fn carry_out_checked(
         host: process.host.clone(),
         executors: process.executors.clone(),
         registry: Arc::clone(&process.registry),
+        strays: Arc::clone(&process.strays),
         scratch_dir: settings.scratch_dir.clone(),
         data,
     };

@@ -8,6 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use foresail_choreography::{Action, CommitHints, Event, Executed, Invoke, Worker};
@@ -26,7 +27,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::KnownRun;
-use super::attempt::{Attempt, Made};
+use super::attempt::{Attempt, Made, tell_of_strays};
 use super::carry::{Clock, PAUSE_MAX};
 use super::listen::listen;
 use crate::custom::Customs;
@@ -65,6 +66,8 @@ pub(super) struct Driver {
     pub host: HttpHost,
     pub executors: Executors,
     pub registry: Arc<Registry>,
+    /// Functions that go on although their attempt has ended.
+    pub strays: Arc<AtomicUsize>,
     pub scratch_dir: PathBuf,
     pub data: Data,
 }
@@ -224,6 +227,7 @@ impl Driver {
             hold_bytes_min,
         };
         let (id, events) = (self.workflow.task(task).id.clone(), under_way.events.clone());
+        let strays = Arc::clone(&self.strays);
         under_way.work.spawn(async move {
             let outcome = tokio::task::spawn_blocking(move || attempt_of.run(&parents)).await;
             let outcome = outcome.unwrap_or_else(|crash| {
@@ -235,6 +239,7 @@ impl Driver {
                 Err(error) => failed(id, task, attempt, error),
             };
             let _ = events.send(event).await;
+            tell_of_strays(&strays, &events).await;
         });
     }
 

@@ -40,7 +40,7 @@ use settings::ProcessSettings;
 const RUNS_KEPT_MAX: usize = 4;
 /// Messages of the host that wait for the worker.
 const MESSAGES_MAX: usize = 16;
-/// How long an abandoned function may take to end before the process does, in place of the next invocation.
+/// How long an abandoned function may take to end before the process is replaced.
 const STRAY_GRACE: Duration = Duration::from_millis(200);
 /// Threads for tasks, files and requests to the object store.
 const BLOCKING_THREADS_MAX: usize = 32;

@@ -34,10 +34,16 @@ impl Ledger {
             }
             return read(OperationResult::Held { expires_in_ms: lease.expires_ms - now_ms });
         }
+        if let Some(config) = self.too_small(task, instance) {
+            return read(OperationResult::NeedsLarger { config });
+        }
+        if let Some(again_ms) = state.idle_since_ms.filter(|again_ms| *again_ms > now_ms) {
+            return read(OperationResult::Held { expires_in_ms: again_ms - now_ms });
+        }
         if epoch != self.state.plan_epoch {
             return read(OperationResult::StaleEpoch);
         }
-        if state.attempts >= self.attempts_max(task) {
+        if state.attempts - state.raises >= self.attempts_max(task) {
             return (OperationResult::RunOver, vec![self.lost_too_often(task)]);
         }
         let attempt = state.attempts + 1;
@@ -62,7 +68,7 @@ impl Ledger {
         }
         let may_run = |&&t: &&u32| {
             let state = self.state.task(t);
-            state.commit.is_none() && state.idle_since_ms.is_some()
+            state.commit.is_none() && state.idle_since_ms.is_some() && state.larger.is_none()
         };
         let Some(&task) = tasks.iter().find(may_run) else { return read(OperationResult::NotReady) };
         let granted = OperationResult::Duplicated { task, parents: self.parent_commits(task) };

@@ -17,8 +17,9 @@ impl Ledger {
     }
 
     pub(super) fn open(&self, tasks: &[u32], now_ms: f64) -> Decision {
-        let open = |t: &u32| self.state.task(*t).commit.is_none();
-        let ready = |t: &u32| self.state.task(*t).free_since(now_ms).is_some();
+        // One that ran out of memory is none of its planned worker's any more.
+        let open = |t: &u32| self.state.task(*t).commit.is_none() && self.state.task(*t).larger.is_none();
+        let ready = |t: &u32| self.state.task(*t).is_free_for_its_worker(now_ms);
         let tasks: Vec<u32> = tasks.iter().copied().filter(open).collect();
         let ready = tasks.iter().copied().filter(ready).collect();
         read(OperationResult::Open { tasks, ready })
@@ -30,12 +31,20 @@ impl Ledger {
         }
         let limit = limit as usize;
         // A task that nobody has had yet is on its way to a worker that may be starting or waiting for a
-        // place, so that it gets as long as a lease before it counts as stuck.
-        let free = self.state.free.until(since_ms - self.options.lease_ms, limit);
+        // place, so that it gets as long as a lease before it counts as stuck. Nobody is on the way to one
+        // that was had: whoever failed takes it again at once, or is dead. (The young ones among those that
+        // are looked at grow old, so that none waits for ever behind them.)
+        let is_stuck = |task: &u32| {
+            let state = self.state.task(*task);
+            state.attempts > 0
+                || state.idle_since_ms.is_some_and(|at_ms| at_ms <= since_ms - self.options.lease_ms)
+        };
+        let free = self.state.free.until(since_ms, 4 * limit).filter(is_stuck);
         let mut ready: Vec<u32> = free.chain(self.state.leased.until(since_ms, limit)).collect();
         ready.sort_unstable();
         ready.truncate(limit);
-        read(OperationResult::Frontier { ready })
+        let larger = self.larger_of(&ready);
+        read(OperationResult::Frontier { ready, larger })
     }
 }
 

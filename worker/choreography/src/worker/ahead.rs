@@ -167,12 +167,12 @@ impl Worker {
     }
 
     /// The answer to the lease of a task that began without.
-    pub(super) fn claimed(&mut self, task: u32, result: OperationResult, now_ms: f64, out: &mut Vec<Action>) {
+    pub(super) fn claimed(&mut self, task: u32, result: OperationResult, out: &mut Vec<Action>) {
         let Some(claim) = self.ahead.running.get_mut(&task) else { return };
         match result {
             OperationResult::Granted { attempt, .. } => {
                 match std::mem::replace(claim, Claim::Granted(attempt)) {
-                    Claim::Failed(failure) => self.failed_ahead(task, attempt, failure, now_ms),
+                    Claim::Failed(failure) => self.failed_ahead(task, attempt, failure),
                     _ => {}
                 }
             }
@@ -221,12 +221,12 @@ impl Worker {
     }
 
     /// The attempt has failed; where its number is not known yet, that is waited for.
-    pub(super) fn executed_badly_ahead(&mut self, task: u32, failure: Failure, now_ms: f64) {
+    pub(super) fn executed_badly_ahead(&mut self, task: u32, failure: Failure) {
         let Some(claim) = self.ahead.running.get_mut(&task) else { return };
         match claim {
             Claim::Granted(attempt) => {
                 let attempt = *attempt;
-                self.failed_ahead(task, attempt, failure, now_ms);
+                self.failed_ahead(task, attempt, failure);
             }
             Claim::Asked => *claim = Claim::Failed(failure),
             Claim::Unasked(_) | Claim::None | Claim::Failed(_) => {
@@ -237,10 +237,10 @@ impl Worker {
         }
     }
 
-    fn failed_ahead(&mut self, task: u32, attempt: u32, failure: Failure, now_ms: f64) {
+    fn failed_ahead(&mut self, task: u32, attempt: u32, failure: Failure) {
         self.ahead.running.remove(&task);
         let failure = Failure { attempt, ..failure };
-        self.failed(task, attempt, failure, now_ms);
+        self.failed(task, attempt, failure);
     }
 
     /// The answer to the commit of a task of this worker.

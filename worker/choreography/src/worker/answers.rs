@@ -1,7 +1,7 @@
 //! What the store says: leases, children that became ready, who is alive.
 
 use foresail_schemas::id::WorkerId;
-use foresail_schemas::run::{Location, Operation, OperationAnswer, OperationResult, RunStatus};
+use foresail_schemas::run::{LargerTask, Location, Operation, OperationAnswer, OperationResult, RunStatus};
 
 use super::{Phase, Worker};
 use crate::protocol::Action;
@@ -35,6 +35,7 @@ impl Worker {
                         arrived.extend(ready.into_iter().map(|child| (child, *task)));
                     }
                 }
+                Operation::Fail { task, .. } => self.failure_noted(*task, &result, now_ms, out),
                 Operation::Missing { tasks, parent } => {
                     self.missing_known(*parent, tasks, result, now_ms, out);
                 }
@@ -79,7 +80,7 @@ impl Worker {
 
     fn leased(&mut self, task: u32, result: OperationResult, now_ms: f64, out: &mut Vec<Action>) {
         if !self.leasing.remove(&task) {
-            return self.claimed(task, result, now_ms, out);
+            return self.claimed(task, result, out);
         }
         match result {
             // A lease granted at the very end of the run is given back by leaving.
@@ -101,6 +102,7 @@ impl Worker {
                 self.enqueue(task);
                 self.read_plan(out);
             }
+            OperationResult::NeedsLarger { config } => self.run_on_larger(task, config, out),
             _ => drop(self.give_up_parents(task)),
         }
     }
@@ -154,7 +156,11 @@ impl Worker {
     }
 
     fn frontier(&mut self, result: OperationResult, out: &mut Vec<Action>) {
-        let OperationResult::Frontier { ready } = result else { return };
+        let OperationResult::Frontier { mut ready, larger } = result else { return };
+        for LargerTask { task, config } in larger {
+            ready.retain(|&other| other != task);
+            self.run_on_larger(task, config, out);
+        }
         // The look at the end: what is stuck elsewhere. Its own ready tasks make the store refuse its leave.
         let others: Vec<u32> = ready.into_iter().filter(|&task| !self.is_mine(task)).collect();
         others.into_iter().for_each(|task| self.dispatch(task, out));

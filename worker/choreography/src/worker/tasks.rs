@@ -6,10 +6,6 @@ use super::hold::Ended;
 use super::{Phase, Worker};
 use crate::protocol::{Action, Executed};
 
-/// First pause after a failed attempt.
-const RETRY_MS_FIRST: f64 = 100.0;
-/// Longest pause after a failed attempt.
-const RETRY_MS_MAX: f64 = 10_000.0;
 /// Time kept free at the end of a worker's life, beside twice the predicted time of the next task.
 const LIFE_MARGIN_MS: f64 = 2_000.0;
 
@@ -95,25 +91,23 @@ impl Worker {
                     self.settle();
                 }
             }
-            Err(failure) if is_ahead => return self.executed_badly_ahead(task, failure, now_ms),
+            Err(failure) if is_ahead => return self.executed_badly_ahead(task, failure),
             // Whoever holds the lease of a copied task goes on, so its failure is nobody's.
             Err(_) if attempt == 0 => return,
             Err(failure) => {
                 self.release(task, Ended::Badly);
-                return self.failed(task, attempt, failure, now_ms);
+                return self.failed(task, attempt, failure);
             }
         }
         self.take_tasks(now_ms, out);
         self.lease_a_child(task, now_ms);
     }
 
-    /// Gives the lease back; the task is taken again after a pause.
-    pub(super) fn failed(&mut self, task: u32, attempt: u32, failure: Failure, now_ms: f64) {
+    /// Gives the lease back; the store says what follows.
+    pub(super) fn failed(&mut self, task: u32, attempt: u32, failure: Failure) {
         self.ahead.tried(task);
         let instance = self.settings.instance.clone();
         self.outbox.push(Operation::Fail { task, attempt, instance, failure });
-        let pause_ms = (RETRY_MS_FIRST * f64::from(1_u32 << (attempt - 1).min(16))).min(RETRY_MS_MAX);
-        self.delayed.push((now_ms + pause_ms, task));
     }
 
     pub(super) fn commit(&mut self, task: u32, attempt: u32, executed: Executed) {

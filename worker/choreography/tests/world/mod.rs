@@ -11,8 +11,8 @@ use foresail_choreography::{
 use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
 use foresail_schemas::run::{
-    Change, Commit, OPERATIONS_PER_REQUEST_MAX, Operation, OperationAnswer, RunEvent, RunOptions, RunStatus,
-    WorkerUsage,
+    Change, Commit, Failure, OPERATIONS_PER_REQUEST_MAX, Operation, OperationAnswer, RunEvent, RunOptions,
+    RunStatus, WorkerUsage,
 };
 use foresail_schemas::{Plan, Workflow};
 use rand::{RngExt, SeedableRng};
@@ -37,17 +37,44 @@ pub struct Faults {
     lose: f64,
     double: f64,
     fail: f64,
+    /// That a task needs more memory than the plan gives it; drawn once per task.
+    large: f64,
+    /// That a worker is told to make way for another process.
+    retire: f64,
     restart: f64,
     replan: f64,
 }
 
 impl Faults {
     pub fn all() -> Self {
-        Self { crash: 0.02, lose: 0.05, double: 0.05, fail: 0.02, restart: 0.005, replan: 0.01 }
+        Self {
+            crash: 0.02,
+            lose: 0.05,
+            double: 0.05,
+            fail: 0.02,
+            large: 0.05,
+            retire: 0.01,
+            restart: 0.005,
+            replan: 0.01,
+        }
+    }
+
+    /// Tasks that need more memory than they get, and nothing else.
+    pub fn memory() -> Self {
+        Self { large: 0.3, ..Self::none() }
     }
 
     pub fn none() -> Self {
-        Self { crash: 0.0, lose: 0.0, double: 0.0, fail: 0.0, restart: 0.0, replan: 0.0 }
+        Self {
+            crash: 0.0,
+            lose: 0.0,
+            double: 0.0,
+            fail: 0.0,
+            large: 0.0,
+            retire: 0.0,
+            restart: 0.0,
+            replan: 0.0,
+        }
     }
 }
 
@@ -75,6 +102,7 @@ struct Running {
     listens: Option<CommitHints>,
     timer: u64,
     lanes: usize,
+    memory_mb: u32,
     /// Tasks that run, and those of them that store their outputs.
     begun: BTreeMap<u32, Stage>,
 }
@@ -96,6 +124,7 @@ pub struct Seen {
     pub prewarms: u64,
     pub overlaps: u64,
     pub held: u64,
+    pub out_of_memory: u64,
     pub never_stored: u64,
     pub ahead: u64,
 }
@@ -112,6 +141,8 @@ pub struct World {
     plan: Plan,
     epoch: u64,
     options: RunOptions,
+    /// Memory that each task needs.
+    needs_mb: Vec<u32>,
     ledger: Ledger,
     events: Vec<RunEvent>,
     machines: BTreeMap<u64, Running>,
@@ -143,7 +174,9 @@ impl World {
         let plan = problems::plan(&mut rng, &workflow);
         let overlap_uploads = rng.random_bool(0.7);
         let attempts_max = 2 * FAULTS_PER_RUN_MAX;
-        let options = RunOptions { attempts_max, overlap_uploads, ..RunOptions::default() };
+        let options =
+            RunOptions { attempts_max, overlap_uploads, sizes: problems::menu(), ..RunOptions::default() };
+        let needs_mb = problems::needs_mb(&mut rng, &workflow, faults.large);
         let ledger = Ledger::new(&workflow, options);
         Self {
             rng,
@@ -154,6 +187,7 @@ impl World {
             plan,
             epoch: 1,
             options,
+            needs_mb,
             ledger,
             events: Vec::new(),
             machines: BTreeMap::new(),
@@ -183,6 +217,16 @@ impl World {
         self.ledger.summary(self.now_ms).retries
     }
 
+    /// From now on the task needs so much.
+    pub fn need(&mut self, task: usize, memory_mb: u32) {
+        self.needs_mb[task] = memory_mb;
+    }
+
+    /// What the run failed of.
+    pub fn failure(&self) -> Option<Failure> {
+        self.ledger.summary(self.now_ms).failure
+    }
+
     pub fn seen(&self) -> Seen {
         self.seen
     }
@@ -201,7 +245,7 @@ impl World {
         let mut out = Vec::new();
         watchdog.start(0.0, &mut out);
         let machine = Machine::Watchdog(Box::new(watchdog));
-        self.add(WATCHDOG, machine, None, 0);
+        self.add(WATCHDOG, machine, (None, 0), 0);
         self.act(WATCHDOG, out);
         for invoke in foresail_choreography::first_invocations(&graph, &view) {
             self.act(WATCHDOG, vec![Action::Invoke(invoke)]);
@@ -228,9 +272,10 @@ impl World {
         Arc::new(PlanView::new(self.epoch, &self.plan))
     }
 
-    fn add(&mut self, id: u64, machine: Machine, worker: Option<WorkerId>, lanes: u32) {
+    fn add(&mut self, id: u64, machine: Machine, (worker, memory_mb): (Option<WorkerId>, u32), lanes: u32) {
         let (lanes, begun) = (lanes as usize, BTreeMap::new());
-        self.machines.insert(id, Running { machine, worker, listens: None, timer: 0, lanes, begun });
+        let running = Running { machine, worker, listens: None, timer: 0, lanes, memory_mb, begun };
+        self.machines.insert(id, running);
     }
 
     fn check_end(&self) -> Result<(), String> {
@@ -346,7 +391,7 @@ impl World {
             life_ends_ms: self.now_ms + 60_000.0,
         };
         self.note(&format!("start {id} as {:?} with {:?}", settings.worker, invoke.tasks));
-        let (planned, lanes) = (settings.worker.clone(), settings.lanes);
+        let (planned, lanes) = ((settings.worker.clone(), settings.config.memory_mb), settings.lanes);
         let graph = self.workflow.graph().clone();
         let mut worker = Worker::new(settings, graph, self.view(), &invoke.tasks);
         let mut out = Vec::new();
@@ -397,6 +442,9 @@ impl World {
         if id != WATCHDOG && self.chance(self.faults.crash) {
             self.note(&format!("{id} crashes"));
             self.machines.remove(&id);
+        }
+        if id != WATCHDOG && self.chance(self.faults.retire) {
+            self.later(0.0, tell(id, Event::Retire));
         }
         let Some(running) = self.machines.get_mut(&id) else { return };
         match event {

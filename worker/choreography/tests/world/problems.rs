@@ -2,6 +2,7 @@
 
 use foresail_schemas::optimization::{FlexibleRules, Optimization, PreWarming};
 use foresail_schemas::plan::{Bounds, Objective, PlanSummary, PlannedTask, PlannedWorker};
+use foresail_schemas::retry::SizeMenu;
 use foresail_schemas::workflow::{Input, Task, Work, WorkflowSpec};
 use foresail_schemas::{ObjectName, Plan, ResourceConfig, Sla, TaskId, WorkerId, Workflow};
 use rand::RngExt;
@@ -27,6 +28,20 @@ pub fn workflow(rng: &mut Pcg64) -> Workflow {
         tasks.push(task);
     }
     WorkflowSpec { name: name("w"), description: None, tasks }.check().expect("edges go forward")
+}
+
+/// What the platform offers: two sizes that are planned, and larger ones.
+pub fn menu() -> SizeMenu {
+    SizeMenu::of(&[512, 1769, 3538, 7076].map(|mb| ResourceConfig::new(mb, None).expect("legal")))
+}
+
+/// Most tasks need little; of the others some need more than any planned worker has.
+pub fn needs_mb(rng: &mut Pcg64, workflow: &Workflow, share: f64) -> Vec<u32> {
+    let large = [1_000, 2_000, 7_000];
+    // Where nothing is large nothing is drawn, so that a seed stands for the same run with and without.
+    let is_large = |rng: &mut Pcg64| share > 0.0 && rng.random_bool(share);
+    let need = |_| if is_large(rng) { large[rng.random_range(0..large.len())] } else { 1 };
+    workflow.tasks().iter().map(need).collect()
 }
 
 /// One task, and `children` that read what it writes.

@@ -40,6 +40,9 @@ impl World {
         self.check_lanes(id);
         let outputs = self.outputs(task, Location::Inline(String::new()));
         let mut outcome = Ok(Executed { outputs, measured: Measured::default() });
+        if self.machines.get(&id).is_some_and(|m| m.memory_mb < self.needs_mb[task as usize]) {
+            return self.run_out_of_memory(id, task, attempt);
+        }
         let computed_ms = self.rng.random_range(1.0..6_000.0);
         if hold_bytes_min.is_some() && !self.chance(self.faults.fail) && self.rng.random_bool(0.8) {
             self.seen.held += 1;
@@ -67,6 +70,15 @@ impl World {
     fn is_copy(&self, id: u64, task: u32) -> bool {
         let planned = &self.plan.tasks[task as usize].worker;
         self.machines.get(&id).is_some_and(|m| m.worker != *planned)
+    }
+
+    /// The attempt ends, or takes its worker along.
+    fn run_out_of_memory(&mut self, id: u64, task: u32, attempt: u32) {
+        self.seen.out_of_memory += 1;
+        let delay_ms = self.rng.random_range(1.0..3_000.0);
+        let (kind, message) = (FailureKind::OutOfMemory, "drawn".to_owned());
+        let outcome = Err(Failure { task: None, attempt, kind, message });
+        self.later(delay_ms, tell(id, Event::Executed { task, attempt, outcome }));
     }
 
     /// What was held goes to the store after all.

@@ -11,9 +11,7 @@ use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::id::{InstanceId, RunId};
 use foresail_schemas::invocation::{HostMessage, HostStatus, Invocation, Invoked};
 use foresail_schemas::metric::StartState;
-use foresail_schemas::run::{
-    FAILURE_TEXT_MAX, Failure, FailureKind, Operation, OperationRequest, WorkerUsage,
-};
+use foresail_schemas::run::{FAILURE_TEXT_MAX, Failure, FailureKind, Operation, WorkerUsage};
 use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
@@ -21,11 +19,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::LocalError;
+use super::again;
 use super::cgroup::Caps;
 use super::pool::{Limits, Pool, ProcessId, Step};
 use super::process::{Birth, Death, Order, Report, Stage, live};
 use super::settings::{LocalSettings, WorkerCommand};
-use crate::host::HostError;
+use crate::host::{HostError, HttpHost};
 use crate::metad::Metad;
 use crate::metrics::send_left_over;
 use crate::runtime::settings::ProcessSettings;
@@ -39,10 +38,6 @@ const ORDERS_MAX: usize = 4;
 const SPOOL_PAUSE: Duration = Duration::from_secs(5);
 /// How long the end of the host waits for metad to take what is left in the spool.
 const LAST_PASS_LIMIT: Duration = Duration::from_secs(2);
-/// How long the host tries to tell metad of a dead worker.
-const OBITUARY_LIMIT: Duration = Duration::from_secs(10);
-/// Pause between two tries.
-const OBITUARY_PAUSE: Duration = Duration::from_millis(100);
 /// Worker programs of a run that end in a row without becoming workers, after which the run is cancelled.
 const UNREGISTERED_MAX: u32 = 3;
 /// Runs whose unregistered programs are counted; past it counting begins anew.
@@ -343,22 +338,13 @@ impl Actor {
             let reason = format!("{UNREGISTERED_MAX} times in a row {}", death.how);
             operations.push(Operation::Cancel { reason });
         }
-        let request = OperationRequest { operations };
-        match Metad::new(&carried.invocation.metad, self.settings.token.as_deref()) {
-            Ok(metad) => drop(self.obituaries.spawn(async move {
-                let told = async {
-                    while let Err(error) = metad.operate(&carried.invocation.run, &request).await {
-                        tracing::debug!(%error, "metad does not know yet that a worker is dead");
-                        if !error.is_retryable() {
-                            return;
-                        }
-                        tokio::time::sleep(OBITUARY_PAUSE).await;
-                    }
-                };
-                // Past the limit the leases of the worker end by themselves.
-                let _ = timeout(OBITUARY_LIMIT, told).await;
-            })),
-            Err(error) => tracing::warn!(%error, "metad cannot be told of the dead worker"),
+        let token = self.settings.token.as_deref();
+        match (Metad::new(&carried.invocation.metad, token), HttpHost::with_token(&self.url, token)) {
+            (Ok(metad), Ok(host)) => {
+                self.obituaries.spawn(again::tell(metad, host, carried.invocation, operations));
+            }
+            (Err(error), _) => tracing::warn!(%error, "metad cannot be told of the dead worker"),
+            (_, Err(error)) => tracing::warn!(%error, "metad is not told of the dead worker"),
         }
     }
 

@@ -6,6 +6,7 @@
 //! [`LocalFaas::holds_cpu_share`]). When the host ends, however it ends, no worker outlives it.
 
 mod actor;
+mod again;
 mod cgroup;
 mod http;
 mod pool;

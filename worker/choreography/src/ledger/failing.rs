@@ -1,0 +1,153 @@
+//! What follows a failed attempt: another one after a pause, one on a larger worker, or the end of the run.
+//!
+//! The ledger alone decides it, so that it outlives every worker: the pause and the size that a task needs
+//! are part of the event that tells of the failure. An attempt that ran out of memory is repeated on the next
+//! larger size and does not count among those that are limited: the menu of sizes ends by itself.
+
+use foresail_schemas::ResourceConfig;
+use foresail_schemas::id::InstanceId;
+use foresail_schemas::retry::Retry;
+use foresail_schemas::run::{Change, Failure, FailureKind, LargerTask, OperationResult, RunStatus};
+
+use super::{Decision, Ledger, read};
+
+/// Earlier failures that the last one tells of.
+const TOLD_MAX: usize = 8;
+
+/// What follows.
+enum Verdict {
+    Again,
+    Larger(ResourceConfig),
+    /// The end of the run, and why.
+    End(String),
+}
+
+impl Ledger {
+    pub(super) fn fail(
+        &mut self,
+        task: u32,
+        attempt: u32,
+        instance: &InstanceId,
+        failure: &Failure,
+        now_ms: f64,
+    ) -> Decision {
+        if self.is_over() {
+            return read(OperationResult::RunOver);
+        }
+        let state = self.state.task(task);
+        let held = state.lease.as_ref().is_some_and(|l| l.attempt == attempt && l.instance == *instance);
+        if !held {
+            return read(self.noted_before(task, attempt, instance, now_ms));
+        }
+        let verdict = self.verdict(task, attempt, instance, failure);
+        let pause_ms = match verdict {
+            Verdict::Again => self.retry(task).pause_ms(attempt, self.draw(task, attempt, instance)),
+            Verdict::Larger(_) | Verdict::End(_) => 0.0,
+        };
+        let failed = |config| {
+            let (instance, failure) = (instance.clone(), failure.clone());
+            let again_ms = Some(now_ms + pause_ms).filter(|_| pause_ms > 0.0);
+            vec![Change::TaskFailed { task, attempt, instance, failure, again_ms, config }]
+        };
+        match verdict {
+            // What only the memory of its worker made ready waits for the commits of its parents now.
+            Verdict::Again if self.state.task(task).idle_since_ms.is_none() => {
+                (OperationResult::NotReady, failed(None))
+            }
+            Verdict::Again => (OperationResult::Again { in_ms: pause_ms }, failed(None)),
+            Verdict::Larger(config) => (OperationResult::NeedsLarger { config }, failed(Some(config))),
+            Verdict::End(reason) => {
+                let mut changes = failed(None);
+                let message = format!("{}\n{}", failure.message, self.told(task, attempt, &reason));
+                let failure = Some(Failure { message, ..failure.clone() });
+                changes.push(Change::RunFinished { status: RunStatus::Failed, failure });
+                (OperationResult::Done, changes)
+            }
+        }
+    }
+
+    /// A repeated report is answered as the first one was.
+    fn noted_before(&self, task: u32, attempt: u32, instance: &InstanceId, now_ms: f64) -> OperationResult {
+        let state = self.state.task(task);
+        let is_last = state.failed.last().is_some_and(|(failed, _)| *failed == attempt);
+        if !is_last || state.lease.is_some() || state.commit.is_some() {
+            return OperationResult::Done;
+        }
+        match (self.too_small(task, instance), state.idle_since_ms) {
+            (Some(config), _) => OperationResult::NeedsLarger { config },
+            (None, Some(again_ms)) => OperationResult::Again { in_ms: (again_ms - now_ms).max(0.0) },
+            (None, None) => OperationResult::NotReady,
+        }
+    }
+
+    fn verdict(&self, task: u32, attempt: u32, instance: &InstanceId, failure: &Failure) -> Verdict {
+        let kind = failure.kind;
+        if !kind.is_retryable() {
+            return Verdict::End(format!("a failure `{kind}` is not retried"));
+        }
+        if let Some(reason) = self.retry(task).forbids(kind, &failure.message) {
+            return Verdict::End(format!("{reason}, so that it is not retried"));
+        }
+        let ran_on = self.state.instances.get(instance).map(|instance| instance.config);
+        if let (FailureKind::OutOfMemory, Some(size), false) = (kind, ran_on, self.options.sizes.is_empty()) {
+            return match self.options.sizes.larger_than(size) {
+                Some(larger) => Verdict::Larger(larger),
+                None => Verdict::End(format!(
+                    "it ran on {size}, and the platform has no larger size; hint: split the task, or let it \
+                     read its inputs in parts"
+                )),
+            };
+        }
+        let (used, most) = (attempt - self.state.task(task).raises.min(attempt), self.attempts_max(task));
+        match used >= most {
+            true => Verdict::End(format!(
+                "it was the last of {most} attempts; hint: `attempts_max` and `retry` of the task set how \
+                 often and when it is tried again"
+            )),
+            false => Verdict::Again,
+        }
+    }
+
+    /// What was tried before, in words.
+    fn told(&self, task: u32, attempt: u32, reason: &str) -> String {
+        let failed = &self.state.task(task).failed;
+        let shown = &failed[failed.len().saturating_sub(TOLD_MAX)..];
+        let before: Vec<String> =
+            shown.iter().map(|(attempt, kind)| format!("attempt {attempt} `{kind}`")).collect();
+        let id = &self.ids[task as usize].0;
+        match before.is_empty() {
+            true => format!("attempt {attempt} of task `{id}`: {reason}"),
+            false => format!("attempt {attempt} of task `{id}`, after {}: {reason}", before.join(", ")),
+        }
+    }
+
+    /// The size that a task needs, where that is more than the instance has.
+    pub(super) fn too_small(&self, task: u32, instance: &InstanceId) -> Option<ResourceConfig> {
+        let needed = self.state.task(task).larger?;
+        let has_mb = self.state.instances.get(instance).map_or(0, |instance| instance.config.memory_mb);
+        (has_mb < needed.memory_mb).then_some(needed)
+    }
+
+    /// Which of the tasks need a larger worker than the plan says.
+    pub(super) fn larger_of(&self, tasks: &[u32]) -> Vec<LargerTask> {
+        let larger = |&task: &u32| Some(LargerTask { task, config: self.state.task(task).larger? });
+        tasks.iter().filter_map(larger).collect()
+    }
+
+    fn retry(&self, task: u32) -> Retry {
+        self.retries.get(&task).cloned().unwrap_or_default()
+    }
+
+    /// A number from 0 to 1 that differs from worker to worker, task to task and attempt to attempt, and is
+    /// the same whenever it is asked for. Source: Fowler, Noll, Vo: FNV-1a, with a final mix of its upper
+    /// bits.
+    fn draw(&self, task: u32, attempt: u32, instance: &InstanceId) -> f64 {
+        let id = self.ids[task as usize].0.as_str();
+        let bytes = instance.as_str().bytes().chain([0]).chain(id.bytes()).chain(attempt.to_le_bytes());
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
