@@ -12,5 +12,6 @@ mod host;
 mod limits;
 mod loss;
 mod optimised;
+mod shared;
 mod store;
 mod support;
