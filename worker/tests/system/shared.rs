@@ -251,9 +251,13 @@ fn a_killed_worker_leaves_nothing_and_its_objects_serve_on() {
             unsafe { libc::kill(*pid as libc::pid_t, libc::SIGKILL) };
         }
         killed.iter().for_each(|pid| wait_until_gone(*pid));
-        // What the watchdog of a client does.
-        let (worker, url) = (Some(WorkerId::new("b").unwrap()), bench.store.url.clone());
-        bench.invoke(Invocation::new(run.clone(), worker, config(256, 1.0), vec![1], url)).unwrap();
+        // What the watchdog of a client does: a worker that comes before the dead one is known to be dead leaves.
+        wait_until("the run to end", || {
+            let (worker, url) = (Some(WorkerId::new("b").unwrap()), bench.store.url.clone());
+            bench.invoke(Invocation::new(run.clone(), worker, config(256, 1.0), vec![1], url)).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            bench.store.status(&run) != RunStatus::Running
+        });
         bench.wait_for_end(&run);
         assert_eq!(bench.store.status(&run), RunStatus::Completed, "{place:?}");
         wait_until("the objects to be deleted", || objects(&bench).is_empty());
