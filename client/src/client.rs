@@ -43,7 +43,7 @@ pub struct Client {
 pub struct SubmitOptions {
     /// Id of the run; one is made of the time where absent.
     pub run: Option<RunId>,
-    /// Limits and intervals of the run.
+    /// Limits and intervals of the run, and whether its intermediate objects are kept.
     pub limits: RunOptions,
     /// Prices by which the cost is told; those of the platform of the plan where absent.
     pub rates: Option<Rates>,

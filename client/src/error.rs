@@ -156,7 +156,9 @@ impl ClientError {
             Self::NotKept(_) => "plan with another planner, or with `wukong:none`, which keep all".to_owned(),
             Self::Damaged { .. } => "run the workflow again, and check the disk of the store".to_owned(),
             Self::Lost { .. } => {
-                "results are kept until the retention of the run ends; run it again".to_owned()
+                "results stay until the retention of the run ends, what only tasks read until it has completed: \
+                 run it again, with `keep_intermediate` for the latter"
+                    .to_owned()
             }
             Self::Stack { .. } => {
                 "a directory must be writable and an address free; a data directory serves one stack at a \

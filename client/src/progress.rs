@@ -116,7 +116,16 @@ impl Progress {
         sizes.into_values().collect()
     }
 
-    /// What the run took and cost by `now_ms`.
+    /// The sum of what the workers that have left used.
+    #[must_use]
+    pub fn usage(&self) -> WorkerUsage {
+        let mut sum = WorkerUsage::default();
+        self.left.iter().for_each(|(_, usage)| sum.add(usage));
+        sum
+    }
+
+    /// What the run took and cost by `now_ms`. What a worker read in place in shared memory counts as
+    /// downloaded, as the plan counts it, which knows no machines; [`Self::usage`] tells them apart.
     #[must_use]
     pub fn summary(&self, rates: &Rates, now_ms: f64) -> PlanSummary {
         let mut sum = PlanSummary {
@@ -132,7 +141,7 @@ impl Progress {
         for (config, usage) in self.left.iter().copied().chain(estimated) {
             sum.cost_usd += rates.worker_usd(&config, usage.billed_ms, usage.puts, usage.gets);
             sum.gb_seconds += config.gb() * usage.billed_ms / 1000.0;
-            sum.download_bytes += usage.download_bytes;
+            sum.download_bytes += usage.download_bytes + usage.shared_bytes;
             sum.upload_bytes += usage.upload_bytes;
         }
         sum
@@ -169,7 +178,15 @@ mod tests {
     }
 
     fn left(name: &str, billed_ms: f64) -> Change {
-        let usage = WorkerUsage { billed_ms, puts: 2, gets: 4, download_bytes: 10, ..WorkerUsage::default() };
+        let (download_bytes, shared_bytes) = (10, 5);
+        let usage = WorkerUsage {
+            billed_ms,
+            puts: 2,
+            gets: 4,
+            download_bytes,
+            shared_bytes,
+            ..WorkerUsage::default()
+        };
         Change::WorkerLeft { instance: name.parse().unwrap(), usage }
     }
 
@@ -181,7 +198,8 @@ mod tests {
         let gone = progress(vec![(0.0, joined("a")), (1_500.0, left("a", 3_000.0))]);
         let sum = gone.summary(&rates(), 9_000.0);
         assert!((sum.cost_usd - (3.0 + 0.5 + 0.5 + 0.5)).abs() < 1e-9);
-        assert_eq!((sum.invocations, sum.cold_starts, sum.download_bytes), (1, 1, 10));
+        assert_eq!((sum.invocations, sum.cold_starts, sum.download_bytes), (1, 1, 15));
+        assert_eq!((gone.usage().download_bytes, gone.usage().shared_bytes), (10, 5));
     }
 
     #[test]

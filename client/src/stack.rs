@@ -13,9 +13,6 @@ use crate::client::Client;
 use crate::error::ClientError;
 use crate::settings::ClientSettings;
 
-/// Runs whose objects are kept when a stack starts on their directory; results of older runs are gone.
-pub const OBJECT_RUNS_KEPT_MAX: usize = 50;
-
 /// Settings of a [`LocalStack`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct StackSettings {
@@ -101,7 +98,6 @@ impl LocalStack {
             ..LocalSettings::new(&metad_address, data.join("workers")).for_platform(&settings.platform)
         };
         let objects = host_settings.objects_dir();
-        forget_old_objects(&objects);
         let host =
             LocalFaas::start(host_settings).map_err(|e| failed("the host of the workers", e.to_string()))?;
         let host_address = host.url().to_owned();
@@ -192,31 +188,4 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, ClientError> {
     let failed = |e: tokio::task::JoinError| ClientError::Stack { part, reason: e.to_string() };
     tokio::task::spawn_blocking(work).await.map_err(failed)
-}
-
-/// Deletes the objects of all but the newest runs; what cannot be deleted stays until the next time.
-fn forget_old_objects(objects: &Path) {
-    let Ok(entries) = std::fs::read_dir(objects) else { return };
-    let age = |entry: &std::fs::DirEntry| entry.metadata().and_then(|m| m.modified()).ok();
-    let mut runs: Vec<_> = entries.flatten().map(|entry| (age(&entry), entry.path())).collect();
-    runs.sort();
-    for (_, run) in runs.iter().rev().skip(OBJECT_RUNS_KEPT_MAX) {
-        let _ = std::fs::remove_dir_all(run);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn objects_of_old_runs_are_forgotten() {
-        let dir = tempfile::tempdir().unwrap();
-        for i in 0..OBJECT_RUNS_KEPT_MAX + 3 {
-            std::fs::create_dir(dir.path().join(format!("r-{i:04}"))).unwrap();
-        }
-        forget_old_objects(dir.path());
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), OBJECT_RUNS_KEPT_MAX);
-        forget_old_objects(&dir.path().join("none"));
-    }
 }

@@ -317,6 +317,8 @@ fn usage() -> WorkerUsage {
         download_bytes: 50_000_000,
         upload_bytes: 25_000_000,
         saved_bytes: 25_000_000,
+        shared_bytes: 10_000_000,
+        inline_bytes: 1_200,
     }
 }
 

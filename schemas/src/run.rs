@@ -70,6 +70,9 @@ pub struct RunOptions {
     pub sizes: SizeMenu,
     /// Whether a worker begins its next task while it stores the outputs of the one before.
     pub overlap_uploads: bool,
+    /// Whether objects that only tasks of the run read are kept when it has completed. Without it they are
+    /// deleted then; those of a run that failed or was cancelled stay for a while either way.
+    pub keep_intermediate: bool,
 }
 
 impl Default for RunOptions {
@@ -82,6 +85,7 @@ impl Default for RunOptions {
             attempts_max: 3,
             sizes: SizeMenu::default(),
             overlap_uploads: true,
+            keep_intermediate: false,
         }
     }
 }
@@ -177,6 +181,12 @@ pub struct WorkerUsage {
     pub upload_bytes: u64,
     /// Bytes taken from the worker's memory instead of the store.
     pub saved_bytes: u64,
+    /// Bytes read in place from memory that the workers of a machine share, instead of being brought.
+    #[serde(default)]
+    pub shared_bytes: u64,
+    /// Bytes of inputs that came inside the commit record of the task that made them.
+    #[serde(default)]
+    pub inline_bytes: u64,
 }
 
 impl WorkerUsage {
@@ -188,6 +198,8 @@ impl WorkerUsage {
         self.download_bytes += other.download_bytes;
         self.upload_bytes += other.upload_bytes;
         self.saved_bytes += other.saved_bytes;
+        self.shared_bytes += other.shared_bytes;
+        self.inline_bytes += other.inline_bytes;
     }
 }
 

@@ -160,14 +160,22 @@ impl Api {
         read_json(url, response).await
     }
 
-    /// Asks for raw bytes.
+    /// Asks for raw bytes. They are written into one buffer as they come, so that a large answer is never in
+    /// memory twice.
     ///
     /// # Errors
     /// [`ApiError`]
     pub async fn get_bytes(&self, path: &str) -> Result<Bytes, ApiError> {
         let url = self.url(path);
-        let response = self.send(&url, self.client.get(&url), TRANSFER_LIMIT).await?;
-        response.bytes().await.map_err(|e| ApiError::Unreachable { url, cause: with_sources(&e) })
+        let unreachable = |cause| ApiError::Unreachable { url: url.clone(), cause };
+        let mut response = self.send(&url, self.client.get(&url), TRANSFER_LIMIT).await?;
+        let mut content = Vec::new();
+        let len = response.content_length().and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
+        content.try_reserve_exact(len).map_err(|e| unreachable(format!("{len} bytes: {e}")))?;
+        while let Some(chunk) = response.chunk().await.map_err(|e| unreachable(with_sources(&e)))? {
+            content.extend_from_slice(&chunk);
+        }
+        Ok(content.into())
     }
 
     /// Puts raw bytes.

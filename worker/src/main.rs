@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use foresail_schemas::Platform;
+use foresail_worker::host::local::settings::{OBJECT_RUNS_KEPT_MAX, SHARED_BYTES_MAX};
 use foresail_worker::host::local::{CpuShare, LocalFaas, LocalSettings, ObjectPlace, WorkerCommand};
 use foresail_worker::{Registry, run_worker_if_asked};
 use tokio::signal::unix::{SignalKind, signal};
@@ -64,6 +65,12 @@ struct HostArguments {
     /// Where objects too large for a commit record lie.
     #[arg(long, value_enum, default_value_t = Objects::Files)]
     objects: Objects,
+    /// Most bytes of blobs of metad that the workers of this machine share in memory; 0 shares none.
+    #[arg(long, env = "FORESAIL_HOST_SHARED_BYTES_MAX", default_value_t = SHARED_BYTES_MAX)]
+    shared_bytes_max: u64,
+    /// Runs that have ended whose objects are kept; older ones are deleted.
+    #[arg(long, env = "FORESAIL_HOST_OBJECT_RUNS_KEPT_MAX", default_value_t = OBJECT_RUNS_KEPT_MAX)]
+    object_runs_kept_max: usize,
     /// The program of a worker [default: this one].
     #[arg(long)]
     worker: Option<PathBuf>,
@@ -138,6 +145,8 @@ fn settings(arguments: HostArguments) -> Result<LocalSettings, String> {
         keep_alive_ms: arguments.keep_alive_ms.unwrap_or(defaults.keep_alive_ms),
         life_ms_max: arguments.life_ms_max.unwrap_or(defaults.life_ms_max),
         cold_start_ms: arguments.cold_start_ms,
+        shared_bytes_max: arguments.shared_bytes_max,
+        object_runs_kept_max: arguments.object_runs_kept_max,
         cpu_share: match arguments.cpu_share {
             Cpu::Enforced => CpuShare::Enforced,
             Cpu::Free => CpuShare::Free,

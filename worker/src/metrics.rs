@@ -21,6 +21,8 @@ use crate::metad::Metad;
 const RECORDS_PER_FILE_MAX: usize = 10_000;
 /// Most files that a spool keeps; past it the oldest are dropped.
 pub const SPOOL_FILES_MAX: usize = 10_000;
+/// Most files of refused measurements that a spool keeps; past it the oldest are dropped.
+pub const REFUSED_FILES_MAX: usize = 100;
 /// Tries of a worker to send a batch before it leaves that to its host.
 const SEND_TRIES_MAX: u32 = 4;
 /// How long a worker tries to send before it leaves the rest to its host: meanwhile it takes a place.
@@ -29,7 +31,7 @@ const SEND_LIMIT: Duration = Duration::from_secs(5);
 const SEND_PAUSE_FIRST: Duration = Duration::from_millis(50);
 /// Ending of a file that waits to be sent.
 const WAITING: &str = "spool";
-/// Ending of a file that metad refused for good; kept for the user to look at.
+/// Ending of a file that metad refused for good; kept for the user to look at, up to [`REFUSED_FILES_MAX`].
 const REFUSED: &str = "refused";
 
 /// First line of a spool file.
@@ -193,7 +195,8 @@ pub struct SpoolPass {
 /// Sends what workers left in the spool `dir`; stops at the first file that metad does not take now.
 pub async fn send_left_over(dir: &Path, metad: &Metad) -> SpoolPass {
     let mut pass = SpoolPass::default();
-    let mut files = off_thread(dir.to_owned(), |dir| waiting_files(&dir)).await.unwrap_or_default();
+    pass.dropped += off_thread(dir.to_owned(), |dir| drop_old_refusals(&dir)).await.unwrap_or(0);
+    let mut files = off_thread(dir.to_owned(), |dir| files(&dir, WAITING)).await.unwrap_or_default();
     let surplus = files.len().saturating_sub(SPOOL_FILES_MAX);
     for path in files.drain(..surplus) {
         tracing::error!(path = %path.display(), "the spool is full: the oldest measurements are dropped");
@@ -229,11 +232,22 @@ async fn off_thread<T: Send + 'static>(path: PathBuf, read: fn(PathBuf) -> T) ->
     tokio::task::spawn_blocking(move || read(path)).await.ok()
 }
 
-/// The files that wait, oldest first.
-fn waiting_files(dir: &Path) -> Vec<PathBuf> {
+/// Drops the oldest of too many refused files; gives how many.
+fn drop_old_refusals(dir: &Path) -> u64 {
+    let mut refused = files(dir, REFUSED);
+    let surplus = refused.len().saturating_sub(REFUSED_FILES_MAX);
+    for path in refused.drain(..surplus) {
+        tracing::warn!(path = %path.display(), "too many refused measurements: the oldest are dropped");
+        let _ = fs::remove_file(path);
+    }
+    surplus as u64
+}
+
+/// The files with this ending, oldest first.
+fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut files: Vec<_> = entries
-        .filter(|entry| entry.path().extension().is_some_and(|e| e == WAITING))
+        .filter(|entry| entry.path().extension().is_some_and(|e| e == ending))
         .map(|entry| (entry.metadata().and_then(|m| m.modified()).ok(), entry.path()))
         .collect();
     files.sort();
@@ -272,9 +286,9 @@ mod tests {
         let mut recorder = recorder(dir.path());
         recorder.record(startup(1.0));
         recorder.record(startup(2.5));
-        let files = waiting_files(dir.path());
-        assert_eq!(files.len(), 1);
-        let (workflow, batch) = read(&files[0]).unwrap();
+        let found = files(dir.path(), WAITING);
+        assert_eq!(found.len(), 1);
+        let (workflow, batch) = read(&found[0]).unwrap();
         assert_eq!(workflow.as_str(), "w");
         assert_eq!(batch, recorder.files[0].batch);
         assert_eq!(batch.batch_id.as_str(), "r-1.f-x-1.1");
@@ -286,7 +300,7 @@ mod tests {
         let mut recorder = recorder(dir.path());
         recorder.record(startup(1.0));
         recorder.files[0].file.as_mut().unwrap().write_all(b"{\"kind\":\"star").unwrap();
-        assert_eq!(read(&waiting_files(dir.path())[0]).unwrap().1.records, [startup(1.0)]);
+        assert_eq!(read(&files(dir.path(), WAITING)[0]).unwrap().1.records, [startup(1.0)]);
     }
 
     #[test]
@@ -296,6 +310,22 @@ mod tests {
         (0..=RECORDS_PER_FILE_MAX).for_each(|_| recorder.record(startup(1.0)));
         let ids: Vec<_> = recorder.files.iter().map(|f| f.batch.batch_id.to_string()).collect();
         assert_eq!(ids, ["r-1.f-x-1.1", "r-1.f-x-1.2"]);
+    }
+
+    #[tokio::test]
+    async fn of_refused_files_the_newest_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |at: usize| dir.path().join(format!("f-{at:04}.{REFUSED}"));
+        let began = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        for at in 0..REFUSED_FILES_MAX + 7 {
+            let made = File::create(file(at)).unwrap();
+            made.set_modified(began + Duration::from_secs(at as u64)).unwrap();
+        }
+        let nobody = Metad::new("http://127.0.0.1:9", None).unwrap();
+        assert_eq!(send_left_over(dir.path(), &nobody).await.dropped, 7);
+        assert_eq!(files(dir.path(), REFUSED).len(), REFUSED_FILES_MAX);
+        assert!(!file(6).exists() && file(7).exists());
+        assert_eq!(send_left_over(dir.path(), &nobody).await, SpoolPass::default());
     }
 
     #[test]
@@ -320,6 +350,6 @@ mod tests {
             send_left_over(dir.path(), &nobody).await,
             SpoolPass { waiting: 1, ..SpoolPass::default() }
         );
-        assert_eq!(waiting_files(dir.path()).len(), 1);
+        assert_eq!(files(dir.path(), WAITING).len(), 1);
     }
 }

@@ -220,6 +220,9 @@ pub struct RunArgs {
     /// Gives up after this time, for instance 10min.
     #[arg(long, value_name = "TIME", value_parser = units::parse_ms)]
     pub timeout: Option<f64>,
+    /// Keeps the objects that only tasks of the run read; without it they are deleted when it has completed.
+    #[arg(long)]
+    pub keep_intermediate: bool,
     /// Keeps the embedded stack running after the run, until Ctrl-C.
     #[arg(long)]
     pub keep: bool,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use foresail_schemas::plan::{Objective, PlanSummary};
-use foresail_schemas::run::RunStatus;
+use foresail_schemas::run::{RunStatus, WorkerUsage};
 use foresail_schemas::wfformat::Scale;
 use serde::Serialize;
 
@@ -36,6 +36,8 @@ struct Told {
     status: RunStatus,
     predicted: PlanSummary,
     actual: PlanSummary,
+    /// What the workers moved, and what they did not have to.
+    usage: WorkerUsage,
     failed_attempts: u64,
     objective: Objective,
     /// The limit of the objective that was missed, in words.
@@ -100,7 +102,9 @@ async fn submit_and_follow(
         terminal
             .say(&format!("no plan was found that keeps to it: {miss} is predicted; it is run all the same"));
     }
-    let handle = session.client.submit(workflow, plan, SubmitOptions::on(&session.platform)).await?;
+    let mut options = SubmitOptions::on(&session.platform);
+    options.limits.keep_intermediate = args.keep_intermediate;
+    let handle = session.client.submit(workflow, plan, options).await?;
     terminal.title(&format!(
         "run {} of {}: {} tasks, planner {}, memory {}",
         handle.id(),
@@ -164,6 +168,7 @@ fn tell(handle: &RunHandle, outcome: &RunOutcome, results: Vec<TheResult>) -> To
         status: outcome.status,
         predicted: outcome.predicted,
         actual: outcome.actual,
+        usage: outcome.progress.usage(),
         failed_attempts: outcome.progress.failed_attempts,
         objective: handle.plan().objective,
         missed: missed(&handle.plan().objective, &outcome.actual),
@@ -173,6 +178,7 @@ fn tell(handle: &RunHandle, outcome: &RunOutcome, results: Vec<TheResult>) -> To
 
 fn table(told: &Told) -> String {
     let mut text = comparison(&told.predicted, &told.actual).to_string();
+    text += &format!("\n{}\n", data_line(&told.usage));
     if told.failed_attempts > 0 {
         text += &format!("\nfailed attempts: {}\n", told.failed_attempts);
     }
@@ -186,6 +192,18 @@ fn table(told: &Told) -> String {
         }
     }
     text
+}
+
+/// What the workers moved, and what they did not have to.
+#[must_use]
+pub fn data_line(usage: &WorkerUsage) -> String {
+    let WorkerUsage { puts, gets, .. } = usage;
+    let [stored, brought] = [usage.upload_bytes, usage.download_bytes].map(units::bytes);
+    let [own, shared, inline] = [usage.saved_bytes, usage.shared_bytes, usage.inline_bytes].map(units::bytes);
+    format!(
+        "data moved: {stored} stored ({puts} writes), {brought} brought ({gets} reads); saved: {own} were in the \
+         worker's memory, {shared} in shared memory, {inline} in commit records"
+    )
 }
 
 /// What was predicted beside what happened.
@@ -219,6 +237,27 @@ mod tests {
         assert_eq!(file_name("report", "report.json"), "report.report.json");
         assert_eq!(file_name("t", "../../etc/passwd"), "t._.._etc_passwd");
         assert_eq!(file_name("t", "/a/b"), "t._a_b");
+    }
+
+    #[test]
+    fn the_data_line_tells_every_way_apart() {
+        let usage = WorkerUsage {
+            puts: 2,
+            upload_bytes: 1_000,
+            gets: 3,
+            download_bytes: 20_000,
+            saved_bytes: 300_000,
+            shared_bytes: 4_000_000,
+            inline_bytes: 50,
+            ..WorkerUsage::default()
+        };
+        let text = data_line(&usage);
+        for part in ["2 writes", "3 reads"] {
+            assert!(text.contains(part), "{text}");
+        }
+        for bytes in [1_000, 20_000, 300_000, 4_000_000, 50] {
+            assert!(text.contains(&units::bytes(bytes)), "{bytes}: {text}");
+        }
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use foresail_schemas::Workflow;
 use foresail_schemas::id::RunId;
-use foresail_schemas::run::{Change, RunEvent, RunStatus, RunSummary};
+use foresail_schemas::run::{Change, RunEvent, RunStatus, RunSummary, WorkerUsage};
 
 use super::args::{CancelArgs, Format, Global, RunsArgs};
 use super::error::CliError;
 use super::render::{self, Table};
-use super::run::comparison;
+use super::run::{comparison, data_line};
 use super::session::Session;
 use super::terminal::Terminal;
 use crate::progress::Progress;
@@ -71,7 +71,9 @@ async fn detail(global: &Global, session: &Session, run: &RunId) -> Result<(), C
             Ok(render::one(global.format, &(), || detail_table(&handle, &summary, &events))?)
         }
         Format::Json => {
-            let document = serde_json::json!({ "summary": summary, "plan": handle.plan(), "events": events });
+            let (plan, usage) = (handle.plan(), usage_of(&summary));
+            let document =
+                serde_json::json!({ "summary": summary, "usage": usage, "plan": plan, "events": events });
             Ok(render::one(global.format, &document, String::new)?)
         }
         Format::Ndjson => Ok(render::many(global.format, &events, String::new)?),
@@ -130,8 +132,16 @@ fn detail_table(handle: &RunHandle, summary: &RunSummary, events: &[RunEvent]) -
     }
     text += &format!("workers: {}\n\n", workers(&progress));
     text += &format!("{}\n", comparison(&summary.predicted, &actual));
+    text += &format!("{}\n\n", data_line(&usage_of(summary)));
     text += &timeline(handle.workflow(), events).to_string();
     text
+}
+
+/// What the workers of all sizes used.
+fn usage_of(summary: &RunSummary) -> WorkerUsage {
+    let mut sum = WorkerUsage::default();
+    summary.usage.iter().for_each(|of_size| sum.add(&of_size.usage));
+    sum
 }
 
 fn workers(progress: &Progress) -> String {

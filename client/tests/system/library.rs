@@ -8,7 +8,7 @@ use foresail::predict;
 use foresail::schemas::optimization::PreWarming;
 use foresail::schemas::plan::{Objective, Plan};
 use foresail::schemas::prediction::{Basis, Query};
-use foresail::schemas::run::{Change, RunStatus};
+use foresail::schemas::run::{Change, RunOptions, RunStatus};
 use foresail::schemas::{Sla, Workflow};
 use foresail::{
     Client, ClientError, LocalStack, StackSettings, SubmitOptions, WorkerCommand, WorkflowBuilder, problem,
@@ -43,10 +43,9 @@ async fn a_workflow_is_planned_run_and_its_results_are_read() {
     let stack = stack().await;
     let client = stack.client().await.unwrap();
     let workflow = numbers();
-    let run = client
-        .submit(&workflow, plan(&stack, &client, &workflow).await, SubmitOptions::default())
-        .await
-        .unwrap();
+    let limits = RunOptions { keep_intermediate: true, ..RunOptions::default() };
+    let options = SubmitOptions { limits, ..SubmitOptions::default() };
+    let run = client.submit(&workflow, plan(&stack, &client, &workflow).await, options).await.unwrap();
     let outcome = run.wait().await.unwrap().completed().unwrap();
     assert_eq!(outcome.progress.committed, 3);
     assert_eq!(outcome.progress.workers(), 0, "all workers have reported what they used");

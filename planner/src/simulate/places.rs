@@ -113,6 +113,7 @@ impl World<'_> {
             download_bytes: node.links.download_bytes,
             upload_bytes: node.links.upload_bytes,
             saved_bytes: node.links.saved_bytes,
+            ..WorkerUsage::default()
         }
     }
 

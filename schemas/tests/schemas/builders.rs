@@ -144,13 +144,15 @@ pub fn plan() -> impl Strategy<Value = Plan> {
 }
 
 fn usage() -> impl Strategy<Value = WorkerUsage> {
-    (amount(), any::<[u64; 5]>()).prop_map(|(billed_ms, n)| WorkerUsage {
+    (amount(), any::<[u64; 7]>()).prop_map(|(billed_ms, n)| WorkerUsage {
         billed_ms,
         puts: n[0],
         gets: n[1],
         download_bytes: n[2],
         upload_bytes: n[3],
         saved_bytes: n[4],
+        shared_bytes: n[5],
+        inline_bytes: n[6],
     })
 }
 

@@ -1,14 +1,18 @@
 //! The data of one run, as its worker sees it: inputs gathered before a task, outputs stored after it.
 //!
 //! An output of at most `inline_bytes_max` bytes rides inside the commit record, a larger one goes to the
-//! object store before the commit. What was made or fetched stays in the memory of the worker, so a consumer
-//! here reads nothing, and nothing is fetched twice at the same time. What is read from the store is compared
-//! with its BLAKE3 hash. Every transfer is measured. All calls block; times in ms, sizes in bytes.
+//! object store before the commit. An input is looked for in the memory of the worker, which keeps what it made
+//! or fetched; then in memory that the workers of this machine share ([`mapped`], [`shared`]), where it is read
+//! in place; then it is brought from the store. Nothing is fetched twice at the same time. What does not come
+//! from the worker's own memory is compared with its BLAKE3 hash. Every transfer is measured. All calls block;
+//! times in ms, sizes in bytes.
 
 pub mod cache;
 mod fetches;
 mod held;
+pub mod mapped;
 mod preload;
+pub mod shared;
 pub mod store;
 
 use std::collections::HashSet;
@@ -28,6 +32,8 @@ use foresail_schemas::workflow::Input;
 
 use crate::data::cache::ObjectCache;
 use crate::data::fetches::{Fetches, Found};
+use crate::data::mapped::SHARED_BYTES_MIN;
+use crate::data::shared::SharedMemory;
 use crate::data::store::{ObjectStore, object_key};
 use crate::registry::TaskError;
 
@@ -35,6 +41,8 @@ use crate::registry::TaskError;
 pub const EXTERNAL_BYTES_MAX: u64 = 8 << 30;
 /// Store name under which the reading of files outside the workflow is measured.
 const EXTERNAL_STORE: &str = "file";
+/// Store name under which readings of what the workers of this machine share are measured.
+const SHARED_STORE: &str = "shared";
 
 /// One object moved between this worker and a store.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +66,13 @@ struct Account {
     fetched_early: HashSet<String>,
 }
 
+/// What the workers of this machine share, and where this one writes what it adds.
+#[derive(Debug)]
+struct Sharing {
+    memory: SharedMemory,
+    scratch: PathBuf,
+}
+
 /// The data of one invocation.
 #[derive(Clone)]
 pub struct Data {
@@ -65,6 +80,7 @@ pub struct Data {
     instance: InstanceId,
     store: Arc<dyn ObjectStore>,
     cache: Arc<Mutex<ObjectCache>>,
+    shared: Option<Arc<Sharing>>,
     inline_bytes_max: u64,
     account: Arc<Mutex<Account>>,
     fetches: Arc<Fetches>,
@@ -96,12 +112,20 @@ impl Data {
             instance,
             store,
             cache,
+            shared: None,
             inline_bytes_max,
             account: Arc::default(),
             fetches: Arc::default(),
             held: Arc::default(),
             is_over: Arc::default(),
         }
+    }
+
+    /// The same, with objects of the store shared with the other workers of this machine; `scratch` is a
+    /// directory of this process alone on the same file system.
+    #[must_use]
+    pub fn sharing(self, memory: SharedMemory, scratch: PathBuf) -> Self {
+        Self { shared: Some(Arc::new(Sharing { memory, scratch })), ..self }
     }
 
     /// Puts, gets and bytes so far; `billed_ms` is 0 here.
@@ -162,13 +186,14 @@ impl Data {
         let names = spec.output_names();
         let keep = |(name, object): (&ObjectName, Bytes)| {
             let bytes = object.len() as u64;
-            let hash = blake3::hash(&object).to_hex().to_string();
             if bytes <= self.inline_bytes_max {
+                let hash = blake3::hash(&object).to_hex().to_string();
                 return Ok(StoredObject { bytes, hash, location: Location::Inline(BASE64.encode(&object)) });
             }
             let key = object_key(&self.run, &spec.id, attempt, &self.instance, name);
-            self.upload(&key, &format!("{}/{name}", spec.id), object)?;
-            Ok(StoredObject { bytes, hash, location: Location::Stored(key) })
+            let upload = |object| self.upload(&key, &format!("{}/{name}", spec.id), object);
+            let (hash, stored) = hash_beside(object, upload);
+            stored.map(|()| StoredObject { bytes, hash, location: Location::Stored(key) })
         };
         names.iter().zip(outputs).map(keep).collect()
     }
@@ -179,8 +204,19 @@ impl Data {
         let failed = |e| TaskError::of(FailureKind::OutputNotStored, format!("output `{name}`: {e}"));
         self.store.put(key, &object).map_err(failed)?;
         self.moved(Direction::Upload, object.len() as u64, started, self.store.name());
+        let object = self.share(key, object);
         lock(&self.cache).put(key.to_owned(), object);
         Ok(())
+    }
+
+    /// Leaves an object of a remote store for the other workers of this machine; gives the object that is
+    /// to be kept from here on, so that the machine has one copy of it.
+    fn share(&self, key: &str, object: Bytes) -> Bytes {
+        let Some(Sharing { memory, scratch }) = self.shared.as_deref() else { return object };
+        if let Err(error) = memory.put(key, &object, scratch) {
+            tracing::warn!(%error, dir = %memory.dir.display(), "an object is not shared");
+        }
+        memory.get(key).filter(|shared| shared.len() == object.len()).unwrap_or(object)
     }
 
     /// Deletes what an attempt of this invocation stored: another attempt won.
@@ -189,6 +225,7 @@ impl Data {
         for name in spec.output_names() {
             let key = object_key(&self.run, &spec.id, attempt, &self.instance, &name);
             lock(&self.cache).remove(&key);
+            self.shared.iter().for_each(|shared| shared.memory.remove(&key));
             if self.held.remove(&key).is_some() {
                 continue;
             }
@@ -202,6 +239,7 @@ impl Data {
         let key = match &object.location {
             Location::Inline(text) => {
                 let content = BASE64.decode(text).map_err(|e| format!("is not base64: {e}"))?;
+                lock(&self.account).usage.inline_bytes += object.bytes;
                 return verified(content.into(), object);
             }
             Location::Stored(key) => key,
@@ -223,14 +261,45 @@ impl Data {
         self.fetch(key, object)
     }
 
-    /// Brings an object of the store into memory.
+    /// Brings an object that is not in the memory of this worker there.
     fn fetch(&self, key: &str, object: &StoredObject) -> Result<Bytes, String> {
+        let content = match self.find_shared(key, object) {
+            Some(content) => content,
+            None => self.read_store(key, object)?,
+        };
+        lock(&self.cache).put(key.to_owned(), content.clone());
+        Ok(content)
+    }
+
+    /// An object that another worker of this machine left; a damaged one is forgotten.
+    fn find_shared(&self, key: &str, object: &StoredObject) -> Option<Bytes> {
+        let memory = &self.shared.as_deref()?.memory;
+        let started = Instant::now();
+        match verified(memory.get(key)?, object) {
+            Ok(content) => {
+                self.read_in_place(object.bytes, started, SHARED_STORE);
+                Some(content)
+            }
+            Err(cause) => {
+                tracing::warn!(key, cause, "a shared object is damaged and comes from the store");
+                memory.remove(key);
+                None
+            }
+        }
+    }
+
+    fn read_store(&self, key: &str, object: &StoredObject) -> Result<Bytes, String> {
+        if self.store.is_shared(object.bytes) {
+            let started = Instant::now();
+            let content = self.store.get(key).map_err(|e| e.to_string())?;
+            let content = verified(content, object)?;
+            self.read_in_place(object.bytes, started, self.store.name());
+            return Ok(content);
+        }
         let started = self.begin_download(object.bytes);
         let content = self.store.get(key).map_err(|e| e.to_string())?;
         self.moved(Direction::Download, content.len() as u64, started, self.store.name());
-        let content = verified(content, object)?;
-        lock(&self.cache).put(key.to_owned(), content.clone());
-        Ok(content)
+        Ok(self.share(key, verified(content, object)?))
     }
 
     /// Reads a file outside the workflow; within one run it is taken not to change.
@@ -268,6 +337,13 @@ impl Data {
         if !account.fetched_early.remove(key) {
             account.usage.saved_bytes += bytes;
         }
+    }
+
+    /// Counts what was read without being moved. It is measured like a download: a planner asks how long an
+    /// input takes to be there, and that is the answer.
+    fn read_in_place(&self, bytes: u64, started: Instant, store: &'static str) {
+        lock(&self.account).usage.shared_bytes += bytes;
+        self.moved(Direction::Download, bytes, started, store);
     }
 
     /// A download counts from its beginning: the invocation may end before one that nobody waits for does.
@@ -313,6 +389,21 @@ fn committed<'a>(
     parents.get(place)?.outputs.get(at)
 }
 
+/// The hash of an object, and what came of storing it: a large one is hashed while it is stored.
+fn hash_beside<T: Send>(object: Bytes, store: impl FnOnce(Bytes) -> T + Send) -> (String, T) {
+    let content = object.clone();
+    let hash = move || blake3::hash(&content).to_hex().to_string();
+    if (object.len() as u64) < SHARED_BYTES_MIN {
+        return (hash(), store(object));
+    }
+    std::thread::scope(|scope| {
+        let storing = scope.spawn(|| store(object));
+        let hash = hash();
+        // A panic goes on where it would have without the thread.
+        (hash, storing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
 fn verified(content: Bytes, object: &StoredObject) -> Result<Bytes, String> {
     let hash = blake3::hash(&content).to_hex();
     if content.len() as u64 == object.bytes && *hash == object.hash {
@@ -350,5 +441,7 @@ fn percent_decoded(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod preload_tests;
+#[cfg(test)]
+mod shared_tests;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,8 @@
 //!
 //! A put is atomic: a key holds the whole object or nothing. Keys are
 //! `{run}/{task}/{attempt}-{instance}/{output}`, so no two attempts ever write the same key and an object
-//! never changes. All calls block. Sizes in bytes.
+//! never changes. A large file is mapped, so that all its readers on this machine share its pages. All calls
+//! block. Sizes in bytes.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use foresail_schemas::id::{InstanceId, ObjectName, RunId, TaskId};
 use tokio::runtime::Handle;
 
+use super::mapped::{self, SHARED_BYTES_MIN};
 use crate::api::ApiError;
 use crate::metad::Metad;
 
@@ -57,6 +59,12 @@ pub trait ObjectStore: Send + Sync {
     /// [`StoreError::Failed`]; nothing is there then, or the whole object.
     fn put(&self, key: &str, object: &Bytes) -> Result<(), StoreError>;
 
+    /// Whether an object of this size is read in place, in memory that all workers of this machine share.
+    fn is_shared(&self, bytes: u64) -> bool {
+        let _ = bytes;
+        false
+    }
+
     /// Reads a whole object.
     ///
     /// # Errors
@@ -84,7 +92,7 @@ pub fn object_key(
 }
 
 /// Letters, digits, `_`, `-` and inner `.` stay, every other byte becomes `=XX`.
-fn safe_part(text: &str) -> String {
+pub(crate) fn safe_part(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for (at, byte) in text.bytes().enumerate() {
         match byte {
@@ -98,6 +106,19 @@ fn safe_part(text: &str) -> String {
         safe = format!("{safe}={}", blake3::hash(text.as_bytes()).to_hex());
     }
     safe
+}
+
+/// The run whose keys begin with this part; nothing where that was shortened or is none.
+pub(crate) fn run_of_part(part: &str) -> Option<RunId> {
+    let mut pieces = part.split('=');
+    let mut name = pieces.next()?.as_bytes().to_vec();
+    for piece in pieces {
+        let (digits, rest) = piece.split_at_checked(2)?;
+        name.push(u8::from_str_radix(digits, 16).ok()?);
+        name.extend(rest.bytes());
+    }
+    let run = RunId::new(String::from_utf8(name).ok()?).ok()?;
+    (safe_part(run.as_str()) == part).then_some(run)
 }
 
 /// Objects as files below a directory that all workers see.
@@ -139,9 +160,13 @@ impl ObjectStore for FileStore {
         self.write(&self.path(key)?, object).map_err(|e| self.failed(key, e))
     }
 
+    fn is_shared(&self, bytes: u64) -> bool {
+        bytes >= SHARED_BYTES_MIN
+    }
+
     fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        match fs::read(self.path(key)?) {
-            Ok(content) => Ok(content.into()),
+        match mapped::content(&self.path(key)?) {
+            Ok(content) => Ok(content),
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 Err(StoreError::Missing { key: key.to_owned(), store: self.name() })
             }

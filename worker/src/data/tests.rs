@@ -38,6 +38,7 @@ fn a_worker_that_made_an_object_downloads_nothing() {
     assert_eq!(inputs, [Bytes::from(vec![7; 1000]), r#"{"a":[1,"x"]}"#.into(), "small".into()]);
     let usage = here.usage();
     assert_eq!((usage.puts, usage.gets, usage.upload_bytes, usage.saved_bytes), (1, 0, 1000, 1000));
+    assert_eq!(usage.inline_bytes, 5, "`small` came inside the commit");
 }
 
 #[test]

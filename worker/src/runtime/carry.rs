@@ -96,7 +96,10 @@ async fn carry_out_checked(
             Arc::new(BlobStore::new(metad.clone(), invocation.run.clone(), Handle::current()))
         }
     };
-    let data = Data::new(invocation.run.clone(), instance.clone(), store, cache, inline_bytes_max);
+    let mut data = Data::new(invocation.run.clone(), instance.clone(), store, cache, inline_bytes_max);
+    if let Some(shared) = &settings.shared {
+        data = data.sharing(shared.clone(), settings.scratch_dir.clone());
+    }
     let driver = Driver {
         instance,
         invocation,

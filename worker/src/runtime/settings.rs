@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::shared::SharedMemory;
+
 /// Settings of a worker process. Sizes in bytes, times in ms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProcessSettings {
@@ -11,6 +13,9 @@ pub struct ProcessSettings {
     pub host: String,
     /// Where large objects lie.
     pub store: StoreSettings,
+    /// What the workers of this machine share of a remote store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedMemory>,
     /// Directory of measurements that were not acknowledged yet.
     pub spool_dir: PathBuf,
     /// Directory of this process alone: attempts of commands, notes for the host.

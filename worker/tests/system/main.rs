@@ -13,5 +13,6 @@ mod host;
 mod limits;
 mod loss;
 mod optimised;
+mod shared;
 mod store;
 mod support;

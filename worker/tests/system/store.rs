@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -106,6 +106,7 @@ fn routes(held: Arc<Mutex<Held>>) -> Router {
         .route("/v1/runs/{run}/events", get(events))
         .route("/v1/runs/{run}/blobs/{*key}", put(put_blob).get(get_blob).delete(delete_blob))
         .route("/v1/workflows/{workflow}/batches", post(batches))
+        .layer(DefaultBodyLimit::disable())
         .with_state(held)
 }
 

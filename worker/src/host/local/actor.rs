@@ -14,13 +14,14 @@ use foresail_schemas::metric::StartState;
 use foresail_schemas::run::{FAILURE_TEXT_MAX, Failure, FailureKind, Operation, WorkerUsage};
 use jiff::Timestamp;
 use tempfile::TempDir;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::LocalError;
 use super::again;
 use super::cgroup::Caps;
+use super::objects::{RunsSeen, Sweeper};
 use super::pool::{Limits, Pool, ProcessId, Step};
 use super::process::{Birth, Death, Order, Report, Stage, live};
 use super::settings::{LocalSettings, WorkerCommand};
@@ -36,7 +37,8 @@ const REPORTS_MAX: usize = 1024;
 const ORDERS_MAX: usize = 4;
 /// Time between two passes over the spool.
 const SPOOL_PAUSE: Duration = Duration::from_secs(5);
-/// How long the end of the host waits for metad to take what is left in the spool.
+/// How long the end of the host waits for metad to take what is left in the spool, and for the last look at
+/// objects.
 const LAST_PASS_LIMIT: Duration = Duration::from_secs(2);
 /// Worker programs of a run that end in a row without becoming workers, after which the run is cancelled.
 const UNREGISTERED_MAX: u32 = 3;
@@ -73,6 +75,7 @@ pub(super) struct Actor {
     obituaries: JoinSet<()>,
     /// Worker programs that ended in a row without becoming workers, by run.
     unregistered: HashMap<RunId, u32>,
+    runs_seen: RunsSeen,
     reports: mpsc::Receiver<Report>,
     to_host: mpsc::Sender<Report>,
     /// Sockets lie here where the data directory is too deep for the address of a socket.
@@ -136,6 +139,7 @@ impl Actor {
             tasks: JoinSet::new(),
             obituaries: JoinSet::new(),
             unregistered: HashMap::new(),
+            runs_seen: RunsSeen::default(),
             reports,
             to_host,
             sockets,
@@ -148,6 +152,9 @@ impl Actor {
     /// Serves until it is told to stop.
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let spool = tokio::spawn(tend_spool(self.settings.spool_dir(), self.metad.clone()));
+        let sweeper = Sweeper::new(&self.settings, self.metad.clone(), self.runs_seen.clone());
+        let sweeper = Arc::new(Mutex::new(sweeper));
+        let sweeping = tokio::spawn(tend_objects(Arc::clone(&sweeper)));
         let stopped = loop {
             let expiry = self.pool.next_expiry_ms().and_then(|ms| self.instant(ms));
             let expire = async {
@@ -173,6 +180,10 @@ impl Actor {
         requests.close();
         spool.abort();
         self.end().await;
+        sweeping.abort();
+        // What the last runs left goes now: the next host may be far.
+        let last_pass = async { sweeper.lock().await.pass().await };
+        let _ = timeout(LAST_PASS_LIMIT, last_pass).await;
         drop(stopped);
     }
 
@@ -225,6 +236,7 @@ impl Actor {
             InstanceId::new(format!("{worker}-{epoch}-{named}"))
                 .expect("a legal name with letters and digits behind it")
         };
+        self.runs_seen.note(&invocation.run);
         let invoked = self.pool.invoke(invocation, name);
         let queue_max = u64::from(self.settings.queue_max);
         invoked
@@ -263,6 +275,7 @@ impl Actor {
             settings: ProcessSettings {
                 host: self.url.clone(),
                 store: settings.store(),
+                shared: settings.shared(),
                 spool_dir: settings.spool_dir(),
                 scratch_dir,
                 inline_bytes_max: settings.inline_bytes_max,
@@ -396,6 +409,17 @@ async fn tend_spool(dir: std::path::PathBuf, metad: Metad) {
             tracing::info!(?pass, "measurements that had been left over were sent");
         }
         tokio::time::sleep(SPOOL_PAUSE).await;
+    }
+}
+
+async fn tend_objects(sweeper: Arc<Mutex<Sweeper>>) {
+    loop {
+        let pause = {
+            let mut sweeper = sweeper.lock().await;
+            sweeper.pass().await;
+            sweeper.pause()
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

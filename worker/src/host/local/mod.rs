@@ -9,6 +9,7 @@ mod actor;
 mod again;
 mod cgroup;
 mod http;
+mod objects;
 mod pool;
 mod process;
 pub mod settings;
@@ -99,14 +100,18 @@ impl LocalFaas {
         // Commands run in directories of their own, so every path that they are told must be absolute.
         settings.data = std::path::absolute(&settings.data)
             .map_err(|e| LocalError::Directory { path: settings.data.clone(), cause: e.to_string() })?;
-        for dir in [settings.objects_dir(), settings.spool_dir(), settings.scratch_dir()] {
+        for dir in
+            [settings.objects_dir(), settings.spool_dir(), settings.scratch_dir(), settings.shared_dir()]
+        {
             std::fs::create_dir_all(&dir)
                 .map_err(|e| LocalError::Directory { path: dir, cause: e.to_string() })?;
         }
         let lock = lock(&settings)?;
         // What lies there is of a host that was killed: this one has the directory for itself.
-        for entry in std::fs::read_dir(settings.scratch_dir()).into_iter().flatten().flatten() {
-            let _ = std::fs::remove_dir_all(entry.path());
+        for dir in [settings.scratch_dir(), settings.shared_dir()] {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
         }
         let caps = Caps::detect();
         let holds_cpu_share = caps.hold_cpu() && settings.cpu_share == CpuShare::Enforced;
@@ -257,6 +262,7 @@ fn check(settings: &LocalSettings) -> Result<(), LocalError> {
         ("cold_start_ms", settings.cold_start_ms),
         ("life_ms_max", settings.life_ms_max),
         ("stop_ms_max", settings.stop_ms_max),
+        ("sweep_ms", settings.sweep_ms),
     ] {
         if Duration::try_from_secs_f64(ms / 1000.0).is_err() {
             return refuse(name, ms.to_string(), "a number of ms, at least 0");

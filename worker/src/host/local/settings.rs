@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::platform::{Platform, Pool};
 
+use crate::data::shared::SharedMemory;
 use crate::runtime::settings::StoreSettings;
 
 /// Most invocations that wait, by default.
@@ -18,6 +19,12 @@ pub const LIFE_MS_MAX: f64 = 900_000.0;
 pub const INLINE_BYTES_MAX: u64 = 8192;
 /// Most bytes of objects that a worker keeps in memory, by default.
 pub const CACHE_BYTES_MAX: u64 = 256 << 20;
+/// Most bytes of objects of a remote store that the workers share, by default.
+pub const SHARED_BYTES_MAX: u64 = 1 << 30;
+/// Runs that have ended whose objects are kept, by default.
+pub const OBJECT_RUNS_KEPT_MAX: usize = 50;
+/// Time between two looks for objects that nobody needs any more, by default.
+pub const SWEEP_MS: f64 = 5_000.0;
 /// How long a worker may take to end when it is told to, by default.
 pub const STOP_MS_MAX: f64 = 2_000.0;
 
@@ -88,6 +95,13 @@ pub struct LocalSettings {
     pub inline_bytes_max: u64,
     /// Most bytes of objects that a worker keeps in memory.
     pub cache_bytes_max: u64,
+    /// Most bytes of objects of [`ObjectPlace::Metad`] that the workers share; 0 shares none. Those of
+    /// [`ObjectPlace::Files`] are shared where they lie, in pages that the kernel takes back when it needs them.
+    pub shared_bytes_max: u64,
+    /// Runs that have ended whose objects are kept; those of older runs are deleted, results too.
+    pub object_runs_kept_max: usize,
+    /// Time between two looks for objects that nobody needs any more.
+    pub sweep_ms: f64,
     /// Whether a worker gets the CPU share of its size.
     pub cpu_share: CpuShare,
     /// How long a worker may take to end when it is told to; then it is killed.
@@ -117,6 +131,9 @@ impl LocalSettings {
             lanes: 1,
             inline_bytes_max: INLINE_BYTES_MAX,
             cache_bytes_max: CACHE_BYTES_MAX,
+            shared_bytes_max: SHARED_BYTES_MAX,
+            object_runs_kept_max: OBJECT_RUNS_KEPT_MAX,
+            sweep_ms: SWEEP_MS,
             cpu_share: CpuShare::default(),
             stop_ms_max: STOP_MS_MAX,
         }
@@ -159,6 +176,16 @@ impl LocalSettings {
 
     pub(super) fn scratch_dir(&self) -> PathBuf {
         self.data.join("scratch")
+    }
+
+    pub(super) fn shared_dir(&self) -> PathBuf {
+        self.data.join("shared")
+    }
+
+    /// What the workers share beside what lies in files anyway.
+    pub(super) fn shared(&self) -> Option<SharedMemory> {
+        let is_remote = self.objects == ObjectPlace::Metad && self.shared_bytes_max > 0;
+        is_remote.then(|| SharedMemory { dir: self.shared_dir(), bytes_max: self.shared_bytes_max })
     }
 
     pub(super) fn store(&self) -> StoreSettings {

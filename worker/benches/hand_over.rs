@@ -1,0 +1,117 @@
+//! How long a large object takes from the task that made it to the task that reads it, on two workers of this
+//! machine.
+//!
+//! ```text
+//! cargo bench -p foresail-worker --bench hand_over [-- [--bytes N] [--rounds N] [--worker PROGRAM]...]
+//! ```
+//!
+//! Without arguments: 100 MB, this version's worker, both stores of objects (metad's takes 16 MB at most, so it
+//! gets 16 MB; here it is a map in memory behind HTTP, which makes the store look better than it is). With
+//! `--worker` the program of another version runs beside it, round by round in turn. Told are medians in ms: from
+//! the end of the code that made the object to the start of the code that reads it, and of that what storing and
+//! bringing took.
+
+#![allow(clippy::unwrap_used, reason = "a measurement that cannot go on shall end")]
+#![allow(dead_code, reason = "the tests need more of their support than this does")]
+
+#[path = "../tests/system/store.rs"]
+mod store;
+#[path = "../tests/system/support.rs"]
+mod support;
+
+use std::path::PathBuf;
+
+use foresail_schemas::run::{Change, RunOptions};
+use foresail_worker::host::local::{LocalSettings, ObjectPlace, WorkerCommand};
+use serde_json::json;
+use support::{Bench, burn, config, plan, worker_program, workflow};
+
+/// Largest blob that metad takes by default.
+const BLOB_BYTES_MAX: u64 = 16 << 20;
+
+struct Arguments {
+    bytes: u64,
+    rounds: usize,
+    workers: Vec<PathBuf>,
+}
+
+/// Times of one hand-over in ms.
+#[derive(Clone, Copy)]
+struct Times {
+    all: f64,
+    stored: f64,
+    brought: f64,
+}
+
+fn main() {
+    let Arguments { bytes, rounds, workers } = arguments();
+    println!("{:8} {:>12} {:>9} {:>9} {:>9}  worker", "store", "bytes", "all ms", "stored", "brought");
+    for place in [ObjectPlace::Files, ObjectPlace::Metad] {
+        let bytes = if place == ObjectPlace::Metad { bytes.min(BLOB_BYTES_MAX) } else { bytes };
+        let benches: Vec<Bench> = workers.iter().map(|program| bench(program, place)).collect();
+        let mut times = vec![Vec::new(); workers.len()];
+        // The first round starts the workers.
+        for round in 0..=rounds {
+            for (bench, times) in benches.iter().zip(&mut times) {
+                let measured = hand_over(bench, round, bytes);
+                times.extend((round > 0).then_some(measured));
+            }
+        }
+        for (program, times) in workers.iter().zip(&times) {
+            let of = |part: fn(&Times) -> f64| median(times.iter().map(part).collect());
+            let (all, stored, brought) = (of(|t| t.all), of(|t| t.stored), of(|t| t.brought));
+            let (store, program) = (format!("{place:?}").to_lowercase(), program.display());
+            println!("{store:8} {bytes:12} {all:9.1} {stored:9.1} {brought:9.1}  {program}");
+        }
+    }
+}
+
+fn arguments() -> Arguments {
+    let mut asked = Arguments { bytes: 100_000_000, rounds: 9, workers: vec![worker_program()] };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--bytes" => asked.bytes = words.next().unwrap().parse().unwrap(),
+            "--rounds" => asked.rounds = words.next().unwrap().parse().unwrap(),
+            "--worker" => asked.workers.push(words.next().unwrap().into()),
+            // What cargo adds.
+            "--bench" => {}
+            other => panic!("`{other}` is not known; hint: --bytes, --rounds, --worker"),
+        }
+    }
+    asked
+}
+
+fn bench(program: &std::path::Path, place: ObjectPlace) -> Bench {
+    Bench::new(|settings: &mut LocalSettings| {
+        settings.worker = Some(WorkerCommand { program: program.to_owned(), args: Vec::new() });
+        settings.objects = place;
+    })
+}
+
+fn hand_over(bench: &Bench, round: usize, bytes: u64) -> Times {
+    let mut read = burn("read", json!({"output_bytes": 1}));
+    read["inputs"] = json!([{"task": "make"}]);
+    let workflow = workflow(json!([burn("make", json!({"output_bytes": bytes})), read]));
+    let size = config(1769, 1.0);
+    let plan = plan(&workflow, &[(Some("a"), size), (Some("b"), size)]);
+    let run = bench.submit(&format!("r-{round}"), &workflow, &plan, RunOptions::default());
+    bench.wait_for_end(&run);
+    let held = bench.store.held();
+    let commits: Vec<_> = held.runs[&run]
+        .events
+        .iter()
+        .filter_map(|event| match &event.change {
+            Change::TaskCommitted { commit, .. } => Some((event.at_ms, commit.measured)),
+            _ => None,
+        })
+        .collect();
+    let [(made_ms, made), (used_ms, used)] = commits[..] else { panic!("{} commits", commits.len()) };
+    let all = (used_ms - used.upload_ms - used.exec_ms) - (made_ms - made.upload_ms);
+    Times { all, stored: made.upload_ms, brought: used.download_ms }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
