@@ -18,6 +18,14 @@ pub(crate) struct Lease {
     pub expires_ms: f64,
 }
 
+/// An attempt failed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct FailedAttempt {
+    pub attempt: u32,
+    pub instance: InstanceId,
+    pub kind: FailureKind,
+}
+
 /// An attempt took the output of a parent's attempt that had no commit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Assumed {
@@ -38,7 +46,7 @@ pub(crate) struct TaskState {
     /// failed attempt, which may still be to come.
     pub idle_since_ms: Option<f64>,
     /// The attempts that failed, and how.
-    pub failed: Vec<(u32, FailureKind)>,
+    pub failed: Vec<FailedAttempt>,
     /// The size that the task needs since it ran out of memory, and how often that grew.
     pub larger: Option<ResourceConfig>,
     pub raises: u32,
@@ -277,11 +285,15 @@ impl State {
                 self.seen(instance, at_ms);
             }
             Change::TaskFailed { task, attempt, instance, failure, again_ms, config } => {
+                self.leases_granted += u64::from(*attempt > self.task(*task).attempts);
                 // One that only its assumptions made ready waits again.
                 self.change(*task, |state| {
                     let again_ms = again_ms.unwrap_or(at_ms);
                     (state.lease, state.idle_since_ms) = (None, state.idle_since_ms.map(|_| again_ms));
-                    state.failed.push((*attempt, failure.kind));
+                    // One that began ahead of a lease is counted when it fails.
+                    state.attempts = state.attempts.max(*attempt);
+                    let (instance, kind) = (instance.clone(), failure.kind);
+                    state.failed.push(FailedAttempt { attempt: *attempt, instance, kind });
                     state.larger = config.or(state.larger);
                     state.raises += u32::from(config.is_some());
                 });

@@ -34,11 +34,9 @@ impl Ledger {
         if self.is_over() {
             return read(OperationResult::RunOver);
         }
-        let state = self.state.task(task);
-        let held = state.lease.as_ref().is_some_and(|l| l.attempt == attempt && l.instance == *instance);
-        if !held {
+        let Some(attempt) = self.failing_attempt(task, attempt, instance) else {
             return read(self.noted_before(task, attempt, instance, now_ms));
-        }
+        };
         let verdict = self.verdict(task, attempt, instance, failure);
         let pause_ms = match verdict {
             Verdict::Again => self.retry(task).pause_ms(attempt, self.draw(task, attempt, instance)),
@@ -66,10 +64,33 @@ impl Ledger {
         }
     }
 
+    /// The number of the attempt that fails, where this report is the first: of one that the instance has a
+    /// lease for, or of one that it began ahead of a lease, which is told as attempt 0 and counted now.
+    fn failing_attempt(&self, task: u32, attempt: u32, instance: &InstanceId) -> Option<u32> {
+        let state = self.state.task(task);
+        match &state.lease {
+            Some(lease) if lease.instance == *instance => {
+                (attempt == 0 || lease.attempt == attempt).then_some(lease.attempt)
+            }
+            // Somebody else goes on.
+            Some(_) => None,
+            None => {
+                let is_known = state.failed.iter().any(|failed| failed.instance == *instance);
+                let is_copy = state.copiers.contains(instance);
+                let has_joined = self.state.instances.contains_key(instance);
+                let is_first = attempt == 0 && has_joined && !is_known && !is_copy && state.commit.is_none();
+                is_first.then_some(state.attempts + 1)
+            }
+        }
+    }
+
     /// A repeated report is answered as the first one was.
     fn noted_before(&self, task: u32, attempt: u32, instance: &InstanceId, now_ms: f64) -> OperationResult {
         let state = self.state.task(task);
-        let is_last = state.failed.last().is_some_and(|(failed, _)| *failed == attempt);
+        let is_last = state
+            .failed
+            .last()
+            .is_some_and(|last| last.attempt == attempt || (attempt == 0 && last.instance == *instance));
         if !is_last || state.lease.is_some() || state.commit.is_some() {
             return OperationResult::Done;
         }
@@ -113,7 +134,7 @@ impl Ledger {
         let failed = &self.state.task(task).failed;
         let shown = &failed[failed.len().saturating_sub(TOLD_MAX)..];
         let before: Vec<String> =
-            shown.iter().map(|(attempt, kind)| format!("attempt {attempt} `{kind}`")).collect();
+            shown.iter().map(|f| format!("attempt {} `{}`", f.attempt, f.kind)).collect();
         let id = &self.ids[task as usize].0;
         match before.is_empty() {
             true => format!("attempt {attempt} of task `{id}`: {reason}"),

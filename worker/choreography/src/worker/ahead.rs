@@ -47,11 +47,8 @@ enum Claim {
     /// To be asked for at this time.
     Unasked(f64),
     Asked,
-    Granted(u32),
-    /// Not granted because the plan was replaced meanwhile; what runs may end.
-    None,
-    /// The attempt failed before its number was known.
-    Failed(Failure),
+    /// Answered. Where the plan was replaced meanwhile it is not granted; what runs may end.
+    Answered,
 }
 
 #[derive(Debug)]
@@ -170,26 +167,16 @@ impl Worker {
     pub(super) fn claimed(&mut self, task: u32, result: OperationResult, out: &mut Vec<Action>) {
         let Some(claim) = self.ahead.running.get_mut(&task) else { return };
         match result {
-            OperationResult::Granted { attempt, .. } => {
-                match std::mem::replace(claim, Claim::Granted(attempt)) {
-                    Claim::Failed(failure) => self.failed_ahead(task, attempt, failure),
-                    _ => {}
-                }
-            }
-            OperationResult::StaleEpoch if !matches!(claim, Claim::Failed(_)) => {
-                *claim = Claim::None;
+            OperationResult::Granted { .. } => *claim = Claim::Answered,
+            OperationResult::StaleEpoch => {
+                *claim = Claim::Answered;
                 self.read_plan(out);
             }
             other => {
                 self.give_up_ahead(task, out);
-                match other {
-                    OperationResult::Committed { .. } => drop(self.mine.remove(&task)),
-                    OperationResult::StaleEpoch => {
-                        self.enqueue(task);
-                        self.read_plan(out);
-                    }
-                    // Another has it, or what it rests on does not stand: it is heard of when it is ready.
-                    _ => {}
+                // Otherwise another has it, or what it rests on does not stand: it is heard of when it is ready.
+                if let OperationResult::Committed { .. } = other {
+                    self.mine.remove(&task);
                 }
             }
         }
@@ -220,27 +207,10 @@ impl Worker {
         }
     }
 
-    /// The attempt has failed; where its number is not known yet, that is waited for.
+    /// The attempt has failed: as attempt 0, whose number the store knows or finds.
     pub(super) fn executed_badly_ahead(&mut self, task: u32, failure: Failure) {
-        let Some(claim) = self.ahead.running.get_mut(&task) else { return };
-        match claim {
-            Claim::Granted(attempt) => {
-                let attempt = *attempt;
-                self.failed_ahead(task, attempt, failure);
-            }
-            Claim::Asked => *claim = Claim::Failed(failure),
-            Claim::Unasked(_) | Claim::None | Claim::Failed(_) => {
-                *claim = Claim::Failed(failure);
-                let (instance, epoch) = (self.settings.instance.clone(), self.plan.epoch());
-                self.outbox.push(Operation::Lease { task, instance, epoch, assuming: Vec::new() });
-            }
-        }
-    }
-
-    fn failed_ahead(&mut self, task: u32, attempt: u32, failure: Failure) {
         self.ahead.running.remove(&task);
-        let failure = Failure { attempt, ..failure };
-        self.failed(task, attempt, failure);
+        self.failed(task, 0, failure);
     }
 
     /// The answer to the commit of a task of this worker.
