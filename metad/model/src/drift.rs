@@ -101,7 +101,7 @@ fn ln_sizes(points: &[Point], order: &[u32]) -> Vec<f64> {
     order.iter().map(ln_size).collect()
 }
 
-/// The points by cells of alike sizes: ranges of the order of their sizes, in which their log sizes are given.
+/// The points by cells of alike sizes: ranges of the order of their sizes, in which their log sizes stand.
 fn cells(ln_sizes: &[f64]) -> Vec<Range<usize>> {
     let mut cells: Vec<Range<usize>> = Vec::with_capacity(ln_sizes.len());
     for (at, ln_size) in ln_sizes.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! The fields of records and questions before it is known what they make.
 //!
-//! [`Fields::record`] and [`Fields::query`] give what the types of `foresail-schemas` would read from the same
-//! fields, or nothing where something is missing, out of range, or does not belong to the kind.
+//! [`Fields::record`] and [`Fields::query`] give what the types of `foresail-schemas` would read from the
+//! same fields, or nothing where something is missing, out of range, or does not belong to the kind.
 
 use std::cell::RefCell;
 
@@ -63,8 +63,8 @@ pub enum Key {
     Other,
 }
 
-/// What a record or a question is. Read as the name of a field is: from a text alone, as the types read the tag of an object. A plain enum
-/// would take `{"task": null}` as well.
+/// What a record or a question is. Read as the name of a field is: from a text alone, as the types read the
+/// tag of an object. A plain enum would take `{"task": null}` as well.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(field_identifier, rename_all = "snake_case")]
 #[allow(missing_docs, reason = "they are the values of the field")]

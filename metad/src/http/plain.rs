@@ -13,7 +13,8 @@ use super::fields::{Fields, Key, Kind, Names};
 /// Digits of a whole number that fits into 64 bits whatever they are.
 const DIGITS_MAX: usize = 18;
 /// Largest whole number up to which all are exact, and the powers of ten that are: a quotient of both is the
-/// nearest number there is. Source: W. D. Clinger, "How to read floating point numbers accurately", PLDI 1990.
+/// nearest number there is. Source: W. D. Clinger, "How to read floating point numbers accurately", PLDI
+/// 1990.
 const EXACT_MAX: u64 = 1 << 53;
 const TENS: [f64; 19] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18];
