@@ -39,8 +39,6 @@ pub struct Cell {
     pub weight: f64,
     /// Samples.
     pub count: f64,
-    /// Robust standard deviation of the log values.
-    pub deviation: f64,
     /// Least log value.
     pub least: f64,
     /// Greatest log value.
@@ -138,7 +136,7 @@ fn alike(points: &[Point], order: &[u32], same: f64) -> Vec<u32> {
 fn cell(members: &mut [Weighted]) -> Cell {
     if let [(level, weight)] = *members {
         let (least, most) = (level, level);
-        return Cell { level, weight: shrunk(weight), count: 1.0, deviation: 0.0, least, most };
+        return Cell { level, weight: shrunk(weight), count: 1.0, least, most };
     }
     let level = median(members);
     let weight: f64 = members.iter().map(|m| m.1).sum();
@@ -146,7 +144,6 @@ fn cell(members: &mut [Weighted]) -> Cell {
         level,
         weight: shrunk(weight),
         count: members.len() as f64,
-        deviation: sorted_deviation(members, level),
         least: members[0].0,
         most: members[members.len() - 1].0,
     }
@@ -175,14 +172,17 @@ impl Cells {
         &self.sorted[self.bounds[cell] as usize..self.bounds[cell + 1] as usize]
     }
 
-    /// Standard deviation of log values within a cell; `otherwise` where no cell has two samples.
+    /// Robust standard deviation of log values within a cell; `otherwise` where no cell has two samples.
     pub fn within(&self, otherwise: f64) -> f64 {
-        let mut repeated: Vec<Weighted> =
-            self.cells.iter().filter(|c| c.count >= 2.0).map(|c| (c.deviation, c.count)).collect();
-        match repeated[..] {
+        let repeated = self.cells.iter().enumerate().filter(|(_, cell)| cell.count >= 2.0);
+        let deviation =
+            |(n, cell): (usize, &Cell)| (sorted_deviation(self.members(n), cell.level), cell.count);
+        let mut all: Vec<Weighted> = Vec::with_capacity(self.cells.len());
+        all.extend(repeated.map(deviation));
+        match all[..] {
             [] => otherwise,
             [(deviation, _)] => deviation,
-            _ => median(&mut repeated),
+            _ => median(&mut all),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use crate::cells::Grid;
 use crate::size::{Point, PowerLaw, spread};
-use crate::stats::{Weighted, median};
+use crate::stats::{Weighted, median, sorted_exactly};
 
 /// Fewest samples on either side of a change point.
 const SIDE_SAMPLES_MIN: usize = 5;
@@ -66,8 +66,9 @@ fn change(points: &[Point]) -> Option<usize> {
         return None;
     }
     let grid = Grid::new(points);
-    let cells = cells(points, &grid.order);
-    let residuals = residuals(points, &grid, &cells);
+    let ln_sizes = ln_sizes(points, &grid.order);
+    let cells = cells(&ln_sizes);
+    let residuals = residuals(points, &grid, &ln_sizes, &cells);
     let ranks = mid_ranks(&residuals);
     let mut rank_sum = 0.0;
     let mut best: Option<(usize, f64)> = None;
@@ -87,9 +88,8 @@ fn change(points: &[Point]) -> Option<usize> {
     (chance < CHANCE_MAX && moved(&residuals, &cells, split)?.abs() >= CHANGE_MIN).then_some(split)
 }
 
-/// The points by cells of alike sizes: ranges of `order`, which has the places of the points in the order of
-/// their sizes.
-fn cells(points: &[Point], order: &[u32]) -> Vec<Range<usize>> {
+/// Log sizes of the points in the `order` of their sizes.
+fn ln_sizes(points: &[Point], order: &[u32]) -> Vec<f64> {
     let mut former = (f64::NAN, 0.0);
     let ln_size = |place: &u32| {
         let size = points[*place as usize].size;
@@ -98,7 +98,11 @@ fn cells(points: &[Point], order: &[u32]) -> Vec<Range<usize>> {
         }
         former.1
     };
-    let ln_sizes: Vec<f64> = order.iter().map(ln_size).collect();
+    order.iter().map(ln_size).collect()
+}
+
+/// The points by cells of alike sizes: ranges of the order of their sizes, in which their log sizes stand.
+fn cells(ln_sizes: &[f64]) -> Vec<Range<usize>> {
     let mut cells: Vec<Range<usize>> = Vec::with_capacity(ln_sizes.len());
     for (at, ln_size) in ln_sizes.iter().enumerate() {
         match cells.last_mut() {
@@ -137,15 +141,14 @@ fn cells(points: &[Point], order: &[u32]) -> Vec<Range<usize>> {
 
 /// Log residuals of the size model, less their median in the same cell: where the model is wrong at a size,
 /// it is wrong alike before and after. Those of a cell stand together; with the places of their points.
-fn residuals(points: &[Point], grid: &Grid, cells: &[Range<usize>]) -> Vec<(f64, u32)> {
+fn residuals(points: &[Point], grid: &Grid, ln_sizes: &[f64], cells: &[Range<usize>]) -> Vec<(f64, u32)> {
     let logs: Vec<f64> = points.iter().map(|p| p.value.ln()).collect();
     let mut residuals: Vec<(f64, u32)> =
         grid.order.iter().map(|place| (logs[*place as usize], *place)).collect();
     if spread(grid) {
         let law = PowerLaw::fit(&grid.ln_sizes, &grid.cells(&logs, points).cells).law;
         // Where cells of the grid were joined, their points differ in size.
-        let at = |place: u32| law.at(points[place as usize].size.ln_1p());
-        residuals.iter_mut().for_each(|(residual, place)| *residual -= at(*place));
+        residuals.iter_mut().zip(ln_sizes).for_each(|((residual, _), size)| *residual -= law.at(*size));
     }
     for cell in cells {
         let members = &mut residuals[cell.clone()];
@@ -179,15 +182,14 @@ fn moved(residuals: &[(f64, u32)], cells: &[Range<usize>], split: usize) -> Opti
 
 fn median_of(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
-    values.sort_unstable_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
+    let (middle, is_odd) = (values.len() / 2, values.len() % 2 == 1);
+    let (below, &mut upper, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
+    if is_odd { upper } else { f64::midpoint(below.iter().copied().fold(f64::MIN, f64::max), upper) }
 }
 
 /// Mid ranks of values that are given with their places, in the order of the places.
 fn mid_ranks(values: &[(f64, u32)]) -> Vec<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+    let sorted = sorted_exactly(values);
     let mut ranks = vec![0.0; sorted.len()];
     let mut below = 0;
     for alike in sorted.chunk_by(|a, b| a.0 == b.0) {

@@ -4,6 +4,8 @@
 //! Log times are compared between shares at alike sizes, so that the size model does not matter. Shares are
 //! vCPUs, sizes bytes, times ms; all of them on logarithmic axes.
 
+use std::sync::{Arc, OnceLock};
+
 use crate::form::{FORMS, GRID, POWERS, PRIOR, SERIALS, caps_below, of_forms, parallel};
 use crate::shape::{BELIEF_UNITS, Belief};
 use crate::shared::Shared;
@@ -72,8 +74,9 @@ impl Evidence {
         if evidence.likelihood.is_some() && brief_odds < 1.0 {
             let units = |p: f64| (p * BELIEF_UNITS + 0.5) as u16;
             let posterior = evidence.posterior(&PRIOR);
-            let believed = (0_u16..).zip(posterior.into_iter().map(units));
-            evidence.belief = Some(believed.filter(|(_, units)| *units > 0).collect());
+            let mut believed: Vec<(u16, u16)> = Vec::with_capacity(GRID);
+            believed.extend((0..).zip(posterior.into_iter().map(units)).filter(|(_, units)| *units > 0));
+            evidence.belief = Some(believed.into());
         }
         evidence
     }
@@ -125,13 +128,13 @@ fn likelihood(cells: &[Cell], shares: &[f64]) -> Vec<f64> {
     let most = shares.iter().fold(0.0_f64, |most, share| most.max(*share));
     let known = weight.min(shares.len() as f64) - 1.0;
     let power = (MISFIT_SHARES + known.max(0.0)) / 2.0;
-    let ln_slowdowns = ln_slowdowns(shares);
+    let slowdowns: Vec<Arc<Slowdowns>> = shares.iter().map(|share| Slowdowns::of(*share)).collect();
     let (caps, mut f) = (caps_below(most), vec![0.0; shares.len()]);
     let ln_scatter = |place: usize| {
         let (follower, serial) = (place % (caps * POWERS.len()), place / (caps * POWERS.len()));
-        for (f, (own_caps, own)) in f.iter_mut().zip(&ln_slowdowns) {
-            let cap = (follower / POWERS.len()).min(own_caps - 1);
-            *f = own[(serial * own_caps + cap) * POWERS.len() + follower % POWERS.len()];
+        for (f, own) in f.iter_mut().zip(&slowdowns) {
+            let cap = (follower / POWERS.len()).min(own.caps - 1);
+            *f = own.lns[(serial * own.caps + cap) * POWERS.len() + follower % POWERS.len()];
         }
         let mut rss = constant;
         for ((fi, linear), row) in f.iter().zip(&linear).zip(square.chunks_exact(shares.len())) {
@@ -145,19 +148,46 @@ fn likelihood(cells: &[Cell], shares: &[f64]) -> Vec<f64> {
     of_forms(most, |place| (power * (least - ln_scatters[place])).exp())
 }
 
-/// For each share the caps that it tells apart, and ln f for every serial part with those and every power.
-fn ln_slowdowns(shares: &[f64]) -> Vec<(usize, Vec<f64>)> {
-    let of_share = |share: &f64| {
-        let caps = caps_below(*share);
-        let parallels: Vec<f64> =
-            FORMS[..caps * POWERS.len()].iter().map(|form| parallel(form.cap, form.power, *share)).collect();
-        let mut all = Vec::with_capacity(SERIALS.len() * parallels.len());
-        for serial in SERIALS {
-            all.extend(parallels.iter().map(|p| (serial + (1.0 - serial) * p).ln()));
+/// What a share tells apart; a function of the share alone.
+struct Slowdowns {
+    /// Caps that it tells apart.
+    caps: usize,
+    /// ln f for every serial part with those and every power.
+    lns: Vec<f64>,
+}
+
+/// Shares whose slowdowns are kept, and how many places each may have: a platform has few sizes of workers,
+/// and the logarithms of one take a microsecond.
+const SHARES_KEPT_MAX: usize = 64;
+const PLACES_EACH: usize = 4;
+
+static KEPT: [OnceLock<(u64, Arc<Slowdowns>)>; SHARES_KEPT_MAX] =
+    [const { OnceLock::new() }; SHARES_KEPT_MAX];
+
+impl Slowdowns {
+    /// Those of a share, kept where there is a place left for it.
+    fn of(share: f64) -> Arc<Self> {
+        let bits = share.to_bits();
+        let first = (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize;
+        for place in first..first + PLACES_EACH {
+            let kept = KEPT[place % SHARES_KEPT_MAX].get_or_init(|| (bits, Arc::new(Self::new(share))));
+            if kept.0 == bits {
+                return Arc::clone(&kept.1);
+            }
         }
-        (caps, all)
-    };
-    shares.iter().map(of_share).collect()
+        Arc::new(Self::new(share))
+    }
+
+    fn new(share: f64) -> Self {
+        let caps = caps_below(share);
+        let parallels: Vec<f64> =
+            FORMS[..caps * POWERS.len()].iter().map(|form| parallel(form.cap, form.power, share)).collect();
+        let mut lns = Vec::with_capacity(SERIALS.len() * parallels.len());
+        for serial in SERIALS {
+            lns.extend(parallels.iter().map(|p| (serial + (1.0 - serial) * p).ln()));
+        }
+        Self { caps, lns }
+    }
 }
 
 /// The sums that a residual sum of squares is made of.
@@ -252,8 +282,8 @@ fn cells(shared: &Shared) -> (Vec<f64>, Vec<Cell>) {
             raw.push(Raw { group: shares.len() - 1, ln_size, ln_value, deviation, count });
         }
     }
-    let mut noise: Vec<Weighted> =
-        raw.iter().filter(|c| c.count >= 2.0).map(|c| (c.deviation, c.count)).collect();
+    let mut noise: Vec<Weighted> = Vec::with_capacity(raw.len());
+    noise.extend(raw.iter().filter(|c| c.count >= 2.0).map(|c| (c.deviation, c.count)));
     let noise = if noise.is_empty() { NOISE_DEFAULT } else { median(&mut noise) };
     let cell = |&Raw { group, ln_size, ln_value, count, .. }: &Raw| {
         let weight = MISFIT * MISFIT / (MISFIT * MISFIT + noise * noise / count);

@@ -161,7 +161,8 @@ fn nearness(places: &[f64], near: fn(f64) -> f64) -> Vec<f64> {
 /// Variance of the error of each cell's middle.
 fn noise(cells: &[Cell]) -> Vec<f64> {
     let repeated = cells.iter().filter(|c| c.count >= 2.0);
-    let mut deviations: Vec<Weighted> = repeated.map(|c| (c.deviation, c.count)).collect();
+    let mut deviations: Vec<Weighted> = Vec::with_capacity(cells.len());
+    deviations.extend(repeated.map(|c| (c.deviation, c.count)));
     let within = median(&mut deviations).max(NOISE_MIN);
     cells.iter().map(|c| within * within / c.count).collect()
 }
@@ -198,6 +199,11 @@ fn join(rests: &Rests) -> Option<Joined> {
     }
     let mut step = JOINED;
     let (shares, sizes, keys) = loop {
+        if bins(rests.ln_sizes, step) > CELLS_MAX {
+            // No bin is empty: there are at least as many cells.
+            step *= 2.0;
+            continue;
+        }
         let (shares, sizes) = (Bins::new(&distinct, step), Bins::new(rests.ln_sizes, step));
         if shares.middles.len() < 2 || sizes.middles.len() < 2 {
             return None;
@@ -259,6 +265,17 @@ struct Bins {
     of: Vec<u8>,
     /// Mean of the places of each bin.
     middles: Vec<f64>,
+}
+
+/// How many bins [`Bins::new`] makes.
+fn bins(places: &[f64], step: f64) -> usize {
+    let (mut first, mut count) = (f64::NEG_INFINITY, 0);
+    for place in places {
+        if place - first > step {
+            (first, count) = (*place, count + 1);
+        }
+    }
+    count
 }
 
 impl Bins {

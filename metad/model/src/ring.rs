@@ -135,6 +135,15 @@ impl Ring {
         self.samples.iter()
     }
 
+    /// The place of the first of the newest `count` samples, or of an older one of the same time.
+    pub fn newest(&self, count: usize) -> usize {
+        let mut first = self.len().saturating_sub(count);
+        while first > 0 && self.samples.get(first).is_some_and(|s| s.at_us == self.samples[first - 1].at_us) {
+            first -= 1;
+        }
+        first
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.samples.len()

@@ -8,7 +8,7 @@ use crate::curve::{Curve, OFFSET_MS, recent_points, weigh};
 use crate::histogram::Histogram;
 use crate::memo::Memo;
 use crate::moments::Moments;
-use crate::ring::{Ring, Sample};
+use crate::ring::{RING_SAMPLES, Ring, Sample};
 use crate::size::Point;
 
 /// Changes of level in the ring from which on more of them are expected.
@@ -89,8 +89,16 @@ impl Series {
 
     /// The times since the newest change point, offset included, with recency weights.
     pub fn recent(&self) -> Vec<Point> {
-        let mut points: Vec<Point> = self.ring.iter().skip(self.level().left_out).map(point).collect();
+        self.newest(RING_SAMPLES)
+    }
+
+    /// The newest `count` of them at most.
+    pub fn newest(&self, count: usize) -> Vec<Point> {
+        // Samples of one time weigh alike, so that their weight needs all of them, but none before.
+        let first = self.level().left_out.max(self.ring.newest(count));
+        let mut points: Vec<Point> = self.ring.iter().skip(first).map(point).collect();
         weigh(&mut points);
+        points.drain(..points.len().saturating_sub(count));
         points
     }
 

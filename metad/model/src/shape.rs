@@ -29,11 +29,13 @@ const COMPONENTS_MAX: usize = 12;
 pub const BELIEF_UNITS: f64 = 32_768.0;
 
 /// Beliefs about the form summed over tasks, in whole units so that the order of the tasks does not matter.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Pool {
     units: Vec<u64>,
     /// What the units are the sum of, until they are settled.
     told: Vec<Belief>,
+    /// How much more it believes in each grid point than the default prior does, once it is settled.
+    trust: Vec<f64>,
     /// What the tasks show of steps between shares.
     pub steps: steps::Sum,
 }
@@ -75,8 +77,9 @@ impl Pool {
     pub fn coarse(self) -> Self {
         let units = self.settled();
         let step = (units.iter().sum::<u64>() / COARSE_STEPS).next_power_of_two();
-        let units = units.iter().map(|unit| (unit + step / 2) / step * step).collect();
-        Self { units, told: Vec::new(), steps: self.steps.settled() }
+        let units: Vec<u64> = units.iter().map(|unit| (unit + step / 2) / step * step).collect();
+        let trust = trust(&units);
+        Self { units, told: Vec::new(), trust, steps: self.steps.settled() }
     }
 
     /// Default prior plus the beliefs of the tasks other than the one of `own`.
@@ -87,8 +90,8 @@ impl Pool {
         }
         let mut others: Vec<f64> = self.units.iter().map(|unit| *unit as f64 / BELIEF_UNITS).collect();
         if let Some(own) = own {
-            let told = trust(&self.units);
-            let part = 1.0 / agreement(own, &told);
+            let told = &self.trust;
+            let part = 1.0 / agreement(own, told);
             for (place, units) in own.iter().map(|(place, units)| (usize::from(*place), *units)) {
                 others[place] = (others[place] - f64::from(units) * told[place] * part).max(0.0);
             }

@@ -101,22 +101,53 @@ pub fn sort(values: &mut [Weighted]) {
     }
 }
 
-/// Sorts whole numbers, which takes half as long: the order of the bits is brought to that of the values, and
-/// their last ones, a part of 10^11, give way to the place.
 fn sort_many(values: &mut [Weighted]) {
-    const PLACES: u64 = (1 << 16) - 1;
-    if values.len() as u64 > PLACES {
+    if values.is_sorted_by(|a, b| a.0 <= b.0) {
+        return;
+    }
+    if values.len() > PLACES {
         return values.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
     }
-    let key = |(place, (value, _)): (u64, &Weighted)| {
+    let sorted: Vec<Weighted> = order(values.iter().map(|v| v.0)).map(|place| values[place]).collect();
+    values.copy_from_slice(&sorted);
+}
+
+/// Places that a key has room for.
+const PLACES: usize = (1 << 16) - 1;
+
+/// The places of at most [`PLACES`] values in ascending order, but for differences of a part of 10^11.
+///
+/// Sorts whole numbers, which takes half as long: the order of the bits is brought to that of the values, and
+/// their last ones give way to the place.
+fn order(values: impl Iterator<Item = f64>) -> impl Iterator<Item = usize> {
+    let key = |(place, value): (u64, f64)| {
         let bits = value.to_bits();
         let ascending = if bits >> 63 == 0 { bits | 1 << 63 } else { !bits };
-        ascending & !PLACES | place
+        ascending & !(PLACES as u64) | place
     };
-    let mut keys: Vec<u64> = (0..).zip(&*values).map(key).collect();
+    let mut keys: Vec<u64> = (0..).zip(values).map(key).collect();
     keys.sort_unstable();
-    let sorted: Vec<Weighted> = keys.iter().map(|key| values[(key & PLACES) as usize]).collect();
-    values.copy_from_slice(&sorted);
+    keys.into_iter().map(|key| key as usize & PLACES)
+}
+
+/// Values with something each, in ascending order to the last bit.
+pub fn sorted_exactly<T: Copy>(values: &[(f64, T)]) -> Vec<(f64, T)> {
+    if values.len() > PLACES {
+        let mut sorted = values.to_vec();
+        sorted.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        return sorted;
+    }
+    let mut sorted: Vec<(f64, T)> = order(values.iter().map(|v| v.0)).map(|place| values[place]).collect();
+    // All but the last bits are in order: hardly anything moves.
+    for next in 1..sorted.len() {
+        let (value, mut place) = (sorted[next], next);
+        while place > 0 && sorted[place - 1].0 > value.0 {
+            sorted[place] = sorted[place - 1];
+            place -= 1;
+        }
+        sorted[place] = value;
+    }
+    sorted
 }
 
 /// Weighted median: the middle of the values at which half of the weight lies on either side.
@@ -237,6 +268,25 @@ mod tests {
                 assert_eq!(sorted_deviation(part, centre), MAD * median(&mut distances), "{centre}");
             }
         }
+    }
+
+    #[test]
+    fn few_and_many_values_are_sorted_and_equal_ones_keep_their_order() {
+        for count in [0, 1, 2, 5, FEW, FEW + 1, 200] {
+            let value = |n: usize| (((n * 7919) % 13) as f64 - 6.0, n as f64);
+            let mut values: Vec<Weighted> = (0..count).map(value).collect();
+            let mut expected = values.clone();
+            expected.sort_by(|a, b| a.0.total_cmp(&b.0));
+            sort(&mut values);
+            assert_eq!(values, expected);
+        }
+    }
+
+    #[test]
+    fn exact_sorting_tells_the_last_bits_apart() {
+        let values: Vec<(f64, u32)> = (0..100).map(|n| (1.0 - f64::from(n) * f64::EPSILON, n)).collect();
+        let sorted = sorted_exactly(&values);
+        assert!(sorted.iter().map(|v| v.1).eq((0..100).rev()), "{sorted:?}");
     }
 
     #[test]

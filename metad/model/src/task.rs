@@ -281,11 +281,7 @@ impl TaskModel {
 
     fn shared(&self) -> Shared {
         let each = self.each();
-        let newest = |(key, series): (ConfigKey, &Arc<Series>)| {
-            let mut recent = series.recent();
-            recent.drain(..recent.len().saturating_sub(each));
-            (key.share(), recent)
-        };
+        let newest = |(key, series): (ConfigKey, &Arc<Series>)| (key.share(), series.newest(each));
         Shared::new(self.configs.iter().map(newest))
     }
 }

@@ -1,8 +1,8 @@
 //! `POST /v1/workflows/{workflow}/batches`: parse, set bad records aside, hand over, answer.
 //!
-//! A JSON text is read as a whole first, because almost every batch is good. When that fails, the records are
-//! taken one by one from their raw text, so that a bad one costs nobody but itself. Columns are read in
-//! `columns`.
+//! A JSON text is read as a whole first, plainly (`plain`) or by serde, because almost every batch is good.
+//! When that fails, the records are taken one by one from their raw text, so that a bad one costs nobody but
+//! itself. Columns are read in `columns`.
 
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -13,7 +13,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::columns::{self, COLUMNS};
+use super::fields::Names;
 use super::flat;
+use super::plain;
 use super::pool::by_size;
 use super::reply::{Answer, Failure, JSON, NDJSON, json};
 use super::take::{App, Content, PathOf, QueryOf, invalid_json, media_type};
@@ -148,6 +150,11 @@ pub fn checked(record: &Record) -> Result<(), String> {
 }
 
 fn parse_json(bytes: &[u8], limit: u64) -> Result<Parsed, Failure> {
+    if let Some(parsed) = plain::batch(bytes, limit)
+        && parsed.records.iter().all(|record| checked(record).is_ok())
+    {
+        return Ok(parsed);
+    }
     if let Ok(form) = serde_json::from_slice::<Form<flat::Records>>(bytes) {
         let (flat::Records(records), parsed) = form.open();
         too_many(records.len(), limit)?;
@@ -158,7 +165,7 @@ fn parse_json(bytes: &[u8], limit: u64) -> Result<Parsed, Failure> {
     let form: Form<Vec<&RawValue>> = serde_json::from_slice(bytes).map_err(|e| invalid_json(&e))?;
     let (records, mut parsed) = form.open();
     too_many(records.len(), limit)?;
-    let names = flat::Names::default();
+    let names = Names::default();
     for (raw, index) in records.into_iter().zip(0..) {
         parsed.take(index, raw.get(), &names);
     }
@@ -166,7 +173,7 @@ fn parse_json(bytes: &[u8], limit: u64) -> Result<Parsed, Failure> {
 }
 
 fn parse_lines(bytes: &[u8], limit: u64) -> Result<Parsed, Failure> {
-    let (mut parsed, names) = (Parsed::default(), flat::Names::default());
+    let (mut parsed, names) = (Parsed::default(), Names::default());
     let lines = bytes.split(|&b| b == b'\n').filter(|line| !line.trim_ascii().is_empty());
     for (line, index) in lines.zip(0u64..) {
         too_many(index as usize + 1, limit)?;
@@ -176,7 +183,7 @@ fn parse_lines(bytes: &[u8], limit: u64) -> Result<Parsed, Failure> {
 }
 
 impl Parsed {
-    fn take(&mut self, index: u64, text: &str, names: &flat::Names) {
+    fn take(&mut self, index: u64, text: &str, names: &Names) {
         let record = match flat::record(text, names) {
             Some(record) => Ok(record),
             None => serde_json::from_str::<Record>(text).map_err(|e| e.to_string()),

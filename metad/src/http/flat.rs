@@ -6,133 +6,15 @@
 //! which decide and find the words.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::fmt;
 
-use foresail_schemas::metric::{
-    Direction, Forecast, Record, StartState, StartupRecord, TaskRecord, TransferRecord,
-};
+use foresail_schemas::Sla;
+use foresail_schemas::metric::Record;
 use foresail_schemas::prediction::Query;
-use foresail_schemas::{Sla, TaskName};
-use jiff::Timestamp;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// Names that are remembered while a text is read; a power of two.
-const NAMES_MAX: usize = 64;
-
-/// Names that were just read: a batch repeats few of them.
-#[derive(Default)]
-pub struct Names(RefCell<Vec<Option<TaskName>>>);
-
-impl Names {
-    /// The name, checked.
-    fn name(&self, text: &str) -> Option<TaskName> {
-        let mut known = self.0.borrow_mut();
-        known.resize(NAMES_MAX, None);
-        let mixed =
-            text.bytes().fold(text.len(), |sum, byte| sum.wrapping_mul(31).wrapping_add(byte as usize));
-        let slot = &mut known[mixed % NAMES_MAX];
-        match slot {
-            Some(name) if name.as_str() == text => Some(name.clone()),
-            _ => {
-                *slot = Some(TaskName::new(text).ok()?);
-                slot.clone()
-            }
-        }
-    }
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum Key {
-    Kind,
-    Task,
-    MemoryMb,
-    Vcpu,
-    InputBytes,
-    OutputBytes,
-    ExecMs,
-    PeakMemoryMb,
-    Attempt,
-    At,
-    Forecast,
-    Direction,
-    Bytes,
-    TimeMs,
-    Store,
-    State,
-    #[serde(other)]
-    Other,
-}
-
-/// Read as the name of a field is: from a text alone, as the types read the tag of an object. A plain enum
-/// would take `{"task": null}` as well.
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum Kind {
-    Task,
-    Transfer,
-    Startup,
-    ExecutionTime,
-    OutputSize,
-    TransferTime,
-    StartupTime,
-}
-
-impl Key {
-    /// Its place in a set of fields.
-    const fn bit(self) -> u32 {
-        1 << self as u32
-    }
-}
-
-/// The fields of all of `keys`.
-const fn set_of(keys: &[Key]) -> u32 {
-    let (mut set, mut place) = (0, 0);
-    while place < keys.len() {
-        set |= keys[place].bit();
-        place += 1;
-    }
-    set
-}
-
-/// What a record of each kind may have.
-const OF_ALL: u32 = set_of(&[Key::Kind, Key::MemoryMb, Key::Vcpu, Key::At]);
-const OF_TASK: u32 = OF_ALL
-    | set_of(&[Key::Task, Key::InputBytes, Key::OutputBytes, Key::ExecMs])
-    | set_of(&[Key::PeakMemoryMb, Key::Attempt, Key::Forecast]);
-const OF_TRANSFER: u32 = OF_ALL | set_of(&[Key::Direction, Key::Bytes, Key::TimeMs, Key::Store]);
-const OF_STARTUP: u32 = OF_ALL | set_of(&[Key::State, Key::TimeMs]);
-/// What a question of each kind may have.
-const ASKS_OUTPUT: u32 = set_of(&[Key::Kind, Key::Task, Key::InputBytes]);
-const ASKS_TIME: u32 = set_of(&[Key::Kind, Key::MemoryMb, Key::Vcpu]);
-const ASKS_EXECUTION: u32 = ASKS_TIME | ASKS_OUTPUT;
-const ASKS_TRANSFER: u32 = ASKS_TIME | set_of(&[Key::Direction, Key::Bytes, Key::Store]);
-const ASKS_STARTUP: u32 = ASKS_TIME | set_of(&[Key::State]);
-
-/// The fields of a question or of a record.
-#[derive(Default)]
-struct Fields {
-    /// Which there were, as a set.
-    seen: u32,
-    kind: Option<Kind>,
-    task: Option<TaskName>,
-    memory_mb: Option<u32>,
-    vcpu: Option<f64>,
-    input_bytes: Option<u64>,
-    output_bytes: Option<u64>,
-    exec_ms: Option<f64>,
-    peak_memory_mb: Option<f64>,
-    attempt: Option<u32>,
-    at: Option<Timestamp>,
-    forecast: Option<Forecast>,
-    direction: Option<Direction>,
-    bytes: Option<u64>,
-    time_ms: Option<f64>,
-    store: Option<TaskName>,
-    state: Option<StartState>,
-}
+use super::fields::{Fields, Key, Names};
 
 /// A text that the sender wrote without escapes is not copied.
 #[derive(Deserialize)]
@@ -188,94 +70,6 @@ impl<'de> Visitor<'de> for FieldsOf<'_> {
         }
         fields.seen = seen;
         Ok(fields)
-    }
-}
-
-/// Finite and not negative.
-fn is_amount(value: f64) -> bool {
-    value.is_finite() && value >= 0.0
-}
-
-impl Fields {
-    /// vCPU is a number > 0, where it is one.
-    fn vcpu_is_good(&self) -> bool {
-        self.vcpu.is_none_or(|v| v.is_finite() && v > 0.0)
-    }
-
-    fn query(self) -> Option<Query> {
-        let of_kind = match self.kind? {
-            Kind::ExecutionTime => ASKS_EXECUTION,
-            Kind::OutputSize => ASKS_OUTPUT,
-            Kind::TransferTime => ASKS_TRANSFER,
-            Kind::StartupTime => ASKS_STARTUP,
-            _ => return None,
-        };
-        if self.seen & !of_kind != 0 {
-            return None;
-        }
-        let (vcpu, is_good) = (self.vcpu, self.vcpu_is_good());
-        let input_bytes = self.input_bytes.unwrap_or(0);
-        let query = match self.kind? {
-            Kind::ExecutionTime => {
-                Query::ExecutionTime { task: self.task?, input_bytes, memory_mb: self.memory_mb?, vcpu }
-            }
-            Kind::OutputSize => return Some(Query::OutputSize { task: self.task?, input_bytes }),
-            Kind::TransferTime => Query::TransferTime {
-                direction: self.direction?,
-                bytes: self.bytes.unwrap_or(0),
-                memory_mb: self.memory_mb?,
-                vcpu,
-                store: self.store,
-            },
-            Kind::StartupTime => Query::StartupTime { state: self.state?, memory_mb: self.memory_mb?, vcpu },
-            Kind::Task | Kind::Transfer | Kind::Startup => return None,
-        };
-        is_good.then_some(query)
-    }
-
-    fn record(self) -> Option<Record> {
-        let of_kind = match self.kind? {
-            Kind::Task => OF_TASK,
-            Kind::Transfer => OF_TRANSFER,
-            Kind::Startup => OF_STARTUP,
-            _ => return None,
-        };
-        if self.seen & !of_kind != 0 {
-            return None;
-        }
-        let time_ms = if self.kind? == Kind::Task { self.exec_ms } else { self.time_ms };
-        let time_ms = time_ms.filter(|&ms| is_amount(ms))?;
-        if !self.vcpu_is_good() {
-            return None;
-        }
-        let (memory_mb, vcpu, at) = (self.memory_mb?, self.vcpu, self.at);
-        match self.kind? {
-            Kind::Task => Some(Record::Task(TaskRecord {
-                task: self.task?,
-                memory_mb,
-                vcpu,
-                input_bytes: self.input_bytes.unwrap_or(0),
-                output_bytes: self.output_bytes,
-                exec_ms: time_ms,
-                peak_memory_mb: match self.peak_memory_mb {
-                    Some(peak) if !is_amount(peak) => return None,
-                    peak => peak,
-                },
-                attempt: self.attempt.unwrap_or(1),
-                at,
-                forecast: self.forecast,
-            })),
-            Kind::Transfer => {
-                let (direction, bytes, store) = (self.direction?, self.bytes?, self.store);
-                let record = TransferRecord { direction, bytes, time_ms, memory_mb, vcpu, store, at };
-                Some(Record::Transfer(record))
-            }
-            Kind::Startup => {
-                let state = self.state?;
-                Some(Record::Startup(StartupRecord { state, time_ms, memory_mb, vcpu, at }))
-            }
-            _ => None,
-        }
     }
 }
 
@@ -342,10 +136,11 @@ pub fn record(text: &str, names: &Names) -> Option<Record> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
+    use super::super::fields::{OF_STARTUP, OF_TASK, OF_TRANSFER};
     use super::*;
 
     /// Whether a record or a question of a kind has a field.
@@ -361,7 +156,7 @@ mod tests {
     }
 
     /// Objects that are almost questions or records: fields of all kinds, good, bad, null and foreign.
-    fn any_object() -> impl Strategy<Value = Value> {
+    pub fn any_object() -> impl Strategy<Value = Value> {
         let kind = prop_oneof![
             8 => prop::sample::select(vec![
                 "task", "transfer", "startup", "execution_time", "output_size", "transfer_time",

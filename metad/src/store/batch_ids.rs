@@ -5,7 +5,7 @@
 
 use foresail_schemas::ErrorCode;
 use foresail_schemas::metric::Rejected;
-use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use super::change::Change;
@@ -56,25 +56,28 @@ pub(super) fn prepare(group: &WriteTransaction) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn put(
-    transaction: &WriteTransaction,
-    (workflow, sequence): (u32, u64),
-    batch_id: &[u8],
-    receipt: &[u8],
-) -> Result<()> {
-    transaction.open_table(TABLE)?.insert((workflow, batch_id), receipt)?;
-    transaction.open_table(ORDER)?.insert((workflow, sequence), batch_id)?;
-    Ok(())
+/// Both tables, opened once for several changes.
+pub(super) struct Rows<'t> {
+    ids: Table<'t, (u32, &'static [u8]), &'static [u8]>,
+    order: Table<'t, (u32, u64), &'static [u8]>,
 }
 
-pub(super) fn drop(
-    transaction: &WriteTransaction,
-    (workflow, sequence): (u32, u64),
-    batch_id: &[u8],
-) -> Result<()> {
-    transaction.open_table(ORDER)?.remove((workflow, sequence))?;
-    transaction.open_table(TABLE)?.remove((workflow, batch_id))?;
-    Ok(())
+impl<'t> Rows<'t> {
+    pub fn open(transaction: &'t WriteTransaction) -> Result<Self> {
+        Ok(Self { ids: transaction.open_table(TABLE)?, order: transaction.open_table(ORDER)? })
+    }
+
+    pub fn put(&mut self, (workflow, sequence): (u32, u64), batch_id: &[u8], receipt: &[u8]) -> Result<()> {
+        self.ids.insert((workflow, batch_id), receipt)?;
+        self.order.insert((workflow, sequence), batch_id)?;
+        Ok(())
+    }
+
+    pub fn drop(&mut self, (workflow, sequence): (u32, u64), batch_id: &[u8]) -> Result<()> {
+        self.order.remove((workflow, sequence))?;
+        self.ids.remove((workflow, batch_id))?;
+        Ok(())
+    }
 }
 
 impl WriteGroup {
@@ -83,7 +86,11 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn receipt(&self, workflow: u32, batch_id: &str) -> Result<Option<Receipt>> {
-        let table = self.transaction()?.open_table(TABLE)?;
+        if let Some(own) = self.receipts.borrow().get(batch_id).and_then(|of| of.get(&workflow)) {
+            return Ok(Some(own.clone()));
+        }
+        // What this group wrote is above: it need not be applied for every look.
+        let table = self.open().open_table(TABLE)?;
         let value = table.get((workflow, batch_id.as_bytes()))?;
         value.map(|v| decode(v.value()).map_err(|e| corrupt(NAME, (workflow, batch_id), e))).transpose()
     }
@@ -93,8 +100,11 @@ impl WriteGroup {
     /// # Errors
     /// [`super::StoreError`].
     pub fn put_receipt(&self, workflow: u32, sequence: u64, batch_id: &str, receipt: &Receipt) -> Result<()> {
-        let (batch_id, receipt) = (batch_id.as_bytes(), &encode(receipt));
-        self.make(Change::PutReceipt { workflow, sequence, batch_id, receipt })
+        let (id, encoded) = (batch_id.as_bytes(), &encode(receipt));
+        self.make(Change::PutReceipt { workflow, sequence, batch_id: id, receipt: encoded })?;
+        let mut own = self.receipts.borrow_mut();
+        own.entry(batch_id.to_owned()).or_default().insert(workflow, receipt.clone());
+        Ok(())
     }
 
     /// Forgets the oldest batch id of a workflow; answers whether there was one.
@@ -109,6 +119,13 @@ impl WriteGroup {
         };
         let Some((sequence, batch_id)) = oldest else { return Ok(false) };
         self.make(Change::DropReceipt { workflow, sequence, batch_id: &batch_id })?;
+        if let Ok(id) = std::str::from_utf8(&batch_id)
+            && let Some(own) = self.receipts.borrow_mut().get_mut(id)
+        {
+            own.remove(&workflow);
+        }
+        // It may be of an earlier group: from here on the table itself must say that it is gone.
+        self.transaction()?;
         Ok(true)
     }
 }

@@ -13,7 +13,7 @@ use foresail_schemas::metric::{
     Direction, Forecast, Record, StartState, StartupRecord, TaskRecord, TransferRecord,
 };
 use jiff::Timestamp;
-use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use super::change::Change;
@@ -23,6 +23,8 @@ const NAME: &str = "batches";
 const TABLE: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new(NAME);
 const VERSION: u8 = 2;
 const HEAD: usize = 5;
+/// Names that are compared before they are looked up.
+const FEW_NAMES: usize = 8;
 
 /// A batch as it is kept.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,6 +101,11 @@ struct Names<'a> {
 
 impl<'a> Names<'a> {
     fn place(&mut self, name: &'a TaskName) -> u32 {
+        // Most batches have a handful of names: comparing takes less than hashing.
+        let few = &self.list[..self.list.len().min(FEW_NAMES)];
+        if let Some(place) = few.iter().position(|known| known == name.as_str()) {
+            return place as u32;
+        }
         *self.places.entry(name.as_str()).or_insert_with(|| {
             self.list.push(name.as_str().to_owned());
             self.list.len() as u32 - 1
@@ -234,14 +241,23 @@ pub(super) fn prepare(group: &WriteTransaction) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn put(transaction: &WriteTransaction, key: (u32, u64), batch: &[u8]) -> Result<()> {
-    transaction.open_table(TABLE)?.insert(key, batch)?;
-    Ok(())
-}
+/// The table, opened once for several changes.
+pub(super) struct Rows<'t>(Table<'t, (u32, u64), &'static [u8]>);
 
-pub(super) fn drop(transaction: &WriteTransaction, key: (u32, u64)) -> Result<()> {
-    transaction.open_table(TABLE)?.remove(key)?;
-    Ok(())
+impl<'t> Rows<'t> {
+    pub fn open(transaction: &'t WriteTransaction) -> Result<Self> {
+        Ok(Self(transaction.open_table(TABLE)?))
+    }
+
+    pub fn put(&mut self, key: (u32, u64), batch: &[u8]) -> Result<()> {
+        self.0.insert(key, batch)?;
+        Ok(())
+    }
+
+    pub fn drop(&mut self, key: (u32, u64)) -> Result<()> {
+        self.0.remove(key)?;
+        Ok(())
+    }
 }
 
 impl ReadView {

@@ -157,28 +157,55 @@ pub enum Change<'a> {
     },
 }
 
+/// The transaction that changes are made in, with the tables that are open for the next of them: those of
+/// batches, of which a group has many. While they are, nobody else can open them.
+pub struct Tables<'t> {
+    transaction: &'t WriteTransaction,
+    batches: Option<batches::Rows<'t>>,
+    batch_ids: Option<batch_ids::Rows<'t>>,
+}
+
+impl<'t> Tables<'t> {
+    /// None is open yet.
+    #[must_use]
+    pub fn of(transaction: &'t WriteTransaction) -> Self {
+        Self { transaction, batches: None, batch_ids: None }
+    }
+
+    fn batches(&mut self) -> Result<&mut batches::Rows<'t>> {
+        let open = self.batches.take().map_or_else(|| batches::Rows::open(self.transaction), Ok)?;
+        Ok(self.batches.insert(open))
+    }
+
+    fn batch_ids(&mut self) -> Result<&mut batch_ids::Rows<'t>> {
+        let open = self.batch_ids.take().map_or_else(|| batch_ids::Rows::open(self.transaction), Ok)?;
+        Ok(self.batch_ids.insert(open))
+    }
+}
+
 /// Bytes as one piece: serde would write them one by one.
 fn raw<S: Serializer>(bytes: &&[u8], to: S) -> std::result::Result<S::Ok, S::Error> {
     to.serialize_bytes(bytes)
 }
 
 impl Change<'_> {
-    /// Makes the change in `transaction`.
+    /// Makes the change.
     ///
     /// # Errors
     /// [`super::StoreError::Database`].
-    pub fn apply(&self, transaction: &WriteTransaction) -> Result<()> {
+    pub fn apply(&self, tables: &mut Tables) -> Result<()> {
+        let transaction = tables.transaction;
         match *self {
             Self::PutWorkflow { workflow, row } => workflows::put(transaction, workflow, row),
             Self::PutBatch { workflow, sequence, batch } => {
-                batches::put(transaction, (workflow, sequence), batch)
+                tables.batches()?.put((workflow, sequence), batch)
             }
-            Self::DropBatch { workflow, sequence } => batches::drop(transaction, (workflow, sequence)),
+            Self::DropBatch { workflow, sequence } => tables.batches()?.drop((workflow, sequence)),
             Self::PutReceipt { workflow, sequence, batch_id, receipt } => {
-                batch_ids::put(transaction, (workflow, sequence), batch_id, receipt)
+                tables.batch_ids()?.put((workflow, sequence), batch_id, receipt)
             }
             Self::DropReceipt { workflow, sequence, batch_id } => {
-                batch_ids::drop(transaction, (workflow, sequence), batch_id)
+                tables.batch_ids()?.drop((workflow, sequence), batch_id)
             }
             Self::PutQuarantined { workflow, number, record } => {
                 quarantine::put(transaction, (workflow, number), record)
@@ -211,10 +238,11 @@ impl Change<'_> {
 /// # Errors
 /// [`super::StoreError::Corrupt`] where a change cannot be read: it was acknowledged, so it is not left out.
 pub fn apply_all(mut payload: &[u8], sequence: u64, transaction: &WriteTransaction) -> Result<()> {
+    let mut tables = Tables::of(transaction);
     while !payload.is_empty() {
         let taken = postcard::take_from_bytes::<Change>(payload);
         let (change, rest) = taken.map_err(|e| corrupt("journal", sequence, e))?;
-        change.apply(transaction)?;
+        change.apply(&mut tables)?;
         payload = rest;
     }
     Ok(())

@@ -13,6 +13,7 @@
 //! the journal failed.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use std::time::Instant;
 use redb::{Database, Durability, ReadableTable, WriteTransaction};
 
 use super::ahead::{Log, SEQUENCE};
-use super::change::{Change, apply_all};
+use super::batch_ids::Receipt;
+use super::change::{Change, Tables, apply_all};
 use super::journal::{self, ENTRY_BYTES_MAX, HEAD, Journal};
 use super::{META, Result};
 
@@ -44,6 +46,8 @@ pub struct WriteGroup {
     redo: RefCell<Option<Vec<u8>>>,
     /// Bytes of the entry that the transaction has.
     applied: Cell<usize>,
+    /// The receipts of the group by the id of their batch and the number of its workflow.
+    pub(super) receipts: RefCell<HashMap<String, HashMap<u32, Receipt>>>,
     log: Option<Arc<Log>>,
 }
 
@@ -83,7 +87,8 @@ impl StoreWriter {
         let transaction = ahead.map_or_else(|| self.database.begin_write(), Ok)?;
         let redo = RefCell::new(self.log.is_some().then(|| vec![0; HEAD]));
         let (transaction, applied) = (Some(transaction), Cell::new(HEAD));
-        Ok(WriteGroup { transaction, redo, applied, log: self.log.clone() })
+        let receipts = RefCell::default();
+        Ok(WriteGroup { transaction, redo, applied, receipts, log: self.log.clone() })
     }
 
     /// Since when there are changes that only the journal has durably.
@@ -123,7 +128,8 @@ impl StoreWriter {
 }
 
 impl WriteGroup {
-    fn open(&self) -> &WriteTransaction {
+    /// The transaction that the group is part of, without those of its changes that nobody needed to see yet.
+    pub(super) fn open(&self) -> &WriteTransaction {
         self.transaction.as_ref().expect("it is there until the group is over")
     }
 
@@ -145,7 +151,7 @@ impl WriteGroup {
     /// [`super::StoreError::Database`].
     pub(super) fn make(&self, change: Change) -> Result<()> {
         let entry = self.redo.take();
-        let Some(entry) = entry else { return change.apply(self.open()) };
+        let Some(entry) = entry else { return change.apply(&mut Tables::of(self.open())) };
         let entry = change.write(entry);
         let is_too_large = entry.len() > ENTRY_BYTES_MAX;
         self.redo.replace(Some(entry));
