@@ -92,6 +92,7 @@ impl Progress {
             | Change::TaskReady { .. }
             | Change::TaskDuplicated { .. }
             | Change::TaskPropagated { .. }
+            | Change::RunResumed { .. }
             | Change::PlanReplaced { .. } => {}
         }
     }

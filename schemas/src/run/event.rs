@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Commit, Failure, RunStatus, WorkerUsage};
 use crate::config::ResourceConfig;
-use crate::id::{InstanceId, WorkerId};
+use crate::id::{InstanceId, RunId, WorkerId};
 use crate::metric::StartState;
 use crate::number::{non_negative, non_negative_opt};
 
@@ -113,6 +113,13 @@ pub enum Change {
         /// The task.
         task: u32,
     },
+    /// The run began with results of an earlier one; their commits follow.
+    RunResumed {
+        /// The earlier run.
+        of: RunId,
+        /// Results that were taken over.
+        reused: u64,
+    },
     /// The plan was replaced.
     PlanReplaced {
         /// The new epoch.
@@ -142,6 +149,7 @@ impl Change {
             Self::EdgeMarked { .. } => "edge_marked",
             Self::TaskReady { .. } => "task_ready",
             Self::TaskPropagated { .. } => "task_propagated",
+            Self::RunResumed { .. } => "run_resumed",
             Self::PlanReplaced { .. } => "plan_replaced",
             Self::RunFinished { .. } => "run_finished",
         }

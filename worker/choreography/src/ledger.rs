@@ -24,6 +24,7 @@ use crate::ledger_state::State;
 mod failing;
 mod leases;
 mod looks;
+mod resume;
 
 use looks::unknown_task;
 
@@ -126,6 +127,12 @@ impl Ledger {
     #[must_use]
     pub fn status(&self) -> RunStatus {
         self.state.status
+    }
+
+    /// Results that were taken over from an earlier run.
+    #[must_use]
+    pub fn reused(&self) -> u64 {
+        self.state.reused
     }
 
     /// Epoch of the plan in force.

@@ -28,6 +28,7 @@ impl World {
         if parents.len() != self.workflow.graph().parents(task).len() {
             self.broken = Some(format!("task {task} runs with {} of its parents", parents.len()));
         }
+        self.doom(id);
         self.check_inputs(id, task, parents);
         self.change(id, |m| {
             m.begun.insert(task, Stage::Computes);
