@@ -12,7 +12,7 @@ use foresail_schemas::plan::{Objective, Plan, PredictionTable, Problem};
 use foresail_schemas::platform::{Platform, Rates};
 use foresail_schemas::prediction::{Basis, PredictionAnswer, PredictionRequest};
 use foresail_schemas::retry::SizeMenu;
-use foresail_schemas::run::{CurrentPlan, RunCreated, RunOptions, RunRequest, RunSummary};
+use foresail_schemas::run::{CurrentPlan, Resume, RunCreated, RunOptions, RunRequest, RunSummary};
 use foresail_schemas::score::WorkflowScores;
 use foresail_schemas::{ErrorCode, TaskName, Workflow, WorkflowName};
 use serde::de::DeserializeOwned;
@@ -23,6 +23,7 @@ use crate::forecast::{self, Models};
 use crate::http::{Call, Service};
 use crate::planning::{self, Stop};
 use crate::predict;
+use crate::resume;
 use crate::run::RunHandle;
 use crate::settings::ClientSettings;
 use crate::uncertainty;
@@ -47,6 +48,8 @@ pub struct SubmitOptions {
     pub limits: RunOptions,
     /// Prices by which the cost is told; those of the platform of the plan where absent.
     pub rates: Option<Rates>,
+    /// An ended run whose results are taken over where their tasks are the same in this workflow.
+    pub resume: Option<RunId>,
 }
 
 impl SubmitOptions {
@@ -266,7 +269,11 @@ impl Client {
         plan: Plan,
         options: SubmitOptions,
     ) -> Result<RunHandle, ClientError> {
-        let SubmitOptions { run, mut limits, rates } = options;
+        let SubmitOptions { run, mut limits, rates, resume } = options;
+        let resume = match resume {
+            Some(run) => Some(Resume { without: resume::lost(&self.services, &run).await?, run }),
+            None => None,
+        };
         if limits.sizes.is_empty() {
             limits.sizes = sizes_of(&plan);
         }
@@ -275,12 +282,22 @@ impl Client {
             workflow: workflow.clone(),
             plan,
             options: limits,
+            resume,
         };
-        let RunCreated { run, .. } = self.services.metad.json(Call::post(&["v1", "runs"], &request)).await?;
+        let RunCreated { run, reused, .. } =
+            self.services.metad.json(Call::post(&["v1", "runs"], &request)).await?;
         let plan = request.plan;
         let rates = rates.unwrap_or_else(|| rates_of(&plan));
         let mut handle = RunHandle::new(self.services.clone(), run, workflow.clone(), plan, rates);
-        if let Err(error) = watch::begin(&self.services, handle.id(), workflow, handle.plan()).await {
+        handle.reused = reused;
+        let begun = async {
+            let ready = match &request.resume {
+                Some(_) => resume::ready(&self.services, handle.id(), workflow).await?,
+                None => workflow.graph().sources().collect(),
+            };
+            watch::begin(&self.services, handle.id(), ready, handle.plan()).await
+        };
+        if let Err(error) = begun.await {
             let _ = handle.cancel("its first workers could not be started").await;
             return Err(error);
         }

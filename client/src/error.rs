@@ -146,11 +146,16 @@ impl ClientError {
             }
             Self::RunEnded { run, status: RunStatus::Failed, failure } => match failure {
                 Some(Failure { task: Some(task), .. }) => {
-                    format!("`foresail runs {run}` shows every attempt of task `{task}`")
+                    format!(
+                        "`foresail runs {run}` shows every attempt of task `{task}`; once its cause is \
+                         removed `foresail resume {run}` runs what is missing"
+                    )
                 }
-                _ => format!("`foresail runs {run}` shows what happened"),
+                _ => format!("`foresail runs {run}` shows what happened, `foresail resume {run}` goes on"),
             },
-            Self::RunEnded { run, .. } => format!("`foresail runs {run}` shows how far it came"),
+            Self::RunEnded { run, .. } => {
+                format!("`foresail runs {run}` shows how far it came, `foresail resume {run}` goes on")
+            }
             Self::NoSuchResult(_) => "name a task of the workflow, and one of its outputs".to_owned(),
             Self::NoResult(_) => "wait for the run to complete".to_owned(),
             Self::NotKept(_) => "plan with another planner, or with `wukong:none`, which keep all".to_owned(),

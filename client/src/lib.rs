@@ -44,6 +44,7 @@ pub mod planning;
 pub mod predict;
 pub mod progress;
 pub mod reasons;
+mod resume;
 pub mod run;
 pub mod samples;
 pub mod settings;
@@ -54,7 +55,7 @@ pub mod uncertainty;
 pub mod units;
 mod watch;
 
-pub use builder::{BuildError, TaskHandle, WorkflowBuilder};
+pub use builder::{BuildError, TaskBuilder, TaskHandle, WorkflowBuilder};
 pub use client::{Client, SubmitOptions, plan, problem};
 pub use error::ClientError;
 pub use foresail_schemas as schemas;

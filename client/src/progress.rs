@@ -88,7 +88,10 @@ impl Progress {
                 self.failure.clone_from(failure);
                 self.running.clear();
             }
-            Change::TaskReady { .. } | Change::TaskDuplicated { .. } | Change::PlanReplaced { .. } => {}
+            Change::TaskReady { .. }
+            | Change::TaskDuplicated { .. }
+            | Change::RunResumed { .. }
+            | Change::PlanReplaced { .. } => {}
         }
     }
 

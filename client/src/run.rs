@@ -36,6 +36,8 @@ pub struct RunHandle {
     workflow: Workflow,
     plan: Plan,
     rates: Rates,
+    /// Results taken over from an earlier run.
+    pub(crate) reused: u64,
     watch: Option<Watch>,
 }
 
@@ -74,7 +76,7 @@ impl RunHandle {
         plan: Plan,
         rates: Rates,
     ) -> Self {
-        Self { services, id, workflow, plan, rates, watch: None }
+        Self { services, id, workflow, plan, rates, reused: 0, watch: None }
     }
 
     pub(crate) fn watch(&mut self, limits: RunOptions) {
@@ -105,6 +107,12 @@ impl RunHandle {
     #[must_use]
     pub fn rates(&self) -> &Rates {
         &self.rates
+    }
+
+    /// Results that a run which resumes another took over, of the handle that submitted it.
+    #[must_use]
+    pub fn reused(&self) -> u64 {
+        self.reused
     }
 
     /// The run in short, as metad tells it.

@@ -54,17 +54,17 @@ impl Services {
     }
 }
 
-/// Invokes the workers that the run begins with.
+/// Invokes the workers that the run begins with: those of the tasks that are ready.
 ///
 /// # Errors
 /// [`ClientError`] when the host cannot be reached or refuses for good.
 pub(crate) async fn begin(
     services: &Services,
     run: &RunId,
-    workflow: &Workflow,
+    ready: Vec<u32>,
     plan: &Plan,
 ) -> Result<(), ClientError> {
-    let first = foresail_choreography::first_invocations(workflow.graph(), &PlanView::new(1, plan));
+    let first = foresail_choreography::invocations_for(ready, &PlanView::new(1, plan));
     let mut under_way = stream::iter(first)
         .map(|invoke| services.invoke(run, invoke, Purpose::Work))
         .buffered(INVOCATIONS_AT_ONCE);

@@ -104,7 +104,9 @@ error_codes! {
     /// The plan was replaced in the meantime.
     PlanEpochConflict "plan_epoch_conflict" 409 false true "read the current plan and decide again";
     /// The run has ended; nothing can be changed any more.
-    RunOver "run_over" 409 false true "start a new run";
+    RunOver "run_over" 409 false true "start a new run, or resume this one with `foresail resume`";
+    /// The run has not ended; only one that has can be resumed.
+    RunNotOver "run_not_over" 409 false true "wait for its end, or cancel it";
     /// The body or the blob is larger than the limit.
     TooLarge "too_large" 413 false true
         "split it, or raise the limit named in the detail in the settings of metad";

@@ -300,13 +300,19 @@ pub fn planning_problem() -> plan::Problem {
 /// A new run.
 #[must_use]
 pub fn run_request() -> RunRequest {
-    RunRequest { run: Some(run_id()), workflow: workflow(), plan: plan(), options: RunOptions::default() }
+    RunRequest {
+        run: Some(run_id()),
+        workflow: workflow(),
+        plan: plan(),
+        options: RunOptions::default(),
+        resume: None,
+    }
 }
 
 /// The answer to a new run.
 #[must_use]
 pub fn run_created() -> RunCreated {
-    RunCreated { run: run_id(), duplicate: false }
+    RunCreated { run: run_id(), duplicate: false, reused: 0 }
 }
 
 fn usage() -> WorkerUsage {

@@ -7,9 +7,11 @@
 
 mod event;
 mod operation;
+mod resume;
 
 pub use event::{Change, EventPage, RunEvent};
 pub use operation::{Before, LargerTask, Operation, OperationAnswer, OperationRequest, OperationResult};
+pub use resume::Resume;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -41,6 +43,9 @@ pub struct RunRequest {
     /// Limits and intervals.
     #[serde(default)]
     pub options: RunOptions,
+    /// Takes over results of an earlier run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Resume>,
 }
 
 /// Limits and intervals of a run.
@@ -97,6 +102,14 @@ pub struct RunCreated {
     pub run: RunId,
     /// True when the run was there already.
     pub duplicate: bool,
+    /// Results that were taken over from an earlier run.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reused: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Where a run stands.

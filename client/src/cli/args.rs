@@ -121,6 +121,8 @@ pub enum Command {
     Scores(ScoresArgs),
     /// List runs, or show one with its events.
     Runs(RunsArgs),
+    /// Go on where a run failed or was cancelled: what it finished is not run again.
+    Resume(ResumeArgs),
     /// End a run.
     Cancel(CancelArgs),
     /// Read measurements from a CSV or NDJSON file.
@@ -223,6 +225,9 @@ pub struct RunArgs {
     /// Keeps the objects that only tasks of the run read; without it they are deleted when it has completed.
     #[arg(long)]
     pub keep_intermediate: bool,
+    /// Takes over the results of this run, which has ended, where their tasks are the same in the workflow.
+    #[arg(long, value_name = "RUN")]
+    pub resume: Option<RunId>,
     /// Keeps the embedded stack running after the run, until Ctrl-C.
     #[arg(long)]
     pub keep: bool,
@@ -262,6 +267,25 @@ pub struct PlanArgs {
 pub struct RunsArgs {
     /// The run to show in detail.
     pub run: Option<RunId>,
+}
+
+/// `foresail resume`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  foresail resume r-20260105-101530-4f2a1c\n\n\
+    A new run of the same workflow under the same plan begins with the results that the old one has.\n\
+    A workflow that was changed is resumed with: foresail run FILE --resume RUN")]
+pub struct ResumeArgs {
+    /// The run that failed or was cancelled.
+    pub run: RunId,
+    /// Saves the results in this folder, one file per output.
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Gives up after this time, for instance 10min.
+    #[arg(long, value_name = "TIME", value_parser = units::parse_ms)]
+    pub timeout: Option<f64>,
+    /// Workers, where a stack is started for the run.
+    #[command(flatten)]
+    pub workers: HostArgs,
 }
 
 /// `foresail cancel`.

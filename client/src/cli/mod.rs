@@ -16,6 +16,7 @@ mod lab;
 mod plan;
 mod predict;
 mod render;
+mod resume;
 mod run;
 mod runs;
 mod scores;
@@ -66,7 +67,10 @@ async fn until_interrupted(cli: &Cli, terminal: &Terminal) -> Result<(), CliErro
     let interrupt = Interrupt::listen();
     let ends_itself = match &cli.command {
         Command::Lab(args) => matches!(args.command, LabCommand::Plans(_)),
-        command => matches!(command, Command::Up(_) | Command::Run(_) | Command::Demo(_) | Command::Plan(_)),
+        command => matches!(
+            command,
+            Command::Up(_) | Command::Run(_) | Command::Resume(_) | Command::Demo(_) | Command::Plan(_)
+        ),
     };
     let given_up = async {
         match ends_itself {
@@ -88,7 +92,7 @@ fn left_behind(command: &Command) -> &'static str {
             what: Some(ExportWhat::Samples(SamplesArgs { file: Some(_), .. })),
             ..
         }) => "no file was written",
-        Command::Run(_) | Command::Demo(_) => {
+        Command::Run(_) | Command::Resume(_) | Command::Demo(_) => {
             "it took too long to end in good order; `foresail runs` shows whether the run has ended"
         }
         _ => "",
@@ -118,6 +122,7 @@ async fn carry_out(cli: &Cli, terminal: &Terminal, interrupt: &Interrupt) -> Res
         Command::Plan(args) => plan::plan(global, args, terminal, interrupt).await,
         Command::Predict(args) => predict::predict(global, args, terminal).await,
         Command::Runs(args) => runs::runs(global, args, terminal).await,
+        Command::Resume(args) => resume::resume(global, args, terminal, interrupt).await,
         Command::Cancel(args) => runs::cancel(global, args, terminal).await,
         Command::Tune(args) => tune::tune(global, args, terminal).await,
         Command::Scores(args) => scores::scores(global, args, terminal).await,

@@ -29,7 +29,7 @@ const SHOWN_BYTES_MAX: u64 = 2_000;
 
 /// What is told of a run at its end.
 #[derive(Debug, Serialize)]
-struct Told {
+pub struct Told {
     run: String,
     workflow: String,
     planner: String,
@@ -39,6 +39,8 @@ struct Told {
     /// What the workers moved, and what they did not have to.
     usage: WorkerUsage,
     failed_attempts: u64,
+    /// Tasks whose results were taken over from an earlier run.
+    reused: u64,
     objective: Objective,
     /// The limit of the objective that was missed, in words.
     missed: Option<String>,
@@ -74,10 +76,7 @@ pub async fn run(
     let place = if session.is_embedded() { "a stack of this command" } else { "the stack at" };
     terminal.say(&format!("{place} {}", session.addresses.metad));
     let done = submit_and_follow(&session, args, &workflow, terminal, interrupt).await;
-    let shown = match &done {
-        Ok((_, told)) => render::one(global.format, told, || table(told)),
-        Err(_) => Ok(()),
-    };
+    let shown = show(global, &done);
     if args.keep && session.is_embedded() && !matches!(done, Err(CliError::Interrupted)) {
         terminal.say("the stack goes on until Ctrl-C");
         interrupt.asked().await;
@@ -85,6 +84,17 @@ pub async fn run(
     session.close().await;
     shown?;
     Ok(done?.0.completed().map(drop)?)
+}
+
+/// Shows what is told of a run, where it came to its end.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn show(global: &Global, done: &Result<(RunOutcome, Told), CliError>) -> std::io::Result<()> {
+    match done {
+        Ok((_, told)) => render::one(global.format, told, || table(told)),
+        Err(_) => Ok(()),
+    }
 }
 
 async fn submit_and_follow(
@@ -102,9 +112,28 @@ async fn submit_and_follow(
         terminal
             .say(&format!("no plan was found that keeps to it: {miss} is predicted; it is run all the same"));
     }
-    let mut options = SubmitOptions::on(&session.platform);
+    let mut options = SubmitOptions { resume: args.resume.clone(), ..SubmitOptions::on(&session.platform) };
     options.limits.keep_intermediate = args.keep_intermediate;
     let handle = session.client.submit(workflow, plan, options).await?;
+    carry_through(&handle, args.output.as_deref(), args.timeout, terminal, interrupt).await
+}
+
+/// Follows a run to its end and collects what is told of it.
+///
+/// # Errors
+/// [`CliError`] when it is interrupted or its results cannot be read.
+pub async fn carry_through(
+    handle: &RunHandle,
+    output: Option<&Path>,
+    timeout_ms: Option<f64>,
+    terminal: &Terminal,
+    interrupt: &Interrupt,
+) -> Result<(RunOutcome, Told), CliError> {
+    let workflow = handle.workflow();
+    if handle.reused() > 0 {
+        let (reused, all) = (handle.reused(), workflow.tasks().len());
+        terminal.say(&format!("{reused} of {all} tasks re-used"));
+    }
     terminal.title(&format!(
         "run {} of {}: {} tasks, planner {}, memory {}",
         handle.id(),
@@ -113,13 +142,13 @@ async fn submit_and_follow(
         handle.plan().planner,
         sizes(handle.plan())
     ));
-    let limit = args.timeout.map(|ms| Duration::try_from_secs_f64(ms / 1000.0).unwrap_or(Duration::MAX));
-    let outcome = follow(&handle, terminal, interrupt, limit).await?;
+    let limit = timeout_ms.map(|ms| Duration::try_from_secs_f64(ms / 1000.0).unwrap_or(Duration::MAX));
+    let outcome = follow(handle, terminal, interrupt, limit).await?;
     let results = match outcome.status {
-        RunStatus::Completed => results(&handle, args.output.as_deref()).await?,
+        RunStatus::Completed => results(handle, output).await?,
         _ => Vec::new(),
     };
-    let told = tell(&handle, &outcome, results);
+    let told = tell(handle, &outcome, results);
     if let Some(miss) = &told.missed {
         terminal.say(&format!("the run did not keep to it: {miss}"));
     }
@@ -170,6 +199,7 @@ fn tell(handle: &RunHandle, outcome: &RunOutcome, results: Vec<TheResult>) -> To
         actual: outcome.actual,
         usage: outcome.progress.usage(),
         failed_attempts: outcome.progress.failed_attempts,
+        reused: handle.reused(),
         objective: handle.plan().objective,
         missed: missed(&handle.plan().objective, &outcome.actual),
         results,

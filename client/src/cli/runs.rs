@@ -181,6 +181,7 @@ fn timeline(workflow: &Workflow, events: &[RunEvent]) -> Table {
                 let what = format!("{} ran {}, moved data {moved}", id(*task), units::ms(m.exec_ms));
                 (commit.instance.to_string(), what)
             }
+            Change::RunResumed { of, reused } => (String::new(), format!("{reused} results of run {of}")),
             Change::PlanReplaced { epoch } => (String::new(), format!("plan {epoch} is in force")),
             Change::RunFinished { status, .. } => (String::new(), status_name(*status).to_owned()),
             Change::TaskReady { .. } => continue,

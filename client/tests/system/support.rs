@@ -1,7 +1,7 @@
 //! What the tests share: the binary, its output, a limit on every wait.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -117,4 +117,18 @@ pub fn stack(data: &Path, more: &[&str]) -> (Running, serde_json::Value) {
     let mut line = String::new();
     BufReader::new(up.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     (up, serde_json::from_str(&line).unwrap())
+}
+
+/// The files of this name anywhere below a folder.
+pub fn files_named(folder: &Path, name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files_named(&path, name));
+        } else if path.file_name().is_some_and(|file| file == name) {
+            found.push(path);
+        }
+    }
+    found
 }

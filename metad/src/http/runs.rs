@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use foresail_schemas::listing::RunList;
 use foresail_schemas::plan::Plan;
 use foresail_schemas::run::{
-    FAILURE_TEXT_MAX, Location, Operation, OperationRequest, ReplanRequest, RunOptions, RunStatus,
+    FAILURE_TEXT_MAX, Location, Operation, OperationRequest, ReplanRequest, Resume, RunOptions, RunStatus,
 };
 use foresail_schemas::workflow::WorkflowSpec;
 use foresail_schemas::{ErrorCode, RunId, WorkflowName};
@@ -40,6 +40,7 @@ pub struct Request {
     plan: Plan,
     #[serde(default)]
     options: RunOptions,
+    resume: Option<Resume>,
 }
 
 /// Starts keeping a run.
@@ -55,11 +56,11 @@ pub async fn create(State(app): State<App>, JsonOf(request, content): JsonOf<Req
 }
 
 fn checked(request: Request) -> Result<NewRun, Failure> {
-    let Request { run, workflow, plan, options } = request;
+    let Request { run, workflow, plan, options, resume } = request;
     let workflow = workflow.check().map_err(|e| Failure::new(ErrorCode::InvalidWorkflow, e.to_string()))?;
     plan.check(&workflow).map_err(|e| Failure::new(ErrorCode::InvalidPlan, e.to_string()))?;
     let (workflow_json, plan_json) = (text(workflow.spec()), text(&plan));
-    Ok(NewRun { run, workflow, plan, options, workflow_json, plan_json })
+    Ok(NewRun { run, workflow, plan, options, resume, workflow_json, plan_json })
 }
 
 fn text<T: Serialize>(value: &T) -> Vec<u8> {

@@ -71,6 +71,15 @@ impl WriteGroup {
         Ok(true)
     }
 
+    /// A blob, as this group finds it.
+    ///
+    /// # Errors
+    /// [`super::StoreError`].
+    pub fn blob(&self, run: u64, key: &str) -> Result<Option<Vec<u8>>> {
+        let blobs = self.transaction()?.open_table(BLOBS)?;
+        Ok(blobs.get((run, key.as_bytes()))?.map(|v| v.value().to_vec()))
+    }
+
     /// Removes a blob; one that is not there is none the worse.
     ///
     /// # Errors

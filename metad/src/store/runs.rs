@@ -8,7 +8,7 @@
 
 use foresail_schemas::id::WorkflowName;
 use foresail_schemas::plan::PlanSummary;
-use foresail_schemas::run::{RunOptions, RunSummary};
+use foresail_schemas::run::{Resume, RunOptions, RunSummary};
 use foresail_schemas::{RunId, TaskName};
 use jiff::Timestamp;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
@@ -39,6 +39,9 @@ pub struct RunHeader {
     pub planner: TaskName,
     /// What the plan in force predicts.
     pub predicted: PlanSummary,
+    /// The run whose results it took over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Resume>,
 }
 
 /// A run as found at the start.
@@ -171,6 +174,7 @@ pub(crate) mod tests {
             created_at: Timestamp::from_millisecond(1_700_000_000_123).unwrap(),
             options: RunOptions::default(),
             planner: TaskName::new("simple").unwrap(),
+            resume: None,
             predicted: PlanSummary { makespan_ms, ..PlanSummary::default() },
         }
     }

@@ -11,6 +11,7 @@ use foresail_schemas::run::{RunEvent, RunStatus, RunSummary};
 use foresail_schemas::{ErrorCode, Problem, RunId, Workflow};
 
 use super::Group;
+use super::resume::Taken;
 use crate::board::{Board, Boards, RunClock};
 use crate::meter::add;
 use crate::shared::Shared;
@@ -251,12 +252,15 @@ fn replay(view: &ReadView, number: u64, header: &RunHeader) -> Result<(Workflow,
 }
 
 impl LiveRun {
-    /// A run that begins now.
+    /// A run that begins now, with the results of another where it takes some over.
     #[must_use]
-    pub(super) fn begin(number: u64, header: RunHeader, workflow: Workflow) -> Self {
+    pub(super) fn begin(number: u64, header: RunHeader, workflow: Workflow, taken: Option<Taken>) -> Self {
         let mut ledger = Ledger::new(&workflow, header.options);
         let clock = RunClock::at(0.0);
-        let staged = ledger.begin(clock.now_ms());
+        let staged = match taken {
+            Some(taken) => ledger.resume(&taken.of, taken.results, clock.now_ms()),
+            None => ledger.begin(clock.now_ms()),
+        };
         let mut shown = summary(&header, &ledger, clock.now_ms());
         // The events of the beginning are shown when they are durable, with the others of their group.
         shown.last_event = 0;

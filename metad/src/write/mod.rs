@@ -11,6 +11,7 @@
 mod ingest;
 mod learn;
 mod live_runs;
+mod resume;
 mod run_changes;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use foresail_schemas::metric::{BatchAnswer, Quarantined, Record, Rejected};
-use foresail_schemas::run::{Operation, OperationAnswer, RunCreated, RunOptions};
+use foresail_schemas::run::{Operation, OperationAnswer, Resume, RunCreated, RunOptions};
 use foresail_schemas::{BatchId, InstanceId, Plan, Problem, RunId, Workflow, WorkflowName};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -98,6 +99,8 @@ pub struct NewRun {
     pub plan: Plan,
     /// Limits and intervals.
     pub options: RunOptions,
+    /// The run whose results it takes over.
+    pub resume: Option<Resume>,
     /// The workflow as JSON.
     pub workflow_json: Vec<u8>,
     /// The plan as JSON.

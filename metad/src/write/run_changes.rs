@@ -37,6 +37,16 @@ impl Runs {
             group.answer(reply, Err(overloaded("too many runs have not ended; cancel some", limit)));
             return Ok(());
         }
+        let taken = match &new.resume {
+            Some(resume) => match self.take_over(resume, &new.workflow, group, shared)? {
+                Ok(taken) => Some(taken),
+                Err(problem) => {
+                    group.answer(reply, Err(problem));
+                    return Ok(());
+                }
+            },
+            None => None,
+        };
         let id = new.run.clone().unwrap_or_else(|| self.choose_id(new.workflow.name(), shared));
         self.last_number += 1;
         let number = self.last_number;
@@ -48,15 +58,20 @@ impl Runs {
             options: new.options,
             planner: new.plan.planner.clone(),
             predicted: new.plan.predicted,
+            resume: new.resume,
         };
         let writes = group.writes()?;
         writes.put_run(number, &header)?;
         writes.put_workflow_document(number, &new.workflow_json)?;
         writes.put_plan_document(number, 1, &new.plan_json)?;
-        self.live.insert(id.clone(), LiveRun::begin(number, header, new.workflow));
+        let reused = taken.as_ref().map_or(0, |taken| taken.results.len() as u64);
+        if let Some(taken) = &taken {
+            taken.copy_blobs(number, group)?;
+        }
+        self.live.insert(id.clone(), LiveRun::begin(number, header, new.workflow, taken));
         self.touched.insert(id.clone());
         self.created.push(id.clone());
-        group.answer(reply, Ok(RunCreated { run: id, duplicate: false }));
+        group.answer(reply, Ok(RunCreated { run: id, duplicate: false, reused }));
         Ok(())
     }
 
@@ -185,11 +200,12 @@ fn repeated(
 ) -> Result<Result<RunCreated, Problem>, StoreError> {
     let writes = group.writes()?;
     let same = run.header.options == new.options
+        && run.header.resume == new.resume
         && writes.workflow_document(run.number)?.is_some_and(|d| d == new.workflow_json)
         && writes.plan_document(run.number, 1)?.is_some_and(|d| d == new.plan_json);
-    let run = run.header.run.clone();
+    let (run, reused) = (run.header.run.clone(), run.ledger.reused());
     Ok(match same {
-        true => Ok(RunCreated { run, duplicate: true }),
+        true => Ok(RunCreated { run, duplicate: true, reused }),
         false => {
             let detail = format!("run `{run}` is there with another workflow, plan or other options");
             Err(Problem::new(ErrorCode::RunExists, detail))

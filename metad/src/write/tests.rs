@@ -82,6 +82,7 @@ fn new_run() -> NewRun {
         workflow: request.workflow,
         plan: request.plan,
         options: request.options,
+        resume: request.resume,
     }
 }
 

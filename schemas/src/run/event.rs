@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Commit, Failure, RunStatus, WorkerUsage};
 use crate::config::ResourceConfig;
-use crate::id::{InstanceId, WorkerId};
+use crate::id::{InstanceId, RunId, WorkerId};
 use crate::metric::StartState;
 use crate::number::{non_negative, non_negative_opt};
 
@@ -101,6 +101,13 @@ pub enum Change {
         /// The task.
         task: u32,
     },
+    /// The run began with results of an earlier one; their commits follow.
+    RunResumed {
+        /// The earlier run.
+        of: RunId,
+        /// Results that were taken over.
+        reused: u64,
+    },
     /// The plan was replaced.
     PlanReplaced {
         /// The new epoch.
@@ -128,6 +135,7 @@ impl Change {
             Self::TaskFailed { .. } => "task_failed",
             Self::TaskCommitted { .. } => "task_committed",
             Self::TaskReady { .. } => "task_ready",
+            Self::RunResumed { .. } => "run_resumed",
             Self::PlanReplaced { .. } => "plan_replaced",
             Self::RunFinished { .. } => "run_finished",
         }

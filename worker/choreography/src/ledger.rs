@@ -24,6 +24,7 @@ use crate::ledger_state::State;
 mod failing;
 mod leases;
 mod looks;
+mod resume;
 
 use looks::unknown_task;
 
@@ -126,6 +127,12 @@ impl Ledger {
     #[must_use]
     pub fn status(&self) -> RunStatus {
         self.state.status
+    }
+
+    /// Results that were taken over from an earlier run.
+    #[must_use]
+    pub fn reused(&self) -> u64 {
+        self.state.reused
     }
 
     /// Epoch of the plan in force.
@@ -307,9 +314,10 @@ impl Ledger {
             ));
         }
         let mut changes = vec![Change::TaskCommitted { task, commit: commit.clone() }];
+        // A run that took over results of another may have one already.
         let filled = |&&child: &&u32| {
-            let missing = self.graph.parents(child).len() as u32 - self.state.task(child).marked;
-            missing == 1
+            let state = self.state.task(child);
+            state.commit.is_none() && self.graph.parents(child).len() as u32 == state.marked + 1
         };
         let filled: Vec<u32> = self.graph.children(task).iter().filter(filled).copied().collect();
         let is_free = |&task: &u32| self.state.task(task).live_lease(now_ms).is_none();

@@ -158,6 +158,8 @@ pub(crate) struct State {
     pub failure: Option<Failure>,
     pub plan_epoch: u64,
     pub committed: u64,
+    /// Results taken over from an earlier run.
+    pub reused: u64,
     pub leases_granted: u64,
     pub last_seq: u64,
     pub last_ms: f64,
@@ -177,6 +179,7 @@ impl State {
             failure: None,
             plan_epoch: 1,
             committed: 0,
+            reused: 0,
             leases_granted: 0,
             last_seq: 0,
             last_ms: 0.0,
@@ -317,6 +320,7 @@ impl State {
                 self.change(*task, |state| state.idle_since_ms = Some(at_ms));
             }
             Change::PlanReplaced { epoch } => self.plan_epoch = *epoch,
+            Change::RunResumed { reused, .. } => self.reused = *reused,
             Change::RunFinished { status, failure } => {
                 self.status = *status;
                 self.failure.clone_from(failure);

@@ -21,7 +21,7 @@ pub mod watchdog;
 pub mod worker;
 
 pub use ledger::{Ledger, LedgerSummary};
-pub use plan_view::{PlanView, TimedStart, first_invocations};
+pub use plan_view::{PlanView, TimedStart, first_invocations, invocations_for};
 pub use protocol::{Action, CommitHints, Event, Executed, Invoke};
 pub use watchdog::Watchdog;
 pub use worker::{Worker, WorkerSettings};

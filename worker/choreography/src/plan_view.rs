@@ -222,9 +222,15 @@ fn timed_starts(plan: &Plan) -> Vec<TimedStart> {
 /// The workers that a run starts with: one per planned worker that has sources, one per flexible source.
 #[must_use]
 pub fn first_invocations(graph: &Graph, plan: &PlanView) -> Vec<Invoke> {
+    invocations_for(graph.sources(), plan)
+}
+
+/// The workers that begin with these tasks: one per planned worker that has some, one per flexible task.
+#[must_use]
+pub fn invocations_for(tasks: impl IntoIterator<Item = u32>, plan: &PlanView) -> Vec<Invoke> {
     let mut planned: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     let mut order: Vec<(u32, Option<u32>, u32)> = Vec::new();
-    for task in graph.sources() {
+    for task in tasks {
         match plan.worker_index(task) {
             Some(worker) => planned.entry(worker).or_default().push(task),
             None => order.push((plan.rank(task), None, task)),

@@ -68,6 +68,21 @@ fn pause_ms(result: &OperationResult) -> f64 {
 }
 
 #[test]
+fn an_attempt_that_began_without_a_lease_is_counted_when_it_fails_and_once() {
+    let mut l = ledger(Retry::default());
+    let crashes = |l: &mut Ledger, instance, now_ms| fail(l, 0, instance, FailureKind::TaskCrash, now_ms);
+    let first = pause_ms(&crashes(&mut l, "small", 1.0));
+    assert!(pause_ms(&crashes(&mut l, "small", 2.0)) < first, "the same report again, a ms later");
+    assert_eq!(fail(&mut l, 0, "stranger", FailureKind::TaskCrash, 2.0), OperationResult::Done);
+    assert_eq!(l.summary(2.0).retries, 0);
+    assert!(matches!(lease(&mut l, "large", 50_000.0), OperationResult::Granted { attempt: 2, .. }));
+    assert_eq!(l.summary(50_000.0).retries, 1);
+    assert_eq!(crashes(&mut l, "small", 50_001.0), OperationResult::Done, "another has it");
+    pause_ms(&crashes(&mut l, "large", 50_002.0));
+    assert!(matches!(lease(&mut l, "small", 99_000.0), OperationResult::Granted { attempt: 3, .. }));
+}
+
+#[test]
 fn pauses_grow_are_kept_by_the_store_and_are_the_same_every_time() {
     let retry = Retry { backoff_ms: 1_000.0, backoff_factor: 3.0, ..Retry::default() };
     let play = || {

@@ -81,6 +81,22 @@ fn what_runs_out_of_memory_runs_again_on_the_next_size_and_at_the_top_fails_the_
 }
 
 #[test]
+fn a_dead_worker_is_noticed_within_two_heartbeats_and_a_second_of_the_end_of_its_lease() {
+    let (mut deaths, mut latest_ms) = (0, 0.0_f64);
+    for seed in 0..500 {
+        let mut world = World::new(seed, Faults::none()).with_a_death();
+        world.run().unwrap_or_else(|broken| panic!("seed {seed}: {broken}\n{}", world.trace_tail(60)));
+        let Some(after_ms) = world.noticed_after_ms() else { continue };
+        let limit_ms = world.notice_ms_max();
+        assert!(after_ms <= limit_ms, "seed {seed}: {after_ms} ms\n{}", world.trace_tail(400));
+        deaths += 1;
+        latest_ms = latest_ms.max(after_ms);
+    }
+    assert!(deaths > 100, "{deaths} workers died with a task");
+    assert!(latest_ms > 0.0, "none was noticed before its lease had ended in all of {deaths} deaths");
+}
+
+#[test]
 fn a_fan_out_wider_than_a_request_completes() {
     let mut world = World::wide(OPERATIONS_PER_REQUEST_MAX + 500);
     world.run().unwrap_or_else(|broken| panic!("{broken}"));

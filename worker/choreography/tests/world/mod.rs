@@ -18,6 +18,7 @@ use foresail_schemas::{Plan, Workflow};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
+mod death;
 mod problems;
 mod work;
 
@@ -85,6 +86,7 @@ enum Happening {
     Tick { machine: u64, timer: u64 },
     Request { machine: u64, request: u64, operations: Arc<[Operation]>, answer_lost: bool },
     Start { invoke: Invoke },
+    Die { machine: u64 },
 }
 
 fn tell(machine: u64, event: Event) -> Happening {
@@ -154,6 +156,8 @@ pub struct World {
     /// By machine and task: who made what the last attempt read, and in which attempt.
     read: BTreeMap<(u64, u32), Vec<(InstanceId, u32)>>,
     seen: Seen,
+    /// The one death that is asked for, in place of drawn crashes.
+    death: Option<death::Death>,
     trace: Vec<String>,
     broken: Option<String>,
 }
@@ -198,6 +202,7 @@ impl World {
             executed: 0,
             read: BTreeMap::new(),
             seen: Seen::default(),
+            death: None,
             trace: Vec::new(),
             broken: None,
         }
@@ -330,12 +335,14 @@ impl World {
         for event in events {
             self.note(&format!("event {} {:?}", event.seq, event.change));
             match &event.change {
+                Change::TaskLeased { task, .. } => self.notice(&[*task], None),
                 Change::TaskReady { task } => {
                     self.hint(|_| true, Event::Hint { ready: vec![*task], committed: Vec::new() });
                 }
                 Change::TaskCommitted { task, commit } => {
                     let number = commit.instance.as_str().trim_start_matches('i').parse().unwrap_or(WATCHDOG);
                     self.check_read(number, *task);
+                    self.forgive(*task);
                     let maker = self.machines.get(&number);
                     let planned = &self.plan.tasks[*task as usize].worker;
                     let is_copy = commit.attempt == 0 && maker.is_some_and(|m| m.worker != *planned);
@@ -366,6 +373,7 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Start { invoke } => self.start_worker(invoke),
+            Happening::Die { machine } => self.die(machine),
             Happening::Request { machine, request, operations, answer_lost } => {
                 self.request(machine, request, &operations, answer_lost);
             }
@@ -403,6 +411,7 @@ impl World {
     fn request(&mut self, machine: u64, request: u64, operations: &[Operation], answer_lost: bool) {
         let mut results = Vec::new();
         for operation in operations {
+            self.hear_of_doomed(machine, operation);
             let (result, events) = self.ledger.apply(operation, self.now_ms);
             self.note(&format!("{machine} {operation:?} -> {result:?}"));
             self.store(events);
@@ -476,7 +485,10 @@ impl World {
                     self.execute(id, task, attempt, &parents, hold_bytes_min);
                 }
                 Action::Store { task, attempt } => self.store_held(id, task, attempt),
-                Action::Invoke(invoke) => self.invoke(invoke),
+                Action::Invoke(invoke) => {
+                    self.notice(&invoke.tasks, invoke.worker.as_ref());
+                    self.invoke(invoke);
+                }
                 Action::PreLoad { task, parents } => self.preload(id, task, &parents),
                 Action::PreWarm { .. } => self.seen.prewarms += 1,
                 Action::Listen { commits } => self.change(id, |m| m.listens = Some(commits)),

@@ -31,6 +31,7 @@ impl World {
         if parents.len() != self.workflow.graph().parents(task).len() {
             self.broken = Some(format!("task {task} runs with {} of its parents", parents.len()));
         }
+        self.doom(id);
         self.check_inputs(id, task, parents);
         let read = parents.iter().map(|commit| (commit.instance.clone(), commit.attempt)).collect();
         self.read.insert((id, task), read);
