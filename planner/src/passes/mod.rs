@@ -16,6 +16,7 @@ use crate::dense::Dense;
 use crate::draft::{self, DraftFailure};
 use crate::explain::{self, Candidate};
 use crate::objective::{Score, score};
+use crate::replan;
 use crate::timing::{Timed, Timing};
 
 mod force;
@@ -26,10 +27,11 @@ mod task_dup;
 pub(crate) use force::with_forced;
 pub(crate) use prewarm::{Clock, WARMINGS_MAX};
 
-/// Tasks timed by all passes of `uniform` or `sweep` together, by those of `nonuniform`, and by those of the
-/// others.
+/// Tasks timed by all passes of `uniform`, `sweep` or a re-planning together, by those of `nonuniform`, and
+/// by those of the others.
 const UNIFORM_TASKS_TIMED_MAX: u32 = 8_000;
 const SWEEP_TASKS_TIMED_MAX: u32 = 4_000;
+const REPLAN_TASKS_TIMED_MAX: u32 = 4_000;
 const NONUNIFORM_TASKS_TIMED_MAX: u32 = 60_000;
 const TASKS_TIMED_MAX: u32 = 150_000;
 /// Fewest candidates per planner, however large the workflow; most per pass, however small.
@@ -119,6 +121,7 @@ fn of_planner(planner: &str) -> (&'static [OptimizationKind], u32) {
         "uniform" => (&ORDER[..2], UNIFORM_TASKS_TIMED_MAX),
         "nonuniform" => (&ORDER, NONUNIFORM_TASKS_TIMED_MAX),
         "sweep" => (&ORDER, SWEEP_TASKS_TIMED_MAX),
+        replan::NAME => (&ORDER[1..2], REPLAN_TASKS_TIMED_MAX),
         "auto" | "anneal" | "pareto" | "robust" => (&ORDER, TASKS_TIMED_MAX),
         _ => (&[], 0),
     }
