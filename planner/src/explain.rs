@@ -72,7 +72,7 @@ pub(crate) fn write_named(
 }
 
 /// The plan of a candidate as it is: with these bounds, names of workers and sentences, to which those on
-/// bounds, path and basis are added. What `known` says of a task stands as it is.
+/// bounds, path and basis are added. What `reason` says of a task is why it is there.
 pub(crate) fn assemble(
     dense: &Dense,
     planner: &TaskName,
@@ -80,7 +80,7 @@ pub(crate) fn assemble(
     bounds: (f64, f64),
     mut explanation: Vec<String>,
     ids: &[Option<WorkerId>],
-    known: impl Fn(u32) -> Option<PlannedTask>,
+    reason: impl Fn(u32) -> Option<String>,
 ) -> Plan {
     let Candidate { assignment, timed, .. } = candidate;
     let path = critical_path(timed);
@@ -90,7 +90,7 @@ pub(crate) fn assemble(
     let mut optimizations = assignment.extras.listed(dense, &assignment.worker, &assignment.size);
     let planned = (0..dense.len()).map(|t| {
         let at = t as usize;
-        known(t).unwrap_or_else(|| PlannedTask {
+        PlannedTask {
             task: tasks[at].id.clone(),
             worker: ids_of(assignment.worker[at]),
             config: dense.size(assignment.size[at]).config,
@@ -100,9 +100,9 @@ pub(crate) fn assemble(
             exec_ms: dense.exec_ms(assignment.size[at], t),
             output_bytes: None,
             optimizations: std::mem::take(&mut optimizations[at]),
-            why: why(dense, assignment, &by_worker, t),
+            why: reason(t).unwrap_or_else(|| why(dense, assignment, &by_worker, t)),
             forecast: None,
-        })
+        }
     });
     let problem = dense.problem;
     let bounds = bounds::gap(bounds, &timed.summary);

@@ -73,7 +73,8 @@ pub struct Progress {
     pub idle: Vec<(ResourceConfig, u32)>,
     /// Other ids that this run has used, which no new worker gets.
     pub used: Vec<WorkerId>,
-    /// What the invocations that have ended took and cost in sum, lost ones included.
+    /// What the invocations that have ended took and cost in sum, lost ones included, and what the living have
+    /// paid for objects read and written.
     pub spent: PlanSummary,
 }
 
@@ -95,15 +96,22 @@ impl Progress {
             worker => plan.workers[worker as usize].id.clone(),
         };
         let mut objects = vec![Vec::new(); lives.len()];
+        let mut requests_usd = vec![0.0; lives.len()];
         for (t, (&start_ms, &end_ms)) in start_ms.iter().zip(&end_ms).enumerate() {
             let ran_on = timing.tasks()[t].ran_on as usize;
             let container = lives.get(ran_on).map_or(0, |life| life.container as usize);
             tasks.push(if end_ms <= now_ms {
-                objects[container].extend(dense.graph.reads(t as u32));
-                objects[container].extend(dense.graph.writes(t as u32));
+                let (held, t, prices) = (&mut objects[container], t as u32, &problem.platform.prices);
+                let gets = dense.stored_reads(t).iter().filter(|o| !held.contains(*o)).count();
+                let puts = dense.uploads[t as usize].objects;
+                let usd = f64::from(puts) * prices.put_usd + gets as f64 * prices.get_usd;
+                requests_usd.get_mut(ran_on).into_iter().for_each(|sum| *sum += usd);
+                held.extend(dense.graph.reads(t));
+                held.extend(dense.graph.writes(t));
                 TaskProgress::Done { start_ms, end_ms, output_bytes: None }
             } else if start_ms <= now_ms {
-                TaskProgress::Leased { worker: Some(id_of(ran_on)), since_ms: start_ms }
+                let worker = (ran_on < lives.len()).then(|| id_of(ran_on));
+                TaskProgress::Leased { worker, since_ms: start_ms }
             } else {
                 TaskProgress::Open
             });
@@ -127,6 +135,7 @@ impl Progress {
                 continue;
             }
             spent.cold_starts += u64::from(life.is_cold);
+            spent.cost_usd += requests_usd[at];
             let mut objects = objects[life.container as usize].clone();
             objects.sort_unstable();
             objects.dedup();

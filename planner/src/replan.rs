@@ -15,7 +15,7 @@
 //! 2003).
 
 use foresail_schemas::TaskId;
-use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
+use foresail_schemas::plan::{Objective, Plan, Problem};
 
 use crate::assignment::Assignment;
 use crate::bounds::residual;
@@ -42,10 +42,12 @@ pub(crate) const NAME: &str = "replan";
 const TASKS_MAX: usize = 3_000;
 /// Deadlines that are tried however much is left.
 const AIMS_MIN: usize = 2;
+/// Most open tasks for which it is tried whether to fetch more inputs ahead than the plan in force does.
+const REFINED_TASKS_MAX: usize = 2_000;
 /// Most open tasks for which the same sizes are tried without fixed workers.
 const LOOSENED_TASKS_MAX: usize = 500;
 /// Deadlines over the least time that is left, the most telling first; 0: each task as early as can be.
-const FAST: [f64; 4] = [1.02, 0.0, 1.15, 1.05];
+const FAST: [f64; 4] = [0.0, 1.02, 1.15, 1.05];
 const CHEAP: [f64; 5] = [f64::INFINITY, 3.0, 1.5, 5.0, 2.0];
 const BOTH: [f64; 8] = [1.02, 2.0, 1.15, f64::INFINITY, 1.5, 3.0, 0.0, 5.0];
 /// Deadlines over the time until the one that is asked for: the times are estimates.
@@ -118,16 +120,16 @@ pub fn replan(
     let (standing, base) = Standing::new(&dense, plan, progress)?;
     let mut round = Round::new(&dense, &standing, &base);
     let stranded = (0..dense.len()).filter(|&t| standing.is_stranded(&base, t)).count();
-    let both = [plan.predicted, round.tried[0].summary];
-    let mut judge = Judge::new(&standing, options, both, stranded);
+    let both = [plan.predicted, round.tried[0].timed.summary];
+    let mut judge = Judge::new(&standing, (&problem.objective, options), both, stranded);
     let mut chosen = 0;
     if !judge.is_as_promised() {
-        round.search();
-        let found = round.choose(options, &mut judge);
-        chosen = if judge.takes(&round.tried[found].summary) { found } else { 0 };
+        round.search(&judge);
+        let found = round.choose(options.lost_slack, &mut judge);
+        chosen = if judge.takes(&round.tried[found].timed.summary) { found } else { 0 };
     }
-    let candidate = round.candidate(chosen);
-    Ok(write::answer(&dense, &standing, (plan, progress), &candidate, round.bounds, &judge))
+    let candidate = &round.tried[chosen];
+    Ok(write::answer(&dense, &standing, (plan, progress, &base), candidate, round.bounds, &judge))
 }
 
 /// The problem with the sizes of outputs that were measured; nothing where none was.
@@ -154,13 +156,6 @@ fn with_measured(problem: &Problem, progress: &Progress) -> Option<Problem> {
     measured
 }
 
-/// One way to go on.
-struct Tried {
-    label: String,
-    assignment: Assignment,
-    summary: PlanSummary,
-}
-
 /// All ways to go on that are tried; the first is that of the plan in force.
 struct Round<'a> {
     dense: &'a Dense<'a>,
@@ -170,7 +165,7 @@ struct Round<'a> {
     timing: Timing<'a>,
     bounds: (f64, f64),
     open: usize,
-    tried: Vec<Tried>,
+    tried: Vec<Candidate>,
 }
 
 impl<'a> Round<'a> {
@@ -187,18 +182,24 @@ impl<'a> Round<'a> {
 
     fn offer(&mut self, label: String, assignment: Assignment) {
         let summary = self.timing.pass(&assignment);
-        self.tried.push(Tried { label, assignment, summary });
+        self.tried.push(Candidate { label, assignment, timed: self.timing.timed(summary) });
     }
 
-    /// Tries the deadlines that suit the objective, as many as what is left allows.
-    fn search(&mut self) {
+    /// Tries the deadlines that suit the objective, as many as what is left allows; where that is few, the
+    /// first that pays is enough.
+    fn search(&mut self, judge: &Judge) {
         let Some(most) = TASKS_MAX.checked_div(self.open) else { return };
         let deadlines = self.deadlines();
-        self.schedule(&deadlines[..most.max(AIMS_MIN).min(deadlines.len())]);
+        let (first, rest) = deadlines.split_at(1);
+        self.schedule(first);
+        if most == 0 && judge.pays(&self.tried[self.tried.len() - 1].timed.summary) {
+            return;
+        }
+        self.schedule(&rest[..most.max(AIMS_MIN).min(deadlines.len()) - 1]);
     }
 
     fn schedule(&mut self, deadlines_ms: &[f64]) {
-        let plane = Plane::new(self.dense);
+        let plane = Plane::of(self.dense, |t| !self.standing.has_begun(t));
         let mut tracks = Tracks::from(&plane, Some(self.standing));
         let few = self.dense.concurrency_max <= crate::sweep::FEW_WORKERS;
         for &deadline_ms in deadlines_ms {
@@ -242,38 +243,32 @@ impl<'a> Round<'a> {
 
     /// The best under the objective, which gives way where the deadline is lost, with inputs fetched ahead
     /// where that makes it better.
-    fn choose(&mut self, options: &ReplanOptions, judge: &mut Judge) -> usize {
-        let best_ms = self.tried.iter().map(|t| t.summary.makespan_ms).fold(f64::INFINITY, f64::min);
-        if judge.gives_up(&self.dense.problem.objective, best_ms, options) {
-            let deadline_ms = best_ms * (1.0 + options.lost_slack);
+    fn choose(&mut self, lost_slack: f64, judge: &mut Judge) -> usize {
+        let best_ms = self.tried.iter().map(|t| t.timed.summary.makespan_ms).fold(f64::INFINITY, f64::min);
+        if judge.gives_up(best_ms) {
+            let deadline_ms = best_ms * (1.0 + lost_slack);
             self.schedule(&[deadline_ms]);
         }
         let best = self.best(&judge.objective);
-        let mut candidate = self.candidate(best);
-        let (dense, bounds) = (self.dense, self.bounds);
-        let before = candidate.timed.summary;
-        passes::apply(dense, &mut self.timing, judge.objective, bounds, NAME, &mut candidate);
-        if best == 0 || candidate.timed.summary == before {
+        if best == 0 || self.open > REFINED_TASKS_MAX {
             return best;
         }
-        let Candidate { label, assignment, timed } = candidate;
-        self.tried.push(Tried { label, assignment, summary: timed.summary });
+        let mut candidate = self.tried[best].clone();
+        let (dense, bounds, before) = (self.dense, self.bounds, candidate.timed.summary);
+        passes::apply(dense, &mut self.timing, judge.objective, bounds, NAME, &mut candidate);
+        if candidate.timed.summary == before {
+            return best;
+        }
+        self.tried.push(candidate);
         self.tried.len() - 1
     }
 
     fn score(&self, objective: &Objective, at: usize) -> Score {
-        score(objective, &self.tried[at].summary, self.bounds)
+        score(objective, &self.tried[at].timed.summary, self.bounds)
     }
 
     fn best(&self, objective: &Objective) -> usize {
         let all = 0..self.tried.len();
         all.min_by(|&a, &b| self.score(objective, a).compare(&self.score(objective, b))).unwrap_or(0)
-    }
-
-    fn candidate(&mut self, at: usize) -> Candidate {
-        let Tried { label, assignment, .. } = &self.tried[at];
-        let (label, assignment) = (label.clone(), assignment.clone());
-        let summary = self.timing.pass(&assignment);
-        Candidate { label, assignment, timed: self.timing.timed(summary) }
     }
 }

@@ -48,7 +48,7 @@ pub(crate) struct Living {
     pub start_ms: f64,
     /// Whether it has joined the run.
     pub is_up: bool,
-    /// What it holds, ascending.
+    /// What it holds of what is still read, ascending.
     pub objects: Vec<u32>,
 }
 
@@ -119,6 +119,7 @@ impl Standing {
         numbers: &HashMap<&WorkerId, u32>,
     ) -> Result<HashMap<&'p WorkerId, Option<u32>>, ReplanFailure> {
         let (mut places, mut seated) = (HashMap::new(), HashSet::new());
+        let is_done = |t: u32| matches!(progress.tasks[t as usize], TaskProgress::Done { .. });
         for worker in &progress.workers {
             let WorkerProgress { id, config, condition, since_ms, objects } = worker;
             let size = dense
@@ -143,7 +144,8 @@ impl Standing {
             }
             // A second invocation of a planned worker leaves as soon as it has joined.
             let worker = number.filter(|&number| seated.insert(number)).unwrap_or(NONE);
-            let mut objects = objects.clone();
+            let is_read = |&o: &u32| dense.graph.consumers(o).iter().any(|&t| !is_done(t));
+            let mut objects: Vec<u32> = objects.iter().copied().filter(is_read).collect();
             objects.sort_unstable();
             places.insert(id, Some(self.living.len() as u32));
             let (start_ms, is_up) = (since_ms.min(self.now_ms), *condition == WorkerCondition::Alive);

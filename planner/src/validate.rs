@@ -138,7 +138,7 @@ fn check(problem: &Problem, plan: &Plan, is_open: &dyn Fn(u32) -> bool) -> Resul
     check_room(problem, plan, is_open)?;
     check_workers(plan)?;
     check_sums(plan)?;
-    check_path(problem, plan)
+    check_path(problem, plan, is_open)
 }
 
 fn at_least(owner: &str, field: &'static str, value: f64, least: f64) -> Result<(), Violation> {
@@ -361,7 +361,7 @@ fn check_sums(plan: &Plan) -> Result<(), Violation> {
     at_least("plan", "invocations", predicted.invocations as f64, predicted.cold_starts as f64)
 }
 
-fn check_path(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
+fn check_path(problem: &Problem, plan: &Plan, is_open: &dyn Fn(u32) -> bool) -> Result<(), Violation> {
     let graph = problem.workflow.graph();
     let broken = |at: &str| Err(Violation::CriticalPath(at.to_owned()));
     let (mut before_ms, mut end_ms) = (0.0, 0.0);
@@ -372,7 +372,7 @@ fn check_path(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
             return broken(id.as_str());
         }
         // What follows on the same lane begins while the outputs are stored.
-        before_ms = computed_ms(task);
+        before_ms = if is_open(t) { computed_ms(task) } else { task.start_ms };
         end_ms = task.end_ms;
     }
     let last_ms = plan.tasks.iter().map(|t| t.end_ms).fold(0.0, f64::max);

@@ -42,7 +42,7 @@ pub(super) struct Judge {
 impl Judge {
     pub fn new(
         standing: &Standing,
-        options: &ReplanOptions,
+        (objective, options): (&Objective, &ReplanOptions),
         [promised, kept]: [PlanSummary; 2],
         stranded: usize,
     ) -> Self {
@@ -53,7 +53,7 @@ impl Judge {
             promised,
             kept,
             stranded,
-            objective: Objective::default(),
+            objective: *objective,
             lost_ms: None,
             best: None,
             verdict: Verdict::Keep,
@@ -82,17 +82,21 @@ impl Judge {
         is_as_promised
     }
 
-    /// Sets what plans are compared by; says whether that is another objective, because the best makespan
-    /// that was found misses the deadline.
-    pub fn gives_up(&mut self, objective: &Objective, best_ms: f64, options: &ReplanOptions) -> bool {
-        self.objective = *objective;
-        if let Objective::Deadline { makespan_ms } | Objective::Confidence { makespan_ms, .. } = *objective
+    /// Gives the deadline up where the best makespan that was found misses it; says whether it did.
+    pub fn gives_up(&mut self, best_ms: f64) -> bool {
+        if let Objective::Deadline { makespan_ms } | Objective::Confidence { makespan_ms, .. } =
+            self.objective
             && best_ms > makespan_ms
         {
-            self.objective = Objective::Deadline { makespan_ms: best_ms * (1.0 + options.lost_slack) };
+            self.objective = Objective::Deadline { makespan_ms: best_ms * (1.0 + self.options.lost_slack) };
             self.lost_ms = Some(makespan_ms);
         }
         self.lost_ms.is_some()
+    }
+
+    /// Whether `new` saves enough under the objective as it stands.
+    pub fn pays(&self, new: &PlanSummary) -> bool {
+        self.gain(&self.kept, new).0 >= self.options.gain_min
     }
 
     /// Whether `new` takes the place of the plan in force, and why or why not.

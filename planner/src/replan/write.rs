@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use foresail_schemas::WorkerId;
-use foresail_schemas::plan::{Plan, PlannedTask};
+use foresail_schemas::plan::Plan;
 
 use crate::assignment::Assignment;
 use crate::dense::{Dense, NONE};
@@ -17,27 +17,32 @@ use crate::standing::{Stage, Standing};
 pub(super) fn answer(
     dense: &Dense,
     standing: &Standing,
-    (old, progress): (&Plan, &Progress),
+    (old, progress, base): (&Plan, &Progress, &Assignment),
     candidate: &Candidate,
     bounds: (f64, f64),
     judge: &Judge,
 ) -> Replanned {
     let ids = ids(dense, old, progress, &candidate.assignment);
-    let known = |t: u32| as_it_was(standing, &old.tasks[t as usize], t);
+    let same = |t: usize| {
+        let at = (candidate.assignment.worker[t], candidate.assignment.size[t]);
+        at == (base.worker[t], base.size[t])
+    };
+    let reason = |t: u32| same(t as usize).then(|| old.tasks[t as usize].why.clone());
     let verb = match judge.verdict {
         Verdict::Keep => "The plan is kept",
         Verdict::Replace => "Re-planned",
     };
     let explanation =
         vec![format!("{verb} at {:.0} ms: {}.", standing.now_ms, judge.reason), way_on(candidate)];
-    let mut plan = explain::assemble(dense, &old.planner, candidate, bounds, explanation, &ids, known);
+    let mut plan = explain::assemble(dense, &old.planner, candidate, bounds, explanation, &ids, reason);
     let mut moved = Vec::new();
-    for (new, old) in plan.tasks.iter_mut().zip(&old.tasks) {
-        if (&new.worker, new.config.key()) != (&old.worker, old.config.key()) {
+    for (t, (new, old)) in plan.tasks.iter_mut().zip(&old.tasks).enumerate() {
+        new.output_bytes = old.output_bytes;
+        if standing.has_begun(t as u32) {
+            new.optimizations.clone_from(&old.optimizations);
+            (new.exec_ms, new.forecast) = (old.exec_ms, old.forecast);
+        } else if !same(t) {
             moved.push(new.task.clone());
-        } else {
-            new.why.clone_from(&old.why);
-            new.output_bytes = old.output_bytes;
         }
     }
     span_workers(&mut plan, standing);
@@ -58,16 +63,6 @@ fn way_on(candidate: &Candidate) -> String {
         "The run goes on by `{}`: {:.0} ms and {:.8} USD in all.",
         candidate.label, summary.makespan_ms, summary.cost_usd
     )
-}
-
-/// What has begun, as the plan in force had it, with the times that it had in fact.
-fn as_it_was(standing: &Standing, old: &PlannedTask, task: u32) -> Option<PlannedTask> {
-    match standing.tasks[task as usize] {
-        Stage::Open => None,
-        // When it ends the timing pass has said.
-        Stage::Running { .. } => None,
-        Stage::Done { start_ms, end_ms } => Some(PlannedTask { start_ms, end_ms, ..old.clone() }),
-    }
 }
 
 /// The names of the plan in force, and new ones that the run has not used for workers that come new.
