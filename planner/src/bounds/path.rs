@@ -26,7 +26,8 @@ impl Earliest {
     pub fn new(dense: &Dense, least: &Least) -> Self {
         let unknown = || vec![f64::INFINITY; dense.len() as usize];
         let mut earliest = Self { start_ms: unknown(), end_ms: unknown(), first_ms: least.start_ms };
-        let mut inflow = Inflow::new(f64::from(dense.lanes));
+        let mut inflow = Inflow::new(f64::from(dense.lanes), least.start_ms);
+        let own_ms: Vec<f64> = (0..dense.len()).map(|t| own_ms(dense, least, t)).collect();
         for &t in dense.graph.order() {
             let parents = dense.graph.parents(t).iter();
             let ready_ms = parents
@@ -34,7 +35,7 @@ impl Earliest {
             earliest.start_ms[t as usize] = ready_ms;
             let mut there_ms = ready_ms;
             if !dense.stored_reads(t).is_empty() {
-                earliest.collect(dense, least, t, &mut inflow);
+                earliest.collect(dense, least, (t, &own_ms), &mut inflow);
                 there_ms = ready_ms.max(inflow.there_ms());
             }
             earliest.end_ms[t as usize] = there_ms + least.run_ms[t as usize];
@@ -42,7 +43,7 @@ impl Earliest {
         earliest
     }
 
-    fn collect(&self, dense: &Dense, least: &Least, task: u32, inflow: &mut Inflow) {
+    fn collect(&self, dense: &Dense, least: &Least, (task, own_ms): (u32, &[f64]), inflow: &mut Inflow) {
         inflow.clear();
         for &object in dense.stored_reads(task) {
             let download_ms = least.download_ms(dense, object);
@@ -57,9 +58,18 @@ impl Earliest {
                         run_ms: least.exec_ms[p],
                         fetch_from_ms: self.end_ms[p] + dense.dispatch_ms,
                         download_ms,
+                        own_ms: own_ms[p],
                     });
                 }
             }
         }
     }
+}
+
+/// Time to fetch what comes from outside and nobody else reads.
+fn own_ms(dense: &Dense, least: &Least, task: u32) -> f64 {
+    let is_own = |&&o: &&u32| {
+        dense.graph.objects()[o as usize].producer.is_none() && dense.objects[o as usize].readers == 1
+    };
+    dense.stored_reads(task).iter().filter(is_own).map(|&o| least.download_ms(dense, o)).sum()
 }
