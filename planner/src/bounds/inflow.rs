@@ -53,15 +53,22 @@ pub(super) struct Inflow {
     link_from_ms: f64,
     supplies: Vec<Supply>,
     moments: Vec<f64>,
+    /// Whether all may be there soonest where several makers run in the container.
+    pub is_shared: bool,
 }
 
 impl Inflow {
     pub fn new(lanes: f64, link_from_ms: f64) -> Self {
-        Self { lanes, link_from_ms, supplies: Vec::new(), moments: Vec::new() }
+        Self { lanes, link_from_ms, supplies: Vec::new(), moments: Vec::new(), is_shared: false }
     }
 
     pub fn clear(&mut self) {
         self.supplies.clear();
+    }
+
+    /// The inputs, one per maker once [`Inflow::there_ms`] was asked.
+    pub fn supplies(&self) -> &[Supply] {
+        &self.supplies
     }
 
     /// Another input.
@@ -83,14 +90,20 @@ impl Inflow {
                 first.download_ms += if is_same { later.download_ms } else { 0.0 };
                 is_same
             });
+            self.is_shared = true;
             return self.split_ms();
         }
-        // Of two the choices say all.
-        let split_ms = if self.supplies.len() > 2 { self.split_ms() } else { 0.0 };
         self.supplies.sort_by(|a, b| b.fetch_from_ms.total_cmp(&a.fetch_from_ms));
         let makers = (0..self.supplies.len()).filter(|&i| self.supplies[i].maker.is_some());
         let with_one = makers.map(|i| self.fetched_ms(Some(i))).fold(f64::INFINITY, f64::min);
-        self.fetched_ms(None).min(with_one).min(self.several_ms()).max(split_ms)
+        let at_most_one_ms = self.fetched_ms(None).min(with_one);
+        let several_ms = self.several_ms();
+        self.is_shared = several_ms < at_most_one_ms;
+        // Of two the choices say all, and no split is needed where several are no better than one.
+        if !self.is_shared || self.supplies.len() <= 2 {
+            return at_most_one_ms.min(several_ms);
+        }
+        at_most_one_ms.min(several_ms.max(self.split_ms()))
     }
 
     /// All are fetched but those of one maker, which runs here.
@@ -122,7 +135,7 @@ impl Inflow {
 
     /// The best split of every input over lanes and link by fractions: of all of them, and after every moment
     /// of those that begin, or may be fetched, later. Beyond [`MOMENTS_MAX`] some moments must do.
-    fn split_ms(&mut self) -> f64 {
+    pub fn split_ms(&mut self) -> f64 {
         let count = self.supplies.len();
         // What saves the link most for its time on a lane runs here first.
         let worth = |s: &Supply| (s.download_ms - s.own_ms).max(0.0) / s.run_ms;
