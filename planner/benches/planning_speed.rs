@@ -1,5 +1,5 @@
-//! Prints how long each planner takes by size of the graph, on one core, beside the gap to the bounds. Times
-//! are those that the thread had a core, where the system tells them, so that other programs disturb less.
+//! Prints how long each planner takes by size of the graph, on one core, beside the gap to the bounds, and how
+//! long it takes to re-plan a run that is half done and of which every other task turned out slower. Times are those that the thread had a core, where the system tells them, so that other programs disturb less.
 //!
 //! `cargo bench -p foresail-planner --bench planning_speed [-- PLANNER... TASKS...]`
 
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use foresail_planner::shapes::Shape;
-use foresail_planner::{Planner, planners};
+use foresail_planner::{Planner, Progress, ReplanOptions, planners, replan};
 use foresail_schemas::Workflow;
 use foresail_schemas::plan::{Objective, Problem};
 
@@ -23,6 +23,9 @@ use clock::on_core;
 const BATCHES: usize = 3;
 /// A batch has as many runs as fill this time, since the system counts in steps.
 const BATCH: Duration = Duration::from_millis(100);
+/// Who made the plan that is in force half-way, and how much slower every other task is than it says.
+const IN_FORCE: &str = "sweep";
+const SLOWER: f64 = 1.5;
 /// Planners are left out above the size at which they would take minutes.
 const SECONDS_MAX: f64 = 20.0;
 
@@ -85,6 +88,27 @@ fn line(shape: &str, planner: &dyn Planner, problem: &Problem) -> f64 {
     ms
 }
 
+/// The time to re-plan, and to say that all goes as planned.
+fn replan_line(shape: &str, planner: &dyn Planner, problem: &Problem) {
+    let plan = planner.plan(problem).expect("it is a valid problem");
+    let (tasks, half_ms) = (plan.tasks.len(), 0.5 * plan.predicted.makespan_ms);
+    let progress = Progress::as_planned(problem, &plan, half_ms).expect("the plan is one of the problem");
+    let mut slower = problem.clone();
+    for row in &mut slower.predictions.exec_ms {
+        row.iter_mut().step_by(2).for_each(|ms| *ms *= SLOWER);
+    }
+    for (name, problem) in [("re-plan", &slower), ("as promised", problem)] {
+        let answer = || replan(problem, &plan, &progress, &ReplanOptions::default()).expect("a valid state");
+        let (ms, answer) = least_ms(answer);
+        println!(
+            "{shape:<10} {tasks:>9} {name:<16} {ms:>10.2} {:>8.0}   {:?}: {}",
+            ms * 1e6 / tasks as f64,
+            answer.verdict,
+            answer.reason
+        );
+    }
+}
+
 type Build = fn() -> Workflow;
 
 fn main() {
@@ -115,6 +139,9 @@ fn main() {
             let tasks = tasks as f64;
             if *per_task_ms * tasks < SECONDS_MAX * 1000.0 {
                 *per_task_ms = line(shape, planner.as_ref(), &problem) / tasks;
+                if planner.name() == IN_FORCE {
+                    replan_line(shape, planner.as_ref(), &problem);
+                }
             }
         }
     }

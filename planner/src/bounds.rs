@@ -18,8 +18,10 @@ use crate::dense::Dense;
 
 mod inflow;
 mod path;
+mod residual;
 
 use path::Earliest;
+pub(crate) use residual::residual;
 
 /// Relative difference that is rounding.
 const ROUNDING: f64 = 1e-9;

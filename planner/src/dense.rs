@@ -85,6 +85,11 @@ pub(crate) struct Dense<'p> {
 impl<'p> Dense<'p> {
     /// Checks the problem and brings it into dense form.
     pub fn new(problem: &'p Problem) -> Result<Self, PlanFailure> {
+        Self::in_part(problem, |_| true)
+    }
+
+    /// As [`Dense::new`], where only the tasks that are `open` must fit into some size: others have run.
+    pub fn in_part(problem: &'p Problem, open: impl Fn(u32) -> bool) -> Result<Self, PlanFailure> {
         problem.platform.check()?;
         let graph: &Graph = problem.workflow.graph();
         let table = &problem.predictions;
@@ -144,8 +149,17 @@ impl<'p> Dense<'p> {
         };
         dense.pool = Routed::new(&dense);
         dense.useful = (0..dense.size_count()).filter(|&c| !dense.is_pool(c) && dense.is_useful(c)).collect();
-        (0..dense.len()).try_for_each(|t| dense.check_fits(t))?;
+        (0..dense.len()).filter(|&t| open(t)).try_for_each(|t| dense.check_fits(t))?;
         Ok(dense)
+    }
+
+    /// As many containers of each size are idle and warm, and no others.
+    pub fn set_warm(&mut self, idle: &[(ResourceConfig, u32)]) {
+        let of = |size: &Size| {
+            let same = idle.iter().filter(|(config, _)| config.key() == size.config.key());
+            same.map(|&(_, count)| count).sum()
+        };
+        self.warm = self.sizes.iter().map(of).collect();
     }
 
     /// The problem as if outputs that other tasks read were never stored: what no plan beats whose workers
@@ -208,9 +222,9 @@ impl<'p> Dense<'p> {
         Host::new(self.concurrency_max, self.problem.platform.keep_alive_ms, &self.warm, pool)
     }
 
-    /// Brings a host back to the start of the run.
-    pub fn reset_host<W>(&self, host: &mut Host<W>) {
-        host.reset(&self.warm);
+    /// Brings a host back to `since_ms`, when the run begins or is looked at.
+    pub fn reset_host<W>(&self, host: &mut Host<W>, since_ms: f64) {
+        host.reset(&self.warm, since_ms);
     }
 
     /// Number of tasks.

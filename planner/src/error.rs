@@ -1,8 +1,8 @@
 //! Why there is no plan, no planner or no simulation.
 
-use foresail_schemas::TaskId;
 use foresail_schemas::plan::PlanError;
 use foresail_schemas::platform::PlatformError;
+use foresail_schemas::{TaskId, WorkerId};
 
 use crate::draft::DraftFailure;
 
@@ -170,5 +170,69 @@ pub enum SimulationFailure {
         tasks: u64,
         /// Events handled.
         steps: u64,
+    },
+}
+
+/// Why a run could not be re-planned; its plan stays in force.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ReplanFailure {
+    /// The problem is not one, for a task that has not run.
+    #[error(transparent)]
+    Problem(#[from] PlanFailure),
+    /// The plan in force is not one of this problem.
+    #[error("the plan in force: {0}")]
+    Plan(#[from] SimulationFailure),
+    /// What flexible workers decide about large outputs while they run has no times.
+    #[error("the plan in force leaves large outputs to flexible workers, so what is left of it has no times")]
+    Flexible,
+    /// The state is of another workflow.
+    #[error("the state of the run has {found} tasks, the workflow has {expected}")]
+    Tasks {
+        /// Tasks of the workflow.
+        expected: usize,
+        /// Tasks of the state.
+        found: usize,
+    },
+    /// A time of the state is no time.
+    #[error("the state of the run has the time `{ms}` for `{what}`, it must be finite and at least 0")]
+    Time {
+        /// Task, worker or field.
+        what: String,
+        /// The time.
+        ms: f64,
+    },
+    /// A task has begun before one that it waits for had a result.
+    #[error(
+        "by the state of the run task `{task}` has begun, and `{parent}`, which it waits for, has no result"
+    )]
+    Order {
+        /// The task.
+        task: TaskId,
+        /// The one it waits for.
+        parent: TaskId,
+    },
+    /// A task is leased to a worker that the state does not have.
+    #[error("task `{task}` is leased to worker `{worker}`, which is none of the state's `workers`")]
+    Holder {
+        /// The task.
+        task: TaskId,
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A worker has a size that nothing is predicted for.
+    #[error("worker `{worker}` has {config}, which is none of `predictions.configs`")]
+    Config {
+        /// The worker.
+        worker: WorkerId,
+        /// The size.
+        config: String,
+    },
+    /// A worker holds what is no object of the workflow.
+    #[error("worker `{worker}` holds object {object}, which the workflow does not have")]
+    Object {
+        /// The worker.
+        worker: WorkerId,
+        /// Its place among the objects.
+        object: u32,
     },
 }

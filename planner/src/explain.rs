@@ -48,7 +48,41 @@ pub(crate) fn write_named(
     ids: &[Option<WorkerId>],
 ) -> Plan {
     let forced = with_forced(dense, candidate);
-    let Candidate { label, assignment, timed } = forced.as_ref().unwrap_or(candidate);
+    let candidate = forced.as_ref().unwrap_or(candidate);
+    let (problem, summary) = (dense.problem, &candidate.timed.summary);
+    let mut explanation = vec![format!(
+        "`{planner}` looked for {} and took `{}`: {:.0} ms, {:.8} USD.",
+        in_words(&problem.objective),
+        candidate.label,
+        summary.makespan_ms,
+        summary.cost_usd
+    )];
+    explanation.extend(missed(&problem.objective, summary, floor.pair()));
+    if let Objective::Deadline { makespan_ms } = problem.objective
+        && floor.cost_by(dense, makespan_ms).is_finite()
+    {
+        let usd = floor.cost_by(dense, makespan_ms);
+        explanation
+            .push(format!("No plan that ends within {makespan_ms:.0} ms costs less than {usd:.8} USD."));
+    }
+    explanation.extend(pool::in_words(dense));
+    explanation.extend(reasons);
+    let planner = TaskName::new(planner).expect("a planner's name is a legal name, which a test checks");
+    assemble(dense, &planner, candidate, floor.pair(), explanation, ids, |_| None)
+}
+
+/// The plan of a candidate as it is: with these bounds, names of workers and sentences, to which those on
+/// bounds, path and basis are added. What `reason` says of a task is why it is there.
+pub(crate) fn assemble(
+    dense: &Dense,
+    planner: &TaskName,
+    candidate: &Candidate,
+    bounds: (f64, f64),
+    mut explanation: Vec<String>,
+    ids: &[Option<WorkerId>],
+    reason: impl Fn(u32) -> Option<String>,
+) -> Plan {
+    let Candidate { assignment, timed, .. } = candidate;
     let path = critical_path(timed);
     let tasks = dense.problem.workflow.tasks();
     let ids_of = |w: u32| (w != NONE).then(|| ids[w as usize].clone()).flatten();
@@ -66,35 +100,19 @@ pub(crate) fn write_named(
             exec_ms: dense.exec_ms(assignment.size[at], t),
             output_bytes: None,
             optimizations: std::mem::take(&mut optimizations[at]),
-            why: why(dense, assignment, &by_worker, t),
+            why: reason(t).unwrap_or_else(|| why(dense, assignment, &by_worker, t)),
             forecast: None,
         }
     });
     let problem = dense.problem;
-    let bounds = bounds::gap(floor.pair(), &timed.summary);
-    let mut explanation = vec![format!(
-        "`{planner}` looked for {} and took `{label}`: {:.0} ms, {:.8} USD.",
-        in_words(&problem.objective),
-        timed.summary.makespan_ms,
-        timed.summary.cost_usd
-    )];
-    explanation.extend(missed(&problem.objective, &timed.summary, floor.pair()));
-    if let Objective::Deadline { makespan_ms } = problem.objective
-        && floor.cost_by(dense, makespan_ms).is_finite()
-    {
-        let usd = floor.cost_by(dense, makespan_ms);
-        explanation
-            .push(format!("No plan that ends within {makespan_ms:.0} ms costs less than {usd:.8} USD."));
-    }
-    explanation.extend(pool::in_words(dense));
-    explanation.extend(reasons);
+    let bounds = bounds::gap(bounds, &timed.summary);
     explanation.push(bounds_in_words(&bounds));
     explanation.push(path_in_words(dense, &path));
     explanation.push(basis_in_words(dense));
     let task_id = |t: &u32| -> TaskId { tasks[*t as usize].id.clone() };
     Plan {
         workflow: problem.workflow.name().clone(),
-        planner: TaskName::new(planner).expect("a planner's name is a legal name, which a test checks"),
+        planner: planner.clone(),
         seed: problem.seed,
         objective: problem.objective,
         sla: problem.predictions.sla,

@@ -45,17 +45,17 @@ impl<W> Host<W> {
             waiting: VecDeque::new(),
             served: 0,
         };
-        host.reset(warm);
+        host.reset(warm, 0.0);
         host
     }
 
-    /// As new, with the memory that it has.
-    pub fn reset(&mut self, warm: &[u32]) {
+    /// As new, with the memory that it has; the warm containers went idle at `since_ms`.
+    pub fn reset(&mut self, warm: &[u32], since_ms: f64) {
         (self.busy, self.containers, self.served) = (0, 0, 0);
         self.waiting.clear();
         for (idle, &warm) in self.idle.iter_mut().zip(warm) {
             idle.clear();
-            idle.extend((0..warm).map(|w| (0.0, self.containers + w)));
+            idle.extend((0..warm).map(|w| (since_ms, self.containers + w)));
             self.containers += warm;
         }
     }
@@ -80,6 +80,13 @@ impl<W> Host<W> {
                 Place { container: self.containers - 1, is_cold: true }
             }
         }
+    }
+
+    /// The place of an invocation that runs already: a container of its own.
+    pub fn occupy(&mut self, size: u32) -> u32 {
+        self.busy += u32::from(self.pool != Some(size));
+        self.containers += 1;
+        self.containers - 1
     }
 
     /// Puts a request at the end of the queue and says which place it has there.
@@ -139,7 +146,7 @@ mod tests {
         let mut host: Host<()> = Host::new(4, 100.0, &[0, 2], None);
         let starts = [host.start(1, 50.0), host.start(1, 50.0), host.start(1, 50.0)];
         assert_eq!(starts.map(|p| p.is_cold), [false, false, true]);
-        host.reset(&[0, 2]);
+        host.reset(&[0, 2], 0.0);
         assert!(host.start(1, 101.0).is_cold, "kept alive for 100 ms only");
     }
 }

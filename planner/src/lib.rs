@@ -10,6 +10,7 @@
 //! - [`complete`], [`retimed`], [`alternatives`]: a plan of what somebody else decided; what else could have
 //!   been decided.
 //! - [`monte_carlo`]: what a plan takes and costs over drawn times, with probabilities and their intervals.
+//! - [`replan`]: from a plan in force and the [`Progress`] of its run to the next plan.
 //! - [`simulate`]: a plan carried out in virtual time by the state machines that will carry it out in fact.
 //! - [`bounds`], [`cost_bound`]: what no plan can beat. [`validate`]: what every plan keeps.
 //! - [`shapes`]: workflows to compare planners on.
@@ -49,14 +50,18 @@ mod planner;
 mod pool;
 mod prewarm_all;
 mod prewarm_horizon;
+mod progress;
 mod random;
 mod rank;
+mod remaining;
+mod replan;
 mod robust;
 mod search;
 pub mod shapes;
 mod simple;
 mod simulate;
 mod slack;
+mod standing;
 mod steady;
 mod sweep;
 mod timing;
@@ -68,12 +73,15 @@ mod wukong;
 pub use alternatives::{Alternative, Alternatives, Change, alternatives};
 pub use blind::blind_table;
 pub use draft::{DraftFailure, Placement, complete, draft, retimed};
-pub use error::{DrawFailure, PlanFailure, SimulationFailure, UnknownPlanner};
+pub use error::{DrawFailure, PlanFailure, ReplanFailure, SimulationFailure, UnknownPlanner};
 pub use gantt::gantt;
 pub use montecarlo::{DRAWS_MAX, Distribution, draws_for, monte_carlo, wilson};
 pub use objective::compare;
 pub use pareto::pareto;
 pub use passes::{Pass, improve, passes};
 pub use planner::{Planner, bounds, cost_bound, find, plan, planners};
+pub use progress::{Progress, TaskProgress, WorkerCondition, WorkerProgress};
+pub use remaining::expected_total_ms;
+pub use replan::{ReplanOptions, Replanned, Rest, Verdict, replan};
 pub use simulate::{Simulated, simulate};
-pub use validate::{Violation, validate};
+pub use validate::{Violation, validate, validate_rest};

@@ -144,7 +144,8 @@ impl Moved {
         None
     }
 
-    fn keep_copy(&mut self, container: u32, object: u32, readers: u32, there_ms: f64) {
+    /// From `there_ms` on the container has a copy of the object.
+    pub fn keep_copy(&mut self, container: u32, object: u32, readers: u32, there_ms: f64) {
         if readers > LISTED_READERS_MAX {
             self.hashed.insert(key(container, object), there_ms);
         } else {

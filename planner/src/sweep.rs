@@ -24,7 +24,7 @@ const TASKS_MAX: usize = 3_000;
 const DEADLINES_MIN: usize = 2;
 
 /// Up to this many workers at the same time are few.
-const FEW_WORKERS: u32 = 64;
+pub(crate) const FEW_WORKERS: u32 = 64;
 
 /// Most tasks for which the same sizes are tried without fixed workers in any case.
 const LOOSENED_TASKS_MAX: u32 = 500;

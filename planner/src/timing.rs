@@ -19,6 +19,7 @@ use crate::dense::{Dense, NONE};
 use crate::draw::Draw;
 use crate::host::Host;
 use crate::link::{Links, Moved};
+use crate::standing::Standing;
 
 mod agenda;
 mod ahead;
@@ -26,12 +27,15 @@ mod beside;
 mod copies;
 mod execute;
 mod lists;
+mod live;
 mod protocol;
+mod resume;
 
 use agenda::{Agenda, Kind};
 use beside::Beside;
 use copies::Copies;
 use lists::{List, Lists, Queues};
+use live::{HANDS, Hand, Live, Phase};
 
 /// An assignment with its times.
 #[derive(Debug, Clone)]
@@ -57,6 +61,7 @@ pub(crate) struct Life {
     /// The first task that it was started for; [`NONE`] for one that was started beforehand.
     pub first: u32,
     pub is_cold: bool,
+    pub container: u32,
     pub start_ms: f64,
     pub end_ms: f64,
     pub cost_usd: f64,
@@ -76,6 +81,8 @@ pub(crate) struct TaskTimes {
     /// The parent that came last.
     filled_by: u32,
     pub cause: u32,
+    /// The invocation that it began on.
+    pub ran_on: u32,
     is_taken: bool,
     /// Its place among the results; [`NONE`] as long as it has none.
     committed_nth: u32,
@@ -104,14 +111,6 @@ struct WorkerState {
 const NEW_WORKER: WorkerState =
     WorkerState { alive: NONE, named: NONE, waiting: None, left: 0, open: List::EMPTY };
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Phase {
-    Joining,
-    Working,
-    Leaving,
-    Gone,
-}
-
 /// A request for a worker.
 #[derive(Debug, Clone, Copy)]
 struct Invoke {
@@ -120,77 +119,14 @@ struct Invoke {
     tasks: List,
 }
 
-/// What a worker may hold of each kind is limited by its lanes; the kinds stand side by side.
-#[derive(Debug, Clone, Copy)]
-enum Hand {
-    /// To be asked for with the next request.
-    Leasing,
-    /// Asked for by the request that is on its way.
-    Asked,
-    /// Granted by the request that is on its way.
-    Granted,
-}
-
-const HANDS: usize = 3;
-
-/// An invocation that lives.
-#[derive(Debug)]
-struct Live {
-    start_ms: f64,
-    links: Links,
-    idle_since_ms: Option<f64>,
-    worker: u32,
-    size: u32,
-    container: u32,
-    /// What it was started for, until it is up.
-    first: List,
-    /// Its own children made ready by the request that is on its way.
-    own: List,
-    /// The others without a living owner.
-    fates: List,
-    handed_over: List,
-    /// To be committed with the next request.
-    commits: List,
-    /// The next ready task; further ones are in `queue`.
-    next: u32,
-    queue: u32,
-    hands: [u16; HANDS],
-    /// Tasks that hold a lane.
-    running: u32,
-    /// Tasks that hold none any more while their outputs are stored.
-    storing: u32,
-    /// Of those that hold a lane: how many store as well, since too many others do.
-    blocked: u32,
-    /// Tasks of the worker that this invocation does not know to be done.
-    mine: u32,
-    pauses: u32,
-    /// Number of results when the run's state decided on its join.
-    joined_nth: u32,
-    /// When a task last gave a lane back, and which.
-    free_ms: f64,
-    last_task: u32,
-    /// The task whose end gave it the place it waited for.
-    place_cause: u32,
-    phase: Phase,
-    is_waiting: bool,
-    /// Whether the run was over when the request was decided.
-    saw_end: bool,
-    stays: bool,
-    /// Whether it has heard of the end.
-    is_stopped: bool,
-    /// The task whose code runs, where nothing waits for its end, and when that ends; see `execute`.
-    computes: u32,
-    computed_ms: f64,
-    /// Whether the end of its code is on the agenda all the same.
-    wakes: bool,
-}
-
 /// The pass and its columns.
 #[derive(Debug)]
 pub(crate) struct Timing<'a> {
     dense: &'a Dense<'a>,
     /// Times that are drawn instead of those predicted.
     pub draw: Option<Draw>,
+    /// Where the run stands that goes on from there; nothing for one that begins.
+    pub standing: Option<&'a Standing>,
     linger_ms: f64,
     /// Whether ends of code are looked at only when something depends on them; see `execute`.
     settles_late: bool,
@@ -221,6 +157,7 @@ impl<'a> Timing<'a> {
         Self {
             dense,
             draw: None,
+            standing: None,
             linger_ms: RunOptions::default().linger_ms,
             settles_late: false,
             agenda: Agenda::new(dense.dispatch_ms, RunOptions::default().linger_ms),
@@ -245,13 +182,16 @@ impl<'a> Timing<'a> {
     /// Times `plan`; the times of its tasks and invocations stay readable until the next pass.
     pub fn pass(&mut self, plan: &Assignment) -> PlanSummary {
         self.reset(plan);
-        self.begin();
+        match self.standing {
+            None => self.begin(),
+            Some(standing) => self.resume(standing),
+        }
         while let Some((kind, now_ms)) = self.agenda.pop() {
             self.happen(kind, now_ms);
         }
         debug_assert_eq!(self.committed, self.dense.len(), "every task of an assignment gets its turn");
-        self.summary.download_bytes = self.moved.download_bytes;
-        self.summary.upload_bytes = self.moved.upload_bytes;
+        self.summary.download_bytes += self.moved.download_bytes;
+        self.summary.upload_bytes += self.moved.upload_bytes;
         self.summary
     }
 
@@ -292,6 +232,7 @@ impl<'a> Timing<'a> {
                 missing: graph.parents(t).len() as u32,
                 filled_by: NONE,
                 cause: NONE,
+                ran_on: NONE,
                 is_taken: false,
                 committed_nth: NONE,
                 arrived: 0,
@@ -308,7 +249,7 @@ impl<'a> Timing<'a> {
         self.live.clear();
         self.lives.clear();
         self.held.clear();
-        self.dense.reset_host(&mut self.host);
+        self.dense.reset_host(&mut self.host, self.standing.map_or(0.0, |s| s.now_ms));
         self.moved.reset(self.dense);
         self.committed = 0;
         self.names = 0;
@@ -386,44 +327,18 @@ impl<'a> Timing<'a> {
         };
         let first = self.lists.first(tasks);
         let (start_ms, end_ms) = (now_ms, now_ms);
-        let is_cold = place.is_cold;
-        self.lives.push(Life { worker, size, first, is_cold, start_ms, end_ms, cost_usd: 0.0 });
-        self.held.resize(self.held.len() + HANDS * self.hand_len(), NONE);
-        self.live.push(Live {
-            start_ms: now_ms,
-            links,
-            idle_since_ms: None,
-            worker,
-            size,
-            container: place.container,
-            first: tasks,
-            own: List::EMPTY,
-            fates: List::EMPTY,
-            handed_over: List::EMPTY,
-            commits: List::EMPTY,
-            next: NONE,
-            queue: NONE,
-            hands: [0; HANDS],
-            running: 0,
-            storing: 0,
-            blocked: 0,
-            mine: 0,
-            pauses: 0,
-            joined_nth: 0,
-            free_ms: 0.0,
-            last_task: NONE,
-            place_cause,
-            phase: Phase::Joining,
-            is_waiting: false,
-            saw_end: false,
-            stays: false,
-            is_stopped: false,
-            computes: NONE,
-            computed_ms: 0.0,
-            wakes: false,
-        });
-        self.copies.begin();
+        let (container, is_cold, phase) = (place.container, place.is_cold, Phase::Joining);
+        self.lives.push(Life { worker, size, first, is_cold, container, start_ms, end_ms, cost_usd: 0.0 });
+        let live =
+            Live { first: tasks, place_cause, ..Live::new(worker, size, container, now_ms, links, phase) };
+        self.push_live(live);
         self.agenda.at(now_ms + startup_ms, Kind::Up(id));
+    }
+
+    fn push_live(&mut self, live: Live) {
+        self.held.resize(self.held.len() + HANDS * self.hand_len(), NONE);
+        self.live.push(live);
+        self.copies.begin();
     }
 
     /// Most of a kind in the hands of an invocation: what holds its lanes, and as many that store.

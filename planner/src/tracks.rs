@@ -19,8 +19,10 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use crate::assignment::Assignment;
 use crate::dense::NONE;
+use crate::standing::Standing;
 
 mod plane;
+mod resume;
 
 pub(crate) use plane::Plane;
 
@@ -110,6 +112,8 @@ struct Copies {
 #[derive(Debug)]
 pub(crate) struct Tracks<'p, 'a> {
     plane: &'p Plane<'a>,
+    /// Where the run stands that goes on from there.
+    standing: Option<&'p Standing>,
     tracks: Vec<Track>,
     workers: u32,
     track_of: Vec<u32>,
@@ -130,10 +134,16 @@ pub(crate) struct Tracks<'p, 'a> {
 
 impl<'p, 'a> Tracks<'p, 'a> {
     pub fn new(plane: &'p Plane<'a>) -> Self {
+        Self::from(plane, None)
+    }
+
+    /// Of a run that stands somewhere.
+    pub fn from(plane: &'p Plane<'a>, standing: Option<&'p Standing>) -> Self {
         let dense = plane.dense;
         let (tasks, sizes) = (dense.len() as usize, dense.sizes.len());
         Self {
             plane,
+            standing,
             tracks: Vec::new(),
             workers: 0,
             track_of: vec![NONE; tasks],
@@ -157,9 +167,11 @@ impl<'p, 'a> Tracks<'p, 'a> {
         let dense = self.plane.dense;
         self.reset();
         self.aim = aim;
-        for t in dense.graph.sources() {
-            self.make_ready(t, 0.0);
+        match self.standing {
+            None => dense.graph.sources().for_each(|t| self.make_ready(t, 0.0)),
+            Some(standing) => self.resume(standing),
         }
+        let begin_ms = self.begin_ms();
         let mut rank = 0;
         while let Some(Reverse((_, _, task))) = self.ready.pop() {
             self.rank[task as usize] = rank;
@@ -169,11 +181,16 @@ impl<'p, 'a> Tracks<'p, 'a> {
                 self.missing[child as usize] -= 1;
                 if self.missing[child as usize] == 0 {
                     let ends = dense.graph.parents(child).iter().map(|&p| self.end_ms[p as usize]);
-                    self.make_ready(child, ends.fold(0.0, f64::max));
+                    self.make_ready(child, ends.fold(begin_ms, f64::max));
                 }
             }
         }
         Assignment::new(self.worker_of.clone(), self.size_of.clone(), self.rank.clone(), self.workers)
+    }
+
+    /// Nothing begins earlier.
+    fn begin_ms(&self) -> f64 {
+        self.standing.map_or(0.0, |standing| standing.now_ms)
     }
 
     fn reset(&mut self) {
@@ -186,7 +203,7 @@ impl<'p, 'a> Tracks<'p, 'a> {
         self.copies.iter_mut().for_each(|c| c.count = 0);
         for (size, &warm) in dense.warm.iter().enumerate() {
             for _ in 0..warm {
-                let track = self.add_track(size as u32, 0.0);
+                let track = self.add_track(size as u32, self.begin_ms());
                 self.idle[size].push_back((track, 0));
             }
         }
@@ -285,7 +302,7 @@ impl<'p, 'a> Tracks<'p, 'a> {
     /// What the task needs; notes who holds its inputs.
     fn need(&mut self, task: u32) -> Need {
         let dense = self.plane.dense;
-        let (mut ready_ms, mut last_parent) = (0.0, NONE);
+        let (mut ready_ms, mut last_parent) = (self.begin_ms(), NONE);
         for &p in dense.graph.parents(task) {
             if self.end_ms[p as usize] >= ready_ms {
                 (ready_ms, last_parent) = (self.end_ms[p as usize], p);
@@ -322,6 +339,10 @@ impl<'p, 'a> Tracks<'p, 'a> {
     }
 
     fn note(&mut self, track: u32, task: u32, bytes: f64, objects: u32) {
+        // What was done before the run is looked at may be on no track.
+        if track == NONE {
+            return;
+        }
         let at = &mut self.tracks[track as usize];
         if at.noted != task {
             (at.noted, at.held_bytes, at.held_objects) = (task, 0.0, 0);

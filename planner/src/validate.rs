@@ -116,16 +116,29 @@ pub enum Violation {
 /// # Errors
 /// The first [`Violation`] found.
 pub fn validate(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
+    check(problem, plan, &|_| true)
+}
+
+/// Checks the plan of a run that is under way: `is_open` says of which tasks, by their places in the
+/// workflow, nobody has begun. What has begun took what it took, by whatever plan it did.
+///
+/// # Errors
+/// The first [`Violation`] found.
+pub fn validate_rest(problem: &Problem, plan: &Plan, is_open: impl Fn(u32) -> bool) -> Result<(), Violation> {
+    check(problem, plan, &is_open)
+}
+
+fn check(problem: &Problem, plan: &Plan, is_open: &dyn Fn(u32) -> bool) -> Result<(), Violation> {
     plan.check(&problem.workflow)?;
-    check_tasks(problem, plan)?;
-    check_optimizations(problem, plan)?;
+    check_tasks(problem, plan, is_open)?;
+    check_optimizations(problem, plan, is_open)?;
     check_prewarms(problem, plan)?;
     check_dependencies(problem, plan)?;
-    check_pool(problem, plan)?;
-    check_room(problem, plan)?;
+    check_pool(problem, plan, is_open)?;
+    check_room(problem, plan, is_open)?;
     check_workers(plan)?;
     check_sums(plan)?;
-    check_path(problem, plan)
+    check_path(problem, plan, is_open)
 }
 
 fn at_least(owner: &str, field: &'static str, value: f64, least: f64) -> Result<(), Violation> {
@@ -136,7 +149,7 @@ fn at_least(owner: &str, field: &'static str, value: f64, least: f64) -> Result<
     Err(Violation::Time { owner: owner.to_owned(), field, value, least })
 }
 
-fn check_tasks(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
+fn check_tasks(problem: &Problem, plan: &Plan, is_open: &dyn Fn(u32) -> bool) -> Result<(), Violation> {
     let table = &problem.predictions;
     for (t, task) in plan.tasks.iter().enumerate() {
         let Some(size) = table.configs.iter().position(|c| c.key() == task.config.key()) else {
@@ -144,6 +157,10 @@ fn check_tasks(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
         };
         let owner = task.task.as_str();
         at_least(owner, "start_ms", task.start_ms, 0.0)?;
+        if !is_open(t as u32) {
+            at_least(owner, "end_ms", task.end_ms, task.start_ms)?;
+            continue;
+        }
         at_least(owner, "exec_ms", task.exec_ms, table.exec_ms[size][t])?;
         at_least(owner, "end_ms", task.end_ms, computed_ms(task))?;
     }
@@ -152,9 +169,14 @@ fn check_tasks(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
 
 /// Pre-load needs a worker that knows its tasks beforehand, task-dup one that waits elsewhere; what the
 /// workflow forces stands in the plan wherever it can be carried out.
-fn check_optimizations(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
+fn check_optimizations(
+    problem: &Problem,
+    plan: &Plan,
+    is_open: &dyn Fn(u32) -> bool,
+) -> Result<(), Violation> {
     let graph = problem.workflow.graph();
-    for (t, (task, asked)) in (0..).zip(plan.tasks.iter().zip(problem.workflow.tasks())) {
+    let all = (0..).zip(plan.tasks.iter().zip(problem.workflow.tasks()));
+    for (t, (task, asked)) in all.filter(|&(t, _)| is_open(t)) {
         let own = task.worker.as_ref();
         let waits = |&&c: &&u32| {
             let worker = plan.tasks[c as usize].worker.as_ref();
@@ -241,10 +263,10 @@ fn is_pooled(problem: &Problem, task: &PlannedTask) -> bool {
 }
 
 /// Workers on the platform live long enough for their tasks; those of the pool are planned, and few enough.
-fn check_pool(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
+fn check_pool(problem: &Problem, plan: &Plan, is_open: &dyn Fn(u32) -> bool) -> Result<(), Violation> {
     let workers_max = problem.platform.pool.map_or(0, |pool| pool.workers_max);
     let mut workers = HashSet::new();
-    for task in &plan.tasks {
+    for (_, task) in (0..).zip(&plan.tasks).filter(|&(t, _)| is_open(t)) {
         let life_ms_max = problem.platform.life_ms_max;
         if !is_pooled(problem, task) {
             if task.exec_ms <= life_ms_max {
@@ -263,11 +285,12 @@ fn check_pool(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
 
 /// A task holds its lane until its code has ended; that many more may store at the same time. One that may
 /// run twice is listed with the times of the attempt that counts, wherever that ran.
-fn check_room(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
+fn check_room(problem: &Problem, plan: &Plan, is_open: &dyn Fn(u32) -> bool) -> Result<(), Violation> {
     let lanes = u64::from(problem.platform.lanes);
     let mut by_worker: HashMap<&WorkerId, Vec<(f64, f64)>> = HashMap::new();
     let mut all = Vec::with_capacity(plan.tasks.len());
-    for task in plan.tasks.iter().filter(|t| !may_run_twice(t)) {
+    let counts = |(t, task): &(u32, &PlannedTask)| is_open(*t) && !may_run_twice(task);
+    for (_, task) in (0..).zip(&plan.tasks).filter(counts) {
         let span = (task.start_ms, computed_ms(task));
         if !is_pooled(problem, task) {
             all.push(span);
@@ -338,7 +361,7 @@ fn check_sums(plan: &Plan) -> Result<(), Violation> {
     at_least("plan", "invocations", predicted.invocations as f64, predicted.cold_starts as f64)
 }
 
-fn check_path(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
+fn check_path(problem: &Problem, plan: &Plan, is_open: &dyn Fn(u32) -> bool) -> Result<(), Violation> {
     let graph = problem.workflow.graph();
     let broken = |at: &str| Err(Violation::CriticalPath(at.to_owned()));
     let (mut before_ms, mut end_ms) = (0.0, 0.0);
@@ -349,7 +372,7 @@ fn check_path(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
             return broken(id.as_str());
         }
         // What follows on the same lane begins while the outputs are stored.
-        before_ms = computed_ms(task);
+        before_ms = if is_open(t) { computed_ms(task) } else { task.start_ms };
         end_ms = task.end_ms;
     }
     let last_ms = plan.tasks.iter().map(|t| t.end_ms).fold(0.0, f64::max);

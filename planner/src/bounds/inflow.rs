@@ -4,10 +4,13 @@
 //! after the maker has ended elsewhere. Lanes and link work at the same time, the link brings one thing at a
 //! time. The least over the choices of makers that run in the container holds: none, one (each of them), or
 //! several, which share the lanes. Where there are too many makers to go through, a split of every input by
-//! fractions must do.
+//! fractions must do. A maker that runs here needs its own inputs here: those from outside that nobody else
+//! reads are fetched over the same link.
 
 /// Makers for which the choices are gone through.
 const MAKERS_MAX: usize = 32;
+/// Moments after which what is left is split.
+const MOMENTS_MAX: usize = 16;
 
 /// All inputs of one maker, or all from outside.
 #[derive(Debug, Clone, Copy)]
@@ -22,13 +25,23 @@ pub(super) struct Supply {
     /// When a fetch may begin.
     pub fetch_from_ms: f64,
     pub download_ms: f64,
+    /// Time to fetch what only the maker reads, from outside.
+    pub own_ms: f64,
 }
 
 impl Supply {
     /// From outside the workflow, which may be fetched from a moment on.
     pub fn external(from_ms: f64, download_ms: f64) -> Self {
         let (maker, run_ms) = (None, f64::INFINITY);
-        Self { maker, begin_ms: from_ms, end_ms: from_ms, run_ms, fetch_from_ms: from_ms, download_ms }
+        Self {
+            maker,
+            begin_ms: from_ms,
+            end_ms: from_ms,
+            run_ms,
+            fetch_from_ms: from_ms,
+            download_ms,
+            own_ms: 0.0,
+        }
     }
 }
 
@@ -36,16 +49,26 @@ impl Supply {
 #[derive(Debug)]
 pub(super) struct Inflow {
     lanes: f64,
+    /// When the first fetch of any may begin.
+    link_from_ms: f64,
     supplies: Vec<Supply>,
+    moments: Vec<f64>,
+    /// Whether all may be there soonest where several makers run in the container.
+    pub is_shared: bool,
 }
 
 impl Inflow {
-    pub fn new(lanes: f64) -> Self {
-        Self { lanes, supplies: Vec::new() }
+    pub fn new(lanes: f64, link_from_ms: f64) -> Self {
+        Self { lanes, link_from_ms, supplies: Vec::new(), moments: Vec::new(), is_shared: false }
     }
 
     pub fn clear(&mut self) {
         self.supplies.clear();
+    }
+
+    /// The inputs, one per maker once [`Inflow::there_ms`] was asked.
+    pub fn supplies(&self) -> &[Supply] {
+        &self.supplies
     }
 
     /// Another input.
@@ -67,13 +90,20 @@ impl Inflow {
                 first.download_ms += if is_same { later.download_ms } else { 0.0 };
                 is_same
             });
+            self.is_shared = true;
             return self.split_ms();
         }
-        let split_ms = self.split_ms();
         self.supplies.sort_by(|a, b| b.fetch_from_ms.total_cmp(&a.fetch_from_ms));
         let makers = (0..self.supplies.len()).filter(|&i| self.supplies[i].maker.is_some());
         let with_one = makers.map(|i| self.fetched_ms(Some(i))).fold(f64::INFINITY, f64::min);
-        self.fetched_ms(None).min(with_one).min(self.several_ms()).max(split_ms)
+        let at_most_one_ms = self.fetched_ms(None).min(with_one);
+        let several_ms = self.several_ms();
+        self.is_shared = several_ms < at_most_one_ms;
+        // Of two the choices say all, and no split is needed where several are no better than one.
+        if !self.is_shared || self.supplies.len() <= 2 {
+            return at_most_one_ms.min(several_ms);
+        }
+        at_most_one_ms.min(several_ms.max(self.split_ms()))
     }
 
     /// All are fetched but those of one maker, which runs here.
@@ -103,21 +133,60 @@ impl Inflow {
         first_ms + (least_ms[0] + least_ms[1]) / self.lanes
     }
 
-    /// After every moment: the best split of what begins later over lanes and link, by fractions.
-    fn split_ms(&mut self) -> f64 {
-        // From the latest on: those that begin no earlier than a moment take their time after it. The split
-        // is no better than giving every input to whichever is faster, which both do at the same time.
-        self.supplies.sort_by(|a, b| b.begin_ms.total_cmp(&a.begin_ms));
-        let (mut there_ms, mut faster_ms) = (0.0_f64, 0.0);
-        let mut external_ms = 0.0;
-        for supply in &self.supplies {
-            faster_ms += 0.5 * (supply.run_ms / self.lanes).min(supply.download_ms);
-            if !supply.run_ms.is_finite() {
-                external_ms += supply.download_ms;
+    /// The best split of every input over lanes and link by fractions: of all of them, and after every moment
+    /// of those that begin, or may be fetched, later. Beyond [`MOMENTS_MAX`] some moments must do.
+    pub fn split_ms(&mut self) -> f64 {
+        let count = self.supplies.len();
+        // What saves the link most for its time on a lane runs here first.
+        let worth = |s: &Supply| (s.download_ms - s.own_ms).max(0.0) / s.run_ms;
+        self.supplies.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
+        let begin_ms = self.supplies.iter().map(|s| s.begin_ms).fold(f64::INFINITY, f64::min);
+        let mut there_ms = self.balance_ms((begin_ms, self.link_from_ms), |_| true, |s| s.own_ms);
+        let worth = |s: &Supply| s.download_ms / s.run_ms;
+        self.supplies.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
+        for key in [|s: &Supply| s.begin_ms, |s: &Supply| s.fetch_from_ms] {
+            self.moments.clear();
+            self.moments.extend(self.supplies.iter().map(key));
+            self.moments.sort_by(f64::total_cmp);
+            for at in (0..count).step_by(count.div_ceil(MOMENTS_MAX).max(1)) {
+                let moment_ms = self.moments[at];
+                let is_later = |s: &Supply| key(s) >= moment_ms;
+                let later = self.supplies.iter().filter(|s| is_later(s));
+                let from_ms = later.fold((f64::INFINITY, f64::INFINITY), |(begin, fetch), s| {
+                    (begin.min(s.begin_ms), fetch.min(s.fetch_from_ms))
+                });
+                there_ms = there_ms.max(self.balance_ms(from_ms, is_later, |_| 0.0));
             }
-            there_ms = there_ms.max(supply.begin_ms + faster_ms.max(external_ms));
         }
         there_ms
+    }
+
+    /// When lanes and link, which begin at `from_ms`, have done all that `counts` at the earliest, in the
+    /// order of the supplies: each takes its time on a lane and `beside_ms` on the link, or its download.
+    /// This is the fractional knapsack, which giving in order of worth solves (Dantzig, 1957).
+    fn balance_ms(
+        &self,
+        (lane_ms, link_ms): (f64, f64),
+        counts: impl Fn(&Supply) -> bool,
+        beside_ms: impl Fn(&Supply) -> f64,
+    ) -> f64 {
+        let all = || self.supplies.iter().filter(|s| counts(s));
+        let mut link_ms = link_ms + all().map(|s| s.download_ms).sum::<f64>();
+        let mut lane_ms = lane_ms;
+        for supply in all() {
+            let (run_ms, saved_ms) = (supply.run_ms / self.lanes, supply.download_ms - beside_ms(supply));
+            if lane_ms >= link_ms {
+                break;
+            }
+            if !run_ms.is_finite() || saved_ms <= 0.0 {
+                continue;
+            }
+            if lane_ms + run_ms >= link_ms - saved_ms {
+                return lane_ms + (link_ms - lane_ms) * run_ms / (run_ms + saved_ms);
+            }
+            (lane_ms, link_ms) = (lane_ms + run_ms, link_ms - saved_ms);
+        }
+        link_ms
     }
 }
 
@@ -127,11 +196,19 @@ mod tests {
 
     fn made(maker: u32, (begin_ms, end_ms, download_ms): (f64, f64, f64)) -> Supply {
         let run_ms = end_ms - begin_ms;
-        Supply { maker: Some(maker), begin_ms, end_ms, run_ms, fetch_from_ms: end_ms, download_ms }
+        Supply {
+            maker: Some(maker),
+            begin_ms,
+            end_ms,
+            run_ms,
+            fetch_from_ms: end_ms,
+            download_ms,
+            own_ms: 0.0,
+        }
     }
 
     fn of(lanes: f64, supplies: &[Supply]) -> f64 {
-        let mut inflow = Inflow::new(lanes);
+        let mut inflow = Inflow::new(lanes, 0.0);
         supplies.iter().for_each(|&s| inflow.add(s));
         inflow.there_ms()
     }
@@ -157,7 +234,9 @@ mod tests {
         assert!((there_ms(1.0, &two) - 10.0).abs() < 1e-9, "one after the other");
         assert!((there_ms(2.0, &two) - 5.0).abs() < 1e-9, "at the same time");
         let many = vec![(0.0, 40.0, 50.0); 40];
-        assert!((there_ms(1.0, &many) - 800.0).abs() < 1e-9, "half are made, half are fetched");
+        // A part x is made, 1600 x = 40 + 2000 (1 - x), since the first fetch begins at 40.
+        let part = 2_040.0 / 3_600.0;
+        assert!((there_ms(1.0, &many) - 1_600.0 * part).abs() < 1e-9, "both end at the same time");
     }
 
     #[test]
@@ -166,10 +245,26 @@ mod tests {
     }
 
     #[test]
+    fn a_maker_whose_own_inputs_take_as_long_as_its_output_does_not_run_here() {
+        let own = |maker: u32, own_ms: f64| Supply { own_ms, ..made(maker, (100.0, 1_000.0, 20.0)) };
+        let with_own = |own_ms: f64| -> Vec<Supply> { (0..100).map(|m| own(m, own_ms)).collect() };
+        // From 1,000 on all are fetched but two or three, which run here meanwhile.
+        let bare_ms = of(1.0, &with_own(0.0));
+        assert!(bare_ms > 2_900.0 && bare_ms < 3_000.0, "{bare_ms}");
+        let early = |own_ms| Supply { own_ms, ..made(0, (0.0, 5.0, 20.0)) };
+        let all = |own_ms| -> Vec<Supply> {
+            (0..100).map(|m| Supply { maker: Some(m), ..early(own_ms) }).collect()
+        };
+        assert!(of(1.0, &all(20.0)) >= 2_000.0 && of(1.0, &all(0.0)) < 500.0);
+    }
+
+    #[test]
     fn a_maker_that_is_met_again_is_paid_for_once() {
         let twice = |makers: u32| (0..2 * makers).map(move |m| made(m % makers, (0.0, 5.0, 50.0)));
         let (few, many): (Vec<Supply>, Vec<Supply>) = (twice(2).collect(), twice(50).collect());
         assert!((of(1.0, &few) - 10.0).abs() < 1e-9, "both run here, one after the other");
-        assert!((of(1.0, &many) - 125.0).abs() < 1e-9, "fifty runs of 5 ms, by half");
+        // 250 x = 5 + 5000 (1 - x)
+        let part = 5_005.0 / 5_250.0;
+        assert!((of(1.0, &many) - 250.0 * part).abs() < 1e-9, "fifty runs of 5 ms, most of them here");
     }
 }

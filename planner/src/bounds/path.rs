@@ -7,9 +7,14 @@
 //! is at least the time of the best split over lanes and link of all inputs that are made later; see
 //! `inflow`.
 
+use std::collections::HashSet;
+
 use crate::bounds::Least;
 use crate::bounds::inflow::{Inflow, Supply};
 use crate::dense::Dense;
+
+/// Most inputs of all makers of a task's inputs that are looked at.
+const DEEP_READS_MAX: usize = 10_000;
 
 /// Earliest times in ms.
 #[derive(Debug, Clone)]
@@ -26,22 +31,59 @@ impl Earliest {
     pub fn new(dense: &Dense, least: &Least) -> Self {
         let unknown = || vec![f64::INFINITY; dense.len() as usize];
         let mut earliest = Self { start_ms: unknown(), end_ms: unknown(), first_ms: least.start_ms };
-        let mut inflow = Inflow::new(f64::from(dense.lanes));
+        let mut inflow = Inflow::new(f64::from(dense.lanes), least.start_ms);
+        let own_ms: Vec<f64> = (0..dense.len()).map(|t| own_ms(dense, least, t)).collect();
+        let mut deep = Inflow::new(f64::from(dense.lanes), least.start_ms);
         for &t in dense.graph.order() {
             let parents = dense.graph.parents(t).iter();
             let ready_ms = parents.fold(least.start_ms, |ms, &p| ms.max(earliest.end_ms[p as usize]));
             earliest.start_ms[t as usize] = ready_ms;
             let mut there_ms = ready_ms;
             if !dense.stored_reads(t).is_empty() {
-                earliest.collect(dense, least, t, &mut inflow);
+                earliest.collect(dense, least, (t, &own_ms), &mut inflow);
                 there_ms = ready_ms.max(inflow.there_ms());
+                if inflow.is_shared && inflow.supplies().len() > 2 && is_small(dense, t) {
+                    earliest.deepen(dense, least, &own_ms, (&inflow, &mut deep));
+                    there_ms = there_ms.max(deep.split_ms());
+                }
             }
             earliest.end_ms[t as usize] = there_ms + least.run_ms[t as usize];
         }
         earliest
     }
 
-    fn collect(&self, dense: &Dense, least: &Least, task: u32, inflow: &mut Inflow) {
+    /// The same inputs, where a maker that runs in the container has the largest of its own inputs there as
+    /// well, each from a task of its own: fetched after that has ended, or made by it on a lane.
+    fn deepen(&self, dense: &Dense, least: &Least, own_ms: &[f64], (inflow, deep): (&Inflow, &mut Inflow)) {
+        deep.clear();
+        let mut taken: HashSet<u32> = inflow.supplies().iter().filter_map(|s| s.maker).collect();
+        for &supply in inflow.supplies() {
+            let source = supply.maker.and_then(|maker| {
+                let made = dense.stored_reads(maker).iter().filter_map(|&o| {
+                    let from = dense.graph.objects()[o as usize].producer?;
+                    (!taken.contains(&from)).then(|| (least.download_ms(dense, o), from))
+                });
+                made.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)))
+            });
+            let Some((fetch_ms, from)) = source else {
+                deep.add(supply);
+                continue;
+            };
+            taken.insert(from);
+            let end_ms = self.end_ms[from as usize];
+            deep.add(Supply {
+                maker: supply.maker,
+                begin_ms: supply.begin_ms.min(end_ms - least.run_ms[from as usize]),
+                end_ms: supply.end_ms,
+                run_ms: supply.run_ms + least.exec_ms[from as usize],
+                fetch_from_ms: supply.fetch_from_ms.min(end_ms + dense.dispatch_ms),
+                download_ms: supply.download_ms.min(fetch_ms),
+                own_ms: own_ms[from as usize],
+            });
+        }
+    }
+
+    fn collect(&self, dense: &Dense, least: &Least, (task, own_ms): (u32, &[f64]), inflow: &mut Inflow) {
         inflow.clear();
         for &object in dense.stored_reads(task) {
             let download_ms = least.download_ms(dense, object);
@@ -56,9 +98,24 @@ impl Earliest {
                         run_ms: least.exec_ms[p],
                         fetch_from_ms: self.end_ms[p] + dense.dispatch_ms,
                         download_ms,
+                        own_ms: own_ms[p],
                     });
                 }
             }
         }
     }
+}
+
+/// Time to fetch what comes from outside and nobody else reads.
+fn own_ms(dense: &Dense, least: &Least, task: u32) -> f64 {
+    let is_own = |&&o: &&u32| {
+        dense.graph.objects()[o as usize].producer.is_none() && dense.objects[o as usize].readers == 1
+    };
+    dense.stored_reads(task).iter().filter(is_own).map(|&o| least.download_ms(dense, o)).sum()
+}
+
+/// Whether the inputs of all makers of a task's inputs are few enough to be looked at.
+fn is_small(dense: &Dense, task: u32) -> bool {
+    let reads = dense.graph.parents(task).iter().map(|&p| dense.stored_reads(p).len());
+    reads.sum::<usize>() <= DEEP_READS_MAX
 }

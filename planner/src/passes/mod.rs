@@ -16,6 +16,7 @@ use crate::dense::Dense;
 use crate::draft::{self, DraftFailure};
 use crate::explain::{self, Candidate};
 use crate::objective::{Score, score};
+use crate::replan;
 use crate::timing::{Timed, Timing};
 
 mod force;
@@ -26,12 +27,15 @@ mod task_dup;
 pub(crate) use force::with_forced;
 pub(crate) use prewarm::{Clock, WARMINGS_MAX};
 
-/// Tasks timed by all passes of `uniform` or `sweep` together, by those of `nonuniform`, and by those of the
-/// others.
+/// Tasks timed by all passes of `uniform`, `sweep` or a re-planning together, by those of `nonuniform`, and
+/// by those of the others.
 const UNIFORM_TASKS_TIMED_MAX: u32 = 8_000;
 const SWEEP_TASKS_TIMED_MAX: u32 = 4_000;
+const REPLAN_TASKS_TIMED_MAX: u32 = 4_000;
 const NONUNIFORM_TASKS_TIMED_MAX: u32 = 60_000;
 const TASKS_TIMED_MAX: u32 = 150_000;
+/// Times that passes are applied one after the other.
+const ROUNDS_MAX: u32 = 8;
 /// Fewest candidates per planner, however large the workflow; most per pass, however small.
 const CANDIDATES_MIN: u32 = 1;
 const CANDIDATES_MAX: u32 = 60;
@@ -78,7 +82,9 @@ impl Pass for OptimizationKind {
 }
 
 /// Applies passes one after the other: each proposal is timed, the best is kept if it is better than what
-/// was there under the problem's objective. The explanation says what each pass brought.
+/// was there under the problem's objective. What a later pass gives may be of use to an earlier one, so they
+/// are applied again until none brings anything, or [`ROUNDS_MAX`] times. The explanation says what each pass
+/// brought.
 ///
 /// # Errors
 /// [`DraftFailure`] when `plan` or a proposal breaks a rule.
@@ -86,16 +92,24 @@ pub fn improve(problem: &Problem, plan: &Plan, passes: &[&dyn Pass]) -> Result<P
     let mut best = draft::retimed(problem, plan, Vec::new())?;
     let bounds = (best.bounds.makespan_ms, best.bounds.cost_usd);
     let mut brought = Vec::new();
-    for pass in passes {
-        let before = best.predicted;
-        for proposal in pass.propose(problem, &best) {
-            let proposal = draft::retimed(problem, &proposal, Vec::new())?;
-            let of = |summary: &PlanSummary| score(&problem.objective, summary, bounds);
-            if of(&proposal.predicted).is_better_than(&of(&best.predicted)) {
-                best = proposal;
+    for round in 0..ROUNDS_MAX {
+        let begun_with = best.predicted;
+        for pass in passes {
+            let before = best.predicted;
+            for proposal in pass.propose(problem, &best) {
+                let proposal = draft::retimed(problem, &proposal, Vec::new())?;
+                let of = |summary: &PlanSummary| score(&problem.objective, summary, bounds);
+                if of(&proposal.predicted).is_better_than(&of(&best.predicted)) {
+                    best = proposal;
+                }
+            }
+            if round == 0 || before != best.predicted {
+                brought.push(in_words(pass.name(), &before, &best.predicted));
             }
         }
-        brought.push(in_words(pass.name(), &before, &best.predicted));
+        if begun_with == best.predicted {
+            break;
+        }
     }
     best.planner = plan.planner.clone();
     best.explanation.extend(brought);
@@ -119,6 +133,7 @@ fn of_planner(planner: &str) -> (&'static [OptimizationKind], u32) {
         "uniform" => (&ORDER[..2], UNIFORM_TASKS_TIMED_MAX),
         "nonuniform" => (&ORDER, NONUNIFORM_TASKS_TIMED_MAX),
         "sweep" => (&ORDER, SWEEP_TASKS_TIMED_MAX),
+        replan::NAME => (&ORDER[1..2], REPLAN_TASKS_TIMED_MAX),
         "auto" | "anneal" | "pareto" | "robust" => (&ORDER, TASKS_TIMED_MAX),
         _ => (&[], 0),
     }

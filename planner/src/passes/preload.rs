@@ -11,7 +11,10 @@ use crate::passes::{Bench, State};
 
 pub(super) fn derive(bench: &mut Bench, mut state: State) -> State {
     let dense = bench.dense;
-    let all: Vec<u32> = (0..dense.len()).filter(|&t| gains(dense, &state, t)).collect();
+    let standing = bench.timing.standing;
+    let is_open = |t: u32| standing.is_none_or(|standing| !standing.has_begun(t));
+    let gains = |state: &State, t: u32| is_open(t) && gains(dense, state, t);
+    let all: Vec<u32> = (0..dense.len()).filter(|&t| gains(&state, t)).collect();
     if all.is_empty() {
         return state;
     }
@@ -19,7 +22,7 @@ pub(super) fn derive(bench: &mut Bench, mut state: State) -> State {
         all.iter().for_each(|&t| a.extras.give(t, PRE_LOAD, dense.len()));
     };
     if !bench.try_change(&mut state, give_all) {
-        bench.along_path(&mut state, PRE_LOAD, |state, t| gains(dense, state, t));
+        bench.along_path(&mut state, PRE_LOAD, gains);
     }
     state
 }

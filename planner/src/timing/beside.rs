@@ -15,7 +15,7 @@ pub(super) struct Beside {
     /// Tasks whose inputs are fetched ahead: worker, rank, task; sorted.
     pre_loads: Vec<(u32, u32, u32)>,
     /// Sorted by the task that they begin after.
-    warmings: Vec<Warming>,
+    pub warmings: Vec<Warming>,
     /// Tasks of one worker that read an object, for a moment.
     readers: Vec<(u32, u32)>,
 }

@@ -26,7 +26,7 @@ impl Timing<'_> {
         let times = &mut self.tasks[task as usize];
         // One that has a result by now, from a copy, runs all the same; the times are those that count.
         if times.committed_nth == NONE {
-            times.start_ms = now_ms;
+            (times.start_ms, times.ran_on) = (now_ms, id);
             times.cause = if waited_for_lane && live.free_ms > ready_ms {
                 live.last_task
             } else if waited_for_place && live.start_ms > ready_ms {
@@ -49,7 +49,13 @@ impl Timing<'_> {
         let (size, container) = (live.size, live.container);
         let inputs_ms = self.moved.download(self.dense, &mut live.links, size, container, task, now_ms);
         let factor = self.draw.as_ref().map_or(1.0, |draw| draw.exec[task as usize]);
-        let computed_ms = inputs_ms + factor * self.dense.exec_ms(size, task);
+        self.compute(id, task, inputs_ms + factor * self.dense.exec_ms(size, task));
+    }
+
+    /// What comes after the user's code, which ends at `computed_ms`.
+    pub(super) fn compute(&mut self, id: u32, task: u32, computed_ms: f64) {
+        let live = &mut self.live[id as usize];
+        let size = live.size;
         if self.dense.uploads[task as usize].objects == 0 {
             self.agenda.at(computed_ms, Kind::Done(id, task));
         } else if self.settles_late {

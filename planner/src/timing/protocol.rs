@@ -424,7 +424,7 @@ impl Timing<'_> {
 
     /// By name, as the worker does it; those without a name yet are named in the order in which they start
     /// here.
-    fn invoke_absent(&mut self, now_ms: f64) {
+    pub(super) fn invoke_absent(&mut self, now_ms: f64) {
         let mut absent = std::mem::take(&mut self.absent);
         // Stable: the tasks of one worker stay in the order in which they became ready.
         absent.sort_by_key(|&(name, worker, _)| (name, worker));

@@ -20,11 +20,21 @@ pub(crate) struct Plane<'a> {
 
 impl<'a> Plane<'a> {
     pub fn new(dense: &'a Dense<'a>) -> Self {
+        Self::of(dense, |_| true)
+    }
+
+    /// Where only tasks that are `open` are placed; of others nothing is looked up.
+    pub fn of(dense: &'a Dense<'a>, open: impl Fn(u32) -> bool) -> Self {
         let sizes = dense.size_count() as usize;
         let mut run_ms = Vec::with_capacity(sizes * dense.len() as usize);
         let mut by_cost = Vec::with_capacity(run_ms.capacity());
         for t in 0..dense.len() {
             let from = run_ms.len();
+            if !open(t) {
+                run_ms.resize(from + sizes, f64::INFINITY);
+                by_cost.resize(by_cost.len() + dense.useful.len(), 0);
+                continue;
+            }
             run_ms.extend((0..sizes as u32).map(|c| match dense.allows(c, t) {
                 true => dense.exec_ms(c, t) + dense.upload_ms(c, t),
                 false => f64::INFINITY,
@@ -35,7 +45,7 @@ impl<'a> Plane<'a> {
             by_cost[at..].sort_by(|&a, &b| usd(a).total_cmp(&usd(b)));
         }
         let mut tail_ms = vec![0.0_f64; dense.len() as usize];
-        for &t in dense.graph.order().iter().rev() {
+        for &t in dense.graph.order().iter().rev().filter(|&&t| open(t)) {
             let below = dense.graph.children(t).iter().map(|&c| {
                 let row = &run_ms[c as usize * sizes..(c as usize + 1) * sizes];
                 tail_ms[c as usize] + row.iter().copied().fold(f64::INFINITY, f64::min) + dense.dispatch_ms

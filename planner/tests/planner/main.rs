@@ -11,5 +11,6 @@ mod passes;
 mod pools;
 mod properties;
 mod recorded;
+mod replanned;
 mod shapes;
 mod wukong;

@@ -81,6 +81,30 @@ fn a_pass_makes_no_plan_worse_and_changes_nothing_when_applied_again() {
     assert!(better.iter().all(|&count| count > 0), "every pass is of use somewhere: {better:?}");
 }
 
+#[test]
+fn all_passes_together_change_nothing_when_applied_again() {
+    let (mut better, mut all) = (0, 0);
+    let chain = passes();
+    let chain: Vec<&dyn Pass> = chain.iter().map(AsRef::as_ref).collect();
+    for seed in problems(PROBLEMS_PROOF) {
+        let problem = drawn::problem(seed);
+        for name in ["heft", "random"] {
+            let about = format!("seed {seed}, {name}");
+            let given = retimed(&problem, &by(name, &problem), Vec::new()).expect("it is a plan");
+            let once = improve(&problem, &given, &chain).expect("it is a plan");
+            validate(&problem, &once).unwrap_or_else(|e| panic!("{about}: {e}"));
+            assert_ne!(order(&problem, &once.predicted, &given.predicted), Ordering::Greater, "{about}");
+            let twice = improve(&problem, &once, &chain).expect("it is a plan");
+            assert_eq!(once.predicted, twice.predicted, "{about}");
+            assert_eq!((&once.tasks, &once.prewarms), (&twice.tasks, &twice.prewarms), "{about}");
+            better += u32::from(once.predicted != given.predicted);
+            all += 1;
+        }
+    }
+    println!("all passes together make {better} of {all} plans better");
+    assert!(better > 0);
+}
+
 fn order(problem: &Problem, a: &PlanSummary, b: &PlanSummary) -> Ordering {
     compare(&problem.objective, a, b, bounds(problem).expect("a drawn problem is valid"))
 }

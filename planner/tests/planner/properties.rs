@@ -40,7 +40,7 @@ fn every_plan_is_valid_and_keeps_the_bounds() {
         if !seeds.contains(&seed) {
             return;
         }
-        if seed > 0 && seed % PROGRESS_EVERY == 0 {
+        if seed > 0 && seed.is_multiple_of(PROGRESS_EVERY) {
             println!("{seed} problems are planned and valid");
         }
         let problem = drawn::problem(seed);
@@ -50,7 +50,7 @@ fn every_plan_is_valid_and_keeps_the_bounds() {
             validate(&problem, &plan).unwrap_or_else(|e| panic!("seed {seed}, {}: {e}", planner.name()));
         }
     };
-    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(&check))));
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(check))));
 }
 
 #[test]
