@@ -171,7 +171,8 @@ impl Inflow {
         beside_ms: impl Fn(&Supply) -> f64,
     ) -> f64 {
         let all = || self.supplies.iter().filter(|s| counts(s));
-        let mut link_ms = link_ms + all().map(|s| s.download_ms).sum::<f64>();
+        let fetches_ms = all().map(|s| s.download_ms).sum::<f64>();
+        let (link_from_ms, mut link_ms) = (link_ms, link_ms + fetches_ms);
         let mut lane_ms = lane_ms;
         for supply in all() {
             let (run_ms, saved_ms) = (supply.run_ms / self.lanes, supply.download_ms - beside_ms(supply));
@@ -186,7 +187,8 @@ impl Inflow {
             }
             (lane_ms, link_ms) = (lane_ms + run_ms, link_ms - saved_ms);
         }
-        link_ms
+        // A link that brings nothing need not have begun.
+        if link_ms > link_from_ms + 1e-9 * link_ms { link_ms } else { lane_ms.min(link_ms) }
     }
 }
 
