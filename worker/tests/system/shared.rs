@@ -169,7 +169,8 @@ fn often(settings: &mut LocalSettings) {
 #[test]
 fn a_completed_run_keeps_its_results_alone_unless_it_wants_more() {
     let workflow = workflow(json!([burn("make", json!({"output_bytes": LARGE_BYTES})),
-        {"id": "copy", "name": "copy", "run": {"function": "foresail.concat"}, "inputs": [{"task": "make"}]}]));
+        {"id": "copy", "name": "copy", "run": {"function": "foresail.concat"},
+            "inputs": [{"task": "make"}]}]));
     for place in OBJECT_PLACES {
         let bench = Bench::new(|settings| {
             settings.objects = place;
