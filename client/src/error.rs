@@ -161,8 +161,8 @@ impl ClientError {
             Self::NotKept(_) => "plan with another planner, or with `wukong:none`, which keep all".to_owned(),
             Self::Damaged { .. } => "run the workflow again, and check the disk of the store".to_owned(),
             Self::Lost { .. } => {
-                "results stay until the retention of the run ends, what only tasks read until it has completed: \
-                 run it again, with `keep_intermediate` for the latter"
+                "results stay until the retention of the run ends, what only tasks read until it has \
+                 completed: run it again, with `keep_intermediate` for the latter"
                     .to_owned()
             }
             Self::Stack { .. } => {

@@ -5,11 +5,11 @@
 //! cargo bench -p foresail-worker --bench hand_over [-- [--bytes N] [--rounds N] [--worker PROGRAM]...]
 //! ```
 //!
-//! Without arguments: 100 MB, this version's worker, both stores of objects (metad's takes 16 MB at most, so it
-//! gets 16 MB; here it is a map in memory behind HTTP, which makes the store look better than it is). With
-//! `--worker` the program of another version runs beside it, round by round in turn. Told are medians in ms: from
-//! the end of the code that made the object to the start of the code that reads it, and of that what storing and
-//! bringing took.
+//! Without arguments: 100 MB, this version's worker, both stores of objects (metad's takes 16 MB at most, so
+//! it gets 16 MB; here it is a map in memory behind HTTP, which makes the store look better than it is). With
+//! `--worker` the program of another version runs beside it, round by round in turn. Told are medians in ms:
+//! from the end of the code that made the object to the start of the code that reads it, and of that what
+//! storing and bringing took.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on shall end")]
 #![allow(dead_code, reason = "the tests need more of their support than this does")]

@@ -231,8 +231,8 @@ pub fn data_line(usage: &WorkerUsage) -> String {
     let [stored, brought] = [usage.upload_bytes, usage.download_bytes].map(units::bytes);
     let [own, shared, inline] = [usage.saved_bytes, usage.shared_bytes, usage.inline_bytes].map(units::bytes);
     format!(
-        "data moved: {stored} stored ({puts} writes), {brought} brought ({gets} reads); saved: {own} were in the \
-         worker's memory, {shared} in shared memory, {inline} in commit records"
+        "data moved: {stored} stored ({puts} writes), {brought} brought ({gets} reads); saved: \
+         {own} were in the worker's memory, {shared} in shared memory, {inline} in commit records"
     )
 }
 

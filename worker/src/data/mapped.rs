@@ -2,10 +2,11 @@
 //! shares the pages that its writer filled, and none holds a copy.
 //!
 //! The pages are those of the page cache. They are not taken from the memory of a worker's size for good, as
-//! those of a file system in memory (`/dev/shm`) would be, which count as memory of the worker that wrote them
-//! until the file is gone: the kernel writes them to the disk and takes them back when it needs room. An object
-//! is never changed once it has its name, and one that is deleted lives on where it is mapped. Who cuts such a
-//! file short by hand ends the workers that read it (SIGBUS); their tasks are tried again and read the store.
+//! those of a file system in memory (`/dev/shm`) would be, which count as memory of the worker that wrote
+//! them until the file is gone: the kernel writes them to the disk and takes them back when it needs room. An
+//! object is never changed once it has its name, and one that is deleted lives on where it is mapped. Who
+//! cuts such a file short by hand ends the workers that read it (SIGBUS); their tasks are tried again and
+//! read the store.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,8 +15,8 @@ use std::path::Path;
 use bytes::Bytes;
 use memmap2::Mmap;
 
-/// Smallest object that is mapped and shared, in bytes: below it reading is as fast, and mappings of a process
-/// are limited in number (65,530 by default on Linux).
+/// Smallest object that is mapped and shared, in bytes: below it reading is as fast, and mappings of a
+/// process are limited in number (65,530 by default on Linux).
 pub const SHARED_BYTES_MIN: u64 = 256 << 10;
 
 /// The content of a file whose content never changes: mapped where it is large, else read.

@@ -1,11 +1,11 @@
 //! The data of one run, as its worker sees it: inputs gathered before a task, outputs stored after it.
 //!
 //! An output of at most `inline_bytes_max` bytes rides inside the commit record, a larger one goes to the
-//! object store before the commit. An input is looked for in the memory of the worker, which keeps what it made
-//! or fetched; then in memory that the workers of this machine share ([`mapped`], [`shared`]), where it is read
-//! in place; then it is brought from the store. Nothing is fetched twice at the same time. What does not come
-//! from the worker's own memory is compared with its BLAKE3 hash. Every transfer is measured. All calls block;
-//! times in ms, sizes in bytes.
+//! object store before the commit. An input is looked for in the memory of the worker, which keeps what it
+//! made or fetched; then in memory that the workers of this machine share ([`mapped`], [`shared`]), where it
+//! is read in place; then it is brought from the store. Nothing is fetched twice at the same time. What does
+//! not come from the worker's own memory is compared with its BLAKE3 hash. Every transfer is measured. All
+//! calls block; times in ms, sizes in bytes.
 
 pub mod cache;
 mod fetches;

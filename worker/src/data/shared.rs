@@ -44,8 +44,8 @@ impl SharedMemory {
         mapped::content(&self.path(key)).ok()
     }
 
-    /// Leaves an object for the other workers, through `scratch`, a directory of this process on the same file
-    /// system. One that is small or larger than all may be together is left out.
+    /// Leaves an object for the other workers, through `scratch`, a directory of this process on the same
+    /// file system. One that is small or larger than all may be together is left out.
     ///
     /// # Errors
     /// When it cannot be written; nothing is there then.

@@ -1,5 +1,5 @@
-//! Objects between real worker processes of one machine: read in place, within a quota, never in memory twice,
-//! checked before they are used, and gone when nobody needs them.
+//! Objects between real worker processes of one machine: read in place, within a quota, never in memory
+//! twice, checked before they are used, and gone when nobody needs them.
 
 use std::path::{Path, PathBuf};
 
@@ -169,7 +169,8 @@ fn often(settings: &mut LocalSettings) {
 #[test]
 fn a_completed_run_keeps_its_results_alone_unless_it_wants_more() {
     let workflow = workflow(json!([burn("make", json!({"output_bytes": LARGE_BYTES})),
-        {"id": "copy", "name": "copy", "run": {"function": "foresail.concat"}, "inputs": [{"task": "make"}]}]));
+        {"id": "copy", "name": "copy", "run": {"function": "foresail.concat"},
+            "inputs": [{"task": "make"}]}]));
     for place in OBJECT_PLACES {
         let bench = Bench::new(|settings| {
             settings.objects = place;
@@ -256,7 +257,8 @@ fn a_killed_worker_leaves_nothing_and_its_objects_serve_on() {
             unsafe { libc::kill(*pid as libc::pid_t, libc::SIGKILL) };
         }
         killed.iter().for_each(|pid| wait_until_gone(*pid));
-        // What the watchdog of a client does: a worker that comes before the dead one is known to be dead leaves.
+        // What the watchdog of a client does: a worker that comes before the dead one is known to be dead
+        // leaves.
         wait_until("the run to end", || {
             let (worker, url) = (Some(WorkerId::new("b").unwrap()), bench.store.url.clone());
             bench.invoke(Invocation::new(run.clone(), worker, config(256, 1.0), vec![1], url)).unwrap();

@@ -1,11 +1,11 @@
 //! Deletes objects of runs that have ended, so that a stack that stays up does not fill its disk.
 //!
-//! The host does it, not who submitted: the objects lie with the host, and a client may be gone. Of a completed
-//! run the results stay, and everything when the run wants its intermediate objects kept; of one that failed
-//! or was cancelled stays what was committed, which is what a repetition would not have to make again. What no
-//! commit names (half-written files of killed workers, objects of attempts that lost) goes in either case. Of
-//! runs that have ended the newest stay, up to a number; older ones go with their results. A run that lasts is
-//! never touched, and nothing is deleted while metad does not answer.
+//! The host does it, not who submitted: the objects lie with the host, and a client may be gone. Of a
+//! completed run the results stay, and everything when the run wants its intermediate objects kept; of one
+//! that failed or was cancelled stays what was committed, which is what a repetition would not have to make
+//! again. What no commit names (half-written files of killed workers, objects of attempts that lost) goes in
+//! either case. Of runs that have ended the newest stay, up to a number; older ones go with their results. A
+//! run that lasts is never touched, and nothing is deleted while metad does not answer.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;

@@ -96,7 +96,8 @@ pub struct LocalSettings {
     /// Most bytes of objects that a worker keeps in memory.
     pub cache_bytes_max: u64,
     /// Most bytes of objects of [`ObjectPlace::Metad`] that the workers share; 0 shares none. Those of
-    /// [`ObjectPlace::Files`] are shared where they lie, in pages that the kernel takes back when it needs them.
+    /// [`ObjectPlace::Files`] are shared where they lie, in pages that the kernel takes back when it needs
+    /// them.
     pub shared_bytes_max: u64,
     /// Runs that have ended whose objects are kept; those of older runs are deleted, results too.
     pub object_runs_kept_max: usize,
