@@ -7,8 +7,8 @@
 //! become/invoke: WUKONG (SoCC'20); here outputs are stored before edges are marked.
 //!
 //! By concern: `tasks` takes them and ends them, `answers` makes sense of what the store says, `leave` ends
-//! the invocation, `replan` changes the plan, `retry` follows a failure; `preload`, `duplicate` and `prewarm` are the optimisations of
-//! these names, which cost a plan without them nothing.
+//! the invocation, `replan` changes the plan, `retry` follows a failure; `preload`, `duplicate`
+//! and `prewarm` are the optimisations of these names, which cost a plan without them nothing.
 
 mod answers;
 mod duplicate;
