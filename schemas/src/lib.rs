@@ -3,8 +3,8 @@
 //! One module per subject: names ([`id`]), resource sizes and quantiles ([`config`]), measurements
 //! ([`metric`]), predictions ([`prediction`]), workflows and their dense graph ([`workflow`], [`graph`]),
 //! platforms as data ([`platform`]), plans ([`plan`]) and their uncertainty
-//! ([`uncertainty`]), runs, their operations and events ([`run`]), what follows a failed attempt ([`retry`]), lists
-//! of what is kept ([`listing`]), invocations of workers ([`invocation`]) and errors ([`error`]).
+//! ([`uncertainty`]), runs, their operations and events ([`run`]), what follows a failed attempt
+//! ([`retry`]), lists of what is kept ([`listing`]), invocations of workers ([`invocation`]) and errors ([`error`]).
 //! [`wfformat`] reads and writes the exchange format of WfCommons; [`generate`] and [`openapi`] make JSON
 //! Schemas, examples and the OpenAPI document of the types.
 //!

@@ -22,8 +22,8 @@ async fn stack(data: &Path) -> LocalStack {
     LocalStack::start(settings).await.unwrap()
 }
 
-/// a and b, then c of a, which fails until `go` is there, then d of all. Each notes that it ran. The output of
-/// a is too large for a commit record.
+/// a and b, then c of a, which fails until `go` is there, then d of all. Each notes that it ran. The output
+/// of a is too large for a commit record.
 fn stumbling(dir: &Path, last: &str) -> Workflow {
     let dir = dir.display();
     let mut flow = WorkflowBuilder::new("stumbling");

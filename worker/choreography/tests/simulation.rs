@@ -1,10 +1,11 @@
 //! Whole runs in virtual time, with the real machines, a seed and faults.
 //!
 //! Random graphs and plans; crashes of workers, lost and doubled requests, lost answers, lost, doubled and
-//! late invocations, lost hints, restarts of the store, replaced plans, failing attempts, tasks that need more
-//! memory than they were planned with, workers that make way for others; with and without each optimisation. Whatever happens: every task has exactly one commit, none runs before its parents, no
-//! worker has more under way than its lanes allow, fetches what is no result or reads what another holds, the
-//! run ends and every worker leaves.
+//! late invocations, lost hints, restarts of the store, replaced plans, failing attempts, tasks that need
+//! more memory than they were planned with, workers that make way for others; with and without each
+//! optimisation. Whatever happens: every task has exactly one commit, none runs before its parents, no worker
+//! has more under way than its lanes allow, fetches what is no result or reads what another holds, the run
+//! ends and every worker leaves.
 //! `FORESAIL_PROOF=1` runs 10,000 seeds instead of 2,000; `FORESAIL_SEED=n` replays one.
 
 mod world;

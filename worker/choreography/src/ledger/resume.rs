@@ -1,7 +1,7 @@
 //! A run that takes over the results of an earlier one.
 //!
-//! What is taken over is decided by [`Ledger::reusable`] once, when the new run is created; from then on it is
-//! events of the new run like any others, and nothing here looks at the earlier one again. That a task which
+//! What is taken over is decided by [`Ledger::reusable`] once, when the new run is created; from then on it
+//! is events of the new run like any others, and nothing here looks at the earlier one again. That a task which
 //! is the same gives the same result is what retries rest on as well.
 
 use foresail_schemas::Workflow;

@@ -25,8 +25,8 @@ impl Worker {
     }
 
     /// A task that ran out of memory leaves its worker, planned or not, for a flexible one of this size. What
-    /// is held for it is stored first; the commits that follow make it ready, and whoever asks for it hears of
-    /// the size again.
+    /// is held for it is stored first; the commits that follow make it ready, and whoever asks for it hears
+    /// of the size again.
     pub(super) fn run_on_larger(&mut self, task: u32, config: ResourceConfig, out: &mut Vec<Action>) {
         self.mine.remove(&task);
         if !self.give_up_parents(task) {

@@ -24,8 +24,8 @@ impl World {
         self
     }
 
-    /// How long after the end of its leases somebody took care of the tasks of the dead worker, in ms; nothing
-    /// where it had none when it died.
+    /// How long after the end of its leases somebody took care of the tasks of the dead worker, in ms;
+    /// nothing where it had none when it died.
     pub fn noticed_after_ms(&self) -> Option<f64> {
         let death = self.death.as_ref().filter(|death| !death.tasks.is_empty())?;
         let lease_ends_ms = death.heard_ms + self.options.lease_ms;

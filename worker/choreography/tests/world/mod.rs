@@ -11,14 +11,15 @@ use foresail_choreography::{
 use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
 use foresail_schemas::run::{
-    Change, Commit, Failure, OPERATIONS_PER_REQUEST_MAX, Operation, OperationAnswer, RunEvent, RunOptions,
-    RunStatus, WorkerUsage,
+    Change, Commit, Failure, Operation, OperationAnswer, RunEvent, RunOptions, WorkerUsage,
 };
 use foresail_schemas::{Plan, Workflow};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
+mod checks;
 mod death;
+mod network;
 mod problems;
 mod work;
 
@@ -283,35 +284,6 @@ impl World {
         self.machines.insert(id, running);
     }
 
-    fn check_end(&self) -> Result<(), String> {
-        if self.ledger.status() != RunStatus::Completed {
-            return Err(format!("the run stands at {:?} and nothing happens any more", self.ledger.status()));
-        }
-        if !self.machines.is_empty() {
-            return Err(format!("machines {:?} never left", self.machines.keys()));
-        }
-        for task in 0..self.tasks() as u32 {
-            let committed =
-                |e: &&RunEvent| matches!(&e.change, Change::TaskCommitted { task: t, .. } if *t == task);
-            let commits = self.events.iter().filter(committed).count();
-            if commits != 1 {
-                return Err(format!("task {task} was committed {commits} times"));
-            }
-        }
-        Ok(())
-    }
-
-    pub fn check_replay(&self) {
-        let mut replayed = Ledger::new(&self.workflow, self.options);
-        self.events.iter().for_each(|event| replayed.replay(event));
-        assert_eq!(replayed.last_seq(), self.ledger.last_seq());
-        assert_eq!(replayed.status(), self.ledger.status());
-        assert_eq!(replayed.summary(self.now_ms), self.ledger.summary(self.now_ms));
-        for task in 0..self.tasks() as u32 {
-            assert_eq!(replayed.commit(task), self.ledger.commit(task));
-        }
-    }
-
     fn chance(&mut self, probability: f64) -> bool {
         let hit = probability > 0.0 && self.faults_left > 0 && self.rng.random_bool(probability);
         self.faults_left -= u32::from(hit);
@@ -354,19 +326,6 @@ impl World {
                 _ => {}
             }
             self.events.push(event);
-        }
-    }
-
-    /// Tells those who listen for it, unless the hint is lost.
-    fn hint(&mut self, is_wanted: impl Fn(CommitHints) -> bool, hint: Event) {
-        let listens = |m: &Running| m.listens.is_some_and(&is_wanted);
-        let listeners: Vec<u64> =
-            self.machines.iter().filter(|(_, m)| listens(m)).map(|(id, _)| *id).collect();
-        for machine in listeners {
-            if !self.chance(self.faults.lose) {
-                let delay_ms = self.rng.random_range(0.1..5.0);
-                self.later(delay_ms, tell(machine, hint.clone()));
-            }
         }
     }
 
@@ -528,36 +487,6 @@ impl World {
     fn change(&mut self, id: u64, change: impl FnOnce(&mut Running)) {
         if let Some(running) = self.machines.get_mut(&id) {
             change(running);
-        }
-    }
-
-    fn send(&mut self, id: u64, request: u64, operations: Arc<[Operation]>) {
-        if operations.len() > OPERATIONS_PER_REQUEST_MAX {
-            self.broken = Some(format!("{id} sends {} operations at once", operations.len()));
-        }
-        let lost = self.chance(self.faults.lose);
-        let answer_lost = self.chance(self.faults.lose);
-        let copies = 1 + u32::from(self.chance(self.faults.double));
-        for _ in 0..copies {
-            let delay_ms = self.rng.random_range(0.1..1.0);
-            if !lost {
-                let operations = Arc::clone(&operations);
-                self.later(delay_ms, Happening::Request { machine: id, request, operations, answer_lost });
-            }
-        }
-        if lost || answer_lost {
-            self.later(5_000.0, tell(id, Event::Unanswered { request }));
-        }
-    }
-
-    fn invoke(&mut self, invoke: Invoke) {
-        if self.chance(self.faults.lose) {
-            return;
-        }
-        let copies = 1 + u32::from(self.chance(self.faults.double));
-        for _ in 0..copies {
-            let delay_ms = self.rng.random_range(1.0..600.0);
-            self.later(delay_ms, Happening::Start { invoke: invoke.clone() });
         }
     }
 }
