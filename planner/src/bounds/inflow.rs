@@ -9,6 +9,8 @@
 
 /// Makers for which the choices are gone through.
 const MAKERS_MAX: usize = 32;
+/// Fewest inputs that are split: of fewer it takes more time than it tells.
+const SPLIT_MIN: usize = 5;
 /// Moments after which what is left is split.
 const MOMENTS_MAX: usize = 16;
 
@@ -99,8 +101,9 @@ impl Inflow {
         let at_most_one_ms = self.fetched_ms(None).min(with_one);
         let several_ms = self.several_ms();
         self.is_shared = several_ms < at_most_one_ms;
-        // Of two the choices say all, and no split is needed where several are no better than one.
-        if !self.is_shared || self.supplies.len() <= 2 {
+        // Of few the choices say enough, and no split is needed where several are no better than one.
+        self.is_shared &= self.supplies.len() >= SPLIT_MIN;
+        if !self.is_shared {
             return at_most_one_ms.min(several_ms);
         }
         at_most_one_ms.min(several_ms.max(self.split_ms()))

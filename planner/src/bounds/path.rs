@@ -7,11 +7,9 @@
 //! is at least the time of the best split over lanes and link of all inputs that are made later; see
 //! `inflow`.
 
-use std::collections::HashSet;
-
 use crate::bounds::Least;
 use crate::bounds::inflow::{Inflow, Supply};
-use crate::dense::Dense;
+use crate::dense::{Dense, NONE};
 
 /// Most inputs of all makers of a task's inputs that are looked at.
 const DEEP_READS_MAX: usize = 10_000;
@@ -33,6 +31,8 @@ impl Earliest {
         let mut earliest = Self { start_ms: unknown(), end_ms: unknown(), first_ms: least.start_ms };
         let mut inflow = Inflow::new(f64::from(dense.lanes), least.start_ms);
         let own_ms: Vec<f64> = (0..dense.len()).map(|t| own_ms(dense, least, t)).collect();
+        // The task that a maker was last looked at for.
+        let mut taken = vec![NONE; dense.len() as usize];
         let mut deep = Inflow::new(f64::from(dense.lanes), least.start_ms);
         for &t in dense.graph.order() {
             let parents = dense.graph.parents(t).iter();
@@ -42,8 +42,9 @@ impl Earliest {
             if !dense.stored_reads(t).is_empty() {
                 earliest.collect(dense, least, (t, &own_ms), &mut inflow);
                 there_ms = ready_ms.max(inflow.there_ms());
-                if inflow.is_shared && inflow.supplies().len() > 2 && is_small(dense, t) {
-                    earliest.deepen(dense, least, &own_ms, (&inflow, &mut deep));
+                if inflow.is_shared && is_small(dense, t) {
+                    let of = (t, &own_ms[..], &mut taken[..]);
+                    earliest.deepen(dense, least, of, (&inflow, &mut deep));
                     there_ms = there_ms.max(deep.split_ms());
                 }
             }
@@ -54,14 +55,20 @@ impl Earliest {
 
     /// The same inputs, where a maker that runs in the container has the largest of its own inputs there as
     /// well, each from a task of its own: fetched after that has ended, or made by it on a lane.
-    fn deepen(&self, dense: &Dense, least: &Least, own_ms: &[f64], (inflow, deep): (&Inflow, &mut Inflow)) {
+    fn deepen(
+        &self,
+        dense: &Dense,
+        least: &Least,
+        (task, own_ms, taken): (u32, &[f64], &mut [u32]),
+        (inflow, deep): (&Inflow, &mut Inflow),
+    ) {
         deep.clear();
-        let mut taken: HashSet<u32> = inflow.supplies().iter().filter_map(|s| s.maker).collect();
+        inflow.supplies().iter().filter_map(|s| s.maker).for_each(|maker| taken[maker as usize] = task);
         for &supply in inflow.supplies() {
             let source = supply.maker.and_then(|maker| {
                 let made = dense.stored_reads(maker).iter().filter_map(|&o| {
                     let from = dense.graph.objects()[o as usize].producer?;
-                    (!taken.contains(&from)).then(|| (least.download_ms(dense, o), from))
+                    (taken[from as usize] != task).then(|| (least.download_ms(dense, o), from))
                 });
                 made.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)))
             });
@@ -69,7 +76,7 @@ impl Earliest {
                 deep.add(supply);
                 continue;
             };
-            taken.insert(from);
+            taken[from as usize] = task;
             let end_ms = self.end_ms[from as usize];
             deep.add(Supply {
                 maker: supply.maker,
