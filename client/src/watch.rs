@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foresail_choreography::{Action, Event, Invoke, PlanView, TimedStart, Watchdog};
-use foresail_schemas::Workflow;
 use foresail_schemas::id::RunId;
 use foresail_schemas::invocation::{Invocation, Invoked, Purpose};
 use foresail_schemas::plan::Plan;
