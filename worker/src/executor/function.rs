@@ -1,4 +1,4 @@
-//! Functions of the registry, each call on a thread of its own.
+//! Functions of the registry, each call on a thread that does nothing else meanwhile.
 //!
 //! A panic is caught and told as a crash. A thread cannot be killed: when a function outlives its time-out or
 //! is given up, the call returns, the thread goes on until the function looks at its cancel flag or ends, and
@@ -15,11 +15,10 @@ use std::time::{Duration, Instant};
 use foresail_schemas::run::FailureKind;
 use foresail_schemas::workflow::Work;
 
+use super::threads::{Threads, Told};
 use super::{Call, Executor, Ran, memory};
 use crate::registry::{Registry, TaskError, TaskFunction, TaskInput, TaskOutput};
 
-/// Stack of a function's thread: that of a main thread.
-const STACK_BYTES: usize = 8 << 20;
 /// Time between two looks at the cancel flag.
 const CANCEL_LOOK: Duration = Duration::from_millis(25);
 
@@ -28,6 +27,7 @@ const CANCEL_LOOK: Duration = Duration::from_millis(25);
 pub struct FunctionExecutor {
     registry: Registry,
     strays: Arc<AtomicUsize>,
+    threads: Threads,
 }
 
 /// The thread of a call: it runs, its call has returned without it, or it has ended.
@@ -41,7 +41,7 @@ impl FunctionExecutor {
     /// An executor for the functions of `registry`.
     #[must_use]
     pub fn new(registry: Registry) -> Self {
-        Self { registry, strays: Arc::default() }
+        Self { registry, strays: Arc::default(), threads: Threads::default() }
     }
 
     /// Counts threads whose call has returned although they still run.
@@ -115,15 +115,14 @@ impl Executor for FunctionExecutor {
         let (to_caller, results) = sync_channel(1);
         let (strays, state) = (Arc::clone(&self.strays), Arc::new(AtomicU8::new(RUNS)));
         let own_state = Arc::clone(&state);
-        let body = move || {
+        let body = move || -> Told {
             let outcome = guarded(&function, input);
             if own_state.swap(HAS_ENDED, Ordering::SeqCst) == STRAYS {
                 strays.fetch_sub(1, Ordering::SeqCst);
             }
-            let _ = to_caller.send(outcome);
+            Box::new(move || drop(to_caller.send(outcome)))
         };
-        let thread = std::thread::Builder::new().name("task".to_owned()).stack_size(STACK_BYTES);
-        if let Err(error) = thread.spawn(body) {
+        if let Err(error) = self.threads.run(body) {
             let detail =
                 format!("no thread for the function: {error}; the worker is out of memory or threads");
             return Err(TaskError::of(FailureKind::OutOfMemory, detail));

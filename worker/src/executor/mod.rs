@@ -8,6 +8,7 @@
 pub mod command;
 pub mod function;
 pub mod memory;
+mod threads;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,5 @@
 //! One attempt of a task from its inputs to its stored outputs, as a blocking thread runs it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -16,7 +15,7 @@ use super::STRAY_GRACE;
 use crate::custom::Customs;
 use crate::data::Data;
 use crate::executor::{Call, Executors};
-use crate::note::Note;
+use crate::note::{Note, Notes};
 use crate::registry::{Cancel, TaskError};
 
 /// One attempt, as a blocking thread runs it.
@@ -24,7 +23,7 @@ pub(super) struct Attempt {
     pub workflow: Arc<Workflow>,
     pub data: Data,
     pub executors: Executors,
-    pub scratch_dir: PathBuf,
+    pub notes: Arc<Notes>,
     pub invocation: Invocation,
     pub instance: InstanceId,
     pub task: u32,
@@ -49,7 +48,8 @@ pub(super) enum Made {
 impl Attempt {
     pub fn run(self, parents: &[Commit]) -> Result<Made, TaskError> {
         let (task, attempt) = (self.task, self.attempt);
-        let _pinned = self.note().pin(&self.scratch_dir);
+        let notes = Arc::clone(&self.notes);
+        let _pinned = notes.pin(&self.note());
         let began = Instant::now();
         let inputs = self.data.gather(&self.workflow, task, parents)?;
         // All that it reads, values included, as it was stored: a planner asks for the time at the same size.

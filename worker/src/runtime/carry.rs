@@ -112,7 +112,7 @@ async fn carry_out_checked(
         executors: process.executors.clone(),
         registry: Arc::clone(&process.registry),
         strays: Arc::clone(&process.strays),
-        scratch_dir: settings.scratch_dir.clone(),
+        notes: Arc::clone(&process.notes),
         data,
     };
     let (usage, newer_plan) = driver.drive(machine, &mut recorder).await;

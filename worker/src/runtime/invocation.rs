@@ -6,9 +6,10 @@
 //! outputs are under way at a time, so the queue of events is bounded by the machine itself.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use foresail_choreography::{Action, CommitHints, Event, Executed, Invoke, Worker};
@@ -23,6 +24,7 @@ use foresail_schemas::run::{
 use foresail_schemas::workflow::Workflow;
 use foresail_schemas::{ResourceConfig, TaskId, TaskName};
 use jiff::Timestamp;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -36,6 +38,7 @@ use crate::executor::Executors;
 use crate::host::{Host, HttpHost};
 use crate::metad::Metad;
 use crate::metrics::Recorder;
+use crate::note::Notes;
 use crate::registry::{Cancel, Registry, TaskError};
 
 /// Events that wait for the machine.
@@ -68,7 +71,7 @@ pub(super) struct Driver {
     pub registry: Arc<Registry>,
     /// Functions that go on although their attempt has ended.
     pub strays: Arc<AtomicUsize>,
-    pub scratch_dir: PathBuf,
+    pub notes: Arc<Notes>,
     pub data: Data,
 }
 
@@ -216,7 +219,7 @@ impl Driver {
             workflow: Arc::clone(&self.workflow),
             data: self.data.clone(),
             executors: self.executors.clone(),
-            scratch_dir: self.scratch_dir.clone(),
+            notes: Arc::clone(&self.notes),
             invocation: self.invocation.clone(),
             instance: self.instance.clone(),
             task,
@@ -228,18 +231,22 @@ impl Driver {
         };
         let (id, events) = (self.workflow.task(task).id.clone(), under_way.events.clone());
         let strays = Arc::clone(&self.strays);
-        under_way.work.spawn(async move {
-            let outcome = tokio::task::spawn_blocking(move || attempt_of.run(&parents)).await;
-            let outcome = outcome.unwrap_or_else(|crash| {
-                Err(TaskError::of(FailureKind::TaskCrash, format!("the executor crashed: {crash}")))
+        let runtime = Handle::current();
+        under_way.work.spawn_blocking(move || {
+            let outcome = catch_unwind(AssertUnwindSafe(|| attempt_of.run(&parents)));
+            let outcome = outcome.unwrap_or_else(|_| {
+                Err(TaskError::of(FailureKind::TaskCrash, "the executor crashed; see the log of the worker"))
             });
             let event = match outcome {
                 Ok(Made::Held(executed)) => Event::Held { task, attempt, executed },
                 Ok(Made::Stored(executed)) => Event::Executed { task, attempt, outcome: Ok(executed) },
                 Err(error) => failed(id, task, attempt, error),
             };
-            let _ = events.send(event).await;
-            tell_of_strays(&strays, &events).await;
+            // Nobody listens any more when the invocation is over.
+            let _ = events.blocking_send(event);
+            if strays.load(Ordering::SeqCst) > 0 {
+                runtime.block_on(tell_of_strays(&strays, &events));
+            }
         });
     }
 

@@ -33,6 +33,7 @@ use crate::executor::command::CommandExecutor;
 use crate::executor::function::FunctionExecutor;
 use crate::host::HttpHost;
 use crate::metad::Metad;
+use crate::note::Notes;
 use crate::registry::Registry;
 use settings::ProcessSettings;
 
@@ -162,6 +163,7 @@ fn watch(stream: UnixStream) -> Result<mpsc::Receiver<HostMessage>, WorkerError>
 struct Process {
     settings: ProcessSettings,
     executors: Executors,
+    notes: Arc<Notes>,
     registry: Arc<Registry>,
     strays: Arc<AtomicUsize>,
     cache: Arc<Mutex<ObjectCache>>,
@@ -197,6 +199,7 @@ impl Process {
         let host = host.map_err(|e| WorkerError::Setup(e.to_string()))?;
         Ok(Self {
             cache: Arc::new(Mutex::new(ObjectCache::new(settings.cache_bytes_max))),
+            notes: Arc::new(Notes::in_dir(&settings.scratch_dir)),
             settings,
             executors: Executors::new(vec![Arc::new(functions), Arc::new(commands)]),
             registry: Arc::new(registry.clone()),

@@ -28,7 +28,7 @@ use super::cgroup::{Caps, Held};
 use super::pool::ProcessId;
 use super::settings::{CpuShare, WorkerCommand};
 use crate::ending::{EXIT_REPLACED, SETTINGS_VARIABLE, SOCKET_VARIABLE, kill_all};
-use crate::note::Note;
+use crate::note::{Note, Notes};
 use crate::runtime::settings::ProcessSettings;
 
 /// How long a new process may take to say hello: with a small CPU share a start is slow.
@@ -308,7 +308,7 @@ impl Living {
             }
         };
         let (how, kind) = cause(&end, ooms, birth);
-        Death { how, kind, stage: end.stage, notes: Note::read_all(&birth.settings.scratch_dir), output }
+        Death { how, kind, stage: end.stage, notes: Notes::read_all(&birth.settings.scratch_dir), output }
     }
 }
 
