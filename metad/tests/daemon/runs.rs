@@ -26,35 +26,17 @@ pub fn commit(task: u32, instance: &str, outputs: usize) -> Value {
     json!({"op": "commit", "task": task, "commit": commit})
 }
 
-pub fn arrive(task: u32, parent: u32) -> Value {
-    json!({"op": "arrive", "task": task, "parent": parent})
-}
-
 /// Carries the example out to its end under instance `i-1`.
 pub async fn complete(daemon: &Daemon, run: &str) {
     let i = "i-1";
-    let results = daemon
-        .operate(
-            run,
-            json!([join(i), lease(0, i), commit(0, i, 2), arrive(1, 0), arrive(2, 0), arrive(3, 0)]),
-        )
-        .await;
+    let results = daemon.operate(run, json!([join(i), lease(0, i), commit(0, i, 2)])).await;
     assert_eq!(results[1], json!({"result": "granted", "attempt": 1, "parents": []}));
-    assert_eq!(results[2], json!({"result": "won"}));
-    assert_eq!(results[3], json!({"result": "marked", "child": "ready"}));
-    assert_eq!(results[5], json!({"result": "marked", "child": "waiting"}));
-    let rest = json!([
-        lease(1, i),
-        commit(1, i, 1),
-        arrive(3, 1),
-        lease(2, i),
-        commit(2, i, 1),
-        arrive(3, 2),
-        lease(3, i),
-        commit(3, i, 1)
-    ]);
+    assert_eq!(results[2], json!({"result": "won", "ready": [1, 2]}));
+    let rest =
+        json!([lease(1, i), commit(1, i, 1), lease(2, i), commit(2, i, 1), lease(3, i), commit(3, i, 1)]);
     let results = daemon.operate(run, rest).await;
-    assert_eq!(results[7], json!({"result": "won"}), "{results:?}");
+    assert_eq!(results[3], json!({"result": "won", "ready": [3]}));
+    assert_eq!(results[5], json!({"result": "won"}), "{results:?}");
 }
 
 pub async fn summary(daemon: &Daemon, run: &str) -> RunSummary {
@@ -144,14 +126,13 @@ async fn a_run_goes_from_its_first_task_to_its_end() {
 async fn repeated_operations_answer_like_the_first_and_add_no_event() {
     let daemon = Daemon::start();
     daemon.run("r-1").await;
-    let operations = json!([join("i-1"), lease(0, "i-1"), commit(0, "i-1", 2), arrive(1, 0)]);
+    let operations = json!([join("i-1"), lease(0, "i-1"), commit(0, "i-1", 2)]);
     daemon.operate("r-1", operations.clone()).await;
     let events = summary(&daemon, "r-1").await.last_event;
     let again = daemon.operate("r-1", operations).await;
-    assert_eq!(again[0], json!({"result": "joined"}));
+    assert_eq!(again[0], json!({"result": "joined", "before": "left"}));
     assert_eq!(again[1]["result"], json!("committed"));
-    assert_eq!(again[2], json!({"result": "won"}));
-    assert_eq!(again[3], json!({"result": "marked", "child": "ready"}));
+    assert_eq!(again[2], json!({"result": "won", "ready": [1, 2]}));
     assert_eq!(summary(&daemon, "r-1").await.last_event, events);
 }
 
