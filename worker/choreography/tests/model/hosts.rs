@@ -18,8 +18,6 @@ use super::{Body, Machine, Mail, Model, Scenario, State, WorkKind, seal};
 
 /// The client's watchdog.
 const WATCHDOG: u32 = 0;
-/// How much longer than a lease everything under way takes when it is late.
-const LATE_MS: f64 = 1.0;
 /// No worker ends because its life does.
 const LIFE_MS: f64 = 1e9;
 
@@ -117,7 +115,7 @@ impl Model {
             }
             Step::Late => {
                 next.faults.late -= 1;
-                next.now_ms += self.options.lease_ms + LATE_MS;
+                next.now_ms += 2.0 * (self.options.lease_ms + self.options.watch_ms);
             }
             Step::Replan => {
                 next.faults.replan -= 1;
@@ -258,8 +256,8 @@ impl Model {
                     let kind = WorkKind::ToStore;
                     state.mail.push(seal(Mail::Work { machine: id, task, attempt, kind }));
                 }
-                Action::Abort { task: aborted } => state.mail.retain(|mail| {
-                    !matches!(mail.value, Mail::Work { machine, task, .. } if machine == id && task == aborted)
+                Action::Abort { task: lost } => state.mail.retain(|mail| {
+                    !matches!(mail.value, Mail::Work { machine, task, .. } if machine == id && task == lost)
                 }),
                 Action::Discard { task, attempt } => {
                     let instance = body.instance.clone().ok_or("only workers discard")?;

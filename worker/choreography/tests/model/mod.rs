@@ -23,7 +23,7 @@ mod hosts;
 mod steps;
 mod store;
 
-pub use explore::{Explored, Refuted, explore};
+pub use explore::explore;
 pub use graphs::{plan, workflow};
 pub use store::Mutant;
 
@@ -41,7 +41,7 @@ pub struct Faults {
     pub double: u8,
     /// A hint is lost.
     pub deafen: u8,
-    /// Everything under way takes longer than a lease lasts.
+    /// Everything under way takes longer than a lease lasts and than it takes to notice that.
     pub late: u8,
     /// The plan is replaced.
     pub replan: u8,

@@ -1,6 +1,6 @@
 //! Which steps a state allows, faults among them.
 
-use super::{Mail, State};
+use super::{Mail, Part, State};
 
 /// One step. Mail is named by its place in the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,14 @@ pub(super) enum Step {
 impl State {
     pub(super) fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
+        // A start and a plan that is read bear on nothing before the worker asks the store, which may be
+        // at any time: nothing comes between.
+        let is_prompt = |mail: &Part<Mail>| matches!(mail.value, Mail::Start { .. } | Mail::Plan { .. });
+        if let Some(at) = self.mail.iter().position(is_prompt) {
+            steps.push(Step::Deliver(at));
+            self.faults_of(at, &self.mail[at].value, &mut steps);
+            return steps;
+        }
         let mut seen = Vec::new();
         for (at, mail) in self.mail.iter().enumerate() {
             if !seen.contains(&mail.print) {

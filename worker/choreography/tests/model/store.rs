@@ -151,7 +151,11 @@ impl Store {
                 OperationResult::Won { ready }
             }
             (Mutant::CountsMarks, Operation::Lease { task, .. }, OperationResult::NotReady)
-                if self.record.counted.get(task).is_some_and(|&n| n as usize >= graph.parents(*task).len()) =>
+                if self
+                    .record
+                    .counted
+                    .get(task)
+                    .is_some_and(|&n| n as usize >= graph.parents(*task).len()) =>
             {
                 OperationResult::Granted { attempt: 1, parents: stands(&self.ledger, *task) }
             }
