@@ -37,8 +37,8 @@ bench-planners: ## Compare planners with HEFT of SAGA and with optima of OR-tool
 	$(CARGO) build --release -p foresail --bin foresail
 	$(or $(PYTHON),python3) tests/benches/planners/rivals.py target/release/foresail
 
-proof: ## Run all tests with the long proofs at full size
-	FORESAIL_PROOF=1 $(CARGO) test --release --workspace
+proof: ## Run all tests with the long proofs at full size and tell how far they are (docs/testing.md)
+	FORESAIL_PROOF=1 $(CARGO) test --release --workspace -- --nocapture
 
 lint: ## Check format, lints, documentation and, with cargo-deny, licences and advisories
 	$(CARGO) fmt --all --check

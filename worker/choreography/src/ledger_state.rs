@@ -1,6 +1,9 @@
 //! The state that a ledger keeps: per task a lease, marks and a commit; per invocation when it was last seen.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::{self, Debug, Formatter};
+use std::hash::Hash;
+use std::ops::{Deref, DerefMut};
 
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::graph::Graph;
@@ -142,13 +145,44 @@ impl ByTime {
     }
 }
 
+/// A hash map that prints in the order of its names: equal states print the same text, by which a check of
+/// the protocol knows them again.
+#[derive(Clone, PartialEq)]
+pub(crate) struct ByName<K: Eq + Hash, V>(HashMap<K, V>);
+
+impl<K: Eq + Hash, V> Default for ByName<K, V> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash, V> Deref for ByName<K, V> {
+    type Target = HashMap<K, V>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<K: Eq + Hash, V> DerefMut for ByName<K, V> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl<K: Eq + Hash + Ord + Debug, V: Debug> Debug for ByName<K, V> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.iter().collect::<BTreeMap<_, _>>()).finish()
+    }
+}
+
 /// All of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct State {
     pub tasks: Vec<TaskState>,
-    pub instances: HashMap<InstanceId, InstanceState>,
+    pub instances: ByName<InstanceId, InstanceState>,
     /// The last instance of each planned worker.
-    pub holders: HashMap<WorkerId, InstanceId>,
+    pub holders: ByName<WorkerId, InstanceId>,
     /// Ready tasks without a commit that have no lease, by the time since when nobody had them.
     pub free: ByTime,
     /// Ready tasks without a commit that have a lease, by its end.
@@ -170,8 +204,8 @@ impl State {
     pub fn new(tasks: usize) -> Self {
         Self {
             tasks: vec![TaskState::default(); tasks],
-            instances: HashMap::new(),
-            holders: HashMap::new(),
+            instances: ByName::default(),
+            holders: ByName::default(),
             free: ByTime::default(),
             leased: ByTime::default(),
             usage: BTreeMap::new(),

@@ -22,7 +22,7 @@ const RESEND_MS_FIRST: f64 = 25.0;
 const RESEND_MS_MAX: f64 = 2_000.0;
 
 /// Operations on their way.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Outbox {
     pending: Vec<Operation>,
     sent: Option<Sent>,
@@ -31,7 +31,7 @@ pub(crate) struct Outbox {
     asking: BTreeSet<WorkerId>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Sent {
     request: u64,
     operations: Arc<[Operation]>,

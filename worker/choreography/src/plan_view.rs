@@ -4,6 +4,7 @@
 //! tasks of a worker stand in a row.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::graph::Graph;
@@ -17,7 +18,7 @@ use crate::protocol::Invoke;
 const NOBODY: u32 = u32::MAX;
 
 /// Placement, order, predicted time and optimisations of every task, under one epoch.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PlanView {
     epoch: u64,
     tasks: Vec<Placement>,
@@ -56,6 +57,13 @@ pub struct TimedStart {
     pub delay_ms: f64,
     /// Its size.
     pub config: ResourceConfig,
+}
+
+/// In one run a plan is known by its epoch.
+impl fmt::Debug for PlanView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlanView").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
 }
 
 impl PlanView {

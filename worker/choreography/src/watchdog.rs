@@ -18,7 +18,7 @@ use crate::protocol::{Action, Event, Invoke};
 pub const RESCUES_PER_LOOK_MAX: u32 = 256;
 
 /// The machine.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Watchdog {
     plan: Arc<PlanView>,
     options: RunOptions,

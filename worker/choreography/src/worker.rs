@@ -51,7 +51,7 @@ enum Phase {
 }
 
 /// The machine.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Worker {
     settings: WorkerSettings,
     graph: Arc<Graph>,

@@ -25,7 +25,7 @@ const UNANSWERED_MAX: usize = 2_048;
 const UNANSWERED_BYTES_MAX: u64 = 4 << 20;
 
 /// What ran, and runs, ahead of the store.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Ahead {
     is_allowed: bool,
     /// Tasks that began ahead and have not ended, and what is known of their lease.
@@ -42,7 +42,7 @@ pub(super) struct Ahead {
 }
 
 /// What is known of the lease of a task that began without.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Claim {
     /// To be asked for at this time.
     Unasked(f64),
@@ -51,7 +51,7 @@ enum Claim {
     Answered,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Made {
     commit: Commit,
     /// Tasks of this worker that read it and have not begun.

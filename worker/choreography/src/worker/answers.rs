@@ -96,8 +96,12 @@ impl Worker {
                     self.prewarms.begin(self.plan.prewarms(Some(task)), now_ms);
                 }
             }
-            // Somebody ran it.
-            OperationResult::Committed { .. } => drop(self.mine.remove(&task)),
+            // Somebody ran it. What is held for it waits for nobody any more: as the child has a result, the
+            // parent has one too, made elsewhere after a lease of this worker had run out.
+            OperationResult::Committed { .. } => {
+                self.mine.remove(&task);
+                self.give_up_parents(task);
+            }
             OperationResult::StaleEpoch => {
                 self.enqueue(task);
                 self.read_plan(out);

@@ -18,7 +18,7 @@ use crate::protocol::Action;
 const CANDIDATES_MAX: usize = 64;
 
 /// Tasks of others that this worker may run as well.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Copies {
     /// By rank.
     candidates: Vec<Candidate>,
@@ -28,7 +28,7 @@ pub(super) struct Copies {
     heard: BTreeSet<u32>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Candidate {
     task: u32,
     /// Its children here.

@@ -25,7 +25,7 @@ const LOOK_MS_STEP: f64 = 1_500.0;
 const LOOK_MS_MAX: f64 = 10_000.0;
 
 /// Outputs that are held, and what waits for them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Holds {
     held: BTreeMap<u32, Hold>,
     /// Children that have run and whose commit waits for that of a held parent, with their attempt.
@@ -38,7 +38,7 @@ pub(super) struct Holds {
     stored: BTreeSet<u32>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Hold {
     attempt: u32,
     executed: Executed,

@@ -14,7 +14,7 @@ use crate::plan_view::PlanView;
 use crate::protocol::Action;
 
 /// What is fetched beforehand, for whom.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct PreLoads {
     /// Tasks of this worker with pre-load, by rank.
     tasks: Vec<u32>,

@@ -9,7 +9,7 @@ use crate::plan_view::TimedStart;
 use crate::protocol::Action;
 
 /// Starts whose time has not come; bounded by the plan.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct PreWarms {
     due: Vec<(f64, ResourceConfig)>,
 }
