@@ -7,6 +7,7 @@
 //! Source: threshold accepting (Dueck, Scheuer, J. Comput. Phys. 1990), which needs no exponential and is
 //! thus the same on every machine.
 
+use foresail_schemas::optimization::OptimizationKind;
 use foresail_schemas::plan::{Plan, PlanSummary, Problem};
 use rand::SeedableRng;
 use rand_pcg::Pcg64;
@@ -14,6 +15,7 @@ use rand_pcg::Pcg64;
 use crate::assignment::Assignment;
 use crate::dense::{Dense, NONE};
 use crate::error::PlanFailure;
+use crate::extras::PRE_LOAD;
 use crate::moves::Moves;
 use crate::objective::energy;
 use crate::planner::Planner;
@@ -88,7 +90,9 @@ impl Starts {
     }
 }
 
-/// Anneals from the last starting points, which are the best, and offers the best plan found.
+/// Anneals from the last starting points, which are the best, and offers the best plan found. There inputs
+/// are fetched ahead: where a task pays best depends on whether what it reads can come beforehand, and a
+/// pass at the end finds no other place for it.
 pub(crate) fn improve(search: &mut Search, starts: &[Assignment], passes: u32) {
     let rng = Pcg64::seed_from_u64(search.dense.problem.seed);
     let mut moves = Moves::new(search.dense, rng);
@@ -96,8 +100,14 @@ pub(crate) fn improve(search: &mut Search, starts: &[Assignment], passes: u32) {
     // Where there are fewer starting points, the best serves again.
     let best_first = starts.iter().rev().cycle().take(enough);
     let each = passes / enough as u32;
+    let may_load = !search.dense.problem.without.contains(&OptimizationKind::PreLoad);
     for (start, threshold) in best_first.zip(THRESHOLDS) {
-        let found = anneal(search, &mut moves, start, Descending { passes: each, threshold });
+        let mut start = start.clone();
+        if may_load {
+            let tasks = search.dense.len();
+            (0..tasks).for_each(|task| start.extras.give(task, PRE_LOAD, tasks));
+        }
+        let found = anneal(search, &mut moves, &start, Descending { passes: each, threshold });
         search.offer(format!("anneal: best of {each} moves"), found);
     }
 }

@@ -94,8 +94,11 @@ impl<'a> Processors<'a> {
     /// When the inputs of a task can be on a processor, without those downloads that others need not make.
     fn ready_ms(&self, task: u32, processor: u32, size: u32) -> f64 {
         let (dense, graph) = (self.dense, self.dense.graph);
+        let is_made_here = |&p: &u32| self.of[p as usize] == processor;
+        // Where all is made here it begins at once; otherwise it is told of what comes from elsewhere.
+        let asks = if graph.parents(task).iter().all(is_made_here) { 0.0 } else { 1.0 };
         let parents = graph.parents(task).iter().map(|&p| {
-            let trips = if self.of[p as usize] == processor { 1.0 } else { 2.0 };
+            let trips = if is_made_here(&p) { asks } else { 2.0 };
             self.end_ms[p as usize] + trips * dense.dispatch_ms
         });
         let known_ms = parents.fold(0.0, f64::max);

@@ -9,8 +9,8 @@ use crate::dense::Dense;
 pub(crate) fn upward_ms(dense: &Dense, size: u32) -> Vec<f64> {
     let mut upward_ms = vec![0.0; dense.len() as usize];
     for &t in dense.graph.order().iter().rev() {
-        let own_ms = dense.exec_ms(dense.size_for(size, t), t) + dense.upload_ms(size, t) + dense.dispatch_ms;
-        let below = dense.graph.children(t).iter().map(|&c| upward_ms[c as usize]);
+        let own_ms = dense.exec_ms(dense.size_for(size, t), t) + dense.upload_ms(size, t);
+        let below = dense.graph.children(t).iter().map(|&c| upward_ms[c as usize] + way_ms(dense, c));
         let below_ms = below.fold(0.0, f64::max);
         let stored = dense.uploads[t as usize];
         let transfer = &dense.size(size).transfer;
@@ -54,4 +54,10 @@ pub(crate) fn places(order: &[u32]) -> Vec<u32> {
         rank[t as usize] = at as u32;
     }
     rank
+}
+
+/// How long a task waits at least, after its last parent, for what its worker is told or asks: not at all
+/// where it has one parent and runs where that did, else most likely for the answer of its lease.
+pub(crate) fn way_ms(dense: &Dense, task: u32) -> f64 {
+    if dense.graph.parents(task).len() > 1 { dense.dispatch_ms } else { 0.0 }
 }

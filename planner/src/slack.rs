@@ -28,10 +28,18 @@ pub(crate) fn slack_ms(dense: &Dense, assignment: &Assignment, timed: &Timed, li
         let end_ms = timed.end_ms[at];
         let following = dense.graph.children(t).iter().copied().chain((next[at] != NONE).then_some(next[at]));
         let gaps = following.map(|s| {
-            let gap_ms = timed.start_ms[s as usize] - end_ms - dense.dispatch_ms;
+            let gap_ms = timed.start_ms[s as usize] - end_ms - asks_ms(dense, assignment, s);
             slack_ms[s as usize] + gap_ms.max(0.0)
         });
         slack_ms[at] = gaps.fold((limit_ms - end_ms).max(0.0), f64::min);
     }
     slack_ms
+}
+
+/// The round trip that a task waits for, unless all its parents run in its worker.
+fn asks_ms(dense: &Dense, assignment: &Assignment, task: u32) -> f64 {
+    let worker = assignment.worker[task as usize];
+    let is_made_here = |&p: &u32| assignment.worker[p as usize] == worker;
+    let runs_ahead = worker != NONE && dense.graph.parents(task).iter().all(is_made_here);
+    if runs_ahead { 0.0 } else { dense.dispatch_ms }
 }

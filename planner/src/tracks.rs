@@ -4,9 +4,9 @@
 //! A candidate is the worker that holds an input, that ran the parent which came last, that went idle last
 //! or becomes free next, or a new worker of each size. The cheapest whose end is within the latest finish
 //! time `deadline - tail` is taken; where none is, the one that ends first. The times are those of the
-//! timing pass in short: a round trip within a worker, two between workers, a start beside them for a new
-//! one, downloads of what is not in memory, and a linger that is billed. Lanes beyond the first are left to
-//! the runtime.
+//! timing pass in short: nothing where all parents ran in the same worker, a round trip where the last one
+//! did, two between workers, a start beside them for a new one, downloads of what is not in memory, and a
+//! linger that is billed. Lanes beyond the first are left to the runtime.
 //!
 //! A *track* is a container with a row of workers on it: after a pause that is longer than a worker lingers
 //! the next task starts a new worker, which finds the container warm.
@@ -96,6 +96,8 @@ struct Need {
     ready_ms: f64,
     /// The parent that came last.
     last_parent: u32,
+    /// The worker that ran all parents; [`NONE`] where there is none.
+    made_by: u32,
     bytes: f64,
     objects: u32,
     latest_ms: f64,
@@ -303,13 +305,18 @@ impl<'p, 'a> Tracks<'p, 'a> {
     fn need(&mut self, task: u32) -> Need {
         let dense = self.plane.dense;
         let (mut ready_ms, mut last_parent) = (self.begin_ms(), NONE);
-        for &p in dense.graph.parents(task) {
+        let parents = dense.graph.parents(task);
+        let mut made_by = parents.first().map_or(NONE, |&p| self.worker_of[p as usize]);
+        for &p in parents {
             if self.end_ms[p as usize] >= ready_ms {
                 (ready_ms, last_parent) = (self.end_ms[p as usize], p);
             }
+            if self.worker_of[p as usize] != made_by {
+                made_by = NONE;
+            }
         }
         let latest_ms = self.aim.deadline_ms - self.plane.tail_ms[task as usize];
-        let mut need = Need { task, ready_ms, last_parent, bytes: 0.0, objects: 0, latest_ms };
+        let mut need = Need { task, ready_ms, last_parent, made_by, bytes: 0.0, objects: 0, latest_ms };
         self.holders.clear();
         if last_parent != NONE {
             self.note(self.track_of[last_parent as usize], task, 0.0, 0);
@@ -397,6 +404,7 @@ impl<'p, 'a> Tracks<'p, 'a> {
         let (download_ms, objects) = self.download_ms(need, at.size, Some(at));
         let run_ms = download_ms + self.plane.run_ms(need.task, at.size);
         let pause_ms = need.ready_ms + 2.0 * dense.dispatch_ms - at.free_ms;
+        let is_ahead = need.made_by == at.worker || dense.graph.parents(need.task).is_empty();
         let begin_ms = need.ready_ms.max(at.free_ms);
         let outlives = begin_ms + 2.0 * run_ms - at.worker_from_ms > dense.life_ms(at.size);
         let is_new_worker = at.worker == NONE || outlives || pause_ms > self.plane.linger_ms;
@@ -404,6 +412,8 @@ impl<'p, 'a> Tracks<'p, 'a> {
             let invoked_ms = begin_ms + if need.last_parent == NONE { 0.0 } else { dense.dispatch_ms };
             let prices = &dense.problem.platform.prices;
             (invoked_ms + size.startup.warm_ms + dense.dispatch_ms, invoked_ms, prices.request_usd)
+        } else if is_ahead {
+            (need.ready_ms.max(at.free_ms), at.free_ms, 0.0)
         } else {
             let runs_on = need.last_parent != NONE && at.last_task == need.last_parent;
             let trips = if runs_on { 1.0 } else { 2.0 };

@@ -2,15 +2,17 @@
 //!
 //! The container runs the maker of an input on one of its lanes, or it fetches that input over its link
 //! after the maker has ended elsewhere. Lanes and link work at the same time, the link brings one thing at a
-//! time. The least over the choices of makers that run in the container holds: none, one (each of them), or
-//! several, which share the lanes. Where there are too many makers to go through, a split of every input by
-//! fractions must do. A maker that runs here needs its own inputs here: those from outside that nobody else
+//! time. What is made here has to be stored over the container's up-link, one thing at a time too, before
+//! anybody reads it. The least over the choices of makers that run in the container holds: none, one (each
+//! of them), or several, which share the lanes and the up-link. Where there are too many makers to go
+//! through, a split of every input by fractions must do.
+//! A maker that runs here needs its own inputs here: those from outside that nobody else
 //! reads are fetched over the same link.
 
 /// Makers for which the choices are gone through.
 const MAKERS_MAX: usize = 32;
 /// Fewest inputs that are split: of fewer it takes more time than it tells.
-const SPLIT_MIN: usize = 5;
+const SPLIT_MIN: usize = 3;
 /// Moments after which what is left is split.
 const MOMENTS_MAX: usize = 16;
 
@@ -24,6 +26,9 @@ pub(super) struct Supply {
     pub end_ms: f64,
     /// Time of the maker's code on a lane; infinite from outside.
     pub run_ms: f64,
+    /// Time to store all that the maker makes on the up-link of its container, without which nobody reads
+    /// it; infinite from outside.
+    pub store_ms: f64,
     /// When a fetch may begin.
     pub fetch_from_ms: f64,
     pub download_ms: f64,
@@ -40,6 +45,7 @@ impl Supply {
             begin_ms: from_ms,
             end_ms: from_ms,
             run_ms,
+            store_ms: f64::INFINITY,
             fetch_from_ms: from_ms,
             download_ms,
             own_ms: 0.0,
@@ -121,31 +127,42 @@ impl Inflow {
         there_ms
     }
 
-    /// At least two makers run here, so that the lanes take at least the two shortest.
+    /// At least two makers run here, so that the lanes and the up-link take at least the two shortest.
     fn several_ms(&self) -> f64 {
-        let mut first_ms = f64::INFINITY;
-        let mut least_ms = [f64::INFINITY; 2];
-        for supply in self.supplies.iter().filter(|s| s.maker.is_some()) {
-            first_ms = first_ms.min(supply.begin_ms);
-            if supply.run_ms < least_ms[0] {
-                least_ms = [supply.run_ms, least_ms[0]];
-            } else {
-                least_ms[1] = least_ms[1].min(supply.run_ms);
+        let makers = || self.supplies.iter().filter(|s| s.maker.is_some());
+        let first_ms = makers().map(|s| s.begin_ms).fold(f64::INFINITY, f64::min);
+        let two_ms = |of: &dyn Fn(&Supply) -> f64| {
+            let mut least_ms = [f64::INFINITY; 2];
+            for ms in makers().map(of) {
+                if ms < least_ms[0] {
+                    least_ms = [ms, least_ms[0]];
+                } else {
+                    least_ms[1] = least_ms[1].min(ms);
+                }
             }
-        }
-        first_ms + (least_ms[0] + least_ms[1]) / self.lanes
+            least_ms[0] + least_ms[1]
+        };
+        first_ms + (two_ms(&|s| s.run_ms) / self.lanes).max(two_ms(&|s| s.store_ms))
     }
 
-    /// The best split of every input over lanes and link by fractions: of all of them, and after every moment
-    /// of those that begin, or may be fetched, later. Beyond [`MOMENTS_MAX`] some moments must do.
+    /// What no split of the inputs over lanes and link, or over up-link and link, can beat.
     pub fn split_ms(&mut self) -> f64 {
+        let lanes = self.lanes;
+        let by_lanes_ms = self.split_by(|s| s.run_ms / lanes);
+        by_lanes_ms.max(self.split_by(|s| s.store_ms))
+    }
+
+    /// The best split of every input by fractions over the link and what it takes `here_ms` of: of all of
+    /// them, and after every moment of those that begin, or may be fetched, later. Beyond [`MOMENTS_MAX`]
+    /// some moments must do.
+    fn split_by(&mut self, here_ms: impl Fn(&Supply) -> f64) -> f64 {
         let count = self.supplies.len();
-        // What saves the link most for its time on a lane runs here first.
-        let worth = |s: &Supply| (s.download_ms - s.own_ms).max(0.0) / s.run_ms;
+        // What saves the link most for its time here runs here first.
+        let worth = |s: &Supply| (s.download_ms - s.own_ms).max(0.0) / here_ms(s);
         self.supplies.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
         let begin_ms = self.supplies.iter().map(|s| s.begin_ms).fold(f64::INFINITY, f64::min);
-        let mut there_ms = self.balance_ms((begin_ms, self.link_from_ms), |_| true, |s| s.own_ms);
-        let worth = |s: &Supply| s.download_ms / s.run_ms;
+        let mut there_ms = self.balance_ms((begin_ms, self.link_from_ms), |_| true, &here_ms, |s| s.own_ms);
+        let worth = |s: &Supply| s.download_ms / here_ms(s);
         self.supplies.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
         for key in [|s: &Supply| s.begin_ms, |s: &Supply| s.fetch_from_ms] {
             self.moments.clear();
@@ -158,19 +175,21 @@ impl Inflow {
                 let from_ms = later.fold((f64::INFINITY, f64::INFINITY), |(begin, fetch), s| {
                     (begin.min(s.begin_ms), fetch.min(s.fetch_from_ms))
                 });
-                there_ms = there_ms.max(self.balance_ms(from_ms, is_later, |_| 0.0));
+                there_ms = there_ms.max(self.balance_ms(from_ms, is_later, &here_ms, |_| 0.0));
             }
         }
         there_ms
     }
 
-    /// When lanes and link, which begin at `from_ms`, have done all that `counts` at the earliest, in the
-    /// order of the supplies: each takes its time on a lane and `beside_ms` on the link, or its download.
+    /// When lanes (or the up-link) and link, which begin at `from_ms`, have done all that `counts` at the
+    /// earliest, in the order of the supplies: each takes `here_ms` and `beside_ms` on the link, or its
+    /// download.
     /// This is the fractional knapsack, which giving in order of worth solves (Dantzig, 1957).
     fn balance_ms(
         &self,
         (lane_ms, link_ms): (f64, f64),
         counts: impl Fn(&Supply) -> bool,
+        here_ms: impl Fn(&Supply) -> f64,
         beside_ms: impl Fn(&Supply) -> f64,
     ) -> f64 {
         let all = || self.supplies.iter().filter(|s| counts(s));
@@ -178,7 +197,7 @@ impl Inflow {
         let (link_from_ms, mut link_ms) = (link_ms, link_ms + fetches_ms);
         let mut lane_ms = lane_ms;
         for supply in all() {
-            let (run_ms, saved_ms) = (supply.run_ms / self.lanes, supply.download_ms - beside_ms(supply));
+            let (run_ms, saved_ms) = (here_ms(supply), supply.download_ms - beside_ms(supply));
             if lane_ms >= link_ms {
                 break;
             }
@@ -206,6 +225,7 @@ mod tests {
             begin_ms,
             end_ms,
             run_ms,
+            store_ms: 0.0,
             fetch_from_ms: end_ms,
             download_ms,
             own_ms: 0.0,
@@ -242,6 +262,16 @@ mod tests {
         // A part x is made, 1600 x = 40 + 2000 (1 - x), since the first fetch begins at 40.
         let part = 2_040.0 / 3_600.0;
         assert!((there_ms(1.0, &many) - 1_600.0 * part).abs() < 1e-9, "both end at the same time");
+    }
+
+    #[test]
+    fn what_is_made_here_takes_its_time_on_the_up_link() {
+        let stored = |count: u32| -> Vec<Supply> {
+            (0..count).map(|m| Supply { store_ms: 50.0, ..made(m, (0.0, 5.0, 50.0)) }).collect()
+        };
+        assert!((of(1.0, &stored(2)) - 55.0).abs() < 1e-9, "one is made here, the other fetched");
+        // A part x is stored, 2000 x = 5 + 2000 (1 - x).
+        assert!((of(1.0, &stored(40)) - 1_002.5).abs() < 1e-9, "half is stored while half is fetched");
     }
 
     #[test]

@@ -14,6 +14,9 @@ use crate::dense::{Dense, NONE};
 /// Most inputs of all makers of a task's inputs that are looked at.
 const DEEP_READS_MAX: usize = 10_000;
 
+/// Makers of a maker's inputs of which the one is looked for whose outputs take longest to fetch.
+const SOURCES_MAX: usize = 32;
+
 /// Earliest times in ms.
 #[derive(Debug, Clone)]
 pub(super) struct Earliest {
@@ -53,8 +56,9 @@ impl Earliest {
         earliest
     }
 
-    /// The same inputs, where a maker that runs in the container has the largest of its own inputs there as
-    /// well, each from a task of its own: fetched after that has ended, or made by it on a lane.
+    /// The same inputs, where a maker that runs in the container has there as well what it reads of the one
+    /// task whose outputs take longest to fetch, of another task each: fetched after that has ended, or made
+    /// by it on a lane.
     fn deepen(
         &self,
         dense: &Dense,
@@ -64,13 +68,23 @@ impl Earliest {
     ) {
         deep.clear();
         inflow.supplies().iter().filter_map(|s| s.maker).for_each(|maker| taken[maker as usize] = task);
+        let mut sources: Vec<(f64, u32)> = Vec::new();
         for &supply in inflow.supplies() {
             let source = supply.maker.and_then(|maker| {
-                let made = dense.stored_reads(maker).iter().filter_map(|&o| {
-                    let from = dense.graph.objects()[o as usize].producer?;
-                    (taken[from as usize] != task).then(|| (least.download_ms(dense, o), from))
-                });
-                made.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)))
+                sources.clear();
+                for &o in dense.stored_reads(maker) {
+                    let Some(from) = dense.graph.objects()[o as usize].producer else { continue };
+                    if taken[from as usize] == task {
+                        continue;
+                    }
+                    let fetch_ms = least.download_ms(dense, o);
+                    if let Some((sum_ms, _)) = sources.iter_mut().find(|(_, same)| *same == from) {
+                        *sum_ms += fetch_ms;
+                    } else if sources.len() < SOURCES_MAX {
+                        sources.push((fetch_ms, from));
+                    }
+                }
+                sources.iter().copied().max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)))
             });
             let Some((fetch_ms, from)) = source else {
                 deep.add(supply);
@@ -83,6 +97,7 @@ impl Earliest {
                 begin_ms: supply.begin_ms.min(end_ms - least.run_ms[from as usize]),
                 end_ms: supply.end_ms,
                 run_ms: supply.run_ms + least.exec_ms[from as usize],
+                store_ms: supply.store_ms + least.upload_ms[from as usize],
                 fetch_from_ms: supply.fetch_from_ms.min(end_ms + dense.dispatch_ms),
                 download_ms: supply.download_ms.min(fetch_ms),
                 own_ms: own_ms[from as usize],
@@ -103,6 +118,7 @@ impl Earliest {
                         begin_ms: self.end_ms[p] - least.run_ms[p],
                         end_ms: self.end_ms[p],
                         run_ms: least.exec_ms[p],
+                        store_ms: least.upload_ms[p],
                         fetch_from_ms: self.end_ms[p] + dense.dispatch_ms,
                         download_ms,
                         own_ms: own_ms[p],

@@ -48,7 +48,8 @@ impl<'a> Plane<'a> {
         for &t in dense.graph.order().iter().rev().filter(|&&t| open(t)) {
             let below = dense.graph.children(t).iter().map(|&c| {
                 let row = &run_ms[c as usize * sizes..(c as usize + 1) * sizes];
-                tail_ms[c as usize] + row.iter().copied().fold(f64::INFINITY, f64::min) + dense.dispatch_ms
+                let way_ms = crate::rank::way_ms(dense, c);
+                tail_ms[c as usize] + row.iter().copied().fold(f64::INFINITY, f64::min) + way_ms
             });
             tail_ms[t as usize] = below.fold(dense.dispatch_ms / 2.0, f64::max);
         }

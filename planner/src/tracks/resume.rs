@@ -1,5 +1,6 @@
 //! List scheduling of what is left of a run: containers of living workers are tracks that hold what is in
-//! their memory, and nothing begins before now.
+//! their memory, and nothing begins before now. Of what was made before a worker does not know under the new
+//! plan that it was made there, so that whatever reads it waits for its lease.
 
 use std::cmp::Reverse;
 
@@ -33,6 +34,7 @@ impl Tracks<'_, '_> {
                 Stage::Done { end_ms, .. } => (NONE, end_ms),
                 Stage::Running { living, computed_ms, .. } => {
                     let track = first + living;
+                    self.worker_of[t as usize] = standing.living[living as usize].worker;
                     let at = &mut self.tracks[track as usize];
                     let end_ms = (computed_ms + dense.upload_ms(at.size, t)).max(standing.now_ms);
                     if end_ms > at.free_ms || at.is_idle {
