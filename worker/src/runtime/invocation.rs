@@ -356,6 +356,7 @@ impl Driver {
             }
             _ => {}
         }
+        recorder.send_early();
     }
 
     fn task_record(
