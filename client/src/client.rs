@@ -8,6 +8,7 @@ use foresail_planner as planner;
 use foresail_schemas::config::Sla;
 use foresail_schemas::id::RunId;
 use foresail_schemas::listing::{RunList, TaskEntry, TaskList, WorkflowEntry, WorkflowList};
+use foresail_schemas::optimization::OptimizationKind;
 use foresail_schemas::plan::{Objective, Plan, PredictionTable, Problem};
 use foresail_schemas::platform::{Platform, Rates};
 use foresail_schemas::prediction::{Basis, PredictionAnswer, PredictionRequest};
@@ -23,6 +24,7 @@ use crate::forecast::{self, Models};
 use crate::http::{Call, Service};
 use crate::planning::{self, Stop};
 use crate::predict;
+use crate::replan::Replanner;
 use crate::resume;
 use crate::run::RunHandle;
 use crate::settings::ClientSettings;
@@ -36,7 +38,7 @@ static RUNS_STARTED: AtomicU32 = AtomicU32::new(0);
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(crate) services: Arc<Services>,
-    models: Arc<Models>,
+    pub(crate) models: Arc<Models>,
 }
 
 /// How a workflow is run.
@@ -50,6 +52,10 @@ pub struct SubmitOptions {
     pub rates: Option<Rates>,
     /// An ended run whose results are taken over where their tasks are the same in this workflow.
     pub resume: Option<RunId>,
+    /// The platform that a run is re-planned for; the built-in one that the plan names where absent.
+    pub platform: Option<Platform>,
+    /// What a new plan of the run shall not do beside running tasks.
+    pub without: Vec<OptimizationKind>,
 }
 
 impl SubmitOptions {
@@ -57,7 +63,8 @@ impl SubmitOptions {
     #[must_use]
     pub fn on(platform: &Platform) -> Self {
         let limits = RunOptions { sizes: SizeMenu::of(&platform.menu), ..RunOptions::default() };
-        Self { rates: Some(platform.rates()), limits, ..Self::default() }
+        let (rates, platform) = (Some(platform.rates()), Some(platform.clone()));
+        Self { rates, limits, platform, ..Self::default() }
     }
 }
 
@@ -269,7 +276,7 @@ impl Client {
         plan: Plan,
         options: SubmitOptions,
     ) -> Result<RunHandle, ClientError> {
-        let SubmitOptions { run, mut limits, rates, resume } = options;
+        let SubmitOptions { run, mut limits, rates, resume, platform, without } = options;
         let resume = match resume {
             Some(run) => Some(Resume { without: resume::lost(&self.services, &run).await?, run }),
             None => None,
@@ -301,7 +308,16 @@ impl Client {
             let _ = handle.cancel("its first workers could not be started").await;
             return Err(error);
         }
-        handle.watch(limits);
+        let replanner = Replanner {
+            client: self.clone(),
+            run: handle.id().clone(),
+            workflow: workflow.clone(),
+            platform: platform.unwrap_or_else(|| platform_of(handle.plan())),
+            plan: handle.plan().clone(),
+            without,
+            mode: limits.replan,
+        };
+        handle.watch(limits, replanner);
         Ok(handle)
     }
 
@@ -367,9 +383,13 @@ pub fn problem(
 }
 
 fn rates_of(plan: &Plan) -> Rates {
+    platform_of(plan).rates()
+}
+
+fn platform_of(plan: &Plan) -> Platform {
     let mut platforms = Platform::built_in();
     let at = platforms.iter().position(|p| p.name == plan.platform).unwrap_or(0);
-    platforms.swap_remove(at).rates()
+    platforms.swap_remove(at)
 }
 
 /// What the platform of the plan offers, where it is a built-in one.

@@ -53,6 +53,10 @@ impl Call {
         Self { body: Some(json.into()), ..Self::new(Method::POST, path) }
     }
 
+    pub fn put<T: Serialize>(path: &[&str], body: &T) -> Self {
+        Self { method: Method::PUT, ..Self::post(path, body) }
+    }
+
     fn new(method: Method, path: &[&str]) -> Self {
         let path = path.iter().map(|&part| part.to_owned()).collect();
         Self { method, path, query: Vec::new(), body: None, accept: "*/*", wait: Duration::ZERO }

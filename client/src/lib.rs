@@ -44,6 +44,7 @@ pub mod planning;
 pub mod predict;
 pub mod progress;
 pub mod reasons;
+mod replan;
 mod resume;
 pub mod run;
 pub mod samples;

@@ -25,6 +25,10 @@ pub struct Progress {
     pub committed: u64,
     /// Attempts that failed.
     pub failed_attempts: u64,
+    /// Plans that were put in force after the first.
+    pub replanned: u64,
+    /// Better plans that were found and not put in force.
+    pub suggested: u64,
     /// Number of the last event seen.
     pub last_event: u64,
     /// When the run ended, or the last event happened.
@@ -46,6 +50,8 @@ impl Progress {
             tasks,
             committed: 0,
             failed_attempts: 0,
+            replanned: 0,
+            suggested: 0,
             last_event: 0,
             at_ms: 0.0,
             running: BTreeSet::new(),
@@ -88,10 +94,9 @@ impl Progress {
                 self.failure.clone_from(failure);
                 self.running.clear();
             }
-            Change::TaskReady { .. }
-            | Change::TaskDuplicated { .. }
-            | Change::RunResumed { .. }
-            | Change::PlanReplaced { .. } => {}
+            Change::TaskReady { .. } | Change::TaskDuplicated { .. } | Change::RunResumed { .. } => {}
+            Change::PlanReplaced { .. } => self.replanned += 1,
+            Change::PlanSuggested { .. } => self.suggested += 1,
         }
     }
 

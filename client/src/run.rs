@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use crate::error::ClientError;
 use crate::http::Call;
 use crate::progress::Progress;
+use crate::replan::Replanner;
 use crate::watch::{self, Services};
 
 /// Pause between two looks at the workers of a run that has ended.
@@ -79,10 +80,20 @@ impl RunHandle {
         Self { services, id, workflow, plan, rates, reused: 0, watch: None }
     }
 
-    pub(crate) fn watch(&mut self, limits: RunOptions) {
+    pub(crate) fn watch(&mut self, limits: RunOptions, replanner: Replanner) {
         let services = self.services.as_ref().clone();
         let watching = watch::watch(services, self.id.clone(), self.plan.clone(), limits);
-        self.watch = Some(Watch(tokio::spawn(watching)));
+        let replanning = async {
+            replanner.watch().await;
+            std::future::pending().await
+        };
+        let both = async {
+            tokio::select! {
+                () = watching => {}
+                () = replanning => {}
+            }
+        };
+        self.watch = Some(Watch(tokio::spawn(both)));
     }
 
     /// Id of the run.

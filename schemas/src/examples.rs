@@ -29,8 +29,8 @@ use crate::prediction::{
 };
 use crate::run::{
     Change, Commit, ConfigUsage, CurrentPlan, EventPage, Failure, FailureKind, Location, Measured, Operation,
-    OperationAnswer, OperationRequest, OperationResult, ReplanRequest, RunCreated, RunEvent, RunOptions,
-    RunRequest, RunStatus, RunSummary, StoredObject, WorkerUsage,
+    OperationAnswer, OperationRequest, OperationResult, Promise, ReplanRequest, Replanning, RunCreated,
+    RunEvent, RunOptions, RunRequest, RunStatus, RunSummary, StoredObject, WorkerUsage,
 };
 use crate::workflow::{Hint, Input, Output, Task, Work, Workflow, WorkflowSpec};
 
@@ -414,7 +414,14 @@ pub fn event_page() -> EventPage {
 /// A new plan for a run under way.
 #[must_use]
 pub fn replan_request() -> ReplanRequest {
-    ReplanRequest { expected_epoch: 1, plan: plan() }
+    let why = Replanning {
+        cause: "3 executions of `square` took 3.0 times what was predicted".to_owned(),
+        reason: "the rest takes 2.10 s instead of 3.90 s".to_owned(),
+        kept: Promise { makespan_ms: 6_400.0, cost_usd: 0.000_12 },
+        new: Promise { makespan_ms: 4_600.0, cost_usd: 0.000_13 },
+        moved: 2,
+    };
+    ReplanRequest { expected_epoch: 1, plan: plan(), why: Some(why) }
 }
 
 /// The plan in force.

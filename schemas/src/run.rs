@@ -7,10 +7,12 @@
 
 mod event;
 mod operation;
+mod replan;
 mod resume;
 
 pub use event::{Change, EventPage, RunEvent};
 pub use operation::{Before, LargerTask, Operation, OperationAnswer, OperationRequest, OperationResult};
+pub use replan::{Promise, ReplanMode, ReplanRequest, Replanning};
 pub use resume::Resume;
 
 use jiff::Timestamp;
@@ -78,6 +80,9 @@ pub struct RunOptions {
     /// Whether objects that only tasks of the run read are kept when it has completed. Without it they are
     /// deleted then; those of a run that failed or was cancelled stay for a while either way.
     pub keep_intermediate: bool,
+    /// What happens when the run does not go as its plan says.
+    #[serde(skip_serializing_if = "ReplanMode::is_off")]
+    pub replan: ReplanMode,
 }
 
 impl Default for RunOptions {
@@ -91,6 +96,7 @@ impl Default for RunOptions {
             sizes: SizeMenu::default(),
             overlap_uploads: true,
             keep_intermediate: false,
+            replan: ReplanMode::Off,
         }
     }
 }
@@ -339,15 +345,6 @@ impl std::fmt::Display for FailureKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.serialize(f)
     }
-}
-
-/// Replaces the plan if the epoch is still the one expected.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct ReplanRequest {
-    /// Epoch of the plan that the new one replaces.
-    pub expected_epoch: u64,
-    /// The new plan.
-    pub plan: Plan,
 }
 
 /// The plan in force.

@@ -2,18 +2,19 @@
 //! is.
 //!
 //! A spool file holds one batch: a header line and one line per record, appended as they are measured. The
-//! worker sends it when its invocation ends and deletes it when metad has acknowledged it. While a worker
-//! writes a file it holds its lock; the host sends again whatever lies there unlocked. A batch keeps its id,
-//! so a double delivery changes nothing.
+//! worker sends it when its invocation ends, or from time to time where the run may be re-planned, and
+//! deletes it when metad has acknowledged it. While a worker writes a file it holds its lock; the host sends
+//! again whatever lies there unlocked. A batch keeps its id, so a double delivery changes nothing.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use foresail_schemas::id::{BatchId, InstanceId, NAME_LEN_MAX, RunId, WorkflowName};
 use foresail_schemas::metric::{Batch, Record};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::metad::Metad;
 
@@ -29,6 +30,8 @@ const SEND_TRIES_MAX: u32 = 4;
 const SEND_LIMIT: Duration = Duration::from_secs(5);
 /// Pause after the first failed try; it doubles with each.
 const SEND_PAUSE_FIRST: Duration = Duration::from_millis(50);
+/// Least time between two batches that are sent before the invocation ends.
+const EARLY_PAUSE: Duration = Duration::from_millis(100);
 /// Ending of a file that waits to be sent.
 const WAITING: &str = "spool";
 /// Ending of a file that metad refused for good; kept for the user to look at, up to [`REFUSED_FILES_MAX`].
@@ -51,6 +54,18 @@ pub struct Recorder {
     run: RunId,
     instance: InstanceId,
     files: Vec<SpoolFile>,
+    /// Files opened so far.
+    opened: usize,
+    early: Option<Early>,
+}
+
+/// Sending before the invocation ends, a batch at a time.
+#[derive(Debug)]
+struct Early {
+    metad: Metad,
+    sent: Instant,
+    /// Tells which files of the last batch metad did not take.
+    under_way: Option<oneshot::Receiver<Vec<SpoolFile>>>,
 }
 
 #[derive(Debug)]
@@ -65,7 +80,15 @@ impl Recorder {
     /// A recorder for `instance` that spools into `dir`.
     #[must_use]
     pub fn new(dir: &Path, workflow: WorkflowName, run: RunId, instance: InstanceId) -> Self {
-        Self { dir: dir.to_owned(), workflow, run, instance, files: Vec::new() }
+        let (files, opened, early) = (Vec::new(), 0, None);
+        Self { dir: dir.to_owned(), workflow, run, instance, files, opened, early }
+    }
+
+    /// The recorder, which from now on sends before the invocation ends too, when it is told to.
+    #[must_use]
+    pub fn sending_early(self, metad: Metad) -> Self {
+        let early = Early { metad, sent: Instant::now(), under_way: None };
+        Self { early: Some(early), ..self }
     }
 
     /// Keeps a measurement, on disk where possible.
@@ -90,7 +113,44 @@ impl Recorder {
         }
     }
 
-    async fn send_all(self, metad: &Metad) {
+    /// Sends what there is, where that is wanted, the last batch is through and it is not too long ago.
+    /// Where metad does not take a batch, all is sent at the end.
+    pub fn send_early(&mut self) {
+        let Some(early) = &mut self.early else { return };
+        if self.files.is_empty() || early.sent.elapsed() < EARLY_PAUSE {
+            return;
+        }
+        match early.under_way.as_mut().map(oneshot::Receiver::try_recv) {
+            Some(Err(TryRecvError::Empty)) => {}
+            Some(Err(TryRecvError::Closed)) => self.early = None,
+            Some(Ok(left)) if !left.is_empty() => {
+                self.files.splice(0..0, left);
+                self.early = None;
+            }
+            Some(Ok(_)) | None => {
+                let (metad, workflow) = (early.metad.clone(), self.workflow.clone());
+                let files = std::mem::take(&mut self.files);
+                let (tell, told) = oneshot::channel();
+                early.under_way = Some(told);
+                early.sent = Instant::now();
+                tokio::spawn(async move {
+                    let mut left = Vec::new();
+                    for file in files {
+                        if let Sent::Later = send(&metad, &workflow, &file.batch, &file.path).await {
+                            left.push(file);
+                        }
+                    }
+                    // Nobody may be left to be told; the host finds the files then.
+                    let _ = tell.send(left);
+                });
+            }
+        }
+    }
+
+    async fn send_all(mut self, metad: &Metad) {
+        if let Some(told) = self.early.and_then(|early| early.under_way) {
+            self.files.splice(0..0, told.await.unwrap_or_default());
+        }
         for spool in self.files {
             let mut tries = 1;
             while let Sent::Later = send(metad, &self.workflow, &spool.batch, &spool.path).await {
@@ -104,8 +164,9 @@ impl Recorder {
         }
     }
 
-    fn open(&self) -> SpoolFile {
-        let number = self.files.len() + 1;
+    fn open(&mut self) -> SpoolFile {
+        self.opened += 1;
+        let number = self.opened;
         let batch_id = batch_id(&self.run, &self.instance, number);
         let path = self.dir.join(format!("{}.{number}.{WAITING}", self.instance));
         let header = Header {
@@ -326,6 +387,27 @@ mod tests {
         assert_eq!(files(dir.path(), REFUSED).len(), REFUSED_FILES_MAX);
         assert!(!file(6).exists() && file(7).exists());
         assert_eq!(send_left_over(dir.path(), &nobody).await, SpoolPass::default());
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_early_and_not_taken_is_there_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let nobody = Metad::new("http://127.0.0.1:9", None).unwrap();
+        let mut recorder = recorder(dir.path()).sending_early(nobody.clone());
+        recorder.record(startup(1.0));
+        recorder.send_early();
+        assert_eq!(recorder.files.len(), 1, "it is too early");
+        tokio::time::sleep(EARLY_PAUSE).await;
+        recorder.send_early();
+        assert!(recorder.files.is_empty(), "a batch is under way");
+        recorder.record(startup(2.0));
+        while recorder.early.is_some() {
+            tokio::time::sleep(EARLY_PAUSE).await;
+            recorder.send_early();
+        }
+        let ids: Vec<_> = recorder.files.iter().map(|f| f.batch.batch_id.to_string()).collect();
+        assert_eq!(ids, ["r-1.f-x-1.1", "r-1.f-x-1.2"]);
+        assert_eq!(files(dir.path(), WAITING).len(), 2);
     }
 
     #[test]

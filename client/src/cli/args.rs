@@ -15,6 +15,7 @@ use foresail_schemas::config::Sla;
 use foresail_schemas::id::RunId;
 use foresail_schemas::optimization::OptimizationKind;
 use foresail_schemas::plan::Objective;
+use foresail_schemas::run::ReplanMode;
 
 use crate::units;
 
@@ -102,6 +103,27 @@ pub enum Color {
     Auto,
     /// Never.
     Never,
+}
+
+/// What happens when a run does not go as planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Replan {
+    /// Its plan stays.
+    Off,
+    /// A better plan is shown.
+    Suggest,
+    /// A better plan is put in force.
+    Auto,
+}
+
+impl From<Replan> for ReplanMode {
+    fn from(replan: Replan) -> Self {
+        match replan {
+            Replan::Off => Self::Off,
+            Replan::Suggest => Self::Suggest,
+            Replan::Auto => Self::Auto,
+        }
+    }
 }
 
 /// What to do.
@@ -225,6 +247,10 @@ pub struct RunArgs {
     /// Keeps the objects that only tasks of the run read; without it they are deleted when it has completed.
     #[arg(long)]
     pub keep_intermediate: bool,
+    /// What happens when the run does not go as planned: nothing, a better plan is suggested, or it is put
+    /// in force.
+    #[arg(long, value_enum, default_value = "off")]
+    pub replan: Replan,
     /// Takes over the results of this run, which has ended, where their tasks are the same in the workflow.
     #[arg(long, value_name = "RUN")]
     pub resume: Option<RunId>,

@@ -39,6 +39,10 @@ pub struct Told {
     /// What the workers moved, and what they did not have to.
     usage: WorkerUsage,
     failed_attempts: u64,
+    /// Plans that were put in force after the first.
+    replanned: u64,
+    /// Better plans that were found and not put in force.
+    suggested: u64,
     /// Tasks whose results were taken over from an earlier run.
     reused: u64,
     objective: Objective,
@@ -114,6 +118,8 @@ async fn submit_and_follow(
     }
     let mut options = SubmitOptions { resume: args.resume.clone(), ..SubmitOptions::on(&session.platform) };
     options.limits.keep_intermediate = args.keep_intermediate;
+    options.limits.replan = args.replan.into();
+    options.without.clone_from(&args.planning.without);
     let handle = session.client.submit(workflow, plan, options).await?;
     carry_through(&handle, args.output.as_deref(), args.timeout, terminal, interrupt).await
 }
@@ -199,6 +205,8 @@ fn tell(handle: &RunHandle, outcome: &RunOutcome, results: Vec<TheResult>) -> To
         actual: outcome.actual,
         usage: outcome.progress.usage(),
         failed_attempts: outcome.progress.failed_attempts,
+        replanned: outcome.progress.replanned,
+        suggested: outcome.progress.suggested,
         reused: handle.reused(),
         objective: handle.plan().objective,
         missed: missed(&handle.plan().objective, &outcome.actual),
@@ -211,6 +219,11 @@ fn table(told: &Told) -> String {
     text += &format!("\n{}\n", data_line(&told.usage));
     if told.failed_attempts > 0 {
         text += &format!("\nfailed attempts: {}\n", told.failed_attempts);
+    }
+    for (count, what) in [(told.replanned, "put in force"), (told.suggested, "suggested")] {
+        if count > 0 {
+            text += &format!("\nbetter plans {what}: {count}; foresail runs {} tells why\n", told.run);
+        }
     }
     for result in &told.results {
         let TheResult { task, output, bytes, hash, file, text: content } = result;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use foresail_schemas::Workflow;
 use foresail_schemas::id::RunId;
-use foresail_schemas::run::{Change, RunEvent, RunStatus, RunSummary, WorkerUsage};
+use foresail_schemas::run::{Change, Promise, Replanning, RunEvent, RunStatus, RunSummary, WorkerUsage};
 
 use super::args::{CancelArgs, Format, Global, RunsArgs};
 use super::error::CliError;
@@ -182,13 +182,26 @@ fn timeline(workflow: &Workflow, events: &[RunEvent]) -> Table {
                 (commit.instance.to_string(), what)
             }
             Change::RunResumed { of, reused } => (String::new(), format!("{reused} results of run {of}")),
-            Change::PlanReplaced { epoch } => (String::new(), format!("plan {epoch} is in force")),
+            Change::PlanReplaced { epoch, why } => {
+                let why = why.as_ref().map_or_else(String::new, |why| format!(": {}", reasons_of(why)));
+                (String::new(), format!("plan {epoch} is in force{why}"))
+            }
+            Change::PlanSuggested { epoch, why } => {
+                (String::new(), format!("instead of plan {epoch}: {}", reasons_of(why)))
+            }
             Change::RunFinished { status, .. } => (String::new(), status_name(*status).to_owned()),
             Change::TaskReady { .. } => continue,
         };
         table.row([units::ms(event.at_ms), event.change.kind().replace('_', " "), who, what]);
     }
     table
+}
+
+/// Why a plan gives way, and what both are predicted to take and to cost.
+fn reasons_of(why: &Replanning) -> String {
+    let Replanning { cause, reason, kept, new, moved } = why;
+    let told = |p: &Promise| format!("{} for {}", units::ms(p.makespan_ms), units::usd(p.cost_usd));
+    format!("{cause}; {reason}; {moved} tasks move, {} becomes {}", told(kept), told(new))
 }
 
 fn status_name(status: RunStatus) -> &'static str {

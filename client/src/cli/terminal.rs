@@ -172,8 +172,12 @@ fn line(progress: &Progress, actual: &PlanSummary, predicted: &PlanSummary) -> S
         0 => String::new(),
         n => format!(", {n} attempts failed"),
     };
+    let replanned = match progress.replanned {
+        0 => String::new(),
+        n => format!(", plan {} in force", n + 1),
+    };
     format!(
-        "[{bar}] {}/{} tasks, {} running on {} workers{failed}  {} of {} predicted  {} of {}",
+        "[{bar}] {}/{} tasks, {} running on {} workers{failed}{replanned}  {} of {} predicted  {} of {}",
         progress.committed,
         progress.tasks,
         progress.running(),

@@ -10,6 +10,7 @@ mod lab;
 mod library;
 mod planning;
 mod pools;
+mod replan;
 mod resume;
 mod support;
 mod token;

@@ -30,7 +30,7 @@ use crate::store::StoreError;
 use crate::store::run_events::EventText;
 
 /// The kinds of events, as `Change::kind` names them.
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     "worker_joined",
     "worker_left",
     "task_leased",
@@ -39,6 +39,7 @@ const KINDS: [&str; 9] = [
     "task_ready",
     "task_duplicated",
     "plan_replaced",
+    "plan_suggested",
     "run_finished",
 ];
 /// Time between two signs of life on a stream without events.

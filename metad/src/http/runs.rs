@@ -8,7 +8,8 @@ use axum::response::{IntoResponse, Response};
 use foresail_schemas::listing::RunList;
 use foresail_schemas::plan::Plan;
 use foresail_schemas::run::{
-    FAILURE_TEXT_MAX, Location, Operation, OperationRequest, ReplanRequest, Resume, RunOptions, RunStatus,
+    FAILURE_TEXT_MAX, Location, Operation, OperationRequest, ReplanRequest, Replanning, Resume, RunOptions,
+    RunStatus,
 };
 use foresail_schemas::workflow::WorkflowSpec;
 use foresail_schemas::{ErrorCode, RunId, WorkflowName};
@@ -151,13 +152,14 @@ pub async fn replan(
     JsonOf(request, content): JsonOf<ReplanRequest>,
 ) -> Answer {
     let board = find(&app, &run)?;
-    let ReplanRequest { expected_epoch, plan } = request;
+    let ReplanRequest { expected_epoch, plan, mut why } = request;
+    why.iter_mut().for_each(bounded_reasons);
     let (plan, plan_json) = by_size(&app, content.bytes.len(), move || {
         let json = text(&plan);
         (plan, json)
     })
     .await?;
-    let new = NewPlan { run, expected_epoch, plan, plan_json: plan_json.clone() };
+    let new = NewPlan { run, expected_epoch, plan, plan_json: plan_json.clone(), why };
     let epoch = app.change(|reply| Command::Replan(Box::new(new), reply)).await?;
     plan_answer(epoch, plan_json, board.options)
 }
@@ -184,6 +186,7 @@ pub async fn operate(
 fn bounded(operation: &mut Operation) -> Result<(), Failure> {
     match operation {
         Operation::Cancel { reason } => cut(reason),
+        Operation::Suggest { why, .. } => bounded_reasons(why),
         Operation::Fail { failure, .. } => cut(&mut failure.message),
         Operation::Commit { task, commit, .. } => {
             for output in &commit.outputs {
@@ -202,6 +205,11 @@ fn bounded(operation: &mut Operation) -> Result<(), Failure> {
         _ => {}
     }
     Ok(())
+}
+
+fn bounded_reasons(why: &mut Replanning) {
+    cut(&mut why.cause);
+    cut(&mut why.reason);
 }
 
 fn cut(text: &mut String) {

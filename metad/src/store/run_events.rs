@@ -137,7 +137,7 @@ pub(crate) mod tests {
                     let measured = Measured { exec_ms: ms, ..Measured::default() };
                     Change::TaskCommitted { task, commit: Commit { attempt: 2, instance, outputs, measured } }
                 }
-                3 => Change::PlanReplaced { epoch: 7 },
+                3 => Change::PlanReplaced { epoch: 7, why: None },
                 _ => {
                     let failure =
                         Failure { task: None, attempt: 0, kind: FailureKind::Cancelled, message: text };

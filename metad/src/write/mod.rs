@@ -21,7 +21,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use foresail_schemas::metric::{BatchAnswer, Quarantined, Record, Rejected};
-use foresail_schemas::run::{Operation, OperationAnswer, Resume, RunCreated, RunOptions};
+use foresail_schemas::run::{Operation, OperationAnswer, Replanning, Resume, RunCreated, RunOptions};
 use foresail_schemas::{BatchId, InstanceId, Plan, Problem, RunId, Workflow, WorkflowName};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -118,6 +118,8 @@ pub struct NewPlan {
     pub plan: Plan,
     /// The plan as JSON.
     pub plan_json: Vec<u8>,
+    /// Why it is replaced, where that was said.
+    pub why: Option<Replanning>,
 }
 
 /// Sends one answer: the prepared one, or the problem that kept the group from the disk.

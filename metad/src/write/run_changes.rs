@@ -229,7 +229,7 @@ fn replace_plan(
     if let Err(error) = new.plan.check(&run.workflow) {
         return Ok(Err(Problem::new(ErrorCode::InvalidPlan, error.to_string())));
     }
-    let events = match run.ledger.replan(expected, run.clock.now_ms()) {
+    let events = match run.ledger.replan(expected, new.why.clone(), run.clock.now_ms()) {
         Ok(events) => events,
         Err(_) if run.ledger.status() != RunStatus::Running => {
             return Ok(Err(Problem::new(ErrorCode::RunOver, format!("run `{id}` has ended"))));

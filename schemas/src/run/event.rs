@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Commit, Failure, RunStatus, WorkerUsage};
+use super::{Commit, Failure, Replanning, RunStatus, WorkerUsage};
 use crate::config::ResourceConfig;
 use crate::id::{InstanceId, RunId, WorkerId};
 use crate::metric::StartState;
@@ -112,6 +112,16 @@ pub enum Change {
     PlanReplaced {
         /// The new epoch.
         epoch: u64,
+        /// Why, where whoever replaced it said so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<Box<Replanning>>,
+    },
+    /// A better plan was found and not put in force.
+    PlanSuggested {
+        /// Epoch of the plan in force.
+        epoch: u64,
+        /// What it would bring.
+        why: Box<Replanning>,
     },
     /// The run ended.
     RunFinished {
@@ -137,6 +147,7 @@ impl Change {
             Self::TaskReady { .. } => "task_ready",
             Self::RunResumed { .. } => "run_resumed",
             Self::PlanReplaced { .. } => "plan_replaced",
+            Self::PlanSuggested { .. } => "plan_suggested",
             Self::RunFinished { .. } => "run_finished",
         }
     }

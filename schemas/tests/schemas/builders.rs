@@ -5,7 +5,7 @@ use foresail_schemas::metric::{
 };
 use foresail_schemas::run::{
     Before, Change, Commit, Failure, FailureKind, LargerTask, Location, Measured, Operation, OperationResult,
-    RunEvent, RunStatus, StoredObject, WorkerUsage,
+    Promise, Replanning, RunEvent, RunStatus, StoredObject, WorkerUsage,
 };
 use foresail_schemas::workflow::{Hint, Input, Output, Task, Work, WorkflowSpec};
 use foresail_schemas::{Plan, ResourceConfig, Workflow, examples};
@@ -208,6 +208,7 @@ pub fn operation() -> impl Strategy<Value = Operation> {
         "\\PC{0,20}".prop_map(|reason| Operation::Cancel { reason }),
         tasks().prop_map(|tasks| Operation::Commits { tasks }),
         worker().prop_map(|worker| Operation::WhoIs { worker }),
+        (any::<u64>(), replanning()).prop_map(|(epoch, why)| Operation::Suggest { epoch, why }),
         (amount(), any::<u32>()).prop_map(|(idle_ms_min, limit)| Operation::Frontier { idle_ms_min, limit }),
     ]
 }
@@ -246,6 +247,13 @@ pub fn result() -> impl Strategy<Value = OperationResult> {
     ]
 }
 
+fn replanning() -> impl Strategy<Value = Replanning> {
+    let promise =
+        || (amount(), amount()).prop_map(|(makespan_ms, cost_usd)| Promise { makespan_ms, cost_usd });
+    ("\\PC{0,20}", "\\PC{0,20}", promise(), promise(), any::<u64>())
+        .prop_map(|(cause, reason, kept, new, moved)| Replanning { cause, reason, kept, new, moved })
+}
+
 pub fn event() -> impl Strategy<Value = RunEvent> {
     let instance = || name_text().prop_map(|n| n.parse().unwrap());
     let worker = name_text().prop_map(|n| n.parse().unwrap());
@@ -273,7 +281,10 @@ pub fn event() -> impl Strategy<Value = RunEvent> {
         ),
         (any::<u32>(), commit()).prop_map(|(task, commit)| Change::TaskCommitted { task, commit }),
         any::<u32>().prop_map(|task| Change::TaskReady { task }),
-        any::<u64>().prop_map(|epoch| Change::PlanReplaced { epoch }),
+        (any::<u64>(), proptest::option::of(replanning()))
+            .prop_map(|(epoch, why)| Change::PlanReplaced { epoch, why: why.map(Box::new) }),
+        (any::<u64>(), replanning())
+            .prop_map(|(epoch, why)| Change::PlanSuggested { epoch, why: Box::new(why) }),
         proptest::option::of(failure())
             .prop_map(|failure| Change::RunFinished { status: RunStatus::Failed, failure }),
     ];

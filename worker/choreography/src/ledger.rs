@@ -13,8 +13,8 @@ use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
 use foresail_schemas::retry::Retry;
 use foresail_schemas::run::{
-    Change, Commit, ConfigUsage, Failure, FailureKind, Operation, OperationResult, RunEvent, RunOptions,
-    RunStatus, WorkerUsage,
+    Change, Commit, ConfigUsage, Failure, FailureKind, Operation, OperationResult, Replanning, RunEvent,
+    RunOptions, RunStatus, WorkerUsage,
 };
 use foresail_schemas::workflow::Workflow;
 use foresail_schemas::{ResourceConfig, TaskId};
@@ -95,16 +95,21 @@ impl Ledger {
         (result, events)
     }
 
-    /// Replaces the epoch of the plan if it is still `expected_epoch`.
+    /// Replaces the epoch of the plan if it is still `expected_epoch`; `why` is told with it.
     ///
     /// # Errors
     /// The epoch in force, when it is another or the run is over.
-    pub fn replan(&mut self, expected_epoch: u64, now_ms: f64) -> Result<Vec<RunEvent>, u64> {
+    pub fn replan(
+        &mut self,
+        expected_epoch: u64,
+        why: Option<Replanning>,
+        now_ms: f64,
+    ) -> Result<Vec<RunEvent>, u64> {
         if self.state.plan_epoch != expected_epoch || self.is_over() {
             return Err(self.state.plan_epoch);
         }
-        let epoch = expected_epoch + 1;
-        Ok(self.record(vec![Change::PlanReplaced { epoch }], now_ms.max(self.state.last_ms)))
+        let (epoch, why) = (expected_epoch + 1, why.map(Box::new));
+        Ok(self.record(vec![Change::PlanReplaced { epoch, why }], now_ms.max(self.state.last_ms)))
     }
 
     /// Takes an event of an earlier life of the host.
@@ -212,6 +217,7 @@ impl Ledger {
                 self.fail(*task, *attempt, instance, failure, now_ms)
             }
             Operation::Cancel { reason } => self.cancel(reason),
+            Operation::Suggest { epoch, why } => self.suggest(*epoch, why),
             Operation::Commits { tasks } => {
                 let commits = tasks.iter().map(|&t| self.state.task(t).commit.clone()).collect();
                 read(OperationResult::Commits { commits })
@@ -333,6 +339,17 @@ impl Ledger {
     fn free_children(&self, task: u32, now_ms: f64) -> Vec<u32> {
         let is_free = |&&child: &&u32| self.state.task(child).is_free_for_its_worker(now_ms);
         self.graph.children(task).iter().filter(is_free).copied().collect()
+    }
+
+    /// A repeated request is recorded again: a suggestion changes nothing.
+    fn suggest(&self, epoch: u64, why: &Replanning) -> Decision {
+        if self.is_over() {
+            return read(OperationResult::RunOver);
+        }
+        if epoch != self.state.plan_epoch {
+            return read(OperationResult::StaleEpoch);
+        }
+        (OperationResult::Done, vec![Change::PlanSuggested { epoch, why: Box::new(why.clone()) }])
     }
 
     fn cancel(&mut self, reason: &str) -> Decision {

@@ -353,7 +353,8 @@ impl State {
             Change::TaskReady { task } => {
                 self.change(*task, |state| state.idle_since_ms = Some(at_ms));
             }
-            Change::PlanReplaced { epoch } => self.plan_epoch = *epoch,
+            Change::PlanReplaced { epoch, .. } => self.plan_epoch = *epoch,
+            Change::PlanSuggested { .. } => {}
             Change::RunResumed { reused, .. } => self.reused = *reused,
             Change::RunFinished { status, failure } => {
                 self.status = *status;

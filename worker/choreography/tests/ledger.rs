@@ -10,7 +10,7 @@ use foresail_schemas::run::{
     RunStatus, StoredObject, WorkerUsage,
 };
 use foresail_schemas::workflow::{Input, Task, Work, WorkflowSpec};
-use foresail_schemas::{ObjectName, Workflow};
+use foresail_schemas::{ObjectName, Workflow, examples};
 
 fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().expect("a legal name")
@@ -207,9 +207,20 @@ fn attempts_end_a_run_and_so_does_a_failure_that_cannot_be_repeated() {
 #[test]
 fn a_replaced_plan_makes_leases_of_the_old_one_stale() {
     let mut l = ledger();
-    assert_eq!(l.replan(1, 1.0).unwrap().len(), 1);
-    assert_eq!(l.replan(1, 1.0), Err(2), "compare and set");
+    assert_eq!(l.replan(1, None, 1.0).unwrap().len(), 1);
+    assert_eq!(l.replan(1, None, 1.0), Err(2), "compare and set");
     assert_eq!(l.apply(&lease(0, "i1"), 2.0).0, OperationResult::StaleEpoch);
+}
+
+#[test]
+fn a_suggested_plan_is_recorded_and_changes_nothing() {
+    let mut l = ledger();
+    let why = examples::replan_request().why.unwrap();
+    let suggest = |epoch| Operation::Suggest { epoch, why: why.clone() };
+    let (result, events) = l.apply(&suggest(1), 1.0);
+    assert_eq!((result, l.plan_epoch()), (OperationResult::Done, 1));
+    assert!(matches!(&events[0].change, Change::PlanSuggested { epoch: 1, why: told } if **told == why));
+    assert_eq!(l.apply(&suggest(2), 2.0), (OperationResult::StaleEpoch, vec![]));
 }
 
 #[test]

@@ -62,6 +62,9 @@ async fn carry_out_checked(
     let settings = &process.settings;
     let workflow = known.workflow.name().clone();
     let mut recorder = Recorder::new(&settings.spool_dir, workflow, invocation.run.clone(), instance.clone());
+    if !known.plan.options.replan.is_off() {
+        recorder = recorder.sending_early(metad.clone());
+    }
     recorder.record(Record::Startup(StartupRecord {
         state: start,
         time_ms: clock.startup_ms,

@@ -363,6 +363,7 @@ impl Driver {
             }
             _ => {}
         }
+        recorder.send_early();
     }
 
     fn task_record(

@@ -88,7 +88,7 @@ mod tests {
         let changes = vec![
             Change::TaskCommitted { task: 2, commit: commit.clone() },
             Change::TaskReady { task: 3 },
-            Change::PlanReplaced { epoch: 2 },
+            Change::PlanReplaced { epoch: 2, why: None },
         ];
         let expected = Event::Hint { ready: vec![3], committed: vec![(2, commit)] };
         assert_eq!(hint(page(RunStatus::Running, changes.clone())), expected);

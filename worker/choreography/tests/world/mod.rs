@@ -400,7 +400,7 @@ impl World {
 
     fn replan(&mut self) {
         self.plan = problems::plan(&mut self.rng, &self.workflow);
-        if let Ok(events) = self.ledger.replan(self.epoch, self.now_ms) {
+        if let Ok(events) = self.ledger.replan(self.epoch, None, self.now_ms) {
             self.epoch += 1;
             self.store(events);
         }

@@ -1,0 +1,313 @@
+//! Where a run stands, as the fold of its events, in the form that re-planning asks for. Pure.
+//!
+//! A worker counts as lost when another instance takes its place or a task that it had leased: until then
+//! nobody but the store knows. Not known are workers that were invoked and have not joined; they are left
+//! out. Times in ms since the run was created.
+
+use std::collections::BTreeMap;
+
+use foresail_planner::{Progress, TaskProgress, WorkerCondition, WorkerProgress};
+use foresail_schemas::config::ResourceConfig;
+use foresail_schemas::id::{InstanceId, WorkerId};
+use foresail_schemas::metric::StartState;
+use foresail_schemas::plan::{Plan, PlanSummary};
+use foresail_schemas::platform::Rates;
+use foresail_schemas::run::{Change, RunEvent, WorkerUsage};
+use foresail_schemas::{TaskName, Workflow};
+
+/// How far a task is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Nobody has it.
+    Open,
+    /// A worker runs it.
+    Leased {
+        /// Which.
+        instance: InstanceId,
+        /// Since when.
+        since_ms: f64,
+    },
+    /// It has a result.
+    Done {
+        /// Who made it.
+        instance: InstanceId,
+        /// When it was begun.
+        start_ms: f64,
+        /// When the result was there.
+        end_ms: f64,
+        /// Size of all its outputs.
+        output_bytes: u64,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum State {
+    Alive,
+    Lost { at_ms: f64 },
+    Left { usage: WorkerUsage },
+}
+
+#[derive(Debug, Clone)]
+struct Instance {
+    worker: Option<WorkerId>,
+    config: ResourceConfig,
+    start: StartState,
+    joined_ms: f64,
+    state: State,
+}
+
+/// An execution that a commit tells of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Execution {
+    /// The function.
+    pub name: TaskName,
+    /// The task.
+    pub task: u32,
+    /// Size of the worker.
+    pub config: ResourceConfig,
+    /// Time in the user's code.
+    pub exec_ms: f64,
+}
+
+/// The state of a run.
+#[derive(Debug)]
+pub struct Course {
+    workflow: Workflow,
+    steps: Vec<Step>,
+    instances: BTreeMap<InstanceId, Instance>,
+    epoch: u64,
+    last_event: u64,
+    at_ms: f64,
+    is_over: bool,
+}
+
+impl Course {
+    /// A run of which nothing is known yet.
+    #[must_use]
+    pub fn new(workflow: &Workflow) -> Self {
+        Self {
+            steps: vec![Step::Open; workflow.tasks().len()],
+            workflow: workflow.clone(),
+            instances: BTreeMap::new(),
+            epoch: 1,
+            last_event: 0,
+            at_ms: 0.0,
+            is_over: false,
+        }
+    }
+
+    /// Epoch of the plan in force.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether the run has ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// When the last event happened.
+    #[must_use]
+    pub fn at_ms(&self) -> f64 {
+        self.at_ms
+    }
+
+    /// How far a task is.
+    #[must_use]
+    pub fn step(&self, task: u32) -> &Step {
+        &self.steps[task as usize]
+    }
+
+    /// The tasks that run, and since when.
+    pub fn running(&self) -> impl Iterator<Item = (u32, f64)> + '_ {
+        (0..).zip(&self.steps).filter_map(|(task, step)| match step {
+            Step::Leased { since_ms, .. } => Some((task, *since_ms)),
+            _ => None,
+        })
+    }
+
+    /// Workers that were lost so far.
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        self.instances.values().filter(|i| matches!(i.state, State::Lost { .. })).count()
+    }
+
+    /// Takes the next event; tells what was measured, where it says that. One that was seen before changes
+    /// nothing.
+    pub fn apply(&mut self, event: &RunEvent) -> Option<Execution> {
+        if event.seq <= self.last_event {
+            return None;
+        }
+        (self.last_event, self.at_ms) = (event.seq, event.at_ms);
+        let at_ms = event.at_ms;
+        match &event.change {
+            Change::WorkerJoined { worker, instance, config, start } => {
+                let before: Vec<InstanceId> = self
+                    .instances
+                    .iter()
+                    .filter(|(_, i)| worker.is_some() && i.worker == *worker && i.state == State::Alive)
+                    .map(|(id, _)| id.clone())
+                    .collect();
+                before.iter().for_each(|id| self.lose(id, at_ms));
+                let (worker, config, start) = (worker.clone(), *config, *start);
+                let joined = Instance { worker, config, start, joined_ms: at_ms, state: State::Alive };
+                self.instances.insert(instance.clone(), joined);
+            }
+            Change::WorkerLeft { instance, usage } => {
+                if let Some(found) = self.instances.get_mut(instance) {
+                    found.state = State::Left { usage: *usage };
+                }
+                self.free(instance);
+            }
+            Change::TaskLeased { task, instance, .. } => {
+                if let Some(Step::Leased { instance: before, .. }) = self.steps.get(*task as usize)
+                    && before != instance
+                {
+                    self.lose(&before.clone(), at_ms);
+                }
+                self.set(*task, Step::Leased { instance: instance.clone(), since_ms: at_ms });
+            }
+            Change::TaskFailed { task, .. } => self.set(*task, Step::Open),
+            Change::TaskCommitted { task, commit } => {
+                let m = &commit.measured;
+                let took_ms = m.download_ms + m.exec_ms + m.upload_ms;
+                let start_ms = match self.steps.get(*task as usize) {
+                    Some(Step::Leased { instance, since_ms }) if *instance == commit.instance => *since_ms,
+                    _ => (at_ms - took_ms).max(0.0),
+                };
+                let (instance, output_bytes) = (commit.instance.clone(), m.output_bytes);
+                self.set(*task, Step::Done { instance, start_ms, end_ms: at_ms, output_bytes });
+                let config = self.instances.get(&commit.instance)?.config;
+                let name = self.workflow.tasks().get(*task as usize)?.name.clone();
+                return Some(Execution { name, task: *task, config, exec_ms: m.exec_ms });
+            }
+            Change::PlanReplaced { epoch, .. } => self.epoch = *epoch,
+            Change::RunFinished { .. } => self.is_over = true,
+            Change::TaskReady { .. }
+            | Change::TaskDuplicated { .. }
+            | Change::PlanSuggested { .. }
+            | Change::RunResumed { .. } => {}
+        }
+        None
+    }
+
+    fn set(&mut self, task: u32, step: Step) {
+        if let Some(place) = self.steps.get_mut(task as usize) {
+            *place = step;
+        }
+    }
+
+    fn lose(&mut self, instance: &InstanceId, at_ms: f64) {
+        if let Some(found) = self.instances.get_mut(instance).filter(|i| i.state == State::Alive) {
+            found.state = State::Lost { at_ms };
+            self.free(instance);
+        }
+    }
+
+    /// Nobody has what this instance had.
+    fn free(&mut self, instance: &InstanceId) {
+        for step in &mut self.steps {
+            if matches!(step, Step::Leased { instance: holder, .. } if holder == instance) {
+                *step = Step::Open;
+            }
+        }
+    }
+
+    /// The state at `now_ms` for re-planning `plan`.
+    #[must_use]
+    pub fn progress(&self, plan: &Plan, rates: &Rates, now_ms: f64) -> Progress {
+        let names = self.names(plan);
+        let graph = self.workflow.graph();
+        let is_done = |t: u32| matches!(self.steps[t as usize], Step::Done { .. });
+        let mut objects: BTreeMap<&InstanceId, Vec<u32>> = BTreeMap::new();
+        let mut tasks = Vec::with_capacity(self.steps.len());
+        for (t, step) in (0..).zip(&self.steps) {
+            tasks.push(match step {
+                Step::Done { instance, start_ms, end_ms, output_bytes } => {
+                    let held = objects.entry(instance).or_default();
+                    held.extend(graph.reads(t));
+                    held.extend(graph.writes(t));
+                    let (start_ms, end_ms) = (*start_ms, *end_ms);
+                    TaskProgress::Done { start_ms, end_ms, output_bytes: Some(*output_bytes) }
+                }
+                // A worker may hold the lease of a task whose last input it is about to commit.
+                Step::Leased { instance, since_ms } if graph.parents(t).iter().all(|&p| is_done(p)) => {
+                    TaskProgress::Leased { worker: names.get(instance).cloned(), since_ms: *since_ms }
+                }
+                Step::Leased { .. } | Step::Open => TaskProgress::Open,
+            });
+        }
+        let mut workers = Vec::new();
+        for (id, instance) in &self.instances {
+            let condition = match instance.state {
+                State::Alive => WorkerCondition::Alive,
+                State::Lost { .. } => WorkerCondition::Lost,
+                State::Left { .. } => continue,
+            };
+            let mut objects = objects.remove(id).unwrap_or_default();
+            objects.sort_unstable();
+            objects.dedup();
+            let (config, since_ms) = (instance.config, instance.joined_ms);
+            let id = names[id].clone();
+            workers.push(WorkerProgress { id, config, condition, since_ms, objects });
+        }
+        let used = self.instances.values().filter_map(|i| i.worker.clone()).collect();
+        Progress { now_ms, tasks, workers, idle: self.idle(), used, spent: self.spent(rates) }
+    }
+
+    /// What each instance is called: a flexible one by a name that no planned worker has.
+    fn names(&self, plan: &Plan) -> BTreeMap<InstanceId, WorkerId> {
+        let is_taken = |name: &WorkerId| plan.workers.iter().any(|w| w.id == *name);
+        let name = |(at, (id, instance)): (usize, (&InstanceId, &Instance))| {
+            let name = instance.worker.clone().unwrap_or_else(|| {
+                let mut name = format!("flexible{at}");
+                loop {
+                    let found = WorkerId::new(&name).expect("letters, digits and dashes are a legal name");
+                    if !is_taken(&found) {
+                        break found;
+                    }
+                    name.push('-');
+                }
+            });
+            (id.clone(), name)
+        };
+        self.instances.iter().enumerate().map(name).collect()
+    }
+
+    /// Containers that were left and not taken again, by size.
+    fn idle(&self) -> Vec<(ResourceConfig, u32)> {
+        let mut idle: BTreeMap<(u32, u32), (ResourceConfig, i64)> = BTreeMap::new();
+        for instance in self.instances.values() {
+            let count = &mut idle.entry(instance.config.key()).or_insert((instance.config, 0)).1;
+            *count += i64::from(matches!(instance.state, State::Left { .. }));
+            *count -= i64::from(instance.start == StartState::Warm);
+        }
+        let some = |(config, count): (ResourceConfig, i64)| {
+            u32::try_from(count).ok().filter(|&count| count > 0).map(|count| (config, count))
+        };
+        idle.into_values().filter_map(some).collect()
+    }
+
+    /// What those that have left or are lost took. What the living paid for objects they tell at their end.
+    fn spent(&self, rates: &Rates) -> PlanSummary {
+        let mut sum = PlanSummary::default();
+        for instance in self.instances.values() {
+            sum.cold_starts += u64::from(instance.start == StartState::Cold);
+            let usage = match instance.state {
+                State::Alive => continue,
+                State::Left { usage } => usage,
+                State::Lost { at_ms } => {
+                    WorkerUsage { billed_ms: at_ms - instance.joined_ms, ..WorkerUsage::default() }
+                }
+            };
+            sum.invocations += 1;
+            sum.cost_usd += rates.worker_usd(&instance.config, usage.billed_ms, usage.puts, usage.gets);
+            sum.gb_seconds += instance.config.gb() * usage.billed_ms / 1000.0;
+            sum.download_bytes += usage.download_bytes + usage.shared_bytes;
+            sum.upload_bytes += usage.upload_bytes;
+        }
+        sum
+    }
+}
