@@ -5,14 +5,13 @@
 //! time. What is made here has to be stored over the container's up-link, one thing at a time too, before
 //! anybody reads it. The least over the choices of makers that run in the container holds: none, one (each
 //! of them), or several, which share the lanes and the up-link. Where there are too many makers to go
-//! through, a split of every input by fractions must do.
-//! A maker that runs here needs its own inputs here: those from outside that nobody else
-//! reads are fetched over the same link.
+//! through, a split of every input by fractions must do. A maker that runs here needs its own inputs here:
+//! those from outside that nobody else reads are fetched over the same link.
 
 /// Makers for which the choices are gone through.
 const MAKERS_MAX: usize = 32;
 /// Fewest inputs that are split: of fewer it takes more time than it tells.
-const SPLIT_MIN: usize = 3;
+const SPLIT_MIN: usize = 4;
 /// Moments after which what is left is split.
 const MOMENTS_MAX: usize = 16;
 
