@@ -1,5 +1,7 @@
-//! Prints how long each planner takes by size of the graph, on one core, beside the gap to the bounds, and how
-//! long it takes to re-plan a run that is half done and of which every other task turned out slower. Times are those that the thread had a core, where the system tells them, so that other programs disturb less.
+//! Prints how long each planner takes by size of the graph, on one core, beside the gap to the bounds, and
+//! how long it takes to re-plan a run that is half done and of which every other task turned out slower.
+//! Times are those that the thread had a core, where the system tells them, so that other programs disturb
+//! less.
 //!
 //! `cargo bench -p foresail-planner --bench planning_speed [-- PLANNER... TASKS...]`
 

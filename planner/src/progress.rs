@@ -73,8 +73,8 @@ pub struct Progress {
     pub idle: Vec<(ResourceConfig, u32)>,
     /// Other ids that this run has used, which no new worker gets.
     pub used: Vec<WorkerId>,
-    /// What the invocations that have ended took and cost in sum, lost ones included, and what the living have
-    /// paid for objects read and written.
+    /// What the invocations that have ended took and cost in sum, lost ones included, and what the living
+    /// have paid for objects read and written.
     pub spent: PlanSummary,
 }
 

@@ -18,9 +18,9 @@ pub const SIZES_MAX: usize = 16;
 /// is none is refused.
 ///
 /// The pause after attempt `n` is drawn between the half and the whole of `backoff_ms` x
-/// `backoff_factor`^(n - 1), at most `backoff_ms_max`. The draw is a hash of worker, task and attempt: the same run repeats it, and
-/// tasks that failed together do not come back together. Source: AWS Architecture Blog, "Exponential Backoff
-/// And Jitter" (2015), equal jitter.
+/// `backoff_factor`^(n - 1), at most `backoff_ms_max`. The draw is a hash of worker, task and attempt: the
+/// same run repeats it, and tasks that failed together do not come back together. Source: AWS Architecture
+/// Blog, "Exponential Backoff And Jitter" (2015), equal jitter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {

@@ -2,10 +2,10 @@
 //!
 //! A task starts when its last parent has ended at the earliest: in the same worker it waits for nobody.
 //! What it reads from the store may be in its container by then: because the maker ran there, on the
-//! container's lanes, or because it was fetched ahead, over the container's link, for this task or for another
-//! that reads it. A fetch begins one round trip after its maker has ended at the earliest. So whoever asks
-//! for what, after every moment there is at least the time of the best split over lanes and link, or over
-//! up-link and link, of all inputs that are made later; see `inflow`.
+//! container's lanes, or because it was fetched ahead, over the container's link, for this task or for
+//! another that reads it. A fetch begins one round trip after its maker has ended at the earliest. So whoever
+//! asks for what, after every moment there is at least the time of the best split over lanes and link, or
+//! over up-link and link, of all inputs that are made later; see `inflow`.
 
 use crate::bounds::Least;
 use crate::bounds::inflow::{Inflow, Supply};

@@ -287,8 +287,8 @@ impl Ledger {
         read(OperationResult::Done)
     }
 
-    /// The first commit of a task stands. Its out-edges are marked with it, so that nobody ever finds a result
-    /// whose consequences are missing.
+    /// The first commit of a task stands. Its out-edges are marked with it, so that nobody ever finds a
+    /// result whose consequences are missing.
     fn commit_task(&mut self, task: u32, commit: &Commit, assuming: &[u32], now_ms: f64) -> Decision {
         let state = self.state.task(task);
         if let Some(first) = &state.commit {

@@ -8,8 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use foresail_choreography::{Action, CommitHints, Event, Executed, Invoke, Worker};
@@ -31,11 +30,12 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::KnownRun;
 use super::attempt::{Attempt, Made, tell_of_strays};
 use super::carry::{Clock, PAUSE_MAX};
+use super::invoke::{INVOKE_PAUSE_FIRST, invoke_in_turn};
 use super::listen::listen;
 use crate::custom::Customs;
 use crate::data::{Data, Transfer};
 use crate::executor::Executors;
-use crate::host::{Host, HttpHost};
+use crate::host::HttpHost;
 use crate::metad::Metad;
 use crate::metrics::Recorder;
 use crate::note::Notes;
@@ -46,10 +46,6 @@ const EVENTS_MAX: usize = 1024;
 /// Requests to the host under way at a time: the children of a wide fan-out go out in turn, and the number of
 /// open connections stays far below what a process may have.
 const INVOCATIONS_AT_ONCE: usize = 16;
-/// Tries to invoke another worker; what fails for good is repaired by the run's watchdog.
-const INVOKE_TRIES_MAX: u32 = 8;
-/// First pause after a failed invocation; it doubles up to [`PAUSE_MAX`].
-const INVOKE_PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// Tasks whose inputs wait to be fetched beforehand.
 const PRELOADS_MAX: usize = 1024;
 /// How long the end of an invocation waits while no invocation or deletion under way comes to its end.
@@ -473,31 +469,6 @@ async fn preload_in_turn(data: Data, workflow: Arc<Workflow>, mut asked: mpsc::R
         let (data, workflow) = (data.clone(), Arc::clone(&workflow));
         // One that panics brings nothing, which the task does itself then.
         let _ = tokio::task::spawn_blocking(move || data.preload(&workflow, task, &parents)).await;
-    }
-}
-
-/// Invokes when it gets a place.
-async fn invoke_in_turn(places: Arc<Semaphore>, host: HttpHost, invocation: Invocation) {
-    // The places are never closed.
-    let _place = places.acquire().await;
-    invoke_patiently(host, invocation).await;
-}
-
-async fn invoke_patiently(host: HttpHost, invocation: Invocation) {
-    let mut pause = INVOKE_PAUSE_FIRST;
-    for tries in 1.. {
-        match host.invoke(invocation.clone()).await {
-            Ok(invoked) => {
-                tracing::debug!(instance = %invoked.instance, "invoked");
-                return;
-            }
-            Err(error) if tries >= INVOKE_TRIES_MAX || !error.is_retryable() => {
-                tracing::warn!(%error, "an invocation is left to the watchdog of the run");
-                return;
-            }
-            Err(_) => tokio::time::sleep(pause).await,
-        }
-        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 

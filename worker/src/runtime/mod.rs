@@ -7,6 +7,7 @@
 mod attempt;
 mod carry;
 mod invocation;
+mod invoke;
 mod listen;
 pub mod settings;
 

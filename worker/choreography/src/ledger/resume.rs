@@ -1,8 +1,8 @@
 //! A run that takes over the results of an earlier one.
 //!
 //! What is taken over is decided by [`Ledger::reusable`] once, when the new run is created; from then on it
-//! is events of the new run like any others, and nothing here looks at the earlier one again. That a task which
-//! is the same gives the same result is what retries rest on as well.
+//! is events of the new run like any others, and nothing here looks at the earlier one again. That a task
+//! which is the same gives the same result is what retries rest on as well.
 
 use foresail_schemas::Workflow;
 use foresail_schemas::id::{RunId, TaskId};

@@ -2,10 +2,11 @@
 //!
 //! Its tasks are nobody else's as long as it lives, so that the answer to a lease is known beforehand: a task
 //! whose parents have all run here begins at once. Its lease follows with the next request, at the latest
-//! [`CLAIM_MS`] later; where it ends before that, its commit goes alone, as attempt 0. Commits travel in the order in which the tasks
-//! ended, many in one request, parents before children; each names the parents whose commits are not answered
-//! yet, and the store refuses what rests on a result that is not by this worker. What was refused runs again
-//! under a lease. What may be lost with the worker is bounded: so many results wait for their answer at most.
+//! [`CLAIM_MS`] later; where it ends before that, its commit goes alone, as attempt 0. Commits travel in the
+//! order in which the tasks ended, many in one request, parents before children; each names the parents whose
+//! commits are not answered yet, and the store refuses what rests on a result that is not by this worker.
+//! What was refused runs again under a lease. What may be lost with the worker is bounded: so many results
+//! wait for their answer at most.
 //!
 //! A worker whose predecessor disappeared waits for every lease: a task that ends its worker has its attempts
 //! counted. Times in ms, sizes in bytes.
@@ -174,7 +175,8 @@ impl Worker {
             }
             other => {
                 self.give_up_ahead(task, out);
-                // Otherwise another has it, or what it rests on does not stand: it is heard of when it is ready.
+                // Otherwise another has it, or what it rests on does not stand: it is heard of when it is
+                // ready.
                 if let OperationResult::Committed { .. } = other {
                     self.mine.remove(&task);
                 }
