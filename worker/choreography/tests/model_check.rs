@@ -6,7 +6,7 @@
 //! and a zombie), a replaced plan. Invariants: a task has one result; an attempt begins with results or with
 //! what its worker made itself; what becomes a result was made of results and was not discarded; no task has
 //! two live leases; from every state the run completes and everybody leaves once no more faults come.
-//! `FORESAIL_PROOF=1` explores larger scenarios with more faults. A ledger with a mistake is found.
+//! `FORESAIL_PROOF=1` explores two faults on the flexible chain. A ledger with a mistake is found.
 
 mod model;
 
@@ -68,7 +68,7 @@ fn check(scenario: &Scenario) {
 
 #[test]
 fn a_chain_on_one_worker_keeps_every_invariant() {
-    check(&scenario("chain on one worker", chain_of_two(), [&[W0, W0], &[W1, W1]], faults(1, 2)));
+    check(&scenario("chain on one worker", chain_of_two(), [&[W0, W0], &[W1, W1]], faults(1, 1)));
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_chain_of_three_survives_a_request_that_arrives_late_or_twice() {
 
 #[test]
 fn a_fan_in_across_two_workers_keeps_every_invariant() {
-    check(&scenario("fan-in", join_of_two(), [&[W0, W1, W0], &[W1, W1, W0]], faults(0, 1)));
+    check(&scenario("fan-in", join_of_two(), [&[W0, W1, W0], &[W1, W1, W0]], faults(0, 0)));
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_fork_and_join_across_two_workers_keeps_every_invariant() {
 #[test]
 fn a_fork_and_join_of_flexible_tasks_keeps_every_invariant() {
     let places: &[_] = &[FLEXIBLE; 4];
-    check(&scenario("flexible fork and join", diamond(), [places, places], faults(0, 1)));
+    check(&scenario("flexible fork and join", diamond(), [places, places], faults(0, 0)));
 }
 
 /// Outputs stay in the memory of the worker, and children run on them before they are results.
