@@ -11,7 +11,9 @@ mod replan;
 mod resume;
 
 pub use event::{Change, EventPage, RunEvent};
-pub use operation::{Before, LargerTask, Operation, OperationAnswer, OperationRequest, OperationResult};
+pub use operation::{
+    Assumption, Before, LargerTask, Operation, OperationAnswer, OperationRequest, OperationResult,
+};
 pub use replan::{Promise, ReplanMode, ReplanRequest, Replanning};
 pub use resume::Resume;
 

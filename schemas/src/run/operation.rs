@@ -87,10 +87,10 @@ pub enum Operation {
         task: u32,
         /// The result.
         commit: Commit,
-        /// Parents whose outputs it took from the memory of its worker before their commits were answered.
-        /// Refused where the result of one of them is not by the same worker.
+        /// What it took from the memory of its worker before the commits of these parents were answered. Refused
+        /// where the result of one of them is another.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        assuming: Vec<u32>,
+        assuming: Vec<Assumption>,
     },
     /// An attempt failed; its lease is given back.
     Fail {
@@ -256,6 +256,15 @@ pub enum OperationResult {
         /// Why.
         detail: String,
     },
+}
+
+/// A result that a worker takes to stand: its own attempt of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Assumption {
+    /// The task.
+    pub task: u32,
+    /// The attempt.
+    pub attempt: u32,
 }
 
 /// A task that ran out of memory, and the size that it needs since.

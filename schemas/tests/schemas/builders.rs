@@ -4,8 +4,8 @@ use foresail_schemas::metric::{
     Batch, Direction, Record, StartState, StartupRecord, TaskRecord, TransferRecord,
 };
 use foresail_schemas::run::{
-    Before, Change, Commit, Failure, FailureKind, LargerTask, Location, Measured, Operation, OperationResult,
-    Promise, Replanning, RunEvent, RunStatus, StoredObject, WorkerUsage,
+    Assumption, Before, Change, Commit, Failure, FailureKind, LargerTask, Location, Measured, Operation,
+    OperationResult, Promise, Replanning, RunEvent, RunStatus, StoredObject, WorkerUsage,
 };
 use foresail_schemas::workflow::{Hint, Input, Output, Task, Work, WorkflowSpec};
 use foresail_schemas::{Plan, ResourceConfig, Workflow, examples};
@@ -195,10 +195,10 @@ pub fn operation() -> impl Strategy<Value = Operation> {
             Operation::Lease { task, instance, epoch, assuming }
         }),
         (instance(), tasks()).prop_map(|(instance, tasks)| Operation::Renew { instance, tasks }),
-        (any::<u32>(), commit(), tasks()).prop_map(|(task, commit, assuming)| Operation::Commit {
+        (any::<(u32, u32)>(), commit()).prop_map(|((task, attempt), commit)| Operation::Commit {
             task,
             commit,
-            assuming
+            assuming: vec![Assumption { task, attempt }]
         }),
         (tasks(), any::<u32>()).prop_map(|(tasks, parent)| Operation::Missing { tasks, parent }),
         (tasks(), instance()).prop_map(|(tasks, instance)| Operation::Duplicate { tasks, instance }),

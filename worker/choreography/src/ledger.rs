@@ -13,8 +13,8 @@ use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
 use foresail_schemas::retry::Retry;
 use foresail_schemas::run::{
-    Change, Commit, ConfigUsage, Failure, FailureKind, Operation, OperationResult, Replanning, RunEvent,
-    RunOptions, RunStatus, WorkerUsage,
+    Assumption, Change, Commit, ConfigUsage, Failure, FailureKind, Operation, OperationResult, Replanning,
+    RunEvent, RunOptions, RunStatus, WorkerUsage,
 };
 use foresail_schemas::workflow::Workflow;
 use foresail_schemas::{ResourceConfig, TaskId};
@@ -289,7 +289,7 @@ impl Ledger {
 
     /// The first commit of a task stands. Its out-edges are marked with it, so that nobody ever finds a
     /// result whose consequences are missing.
-    fn commit_task(&mut self, task: u32, commit: &Commit, assuming: &[u32], now_ms: f64) -> Decision {
+    fn commit_task(&mut self, task: u32, commit: &Commit, assuming: &[Assumption], now_ms: f64) -> Decision {
         let state = self.state.task(task);
         if let Some(first) = &state.commit {
             let same = first.attempt == commit.attempt && first.instance == commit.instance;

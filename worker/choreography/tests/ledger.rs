@@ -6,8 +6,8 @@ use foresail_choreography::Ledger;
 use foresail_schemas::ResourceConfig;
 use foresail_schemas::metric::StartState;
 use foresail_schemas::run::{
-    Before, Change, Commit, Failure, FailureKind, Location, Measured, Operation, OperationResult, RunOptions,
-    RunStatus, StoredObject, WorkerUsage,
+    Assumption, Before, Change, Commit, Failure, FailureKind, Location, Measured, Operation, OperationResult,
+    RunOptions, RunStatus, StoredObject, WorkerUsage,
 };
 use foresail_schemas::workflow::{Input, Task, Work, WorkflowSpec};
 use foresail_schemas::{ObjectName, Workflow, examples};
@@ -143,7 +143,8 @@ fn a_set_is_full_only_when_every_parent_has_a_result() {
 fn a_commit_ahead_of_its_lease_stands_on_results_of_its_own_worker() {
     let ahead = |task, instance: &str, assuming: &[u32]| match commit(task, 0, instance) {
         Operation::Commit { task, commit, .. } => {
-            Operation::Commit { task, commit, assuming: assuming.to_vec() }
+            let assuming = assuming.iter().map(|&task| Assumption { task, attempt: 0 }).collect();
+            Operation::Commit { task, commit, assuming }
         }
         other => other,
     };
@@ -156,6 +157,10 @@ fn a_commit_ahead_of_its_lease_stands_on_results_of_its_own_worker() {
     let (result, events) = l.apply(&ahead(2, "i2", &[1]), 3.0);
     assert!(matches!(result, OperationResult::Refused { .. }), "the result of task 1 is by i1");
     assert!(events.is_empty());
+    let Operation::Commit { task, commit, .. } = ahead(2, "i1", &[]) else { unreachable!() };
+    let assuming = vec![Assumption { task: 0, attempt: 1 }];
+    let result = l.apply(&Operation::Commit { task, commit, assuming }, 3.0).0;
+    assert!(matches!(result, OperationResult::Refused { .. }), "the result of task 0 is by attempt 0");
     assert_eq!(l.apply(&ahead(2, "i1", &[0, 1]), 4.0).0, won(&[]));
     assert_eq!(l.status(), RunStatus::Completed);
     assert_eq!(l.summary(5.0).retries, 0);

@@ -1,7 +1,7 @@
 //! Who may run a task: leases, leases that assume outputs which the asker holds, copies beside a lease.
 
 use foresail_schemas::id::InstanceId;
-use foresail_schemas::run::{Change, Commit, Failure, FailureKind, OperationResult, RunStatus};
+use foresail_schemas::run::{Assumption, Change, Commit, Failure, FailureKind, OperationResult, RunStatus};
 
 use super::{Decision, Ledger, read, refused};
 
@@ -114,21 +114,17 @@ impl Ledger {
 
     /// Why a commit rests on nothing: its task waits for a parent, or what its attempt took for the output of
     /// a parent did not become that.
-    pub(super) fn unfounded(&self, task: u32, commit: &Commit, assuming: &[u32]) -> Option<String> {
+    pub(super) fn unfounded(&self, task: u32, commit: &Commit, assuming: &[Assumption]) -> Option<String> {
         let state = self.state.task(task);
         if (state.marked as usize) < self.graph.parents(task).len() {
             return Some(format!("task {task} waits for {} results", self.graph.parents(task).len()));
         }
         let assumed = state.assumed.iter().filter(|assumed| assumed.attempt == commit.attempt);
-        let assumed = assumed.map(|assumed| (assumed.parent, Some(assumed.parent_attempt)));
-        // A worker commits in the order in which it made: what it sent before and stands is what it read.
-        let ahead = assuming.iter().map(|&parent| (parent, None));
-        let is_other = |&(parent, attempt): &(u32, Option<u32>)| {
+        let assumed = assumed.map(|assumed| (assumed.parent, assumed.parent_attempt));
+        let ahead = assuming.iter().map(|assumption| (assumption.task, assumption.attempt));
+        let is_other = |&(parent, attempt): &(u32, u32)| {
             let stands = self.state.task(parent).commit.as_ref();
-            let is_read = |stands: &Commit| {
-                stands.instance == commit.instance && attempt.is_none_or(|attempt| stands.attempt == attempt)
-            };
-            !stands.is_some_and(is_read)
+            stands.is_none_or(|stands| stands.instance != commit.instance || stands.attempt != attempt)
         };
         let (other, _) = assumed.chain(ahead).find(is_other)?;
         Some(format!(

@@ -53,8 +53,9 @@ pub(super) fn unknown_task(operation: &Operation, len: usize) -> Option<u32> {
     let known = |task: &u32| (*task as usize) < len;
     match operation {
         Operation::Fail { task, .. } => (!known(task)).then_some(*task),
-        Operation::Lease { task, assuming, .. } | Operation::Commit { task, assuming, .. } => {
-            assuming.iter().chain([task]).copied().find(|t| !known(t))
+        Operation::Lease { task, assuming, .. } => assuming.iter().chain([task]).copied().find(|t| !known(t)),
+        Operation::Commit { task, assuming, .. } => {
+            assuming.iter().map(|assumption| &assumption.task).chain([task]).copied().find(|t| !known(t))
         }
         Operation::Missing { tasks, parent } => tasks.iter().chain([parent]).copied().find(|t| !known(t)),
         Operation::Leave { tasks, .. }

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use foresail_schemas::run::{Before, Commit, Failure, Location, Operation, OperationResult};
+use foresail_schemas::run::{Assumption, Before, Commit, Failure, Location, Operation, OperationResult};
 
 use super::{Phase, Worker};
 use crate::protocol::{Action, Executed};
@@ -35,8 +35,8 @@ pub(super) struct Ahead {
     made: BTreeMap<u32, Made>,
     /// By task of this worker: parents that were made here.
     arrived: BTreeMap<u32, u32>,
-    /// Tasks of this worker whose commit is not answered, and the bytes of their outputs in it.
-    unanswered: BTreeMap<u32, u64>,
+    /// Tasks of this worker whose commit is not answered: their attempt, and the bytes of their outputs in it.
+    unanswered: BTreeMap<u32, (u32, u64)>,
     unanswered_bytes: u64,
     /// Tasks that were begun here in vain: the next attempt waits for its lease.
     tried: BTreeSet<u32>,
@@ -88,17 +88,21 @@ impl Ahead {
     }
 
     /// Parents whose commits are not answered.
-    pub fn unanswered(&self, parents: &[u32]) -> Vec<u32> {
-        parents.iter().copied().filter(|parent| self.unanswered.contains_key(parent)).collect()
+    pub fn unanswered(&self, parents: &[u32]) -> Vec<Assumption> {
+        let assumption = |&task: &u32| {
+            let &(attempt, _) = self.unanswered.get(&task)?;
+            Some(Assumption { task, attempt })
+        };
+        parents.iter().filter_map(assumption).collect()
     }
 
-    fn sent(&mut self, task: u32, executed: &Executed) {
+    fn sent(&mut self, task: u32, attempt: u32, executed: &Executed) {
         let inline = executed.outputs.iter().map(|output| match &output.location {
             Location::Inline(text) => text.len() as u64,
             _ => 0,
         });
         let bytes = inline.sum();
-        self.unanswered.insert(task, bytes);
+        self.unanswered.insert(task, (attempt, bytes));
         self.unanswered_bytes += bytes;
     }
 }
@@ -190,7 +194,7 @@ impl Worker {
         if !self.ahead.is_allowed || !self.is_mine(task) {
             return;
         }
-        self.ahead.sent(task, executed);
+        self.ahead.sent(task, attempt, executed);
         let graph = self.graph.clone();
         let readers: Vec<u32> =
             graph.children(task).iter().copied().filter(|child| self.mine.contains(child)).collect();
@@ -223,7 +227,7 @@ impl Worker {
         result: &OperationResult,
         out: &mut Vec<Action>,
     ) {
-        let Some(bytes) = self.ahead.unanswered.remove(&task) else { return };
+        let Some((_, bytes)) = self.ahead.unanswered.remove(&task) else { return };
         self.ahead.unanswered_bytes -= bytes;
         match result {
             OperationResult::Won { .. } | OperationResult::RunOver => {}

@@ -122,7 +122,7 @@ impl Model {
                 let mut store = next.store.value.clone();
                 let epoch = store.ledger.plan_epoch();
                 if epoch < self.plans.len() as u64 {
-                    let _replaced = store.ledger.replan(epoch, next.now_ms);
+                    let _replaced = store.ledger.replan(epoch, None, next.now_ms);
                 }
                 next.store = seal(store);
             }
