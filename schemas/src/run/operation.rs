@@ -87,8 +87,8 @@ pub enum Operation {
         task: u32,
         /// The result.
         commit: Commit,
-        /// What it took from the memory of its worker before the commits of these parents were answered. Refused
-        /// where the result of one of them is another.
+        /// What it took from the memory of its worker before the commits of these parents were answered.
+        /// Refused where the result of one of them is another.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         assuming: Vec<Assumption>,
     },

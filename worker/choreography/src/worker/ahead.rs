@@ -35,7 +35,8 @@ pub(super) struct Ahead {
     made: BTreeMap<u32, Made>,
     /// By task of this worker: parents that were made here.
     arrived: BTreeMap<u32, u32>,
-    /// Tasks of this worker whose commit is not answered: their attempt, and the bytes of their outputs in it.
+    /// Tasks of this worker whose commit is not answered: their attempt, and the bytes of their outputs in
+    /// it.
     unanswered: BTreeMap<u32, (u32, u64)>,
     unanswered_bytes: u64,
     /// Tasks that were begun here in vain: the next attempt waits for its lease.
