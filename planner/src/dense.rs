@@ -80,6 +80,8 @@ pub(crate) struct Dense<'p> {
     forced: Vec<u8>,
     /// Sizes on which something is faster, or possible, that is not so on a cheaper size; ascending.
     pub useful: Vec<u32>,
+    /// Whether a size allows a task, by task and then by size.
+    allowed: Vec<bool>,
 }
 
 impl<'p> Dense<'p> {
@@ -146,8 +148,14 @@ impl<'p> Dense<'p> {
             warm: (0..table.configs.len()).map(|c| table.warm.get(c).copied().unwrap_or(0)).collect(),
             forced: forced(tasks),
             useful: Vec::new(),
+            allowed: Vec::new(),
         };
         dense.pool = Routed::new(&dense);
+        // Planners ask for each of them many times.
+        let sizes = || 0..dense.size_count();
+        let allowed = (0..dense.len()).flat_map(|t| sizes().map(move |c| (c, t)));
+        let allowed = allowed.map(|(c, t)| dense.suits(c, t)).collect();
+        dense.allowed = allowed;
         dense.useful = (0..dense.size_count()).filter(|&c| !dense.is_pool(c) && dense.is_useful(c)).collect();
         (0..dense.len()).filter(|&t| open(t)).try_for_each(|t| dense.check_fits(t))?;
         Ok(dense)
@@ -302,6 +310,11 @@ impl<'p> Dense<'p> {
     /// Whether a worker of this size has the memory and lives long enough for the task. The pool takes only
     /// what nothing else does.
     pub fn allows(&self, size: u32, task: u32) -> bool {
+        self.allowed[task as usize * self.sizes.len() + size as usize]
+    }
+
+    /// What [`Dense::allows`] says, found anew.
+    pub fn suits(&self, size: u32, task: u32) -> bool {
         let has_memory = self.size(size).config.memory_mb >= self.memory_mb_min[task as usize];
         if self.is_pool(size) {
             return has_memory && self.is_pooled(task);

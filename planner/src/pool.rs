@@ -28,7 +28,7 @@ impl Routed {
         let pool = dense.problem.platform.pool?;
         let is_pool = |c: &u32| dense.size(*c).config.key() == pool.config().key();
         let size = (0..dense.size_count()).find(is_pool)?;
-        let fits = |t: u32| (0..dense.size_count()).any(|c| c != size && dense.allows(c, t));
+        let fits = |t: u32| (0..dense.size_count()).any(|c| c != size && dense.suits(c, t));
         let is_routed: Vec<bool> = (0..dense.len()).map(|t| !fits(t)).collect();
         let tasks = (0..dense.len()).filter(|&t| is_routed[t as usize]).collect();
         Some(Self { size, workers_max: pool.workers_max, tasks, is_routed })
