@@ -80,7 +80,7 @@ pub use objective::compare;
 pub use pareto::pareto;
 pub use passes::{Pass, improve, passes};
 pub use planner::{Planner, bounds, cost_bound, find, plan, planners};
-pub use progress::{Progress, TaskProgress, WorkerCondition, WorkerProgress};
+pub use progress::{Progress, TaskProgress, WorkerCondition, WorkerProgress, flexible_id};
 pub use remaining::expected_total_ms;
 pub use replan::{ReplanOptions, Replanned, Rest, Verdict, replan};
 pub use simulate::{Simulated, simulate};

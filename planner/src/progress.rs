@@ -149,7 +149,8 @@ impl Progress {
 }
 
 /// A name for a flexible worker that no planned worker has.
-fn flexible_id(plan: &Plan, life: usize) -> WorkerId {
+#[must_use]
+pub fn flexible_id(plan: &Plan, life: usize) -> WorkerId {
     let is_taken = |id: &WorkerId| plan.workers.iter().any(|w| w.id == *id);
     let mut name = format!("flexible{life}");
     loop {

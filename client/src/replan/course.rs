@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use foresail_planner::{Progress, TaskProgress, WorkerCondition, WorkerProgress};
+use foresail_planner::{Progress, TaskProgress, WorkerCondition, WorkerProgress, flexible_id};
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
@@ -259,18 +259,8 @@ impl Course {
 
     /// What each instance is called: a flexible one by a name that no planned worker has.
     fn names(&self, plan: &Plan) -> BTreeMap<InstanceId, WorkerId> {
-        let is_taken = |name: &WorkerId| plan.workers.iter().any(|w| w.id == *name);
         let name = |(at, (id, instance)): (usize, (&InstanceId, &Instance))| {
-            let name = instance.worker.clone().unwrap_or_else(|| {
-                let mut name = format!("flexible{at}");
-                loop {
-                    let found = WorkerId::new(&name).expect("letters, digits and dashes are a legal name");
-                    if !is_taken(&found) {
-                        break found;
-                    }
-                    name.push('-');
-                }
-            });
+            let name = instance.worker.clone().unwrap_or_else(|| flexible_id(plan, at));
             (id.clone(), name)
         };
         self.instances.iter().enumerate().map(name).collect()
