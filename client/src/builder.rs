@@ -172,7 +172,7 @@ impl WorkflowBuilder {
         }
         let name = WorkflowName::new(&self.name)?;
         let tasks = self.drafts.into_iter().map(Draft::finish).collect::<Result<_, _>>()?;
-        Ok(WorkflowSpec { name, description: self.description, tasks }.check()?)
+        Ok(WorkflowSpec { name, description: self.description, tasks, code: Default::default() }.check()?)
     }
 
     fn remember(&mut self, error: BuildError) {
@@ -361,7 +361,7 @@ impl DraftInput {
             Self::Ready(input) => input,
             Self::Output { task, output } => {
                 let output = output.map_or_else(|| Ok(ObjectName::default()), ObjectName::new)?;
-                Input::Task { task: TaskId::new(task)?, output }
+                Input::task(TaskId::new(task)?, output)
             }
         })
     }

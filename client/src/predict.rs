@@ -199,7 +199,7 @@ pub(crate) fn input_bytes(workflow: &Workflow, object_bytes: &[u64], t: u32) -> 
     let (objects, mut places) = (workflow.graph().reads(t), HashMap::new());
     let read = workflow.task(t).inputs.iter().map(|input| {
         let name = match input {
-            Input::Task { task, output } => (task.as_str(), output.as_str()),
+            Input::Task { task, output, .. } => (task.as_str(), output.as_str()),
             Input::External { uri, .. } => ("", uri.as_str()),
             Input::Value { value } => return value.to_string().len() as u64,
         };

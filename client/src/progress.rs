@@ -25,6 +25,8 @@ pub struct Progress {
     pub committed: u64,
     /// Attempts that failed.
     pub failed_attempts: u64,
+    /// Tasks that do not run, because of what others decided.
+    pub skipped: u64,
     /// Plans that were put in force after the first.
     pub replanned: u64,
     /// Better plans that were found and not put in force.
@@ -50,6 +52,7 @@ impl Progress {
             tasks,
             committed: 0,
             failed_attempts: 0,
+            skipped: 0,
             replanned: 0,
             suggested: 0,
             last_event: 0,
@@ -89,6 +92,7 @@ impl Progress {
                 self.running.remove(task);
                 self.committed += 1;
             }
+            Change::TasksSkipped { tasks, .. } => self.skipped += tasks.len() as u64,
             Change::RunFinished { status, failure } => {
                 self.status = *status;
                 self.failure.clone_from(failure);

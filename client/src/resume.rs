@@ -89,6 +89,7 @@ mod tests {
                 location: Location::Stored(key.to_owned()),
             }],
             measured: Measured::default(),
+            decision: None,
         };
         let lost = |key, bytes| is_lost(folder.path(), &commit(key, bytes));
         assert_eq!((lost("here", 4), lost("here", 5), lost("gone", 4)), (false, true, true));

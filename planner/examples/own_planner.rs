@@ -57,7 +57,7 @@ pub fn workflow() -> Workflow {
         let work = Work::Function { function: name.clone(), params: serde_json::Value::Null };
         let mut task = Task::new(id.parse().expect("letters and digits"), name, work);
         task.hint.exec_ms = Some(2_000.0);
-        let input = |p: &&str| Input::Task { task: p.parse().expect("an id"), output: ObjectName::default() };
+        let input = |p: &&str| Input::task(p.parse().expect("an id"), ObjectName::default());
         task.inputs = parents.iter().map(input).collect();
         task
     };
@@ -72,7 +72,9 @@ pub fn workflow() -> Workflow {
         task("merge", &["map-1", "map-2", "map-3"]),
     ];
     let name = "chains".parse().expect("letters");
-    WorkflowSpec { name, description: None, tasks }.check().expect("edges go forward")
+    WorkflowSpec { name, description: None, tasks, code: Default::default() }
+        .check()
+        .expect("edges go forward")
 }
 
 /// The problem that the example plans.

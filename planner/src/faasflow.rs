@@ -250,8 +250,7 @@ mod tests {
     }
 
     fn reading(mut task: Task, inputs: &[(&str, &str)]) -> Task {
-        let input =
-            |(id, output): &(&str, &str)| Input::Task { task: drawn::name(id), output: drawn::name(output) };
+        let input = |(id, output): &(&str, &str)| Input::task(drawn::name(id), drawn::name(output));
         task.inputs.extend(inputs.iter().map(input));
         task
     }

@@ -97,7 +97,7 @@ impl Shape {
             Self::Layered(depth, width) => layered(&mut all, depth, width, exec_ms),
         }
         let name = self.to_string().parse().expect("the names of shapes are legal names");
-        let spec = WorkflowSpec { name, description: None, tasks: all.tasks };
+        let spec = WorkflowSpec { name, description: None, tasks: all.tasks, code: Default::default() };
         spec.check().expect("edges of shapes go forward, and there is at least one task")
     }
 }
@@ -153,7 +153,7 @@ impl Builder {
         task.outputs.push(Output { name: ObjectName::default(), bytes: Some(output_bytes) });
         for &parent in parents {
             let parent = self.tasks[parent].id.clone();
-            task.inputs.push(Input::Task { task: parent, output: ObjectName::default() });
+            task.inputs.push(Input::task(parent, ObjectName::default()));
         }
         self.tasks.push(task);
         self.tasks.len() - 1

@@ -75,8 +75,7 @@ fn time(text: &str) -> Timestamp {
 /// The word count: split, two counts, merge.
 #[must_use]
 pub fn workflow() -> Workflow {
-    let from =
-        |task: &str, output: &str| Input::Task { task: task_id(task), output: output.parse().expect(LEGAL) };
+    let from = |task: &str, output: &str| Input::task(task_id(task), output.parse().expect(LEGAL));
     let named = |name: &str, bytes| Output { name: name.parse().expect(LEGAL), bytes };
     let function = |name: &str| Work::Function { function: task_name(name), params: serde_json::Value::Null };
     let split = Task {
@@ -102,7 +101,9 @@ pub fn workflow() -> Workflow {
     };
     let tasks = vec![split, count(0), count(1), merge];
     let description = Some("Counts the words of a text".to_owned());
-    WorkflowSpec { name: workflow_name(), description, tasks }.check().expect("the example is a DAG")
+    WorkflowSpec { name: workflow_name(), description, tasks, code: Default::default() }
+        .check()
+        .expect("the example is a DAG")
 }
 
 /// A batch with a record of each kind.
@@ -366,6 +367,7 @@ fn commit() -> Commit {
         attempt: 1,
         instance: instance(),
         outputs: vec![StoredObject { bytes: 1200, hash, location }],
+        decision: None,
         measured: Measured {
             download_ms: 51.2,
             exec_ms: 1523.4,

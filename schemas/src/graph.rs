@@ -1,8 +1,8 @@
 //! The dense form of a workflow: `u32` task and object indices, adjacency in compressed rows.
 //!
 //! Built once per workflow and shared by planner, choreography and run store. A task's index is its place in
-//! the workflow. `parents(t)` are distinct and in order of first mention (inputs, then `after`): the place of
-//! a parent in that row is the bit of its edge in the in-edge set. Objects are the outputs of tasks followed
+//! the workflow. `parents(t)` are distinct and in order of first mention (inputs, then `after`, then `when`): the
+//! place of a parent in that row is the bit of its edge in the in-edge set. Objects are the outputs of tasks followed
 //! by the external inputs.
 
 use std::collections::HashMap;
@@ -125,7 +125,7 @@ impl Graph {
             let mut row = Links::default();
             for input in &task.inputs {
                 match input {
-                    Input::Task { task: parent, output } => {
+                    Input::Task { task: parent, output, .. } => {
                         let p = find(&index, task, parent)?;
                         let object = by_name[p as usize].get(output.as_str()).ok_or_else(|| {
                             GraphError::DanglingOutput {
@@ -147,7 +147,7 @@ impl Graph {
                     Input::Value { .. } => {}
                 }
             }
-            for parent in &task.after {
+            for parent in task.after.iter().chain(task.when.as_ref().map(|when| &when.task)) {
                 row.parent(find(&index, task, parent)?);
             }
             parents.push(row.parents);

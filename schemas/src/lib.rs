@@ -1,7 +1,8 @@
 //! Everything that crosses a process boundary in Foresail.
 //!
 //! One module per subject: names ([`id`]), resource sizes and quantiles ([`config`]), measurements
-//! ([`metric`]), predictions ([`prediction`]), workflows and their dense graph ([`workflow`], [`graph`]),
+//! ([`metric`]), predictions ([`prediction`]), workflows and their dense graph ([`workflow`], [`graph`]), what
+//! tasks decide at run time ([`decision`]), code that travels with a workflow ([`code`]),
 //! platforms as data ([`platform`]), plans ([`plan`]) and their uncertainty
 //! ([`uncertainty`]), runs, their operations and events ([`run`]), what follows a failed attempt
 //! ([`retry`]), lists of what is kept ([`listing`]), invocations of workers ([`invocation`]) and errors
@@ -13,7 +14,9 @@
 //! deserialised. Units stand in the last part of a name: times in ms, sizes in bytes, memory in MB (2^20
 //! bytes, as on Lambda), money in USD.
 
+pub mod code;
 pub mod config;
+pub mod decision;
 pub mod error;
 pub mod examples;
 pub mod generate;

@@ -22,6 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ResourceConfig;
+use crate::decision::Decision;
 use crate::id::{InstanceId, RunId, TaskId, TaskName, WorkflowName};
 use crate::number::non_negative;
 use crate::plan::{Plan, PlanSummary};
@@ -259,6 +260,9 @@ pub struct Commit {
     pub outputs: Vec<StoredObject>,
     /// What it took.
     pub measured: Measured,
+    /// What it decided, where it is a task that decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
 }
 
 /// What one attempt took.

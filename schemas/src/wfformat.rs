@@ -179,7 +179,7 @@ fn burn_params(task: &Task) -> Option<BurnParams> {
         Work::Function { function, params } if function.as_str() == BURN => {
             BurnParams::deserialize(params).ok()
         }
-        Work::Function { .. } | Work::Command(_) => None,
+        Work::Function { .. } | Work::Python { .. } | Work::Command(_) => None,
     }
 }
 

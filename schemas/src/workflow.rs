@@ -9,6 +9,8 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::code::{CODE_BYTES_MAX, Code, CodeHash, PythonCall};
+use crate::decision::Condition;
 use crate::graph::{Graph, GraphError};
 use crate::id::{ObjectName, TaskId, TaskName, WorkflowName};
 use crate::number::{non_negative_opt, positive_opt};
@@ -40,6 +42,9 @@ pub struct WorkflowSpec {
     pub description: Option<String>,
     /// The tasks, in any order.
     pub tasks: Vec<Task>,
+    /// The Python functions that tasks call.
+    #[serde(default, skip_serializing_if = "Code::is_empty")]
+    pub code: Code,
 }
 
 /// One task: a node of the workflow. A field that is not one is refused: a misspelt limit would be no limit.
@@ -61,6 +66,14 @@ pub struct Task {
     /// Tasks that must have ended before, without data from them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<TaskId>,
+    /// Which of its outputs decides what runs after it: JSON, see [`Decision::read`].
+    ///
+    /// [`Decision::read`]: crate::decision::Decision::read
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<ObjectName>,
+    /// When it runs; always where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<Condition>,
     /// Least memory it needs in MB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -98,6 +111,11 @@ pub enum Work {
         #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
         params: serde_json::Value,
     },
+    /// A Python function that travels with the workflow.
+    Python {
+        /// The call.
+        python: PythonCall,
+    },
 }
 
 /// One input of a task.
@@ -111,6 +129,9 @@ pub enum Input {
         /// Which of its outputs.
         #[serde(default)]
         output: ObjectName,
+        /// Whether the task runs without it where the other one is skipped.
+        #[serde(default, skip_serializing_if = "is_required")]
+        optional: bool,
     },
     /// A file outside the workflow.
     External {
@@ -125,6 +146,11 @@ pub enum Input {
         /// The value.
         value: serde_json::Value,
     },
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_required(optional: &bool) -> bool {
+    !*optional
 }
 
 /// One output object of a task.
@@ -185,6 +211,33 @@ pub enum WorkflowError {
         /// The field.
         field: &'static str,
     },
+    /// The output that decides is not one of the task's.
+    #[error("`decision` of task `{task}` names `{output}`, which is not one of its outputs")]
+    DecisionOutput {
+        /// The task.
+        task: TaskId,
+        /// What it names.
+        output: ObjectName,
+    },
+    /// A condition rests on a task that decides nothing.
+    #[error("`when` of task `{task}` names `{decider}`, which has no `decision`")]
+    DecidesNothing {
+        /// The task.
+        task: TaskId,
+        /// What it names.
+        decider: TaskId,
+    },
+    /// A task calls a function that did not travel with the workflow.
+    #[error("task `{task}` calls `{code}`, which is not in the `code` of the workflow")]
+    NoCode {
+        /// The task.
+        task: TaskId,
+        /// The function.
+        code: CodeHash,
+    },
+    /// The functions are too large.
+    #[error("the `code` of the workflow has {0} bytes, at most {CODE_BYTES_MAX} are allowed")]
+    TooMuchCode(usize),
     /// Retry settings make no sense.
     #[error("`retry` of task `{task}`: {fault}")]
     Retry {
@@ -208,8 +261,29 @@ impl WorkflowSpec {
             return Err(WorkflowError::TooManyTasks(self.tasks.len()));
         }
         self.tasks.iter().try_for_each(Task::check)?;
+        let code_bytes = self.code.values().map(String::len).sum();
+        if code_bytes > CODE_BYTES_MAX {
+            return Err(WorkflowError::TooMuchCode(code_bytes));
+        }
         let graph = Graph::build(&self.tasks)?;
+        self.tasks.iter().try_for_each(|task| self.check_links(task, &graph))?;
         Ok(Workflow { spec: Arc::new(self), graph: Arc::new(graph) })
+    }
+
+    fn check_links(&self, task: &Task, graph: &Graph) -> Result<(), WorkflowError> {
+        if let Some(when) = &task.when {
+            let decider = graph.find(&when.task).map(|at| &self.tasks[at as usize]);
+            if decider.is_none_or(|decider| decider.decision.is_none()) {
+                let (task, decider) = (task.id.clone(), when.task.clone());
+                return Err(WorkflowError::DecidesNothing { task, decider });
+            }
+        }
+        if let Work::Python { python } = &task.run
+            && !self.code.contains_key(&python.code)
+        {
+            return Err(WorkflowError::NoCode { task: task.id.clone(), code: python.code.clone() });
+        }
+        Ok(())
     }
 }
 
@@ -224,6 +298,8 @@ impl Task {
             inputs: Vec::new(),
             outputs: Vec::new(),
             after: Vec::new(),
+            decision: None,
+            when: None,
             memory_mb_min: None,
             timeout_ms: None,
             attempts_max: None,
@@ -242,6 +318,9 @@ impl Task {
         if let Some(fault) = self.retry.as_ref().and_then(Retry::fault) {
             return Err(WorkflowError::Retry { task: self.id.clone(), fault });
         }
+        if let Some(output) = self.decision.as_ref().filter(|output| !self.output_names().contains(output)) {
+            return Err(WorkflowError::DecisionOutput { task: self.id.clone(), output: output.clone() });
+        }
         let zero = |field| Err(WorkflowError::Zero { task: self.id.clone(), field });
         match (self.memory_mb_min, self.attempts_max) {
             (Some(0), _) => zero("memory_mb_min"),
@@ -257,6 +336,14 @@ impl Task {
             return vec![ObjectName::default()];
         }
         self.outputs.iter().map(|o| o.name.clone()).collect()
+    }
+}
+
+impl Input {
+    /// This output of another task, which must exist.
+    #[must_use]
+    pub fn task(task: TaskId, output: ObjectName) -> Self {
+        Self::Task { task, output, optional: false }
     }
 }
 

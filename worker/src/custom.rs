@@ -162,7 +162,7 @@ fn named<'a>(workflow: &'a Workflow, plan: &'a Plan, task: u32) -> Vec<(&'a Task
 fn input_reaches(workflow: &Workflow, plan: &Plan, task: u32, name: &TaskName) -> Vec<Reach> {
     let graph = workflow.graph();
     let reach = |input: &Input| match input {
-        Input::Task { task: parent, output } => {
+        Input::Task { task: parent, output, .. } => {
             let made = graph.find(parent).and_then(|parent| {
                 let names = workflow.task(parent).output_names();
                 let at = names.iter().position(|known| known == output)?;

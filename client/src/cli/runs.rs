@@ -190,6 +190,9 @@ fn timeline(workflow: &Workflow, events: &[RunEvent]) -> Table {
                 (String::new(), format!("instead of plan {epoch}: {}", reasons_of(why)))
             }
             Change::RunFinished { status, .. } => (String::new(), status_name(*status).to_owned()),
+            Change::TasksSkipped { by, tasks } => {
+                (String::new(), format!("{} tasks, as {} decided", tasks.len(), id(*by)))
+            }
             Change::TaskReady { .. } => continue,
         };
         table.row([units::ms(event.at_ms), event.change.kind().replace('_', " "), who, what]);

@@ -97,7 +97,7 @@ fn without_load(params: &Value) -> Value {
 
 fn read(input: &Input, outputs: &Outputs) -> Result<Bytes, ReferenceError> {
     match input {
-        Input::Task { task, output } => {
+        Input::Task { task, output, .. } => {
             Ok(outputs.get(&(task.to_string(), output.to_string())).cloned().unwrap_or_default())
         }
         Input::External { uri, .. } => {

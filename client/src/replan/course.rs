@@ -186,6 +186,7 @@ impl Course {
             Change::PlanReplaced { epoch, .. } => self.epoch = *epoch,
             Change::RunFinished { .. } => self.is_over = true,
             Change::TaskReady { .. }
+            | Change::TasksSkipped { .. }
             | Change::TaskDuplicated { .. }
             | Change::PlanSuggested { .. }
             | Change::RunResumed { .. } => {}

@@ -135,7 +135,10 @@ pub(crate) mod tests {
                     let location = Location::Inline(text.clone());
                     let outputs = vec![StoredObject { bytes: 3, hash: text, location }];
                     let measured = Measured { exec_ms: ms, ..Measured::default() };
-                    Change::TaskCommitted { task, commit: Commit { attempt: 2, instance, outputs, measured } }
+                    Change::TaskCommitted {
+                        task,
+                        commit: Commit { attempt: 2, instance, outputs, measured, decision: None },
+                    }
                 }
                 3 => Change::PlanReplaced { epoch: 7, why: None },
                 _ => {

@@ -38,13 +38,15 @@ pub fn task(id: &str, parents: &[String]) -> Task {
     let mut task = Task::new(name(id), name("f"), work);
     for parent in parents {
         let parent: TaskId = name(parent);
-        task.inputs.push(Input::Task { task: parent, output: ObjectName::default() });
+        task.inputs.push(Input::task(parent, ObjectName::default()));
     }
     task
 }
 
 pub fn workflow(tasks: Vec<Task>) -> Workflow {
-    WorkflowSpec { name: name("w"), description: None, tasks }.check().expect("edges go forward")
+    WorkflowSpec { name: name("w"), description: None, tasks, code: Default::default() }
+        .check()
+        .expect("edges go forward")
 }
 
 /// A problem of `workflow` with the times that `exec_ms` says, measured.

@@ -264,6 +264,7 @@ fn forced_and_custom_optimisations_survive() {
         name: problem.workflow.name().clone(),
         description: None,
         tasks: problem.workflow.tasks().to_vec(),
+        code: Default::default(),
     };
     for task in &mut spec.tasks {
         task.optimizations = vec![Optimization::PreLoad];

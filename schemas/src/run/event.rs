@@ -96,6 +96,13 @@ pub enum Change {
         /// The result.
         commit: Commit,
     },
+    /// Tasks will not run, because of what another decided; their in-edges need no marks any more.
+    TasksSkipped {
+        /// The task that decided.
+        by: u32,
+        /// The tasks, those that need something of a skipped one included.
+        tasks: Vec<u32>,
+    },
     /// All in-edges of a task are marked.
     TaskReady {
         /// The task.
@@ -144,6 +151,7 @@ impl Change {
             Self::TaskDuplicated { .. } => "task_duplicated",
             Self::TaskFailed { .. } => "task_failed",
             Self::TaskCommitted { .. } => "task_committed",
+            Self::TasksSkipped { .. } => "tasks_skipped",
             Self::TaskReady { .. } => "task_ready",
             Self::RunResumed { .. } => "run_resumed",
             Self::PlanReplaced { .. } => "plan_replaced",

@@ -99,7 +99,7 @@ pub fn read(text: &str) -> Result<Workflow, WfFormatError> {
     let name = WorkflowName::new(sanitised(&document.name))
         .map_err(|source| WfFormatError::Name { owner: "the document".to_owned(), source })?;
     let tasks = Reader::new(&document)?.tasks()?;
-    Ok(WorkflowSpec { name, description: document.description, tasks }.check()?)
+    Ok(WorkflowSpec { name, description: document.description, tasks, code: Default::default() }.check()?)
 }
 
 /// What is looked up while the tasks are read.
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
                 Some(writer) => {
                     shared.insert(writer);
                     let output = self.object_name(writer, file)?;
-                    task.inputs.push(Input::Task { task: self.ids[writer].clone(), output });
+                    task.inputs.push(Input::task(self.ids[writer].clone(), output));
                 }
             }
         }

@@ -208,7 +208,7 @@ fn input_files<'a>(workflow: &Workflow, task: &'a Task, files: &'a FileNames) ->
     let file = |input: &'a Input| match input {
         Input::External { uri, .. } => Some(uri.as_str()),
         Input::Value { .. } => None,
-        Input::Task { task, output } => {
+        Input::Task { task, output, .. } => {
             let producer = workflow.graph().find(task)?;
             let place = workflow.task(producer).output_names().iter().position(|n| n == output)?;
             Some(files.0[producer as usize][place].as_str())
@@ -224,6 +224,7 @@ fn command(task: &Task) -> Value {
         Work::Function { function, params } => {
             json!({"program": function, "arguments": [params.to_string()]})
         }
+        Work::Python { python } => json!({"program": "python", "arguments": [python.code]}),
     }
 }
 

@@ -47,14 +47,14 @@ pub fn workflow_spec() -> impl Strategy<Value = WorkflowSpec> {
                 task
             })
             .collect();
-        WorkflowSpec { name: "drawn".parse().unwrap(), description: None, tasks }
+        WorkflowSpec { name: "drawn".parse().unwrap(), description: None, tasks, code: Default::default() }
     })
 }
 
 fn link(task: &mut Task, t: usize, at: &prop::sample::Index, kind: u8) {
     match kind {
         0 if t > 0 => task.after.push(id(at.index(t))),
-        1 if t > 0 => task.inputs.push(Input::Task { task: id(at.index(t)), output: Default::default() }),
+        1 if t > 0 => task.inputs.push(Input::task(id(at.index(t)), Default::default())),
         2 => task.inputs.push(Input::External { uri: format!("file:///in/{}", at.index(5)), bytes: Some(3) }),
         _ => task.inputs.push(Input::Value { value: serde_json::json!([kind, null, "x"]) }),
     }
@@ -165,6 +165,7 @@ pub fn commit() -> impl Strategy<Value = Commit> {
     );
     let outputs = proptest::collection::vec(object, 0..4);
     (any::<u32>(), name_text(), outputs, amount()).prop_map(|(attempt, instance, outputs, exec_ms)| Commit {
+        decision: None,
         attempt,
         instance: instance.parse().unwrap(),
         outputs,

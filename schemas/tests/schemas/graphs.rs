@@ -122,14 +122,14 @@ proptest! {
         prop_assert_eq!(after.check().unwrap_err(), WorkflowError::Graph(expected.clone()));
 
         let mut reads = spec.clone();
-        reads.tasks[at].inputs.push(Input::Task { task: nowhere, output: ObjectName::default() });
+        reads.tasks[at].inputs.push(Input::task(nowhere, ObjectName::default()));
         prop_assert_eq!(reads.check().unwrap_err(), WorkflowError::Graph(expected));
 
         let mut no_output = spec;
         let parent = no_output.tasks[0].id.clone();
         let output: ObjectName = "no-such-output".parse().unwrap();
         let text = output.to_string();
-        no_output.tasks[at].inputs.push(Input::Task { task: parent.clone(), output });
+        no_output.tasks[at].inputs.push(Input::task(parent.clone(), output));
         let expected = GraphError::DanglingOutput { task, parent, output: text };
         prop_assert_eq!(no_output.check().unwrap_err(), WorkflowError::Graph(expected));
     }

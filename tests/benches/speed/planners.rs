@@ -19,13 +19,15 @@ fn layered(width: usize, depth: usize) -> Workflow {
             task.hint.exec_ms = Some(50.0 + ((at * 31 + layer * 17) % 400) as f64);
             for parent in [at, (at + 1) % width, (at * 7 + 3) % width].into_iter().filter(|_| layer > 0) {
                 let parent = name(format!("t{}-{parent}", layer - 1));
-                task.inputs.push(Input::Task { task: parent, output: ObjectName::default() });
+                task.inputs.push(Input::task(parent, ObjectName::default()));
             }
             tasks.push(task);
         }
     }
     let name = "layered".parse().expect("letters");
-    WorkflowSpec { name, description: None, tasks }.check().expect("edges go from layer to layer")
+    WorkflowSpec { name, description: None, tasks, code: Default::default() }
+        .check()
+        .expect("edges go from layer to layer")
 }
 
 /// Prints a line for each planner and size of graph.

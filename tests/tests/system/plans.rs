@@ -71,12 +71,14 @@ fn workflow() -> Workflow {
         let mut task = Task::new(id, function(at).parse().unwrap(), work);
         for parent in [at, (at + 1) % WIDTH].into_iter().filter(|_| layer > 0) {
             let parent = format!("t{}-{parent}", layer - 1).parse().unwrap();
-            task.inputs.push(Input::Task { task: parent, output: ObjectName::default() });
+            task.inputs.push(Input::task(parent, ObjectName::default()));
         }
         task
     };
     let tasks = (0..LAYERS).flat_map(|layer| (0..WIDTH).map(move |at| task(layer, at))).collect();
-    WorkflowSpec { name: "large".parse().unwrap(), description: None, tasks }.check().unwrap()
+    WorkflowSpec { name: "large".parse().unwrap(), description: None, tasks, code: Default::default() }
+        .check()
+        .unwrap()
 }
 
 fn history() -> Value {

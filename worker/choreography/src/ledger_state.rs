@@ -58,6 +58,8 @@ pub(crate) struct TaskState {
     /// Who runs it beside the lease.
     pub copiers: Vec<InstanceId>,
     pub commit: Option<Commit>,
+    /// Whether it will not run, because of what another task decided.
+    pub skipped: bool,
 }
 
 impl TaskState {
@@ -344,10 +346,12 @@ impl State {
                     state.assumed = Vec::new();
                 });
                 self.committed += 1;
-                for &child in graph.children(*task) {
-                    if let Some(bit) = graph.edge_bit(*task, child) {
-                        self.task_mut(child).mark(bit);
-                    }
+                self.mark_children(graph, *task);
+            }
+            Change::TasksSkipped { tasks, .. } => {
+                for &task in tasks {
+                    self.change(task, |state| state.skipped = true);
+                    self.mark_children(graph, task);
                 }
             }
             Change::TaskReady { task } => {
@@ -360,6 +364,14 @@ impl State {
                 self.status = *status;
                 self.failure.clone_from(failure);
                 self.ended_ms = Some(at_ms);
+            }
+        }
+    }
+
+    fn mark_children(&mut self, graph: &Graph, task: u32) {
+        for &child in graph.children(task) {
+            if let Some(bit) = graph.edge_bit(task, child) {
+                self.task_mut(child).mark(bit);
             }
         }
     }

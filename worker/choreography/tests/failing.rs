@@ -27,7 +27,9 @@ fn workflow(retry: Retry) -> Workflow {
     let work = Work::Function { function: name("f"), params: serde_json::Value::Null };
     let mut task = Task::new(name("t"), name("f"), work);
     task.retry = Some(retry);
-    WorkflowSpec { name: name("w"), description: None, tasks: vec![task] }.check().unwrap()
+    WorkflowSpec { name: name("w"), description: None, tasks: vec![task], code: Default::default() }
+        .check()
+        .unwrap()
 }
 
 fn ledger(retry: Retry) -> Ledger {
@@ -193,7 +195,8 @@ fn attempts_on_larger_workers_do_not_count_among_the_limited_ones() {
 fn a_worker_that_makes_way_begins_nothing_more_and_names_a_successor() {
     let work = Work::Function { function: name("f"), params: serde_json::Value::Null };
     let tasks = ["a", "b"].map(|id| Task::new(name(id), name("f"), work.clone())).to_vec();
-    let workflow = WorkflowSpec { name: name("w"), description: None, tasks }.check().unwrap();
+    let workflow =
+        WorkflowSpec { name: name("w"), description: None, tasks, code: Default::default() }.check().unwrap();
     let mut ledger = Ledger::new(&workflow, RunOptions::default());
     ledger.begin(0.0);
     let view = Arc::new(PlanView::new(1, &on_one_worker(&workflow)));

@@ -23,8 +23,15 @@ fn diamond_tip() -> Workflow {
         Task::new(name(id), name("f"), work)
     };
     let mut c = task("c");
-    c.inputs = ["a", "b"].map(|t| Input::Task { task: name(t), output: ObjectName::default() }).to_vec();
-    WorkflowSpec { name: name("w"), description: None, tasks: vec![task("a"), task("b"), c] }.check().unwrap()
+    c.inputs = ["a", "b"].map(|t| Input::task(name(t), ObjectName::default())).to_vec();
+    WorkflowSpec {
+        name: name("w"),
+        description: None,
+        tasks: vec![task("a"), task("b"), c],
+        code: Default::default(),
+    }
+    .check()
+    .unwrap()
 }
 
 fn ledger() -> Ledger {
@@ -51,8 +58,13 @@ fn lease(task: u32, instance: &str) -> Operation {
 
 fn commit(task: u32, attempt: u32, instance: &str) -> Operation {
     let object = StoredObject { bytes: 0, hash: String::new(), location: Location::Inline(String::new()) };
-    let commit =
-        Commit { attempt, instance: name(instance), outputs: vec![object], measured: Measured::default() };
+    let commit = Commit {
+        attempt,
+        instance: name(instance),
+        outputs: vec![object],
+        measured: Measured::default(),
+        decision: None,
+    };
     Operation::Commit { task, commit, assuming: Vec::new() }
 }
 

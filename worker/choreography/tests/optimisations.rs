@@ -32,13 +32,15 @@ fn workflow(rows: &[Row]) -> Workflow {
         for input in *inputs {
             task.inputs.push(match input.strip_prefix('!') {
                 Some(file) => Input::External { uri: format!("file:///{file}"), bytes: None },
-                None => Input::Task { task: name(input), output: ObjectName::default() },
+                None => Input::task(name(input), ObjectName::default()),
             });
         }
         task
     };
     let tasks = rows.iter().enumerate().map(task).collect();
-    WorkflowSpec { name: name("w"), description: None, tasks }.check().expect("edges go forward")
+    WorkflowSpec { name: name("w"), description: None, tasks, code: Default::default() }
+        .check()
+        .expect("edges go forward")
 }
 
 fn plan(rows: &[Row], workflow: &Workflow) -> Plan {
@@ -187,7 +189,13 @@ fn outputs() -> Vec<StoredObject> {
 }
 
 fn commit(instance: &str, attempt: u32) -> Commit {
-    Commit { attempt, instance: name(instance), outputs: outputs(), measured: Measured::default() }
+    Commit {
+        attempt,
+        instance: name(instance),
+        outputs: outputs(),
+        measured: Measured::default(),
+        decision: None,
+    }
 }
 
 /// The tasks executed, with their attempts.

@@ -19,12 +19,11 @@ fn diamond(changed: Option<&str>) -> Workflow {
     let task = |id: &str, reads: &[&str]| {
         let line = if changed == Some(id) { "other" } else { "line" };
         let mut task = Task::new(name(id), name(id), Work::Command(line.to_owned()));
-        task.inputs =
-            reads.iter().map(|t| Input::Task { task: name(t), output: ObjectName::default() }).collect();
+        task.inputs = reads.iter().map(|t| Input::task(name(t), ObjectName::default())).collect();
         task
     };
     let tasks = vec![task("d", &["b", "c"]), task("c", &["a"]), task("b", &["a"]), task("a", &[])];
-    WorkflowSpec { name: name("w"), description: None, tasks }.check().unwrap()
+    WorkflowSpec { name: name("w"), description: None, tasks, code: Default::default() }.check().unwrap()
 }
 
 /// A run of the diamond in which these tasks have results.
@@ -37,7 +36,13 @@ fn ended(done: &[(&str, Location)]) -> Ledger {
         let task = workflow.graph().find(&name(id)).unwrap();
         lease(&mut ledger, task);
         let outputs = vec![StoredObject { bytes: 0, hash: String::new(), location: location.clone() }];
-        let commit = Commit { attempt: 1, instance: name("i"), outputs, measured: Measured::default() };
+        let commit = Commit {
+            attempt: 1,
+            instance: name("i"),
+            outputs,
+            measured: Measured::default(),
+            decision: None,
+        };
         let won = ledger.apply(&Operation::Commit { task, commit, assuming: Vec::new() }, 1.0).0;
         assert!(matches!(won, OperationResult::Won { .. }));
     }

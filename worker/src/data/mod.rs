@@ -152,7 +152,7 @@ impl Data {
     ) -> Result<Vec<Bytes>, TaskError> {
         let spec = workflow.task(task);
         let read = |input: &Input| match input {
-            Input::Task { task: parent, output } => {
+            Input::Task { task: parent, output, .. } => {
                 let object = committed(workflow, task, parents, parent, output)
                     .ok_or_else(|| unavailable(format!("`{parent}/{output}` is not in the commits given")))?;
                 self.read(object).map_err(|cause| unavailable(format!("input `{parent}/{output}`: {cause}")))

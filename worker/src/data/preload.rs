@@ -22,7 +22,7 @@ impl Data {
             let outcome = match input {
                 Input::Value { .. } => Ok(()),
                 Input::External { uri, .. } => self.preload_external(uri),
-                Input::Task { task: parent, output } => {
+                Input::Task { task: parent, output, .. } => {
                     let graph = workflow.graph();
                     let made = graph.find(parent).and_then(|p| parents.iter().find(|(made, _)| *made == p));
                     let object = made.and_then(|(p, commit)| {

@@ -60,7 +60,13 @@ fn worker(store: &Arc<Remote>, instance: &str, dir: &Path, bytes_max: u64) -> Da
 
 fn made(data: &Data) -> Commit {
     let outputs = data.store(&workflow(), 0, 1, vec![vec![7; LEN as usize].into()]).unwrap();
-    Commit { attempt: 1, instance: InstanceId::new("a").unwrap(), outputs, measured: Measured::default() }
+    Commit {
+        attempt: 1,
+        instance: InstanceId::new("a").unwrap(),
+        outputs,
+        measured: Measured::default(),
+        decision: None,
+    }
 }
 
 fn read(data: &Data, commit: &Commit) -> WorkerUsage {

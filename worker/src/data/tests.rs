@@ -26,7 +26,13 @@ fn data(dir: &std::path::Path, instance: &str) -> Data {
 fn commit(data: &Data, workflow: &Workflow) -> Commit {
     let outputs = vec![Bytes::from_static(b"small"), Bytes::from(vec![7; 1000])];
     let outputs = data.store(workflow, 0, 1, outputs).unwrap();
-    Commit { attempt: 1, instance: InstanceId::new("a").unwrap(), outputs, measured: Measured::default() }
+    Commit {
+        attempt: 1,
+        instance: InstanceId::new("a").unwrap(),
+        outputs,
+        measured: Measured::default(),
+        decision: None,
+    }
 }
 
 #[test]

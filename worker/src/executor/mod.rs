@@ -67,7 +67,7 @@ impl Call {
     #[must_use]
     pub fn input_names(&self) -> Vec<String> {
         let name = |input: &Input| match input {
-            Input::Task { task, output } => format!("{task}/{output}"),
+            Input::Task { task, output, .. } => format!("{task}/{output}"),
             Input::External { uri, .. } => uri.clone(),
             Input::Value { .. } => "value".to_owned(),
         };

@@ -80,6 +80,7 @@ mod tests {
     #[test]
     fn ready_tasks_and_results_are_hints_and_the_end_outweighs_them() {
         let commit = Commit {
+            decision: None,
             attempt: 1,
             instance: "i1".parse().unwrap(),
             outputs: Vec::new(),

@@ -203,7 +203,8 @@ impl Worker {
             return;
         }
         let Executed { outputs, measured } = executed.clone();
-        let commit = Commit { attempt, instance: self.settings.instance.clone(), outputs, measured };
+        let commit =
+            Commit { attempt, instance: self.settings.instance.clone(), outputs, measured, decision: None };
         self.ahead.made.insert(task, Made { commit, readers: readers.len() });
         for child in readers {
             let arrived = self.ahead.arrived.entry(child).or_default();

@@ -289,7 +289,7 @@ impl Worker {
 
     fn commit_of(&self, attempt: u32, executed: &Executed) -> Commit {
         let Executed { outputs, measured } = executed.clone();
-        Commit { attempt, instance: self.settings.instance.clone(), outputs, measured }
+        Commit { attempt, instance: self.settings.instance.clone(), outputs, measured, decision: None }
     }
 
     /// A child of a held output has run: its commit waits for that of the parent. False where it has none.

@@ -14,12 +14,14 @@ pub fn workflow(parents: &[&[usize]]) -> Workflow {
     let task = |(t, parents): (usize, &&[usize])| {
         let work = Work::Function { function: name("f"), params: serde_json::Value::Null };
         let mut task = Task::new(name(&format!("t{t}")), name("f"), work);
-        let read = |p: &usize| Input::Task { task: name(&format!("t{p}")), output: ObjectName::default() };
+        let read = |p: &usize| Input::task(name(&format!("t{p}")), ObjectName::default());
         task.inputs = parents.iter().map(read).collect();
         task
     };
     let tasks = parents.iter().enumerate().map(task).collect();
-    WorkflowSpec { name: name("w"), description: None, tasks }.check().expect("edges go forward")
+    WorkflowSpec { name: name("w"), description: None, tasks, code: Default::default() }
+        .check()
+        .expect("edges go forward")
 }
 
 /// `places[t]` is the number of the worker of task `t`; nothing for a flexible task.

@@ -22,12 +22,14 @@ pub fn workflow(rng: &mut Pcg64) -> Workflow {
         for parent in 0..t {
             if rng.random_bool(density) {
                 let parent: TaskId = name(&format!("t{parent}"));
-                task.inputs.push(Input::Task { task: parent, output: ObjectName::default() });
+                task.inputs.push(Input::task(parent, ObjectName::default()));
             }
         }
         tasks.push(task);
     }
-    WorkflowSpec { name: name("w"), description: None, tasks }.check().expect("edges go forward")
+    WorkflowSpec { name: name("w"), description: None, tasks, code: Default::default() }
+        .check()
+        .expect("edges go forward")
 }
 
 /// What the platform offers: two sizes that are planned, and larger ones.
@@ -50,12 +52,14 @@ pub fn wide(children: usize) -> Workflow {
         let work = Work::Function { function: name("f"), params: serde_json::Value::Null };
         let mut task = Task::new(name(&format!("t{t}")), name("f"), work);
         if t > 0 {
-            task.inputs.push(Input::Task { task: name("t0"), output: ObjectName::default() });
+            task.inputs.push(Input::task(name("t0"), ObjectName::default()));
         }
         task
     };
     let tasks = (0..=children).map(task).collect();
-    WorkflowSpec { name: name("w"), description: None, tasks }.check().expect("edges go forward")
+    WorkflowSpec { name: name("w"), description: None, tasks, code: Default::default() }
+        .check()
+        .expect("edges go forward")
 }
 
 pub fn plan(rng: &mut Pcg64, workflow: &Workflow) -> Plan {
