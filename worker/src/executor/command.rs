@@ -240,7 +240,7 @@ fn run(call: &Call, line: &str, place: &Place) -> Result<Ended, TaskError> {
             Ok(Ended { status, exec_ms, peak_memory_mb: peak_mb(&usage, floor_mb) })
         }
         Waited::TimedOut => Err(call.timed_out()),
-        Waited::GivenUp => Err(call.given_up()),
+        Waited::GivenUp => Err(super::given_up()),
     }
 }
 

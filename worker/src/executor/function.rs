@@ -1,39 +1,29 @@
-//! Functions of the registry, each call on a thread that does nothing else meanwhile.
+//! Functions of the registry, called on the thread of the attempt.
 //!
 //! A panic is caught and told as a crash. A thread cannot be killed: when a function outlives its time-out or
-//! is given up, the call returns, the thread goes on until the function looks at its cancel flag or ends, and
-//! it counts as stray; a worker with strays begins no further task, and its process is replaced (see
-//! [`FunctionExecutor::strays`]).
+//! is given up, whoever waits is told so at once, the thread goes on until the function looks at its cancel
+//! flag or ends, and it counts as stray; a worker with strays begins no further task, and its process is
+//! replaced (see [`FunctionExecutor::strays`]).
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 use foresail_schemas::run::FailureKind;
 use foresail_schemas::workflow::Work;
 
-use super::threads::{Threads, Told};
-use super::{Call, Executor, Ran, memory};
+use super::overseer::Overseer;
+use super::{Call, Executor, Ran, given_up, memory};
 use crate::registry::{Registry, TaskError, TaskFunction, TaskInput, TaskOutput};
-
-/// Time between two looks at the cancel flag.
-const CANCEL_LOOK: Duration = Duration::from_millis(25);
 
 /// Runs registered functions.
 #[derive(Debug)]
 pub struct FunctionExecutor {
     registry: Registry,
-    strays: Arc<AtomicUsize>,
-    threads: Threads,
+    overseer: Overseer,
 }
-
-/// The thread of a call: it runs, its call has returned without it, or it has ended.
-const RUNS: u8 = 0;
-const STRAYS: u8 = 1;
-const HAS_ENDED: u8 = 2;
 
 type Outcome = Result<(TaskOutput, f64), TaskError>;
 
@@ -41,52 +31,19 @@ impl FunctionExecutor {
     /// An executor for the functions of `registry`.
     #[must_use]
     pub fn new(registry: Registry) -> Self {
-        Self { registry, strays: Arc::default(), threads: Threads::default() }
+        Self { registry, overseer: Overseer::default() }
     }
 
-    /// Counts threads whose call has returned although they still run.
+    /// Counts threads that go on although their calls were given up.
     #[must_use]
     pub fn strays(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.strays)
+        self.overseer.strays()
     }
 
     fn unknown(&self, name: &str) -> TaskError {
         let known = self.registry.names().join("`, `");
         let detail = format!("the worker has no function `{name}`; it has `{known}`");
         TaskError::of(FailureKind::UnknownFunction, detail)
-    }
-
-    /// The call returns: where its thread goes on it is a stray from now on. Counted before it is marked, so
-    /// that the count is never below what it stands for.
-    fn count_stray(&self, thread: &AtomicU8) {
-        self.strays.fetch_add(1, Ordering::SeqCst);
-        if thread.compare_exchange(RUNS, STRAYS, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-            self.strays.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-
-    fn wait(&self, call: &Call, results: &Receiver<Outcome>) -> Outcome {
-        let ends = call.timeout().map(|limit| Instant::now() + limit);
-        loop {
-            let left = ends.map_or(CANCEL_LOOK, |at| at.saturating_duration_since(Instant::now()));
-            match results.recv_timeout(left.min(CANCEL_LOOK)) {
-                Ok(outcome) => return outcome,
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(TaskError::of(
-                        FailureKind::TaskCrash,
-                        "the thread of the function disappeared",
-                    ));
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            if call.cancel.is_set() {
-                return Err(call.given_up());
-            }
-            if ends.is_some_and(|at| at <= Instant::now()) {
-                call.cancel.set();
-                return Err(call.timed_out());
-            }
-        }
     }
 }
 
@@ -112,24 +69,15 @@ impl Executor for FunctionExecutor {
         };
         let expected = input.outputs.len();
         memory::reset_peak();
-        let (to_caller, results) = sync_channel(1);
-        let (strays, state) = (Arc::clone(&self.strays), Arc::new(AtomicU8::new(RUNS)));
-        let own_state = Arc::clone(&state);
-        let body = move || -> Told {
-            let outcome = guarded(&function, input);
-            if own_state.swap(HAS_ENDED, Ordering::SeqCst) == STRAYS {
-                strays.fetch_sub(1, Ordering::SeqCst);
-            }
-            Box::new(move || drop(to_caller.send(outcome)))
-        };
-        if let Err(error) = self.threads.run(body) {
+        let number = self.overseer.begin(call).map_err(|error| {
             let detail =
-                format!("no thread for the function: {error}; the worker is out of memory or threads");
-            return Err(TaskError::of(FailureKind::OutOfMemory, detail));
-        }
-        let outcome = self.wait(call, &results);
-        if outcome.is_err() {
-            self.count_stray(&state);
+                format!("no thread to watch the function: {error}; the worker is out of memory or threads");
+            TaskError::of(FailureKind::OutOfMemory, detail)
+        })?;
+        let outcome = guarded(&function, input);
+        if self.overseer.end(number) {
+            // Told already.
+            return Err(given_up());
         }
         let (TaskOutput(outputs), exec_ms) = outcome?;
         if outputs.len() != expected {
@@ -161,7 +109,12 @@ fn words(payload: &(dyn Any + Send)) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
     use super::*;
+    use crate::executor::GiveUp;
     use crate::executor::testing::call;
     use serde_json::json;
 
@@ -205,30 +158,45 @@ mod tests {
         assert!(error.message.contains("gave 0 outputs"), "{error:?}");
     }
 
-    #[test]
-    fn a_function_past_its_limit_is_a_timeout_and_is_told_to_stop() {
-        let executor = FunctionExecutor::new(Registry::new());
-        let task = json!({"id": "t", "name": "f", "timeout_ms": 50,
-            "run": {"function": "foresail.burn", "params": {"sleep_ms": 60_000}}});
-        let error = executor.execute(&call(task, vec![])).unwrap_err();
-        assert_eq!(error.kind, FailureKind::Timeout);
-        let strays = executor.strays();
-        let ends = Instant::now() + Duration::from_secs(10);
+    /// What a call is told by the overseer, while its function runs on.
+    fn told(executor: &Arc<FunctionExecutor>, mut call: Call) -> TaskError {
+        let (to_test, told) = channel();
+        call.give_up = GiveUp(Arc::new(move |error| drop(to_test.send(error))));
+        let of_thread = Arc::clone(executor);
+        std::thread::spawn(move || of_thread.execute(&call));
+        let error = told.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(executor.strays().load(Ordering::SeqCst), 1);
+        error
+    }
+
+    fn no_stray_is_left(executor: &FunctionExecutor) {
+        let (strays, until) = (executor.strays(), Instant::now() + Duration::from_secs(20));
         while strays.load(Ordering::SeqCst) > 0 {
-            assert!(Instant::now() < ends, "the cancelled burn did not end");
+            assert!(Instant::now() < until, "the function did not end");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
     #[test]
-    fn a_cancelled_call_returns_although_the_function_does_not() {
-        let executor = FunctionExecutor::new(Registry::new().register("deaf", |_| {
+    fn a_function_past_its_limit_is_a_timeout_and_is_told_to_stop() {
+        let executor = Arc::new(FunctionExecutor::new(Registry::new()));
+        let task = json!({"id": "t", "name": "f", "timeout_ms": 50,
+            "run": {"function": "foresail.burn", "params": {"sleep_ms": 60_000}}});
+        let error = told(&executor, call(task, vec![]));
+        assert_eq!(error.kind, FailureKind::Timeout);
+        assert!(error.message.contains("50 ms"), "{error:?}");
+        no_stray_is_left(&executor);
+    }
+
+    #[test]
+    fn a_cancelled_call_is_given_up_although_the_function_goes_on() {
+        let executor = Arc::new(FunctionExecutor::new(Registry::new().register("deaf", |_| {
             std::thread::sleep(Duration::from_millis(400));
             Ok(TaskOutput::default())
-        }));
+        })));
         let call = call(json!({"id": "t", "name": "f", "run": {"function": "deaf"}}), vec![]);
         call.cancel.set();
-        assert_eq!(executor.execute(&call).unwrap_err().kind, FailureKind::Cancelled);
-        assert_eq!(executor.strays().load(Ordering::SeqCst), 1);
+        assert_eq!(told(&executor, call).kind, FailureKind::Cancelled);
+        no_stray_is_left(&executor);
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! One executor per kind of work: [`function`] for functions of the registry, [`command`] for command lines.
 //! An executor blocks the calling thread, keeps the time-out of the task and leaves nothing running when it
-//! returns, except a function that ignores its cancel flag (see [`function`]). Times in ms, memory in MB,
+//! returns. A function that ignores its cancel flag is given up meanwhile (see [`function`]). Times in ms, memory in MB,
 //! sizes in bytes.
 
 pub mod command;
 pub mod function;
 pub mod memory;
-mod threads;
+pub mod overseer;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +48,18 @@ pub struct Call {
     pub inputs: Vec<Bytes>,
     /// Set when the attempt is not wanted any more.
     pub cancel: Cancel,
+    /// Ends the attempt for whoever waits for it, while its thread cannot be stopped.
+    pub give_up: GiveUp,
+}
+
+/// Tells whoever waits for an attempt that it has failed.
+#[derive(Clone)]
+pub struct GiveUp(pub Arc<dyn Fn(TaskError) + Send + Sync>);
+
+impl std::fmt::Debug for GiveUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GiveUp")
+    }
 }
 
 impl Call {
@@ -83,17 +95,25 @@ impl Call {
         }
     }
 
-    fn timed_out(&self) -> TaskError {
-        let limit_ms = self.spec().timeout_ms.unwrap_or(f64::INFINITY);
-        TaskError::of(
-            FailureKind::Timeout,
-            format!("the attempt took longer than its limit of {limit_ms} ms"),
-        )
+    /// That limit in ms.
+    fn timeout_ms(&self) -> f64 {
+        self.spec().timeout_ms.unwrap_or(f64::INFINITY)
     }
 
-    fn given_up(&self) -> TaskError {
-        TaskError::of(FailureKind::Cancelled, "the attempt was given up")
+    fn timed_out(&self) -> TaskError {
+        timed_out(self.timeout_ms())
     }
+}
+
+/// The error of an attempt that took too long.
+fn timed_out(limit_ms: f64) -> TaskError {
+    let detail = format!("the attempt took longer than its limit of {limit_ms} ms");
+    TaskError::of(FailureKind::Timeout, detail)
+}
+
+/// The error of an attempt that nobody wants any more.
+pub(crate) fn given_up() -> TaskError {
+    TaskError::of(FailureKind::Cancelled, "the attempt was given up")
 }
 
 /// What an attempt made.
@@ -156,6 +176,7 @@ pub(crate) mod testing {
             attempt: 1,
             inputs,
             cancel: Cancel::default(),
+            give_up: GiveUp(Arc::new(|_| ())),
         }
     }
 }

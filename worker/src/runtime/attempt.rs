@@ -1,4 +1,4 @@
-//! One attempt of a task from its inputs to its stored outputs, as a blocking thread runs it.
+//! One attempt of a task from its inputs to its stored outputs, as the thread of a lane runs it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,13 +12,14 @@ use foresail_schemas::workflow::Workflow;
 use tokio::sync::mpsc;
 
 use super::STRAY_GRACE;
+use super::lanes::Lane;
 use crate::custom::Customs;
 use crate::data::Data;
-use crate::executor::{Call, Executors};
+use crate::executor::{Call, Executors, GiveUp, given_up};
 use crate::note::{Note, Notes};
 use crate::registry::{Cancel, TaskError};
 
-/// One attempt, as a blocking thread runs it.
+/// One attempt, as the thread of a lane runs it.
 pub(super) struct Attempt {
     pub workflow: Arc<Workflow>,
     pub data: Data,
@@ -46,7 +47,10 @@ pub(super) enum Made {
 }
 
 impl Attempt {
-    pub fn run(self, parents: &[Commit]) -> Result<Made, TaskError> {
+    pub fn run(self, parents: &[Commit], lane: &Lane, give_up: GiveUp) -> Result<Made, TaskError> {
+        if self.cancel.is_set() {
+            return Err(given_up());
+        }
         let (task, attempt) = (self.task, self.attempt);
         let notes = Arc::clone(&self.notes);
         let _pinned = notes.pin(&self.note());
@@ -64,6 +68,7 @@ impl Attempt {
             attempt,
             inputs,
             cancel: self.cancel,
+            give_up,
         };
         let ran = self.executors.execute(&call)?;
         drop(call);
@@ -83,6 +88,7 @@ impl Attempt {
             return Ok(Made::Held(Executed { outputs, measured }));
         }
         if let Some(events) = self.computed.filter(|_| self.data.stores_any(&outputs)) {
+            lane.give_back();
             // Nobody listens any more when the invocation is over.
             let _ = events.blocking_send(Event::Computed { task, attempt });
         }
@@ -103,10 +109,7 @@ impl Attempt {
 }
 
 /// A function that goes on although its attempt has ended makes its process unfit for others.
-pub(super) async fn tell_of_strays(strays: &AtomicUsize, events: &mpsc::Sender<Event>) {
-    if strays.load(Ordering::SeqCst) == 0 {
-        return;
-    }
+pub(super) async fn tell_of_strays(strays: Arc<AtomicUsize>, events: mpsc::Sender<Event>) {
     tokio::time::sleep(STRAY_GRACE).await;
     if strays.load(Ordering::SeqCst) > 0 {
         let _ = events.send(Event::Retire).await;

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use tokio::runtime::Handle;
 
 use super::invocation::Driver;
+use super::lanes::Lanes;
 use super::{KnownRun, Process};
 use crate::api::ApiError;
 use crate::data::Data;
@@ -115,6 +116,7 @@ async fn carry_out_checked(
         executors: process.executors.clone(),
         registry: Arc::clone(&process.registry),
         strays: Arc::clone(&process.strays),
+        lanes: Lanes::new(settings.lanes, process.threads.clone()),
         notes: Arc::clone(&process.notes),
         data,
     };

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use foresail_choreography::{Action, CommitHints, Event, Executed, Invoke, Worker};
@@ -31,10 +31,11 @@ use super::KnownRun;
 use super::attempt::{Attempt, Made, tell_of_strays};
 use super::carry::{Clock, PAUSE_MAX};
 use super::invoke::{INVOKE_PAUSE_FIRST, invoke_in_turn};
+use super::lanes::Lanes;
 use super::listen::listen;
 use crate::custom::Customs;
 use crate::data::{Data, Transfer};
-use crate::executor::Executors;
+use crate::executor::{Executors, GiveUp};
 use crate::host::HttpHost;
 use crate::metad::Metad;
 use crate::metrics::Recorder;
@@ -65,6 +66,8 @@ pub(super) struct Driver {
     pub host: HttpHost,
     pub executors: Executors,
     pub registry: Arc<Registry>,
+    /// Where attempts run.
+    pub lanes: Lanes,
     /// Functions that go on although their attempt has ended.
     pub strays: Arc<AtomicUsize>,
     pub notes: Arc<Notes>,
@@ -226,24 +229,27 @@ impl Driver {
             hold_bytes_min,
         };
         let (id, events) = (self.workflow.task(task).id.clone(), under_way.events.clone());
-        let strays = Arc::clone(&self.strays);
-        let runtime = Handle::current();
-        under_way.work.spawn_blocking(move || {
-            let outcome = catch_unwind(AssertUnwindSafe(|| attempt_of.run(&parents)));
-            let outcome = outcome.unwrap_or_else(|_| {
+        let tell = Telling { id, task, attempt, events, is_told: Arc::default() };
+        let (strays, runtime) = (Arc::clone(&self.strays), Handle::current());
+        let of_lane = tell.clone();
+        let begun = self.lanes.run(move |lane| {
+            let (own, given_up) = (lane.clone(), of_lane.clone());
+            let give_up = GiveUp(Arc::new(move |error| {
+                given_up.tell(Err(error));
+                own.give_back();
+                runtime.spawn(tell_of_strays(Arc::clone(&strays), given_up.events.clone()));
+            }));
+            let outcome = catch_unwind(AssertUnwindSafe(|| attempt_of.run(&parents, lane, give_up)));
+            of_lane.tell(outcome.unwrap_or_else(|_| {
                 Err(TaskError::of(FailureKind::TaskCrash, "the executor crashed; see the log of the worker"))
-            });
-            let event = match outcome {
-                Ok(Made::Held(executed)) => Event::Held { task, attempt, executed },
-                Ok(Made::Stored(executed)) => Event::Executed { task, attempt, outcome: Ok(executed) },
-                Err(error) => failed(id, task, attempt, error),
-            };
-            // Nobody listens any more when the invocation is over.
-            let _ = events.blocking_send(event);
-            if strays.load(Ordering::SeqCst) > 0 {
-                runtime.block_on(tell_of_strays(&strays, &events));
-            }
+            }));
         });
+        if let Err(error) = begun {
+            let detail = format!("no thread for the task: {error}; the worker is out of memory or threads");
+            let error = TaskError::of(FailureKind::OutOfMemory, detail);
+            let Telling { id, .. } = tell;
+            under_way.ready.push_back(failed(id, task, attempt, error));
+        }
     }
 
     /// Stores what an attempt of this invocation held back.
@@ -418,6 +424,32 @@ impl Driver {
             }
         }
         self.record_transfers(recorder);
+    }
+}
+
+/// Tells the end of an attempt, once: where it was given up, what becomes of it later is nobody's.
+#[derive(Clone)]
+struct Telling {
+    id: TaskId,
+    task: u32,
+    attempt: u32,
+    events: mpsc::Sender<Event>,
+    is_told: Arc<AtomicBool>,
+}
+
+impl Telling {
+    fn tell(&self, outcome: Result<Made, TaskError>) {
+        if self.is_told.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (task, attempt) = (self.task, self.attempt);
+        let event = match outcome {
+            Ok(Made::Held(executed)) => Event::Held { task, attempt, executed },
+            Ok(Made::Stored(executed)) => Event::Executed { task, attempt, outcome: Ok(executed) },
+            Err(error) => failed(self.id.clone(), task, attempt, error),
+        };
+        // Nobody listens any more when the invocation is over.
+        let _ = self.events.blocking_send(event);
     }
 }
 

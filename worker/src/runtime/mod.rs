@@ -8,6 +8,7 @@ mod attempt;
 mod carry;
 mod invocation;
 mod invoke;
+mod lanes;
 mod listen;
 pub mod settings;
 
@@ -167,6 +168,7 @@ struct Process {
     notes: Arc<Notes>,
     registry: Arc<Registry>,
     strays: Arc<AtomicUsize>,
+    threads: lanes::Threads,
     cache: Arc<Mutex<ObjectCache>>,
     runs: VecDeque<Arc<KnownRun>>,
     metad: Option<Metad>,
@@ -205,6 +207,7 @@ impl Process {
             executors: Executors::new(vec![Arc::new(functions), Arc::new(commands)]),
             registry: Arc::new(registry.clone()),
             strays,
+            threads: lanes::Threads::default(),
             runs: VecDeque::new(),
             metad: None,
             host,
