@@ -94,6 +94,7 @@ impl World<'_> {
             start: if place.is_cold { StartState::Cold } else { StartState::Warm },
             options: self.options,
             lanes: self.dense.lanes,
+            backlog_ms: 0.0,
             life_ends_ms: self.agenda.now_ms + self.dense.life_ms(size),
         };
         let listens_as = settings.worker.as_ref().and_then(|worker| self.view.index(worker));

@@ -25,6 +25,9 @@ pub struct WorkerSettings {
     pub options: RunOptions,
     /// Tasks it runs at the same time.
     pub lanes: u32,
+    /// How much work may wait for a lane, in ms: as many tasks as take so long by what the last ones took. It
+    /// hides the time between the end of a task and the begin of the next where tasks are brief; 0 for none.
+    pub backlog_ms: f64,
     /// When the platform ends it, on the clock of `now_ms`.
     pub life_ends_ms: f64,
 }

@@ -66,7 +66,9 @@ pub struct Worker {
     /// To be queued later: after a failed attempt.
     delayed: Vec<(f64, u32)>,
     leasing: BTreeSet<u32>,
-    /// Task to attempt.
+    /// What a task took of late, in ms.
+    each_ms: Option<f64>,
+    /// Task to attempt; those that wait for a lane included.
     running: BTreeMap<u32, u32>,
     /// Tasks whose code has ended and whose outputs are being stored, to attempt.
     storing: BTreeMap<u32, u32>,
@@ -109,6 +111,7 @@ impl Worker {
             queue,
             delayed: Vec::new(),
             leasing: BTreeSet::new(),
+            each_ms: None,
             running: BTreeMap::new(),
             storing: BTreeMap::new(),
             mine: BTreeSet::new(),

@@ -86,6 +86,7 @@ impl Play {
             start: StartState::Cold,
             options,
             lanes,
+            backlog_ms: 0.0,
             life_ends_ms: 900_000.0,
         };
         let view = Arc::new(PlanView::new(1, &plan));

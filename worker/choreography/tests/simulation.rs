@@ -46,13 +46,24 @@ fn a_run_without_faults_wastes_nothing() {
         all.preloads += seen.preloads;
         all.prewarms += seen.prewarms;
         all.overlaps += seen.overlaps;
+        all.backlog += seen.backlog;
         all.held += seen.held;
         all.out_of_memory += seen.out_of_memory;
         all.never_stored += seen.never_stored;
         all.ahead += seen.ahead;
     }
-    let Seen { copies, copies_won, preloads, prewarms, overlaps, held, out_of_memory, never_stored, ahead } =
-        all;
+    let Seen {
+        copies,
+        copies_won,
+        preloads,
+        prewarms,
+        overlaps,
+        backlog,
+        held,
+        out_of_memory,
+        never_stored,
+        ahead,
+    } = all;
     assert!(ahead > 200, "{ahead} tasks began without waiting for their lease");
     assert_eq!(out_of_memory, 0, "every worker has the memory that its tasks need");
     assert!(copies > copies_won && copies_won > 0, "copies win and lose: {copies_won} of {copies}");
@@ -60,6 +71,7 @@ fn a_run_without_faults_wastes_nothing() {
         held > never_stored && never_stored > 20,
         "{never_stored} of {held} held outputs were not stored"
     );
+    assert!(backlog > 50, "{backlog} tasks waited for a lane");
     assert!(preloads > 100 && prewarms > 100 && overlaps > 100, "{preloads}, {prewarms}, {overlaps}");
 }
 

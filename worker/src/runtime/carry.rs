@@ -28,6 +28,10 @@ const PAUSE_FIRST: Duration = Duration::from_millis(25);
 /// Longest pause after a failed try.
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// How much work waits for a lane: what it takes to tell the machine of the end of a task and to be told the
+/// next is a small part of it.
+const BACKLOG_MS: f64 = 2.0;
+
 /// What the host said.
 pub(super) struct Started {
     pub instance: InstanceId,
@@ -87,6 +91,7 @@ async fn carry_out_checked(
             start,
             options: known.plan.options,
             lanes: settings.lanes,
+            backlog_ms: BACKLOG_MS,
             life_ends_ms: settings.life_ms_max - clock.startup_ms,
         },
         Arc::clone(known.workflow.graph()),

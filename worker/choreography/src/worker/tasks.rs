@@ -1,6 +1,6 @@
 //! Tasks of an invocation: which is taken next, and what its end leads to.
 
-use foresail_schemas::run::{Commit, Failure, Operation};
+use foresail_schemas::run::{Commit, Failure, Measured, Operation};
 
 use super::hold::Ended;
 use super::{Phase, Worker};
@@ -8,6 +8,8 @@ use crate::protocol::{Action, Executed};
 
 /// Time kept free at the end of a worker's life, beside twice the predicted time of the next task.
 const LIFE_MARGIN_MS: f64 = 2_000.0;
+/// Most tasks that wait for a lane, however brief they are.
+const BACKLOG_MAX: usize = 64;
 
 impl Worker {
     pub(super) fn enqueue(&mut self, task: u32) {
@@ -19,18 +21,39 @@ impl Worker {
     /// A task that stores leaves its lane free. As many as there are lanes may store at a time; the lanes of
     /// the others stay taken, so that outputs do not pile up in memory before a slow up-link.
     pub(super) fn free_lanes(&self) -> usize {
-        let lanes = self.settings.lanes as usize;
-        let kept = self.storing.len().saturating_sub(lanes);
-        lanes.saturating_sub(self.running.len() + self.leasing.len() + kept)
+        self.room_in(self.settings.lanes as usize)
     }
 
-    /// Begins tasks, or asks for their leases, as long as lanes are free; what does not fit into the rest of
+    /// How many tasks may be begun or asked for: as many as lanes are free, and as many brief ones as wait.
+    fn room(&self) -> usize {
+        self.room_in(self.settings.lanes as usize + self.backlog())
+    }
+
+    fn room_in(&self, places: usize) -> usize {
+        let kept = self.storing.len().saturating_sub(self.settings.lanes as usize);
+        places.saturating_sub(self.running.len() + self.leasing.len() + kept)
+    }
+
+    /// Most tasks that wait for a lane.
+    fn backlog(&self) -> usize {
+        let Some(each_ms) = self.each_ms else { return 0 };
+        let tasks = self.settings.backlog_ms / each_ms.max(self.settings.backlog_ms / BACKLOG_MAX as f64);
+        if tasks < 1.0 { 0 } else { tasks as usize }
+    }
+
+    /// Keeps what a task took, a mean in which the last eight count most.
+    fn took(&mut self, measured: &Measured) {
+        let took_ms = measured.download_ms + measured.exec_ms + measured.upload_ms;
+        self.each_ms = Some(self.each_ms.map_or(took_ms, |each_ms| each_ms + (took_ms - each_ms) / 8.0));
+    }
+
+    /// Begins tasks, or asks for their leases, as long as there is room; what does not fit into the rest of
     /// life goes to a successor.
     pub(super) fn take_tasks(&mut self, now_ms: f64, out: &mut Vec<Action>) {
         if self.reading_plan {
             return;
         }
-        while self.free_lanes() > 0 {
+        while self.room() > 0 {
             let Some((_, task)) = self.queue.pop_first() else { return };
             let fresh = self.running.is_empty() && self.phase == Phase::Joining;
             if !fresh && !self.fits_into_life(task, now_ms) {
@@ -83,6 +106,7 @@ impl Worker {
         let is_ahead = self.ahead.has(task);
         match outcome {
             Ok(executed) => {
+                self.took(&executed.measured);
                 self.note_stored(task, &executed);
                 self.release(task, Ended::Well);
                 self.made(task, attempt, &executed);
@@ -137,7 +161,7 @@ impl Worker {
 
     /// In the same request as the commit: the lease of the child that this worker would run if it is ready.
     fn lease_a_child(&mut self, parent: u32, now_ms: f64) {
-        if self.free_lanes() == 0 || self.reading_plan {
+        if self.room() == 0 || self.reading_plan {
             return;
         }
         let mine = |&&c: &&u32| self.is_mine(c);

@@ -189,6 +189,7 @@ impl Model {
             start: StartState::Cold,
             options: self.options,
             lanes: 1,
+            backlog_ms: 0.0,
             life_ends_ms: LIFE_MS,
         };
         let view = Arc::clone(self.view(state.store.value.ledger.plan_epoch()));

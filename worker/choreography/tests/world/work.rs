@@ -40,17 +40,16 @@ impl World {
         });
         self.check_lanes(id);
         let outputs = self.outputs(task, Location::Inline(String::new()));
-        let mut outcome = Ok(Executed { outputs, measured: Measured::default() });
         if self.machines.get(&id).is_some_and(|m| m.memory_mb < self.needs_mb[task as usize]) {
             return self.run_out_of_memory(id, task, attempt);
         }
         let computed_ms = self.rng.random_range(1.0..6_000.0);
+        let measured = Measured { exec_ms: computed_ms, ..Measured::default() };
+        let mut outcome = Ok(Executed { outputs, measured });
         if hold_bytes_min.is_some() && !self.chance(self.faults.fail) && self.rng.random_bool(0.8) {
             self.seen.held += 1;
-            let executed = Executed {
-                outputs: self.outputs(task, Location::Unstored(String::new())),
-                measured: Measured::default(),
-            };
+            let executed =
+                Executed { outputs: self.outputs(task, Location::Unstored(String::new())), measured };
             return self.later(computed_ms, tell(id, Event::Held { task, attempt, executed }));
         }
         let mut stored_ms = computed_ms;
@@ -128,10 +127,12 @@ impl World {
     }
 
     fn check_lanes(&mut self, id: u64) {
-        let Some(Running { lanes, begun, .. }) = self.machines.get(&id) else { return };
+        let Some(Running { lanes, begun, has_backlog, .. }) = self.machines.get(&id) else { return };
         let computing = begun.values().filter(|stage| **stage == Stage::Computes).count();
         let all = begun.values().filter(|stage| **stage != Stage::StoresHeld).count();
-        if computing > *lanes || all > 2 * lanes {
+        if *has_backlog {
+            self.seen.backlog += u64::from(computing > *lanes);
+        } else if computing > *lanes || all > 2 * lanes {
             self.broken = Some(format!("{id} has {lanes} lanes; {computing} compute, {all} are under way"));
         }
     }
