@@ -365,7 +365,7 @@ impl World {
             options: self.options,
             lanes: 1 + (id % 2) as u32,
             // Of the order of what tasks take here.
-            backlog_ms: if id.is_multiple_of(3) { 12_000.0 } else { 0.0 },
+            backlog_ms: if id.is_multiple_of(3) { 0.0 } else { 12_000.0 },
             life_ends_ms: self.now_ms + 60_000.0,
         };
         self.note(&format!("start {id} as {:?} with {:?}", settings.worker, invoke.tasks));
