@@ -27,6 +27,9 @@ pub struct PythonCall {
     /// number; the inputs in order where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub args: Option<String>,
+    /// Version of Python that pickled the function, as `3.11`: bytecode is that of one version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python: Option<String>,
 }
 
 impl fmt::Display for CodeHash {

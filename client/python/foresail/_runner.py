@@ -59,7 +59,7 @@ USER, CODE, MISSING_MODULE, MEMORY, EXIT, RESULT, TOO_LARGE, OUTPUTS, INPUTS = r
 
 _LENGTH = struct.Struct("<I")
 _CALL = struct.Struct("<BBxxIIIIIQ32s")
-_PLACE = struct.Struct("<BxxxxxxxQQ")
+_PLACE = struct.Struct("<BxxxIQQ")
 _ANSWER = struct.Struct("<BBxxIQQII")
 _ANCILLARY = socket.CMSG_SPACE(DESCRIPTORS_MAX * 4)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
@@ -88,6 +88,12 @@ class Frame:
 
     def __init__(self, body: memoryview, descriptors: "List[int]") -> None:
         self.body, self.descriptors = body, descriptors
+
+    def close(self) -> None:
+        """Closes the descriptors; what is mapped stays so."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self.descriptors = []
 
 
 class Channel:
@@ -286,10 +292,10 @@ class Runner:
         self.channel = channel
         self.functions = Functions()
         self.flush_c = _c_flush()
+        self.own = os.getpid()
 
     def serve(self) -> NoReturn:
         """Answers frame after frame."""
-        own = os.getpid()
         while True:
             frame = self.channel.receive()
             try:
@@ -297,11 +303,10 @@ class Runner:
             except BaseException as error:
                 failed = failure_of(error)
                 del error
-                if os.getpid() == own:
-                    self.fail(failed)
-            if os.getpid() != own:
-                # The function forked and this is the child, which has nothing to say here.
-                os._exit(0)
+                if os.getpid() != self.own:
+                    os._exit(1)
+                frame.close()
+                self.fail(failed)
             del frame
 
     def answer(self, frame: Frame) -> None:
@@ -345,6 +350,10 @@ class Runner:
             import asyncio
 
             result = asyncio.run(result)
+        if os.getpid() != self.own:
+            # The function forked and this is the child, which has nothing to say here.
+            self.flush()
+            os._exit(0)
         # Inputs that only the call held are unmapped before the result takes memory.
         del arguments, keywords, values
         objects = outputs(result, names, bool(flags & HAS_DECISION))
@@ -363,14 +372,14 @@ class Runner:
         body = frame.body
         values: "List[Any]" = []
         exists: "List[bool]" = []
-        mapped = iter(frame.descriptors)
-        for number, (kind, offset, length) in enumerate(_PLACE.iter_unpack(body[at : at + n_inputs * _PLACE.size])):
+        table = _PLACE.iter_unpack(body[at : at + n_inputs * _PLACE.size])
+        for number, (kind, descriptor, offset, length) in enumerate(table):
             exists.append(kind != ABSENT)
             try:
                 if kind == ABSENT:
                     values.append(None)
                 elif kind == MAPPED:
-                    values.append(_wire.loads(_mapping(next(mapped), offset, length)))
+                    values.append(_wire.loads(_mapping(frame.descriptors[descriptor], offset, length)))
                 elif kind == JSON_VALUE:
                     values.append(json.loads(bytes(body[offset : offset + length])))
                 else:
@@ -382,6 +391,7 @@ class Runner:
             except Exception as error:
                 text = "".join(traceback.format_exception_only(type(error), error)).strip()
                 raise Failed(INPUTS, f"input {number} of {length} bytes cannot be unpickled: {text}") from error
+        frame.close()
         return values, exists
 
     def tell(self, objects: "List[List[Any]]", began: int, init_ns: int, size: int = 0) -> None:
@@ -398,10 +408,10 @@ class Runner:
                 padding = -offset % PAGE
                 if padding:
                     apart.append(bytes(padding))
-                table.append(_PLACE.pack(MAPPED, offset + padding, length))
+                table.append(_PLACE.pack(MAPPED, 0, offset + padding, length))
                 apart.extend(parts)
             else:
-                table.append(_PLACE.pack(INLINE, at, length))
+                table.append(_PLACE.pack(INLINE, 0, at, length))
                 inline.extend(parts)
                 at += length
         if apart:
@@ -465,11 +475,8 @@ def _arguments(args: bytes, values: "List[Any]", exists: "List[bool]") -> "Tuple
 
 def _mapping(descriptor: int, offset: int, length: int) -> memoryview:
     """The bytes of an input, mapped; its pages are those that its writer filled."""
-    try:
-        lead = offset % mmap.ALLOCATIONGRANULARITY
-        mapping = mmap.mmap(descriptor, lead + length, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset - lead)
-    finally:
-        os.close(descriptor)
+    lead = offset % mmap.ALLOCATIONGRANULARITY
+    mapping = mmap.mmap(descriptor, lead + length, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset - lead)
     return memoryview(mapping)[lead : lead + length]
 
 

@@ -108,6 +108,8 @@ pub struct Executed {
     pub outputs: Vec<StoredObject>,
     /// What it took.
     pub measured: Measured,
+    /// The end of what its code printed.
+    pub printed: Option<String>,
 }
 
 /// What a machine asks of its host.

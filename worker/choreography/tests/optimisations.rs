@@ -164,13 +164,13 @@ impl Play {
     }
 
     fn executed(&mut self, task: u32, attempt: u32) {
-        let outcome = Ok(Executed { outputs: outputs(), measured: Measured::default() });
+        let outcome = Ok(Executed { outputs: outputs(), measured: Measured::default(), printed: None });
         self.hear(Event::Executed { task, attempt, outcome });
     }
 
     fn failed(&mut self, task: u32, attempt: u32) {
         let (kind, message) = (FailureKind::TaskError, "drawn".to_owned());
-        let outcome = Err(Failure { task: None, attempt, kind, message });
+        let outcome = Err(Failure { task: None, attempt, kind, message, exception: None });
         self.hear(Event::Executed { task, attempt, outcome });
     }
 
@@ -195,6 +195,7 @@ fn commit(instance: &str, attempt: u32) -> Commit {
         outputs: outputs(),
         measured: Measured::default(),
         decision: None,
+        printed: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Executors: how the code of a task is run.
 //!
-//! One executor per kind of work: [`function`] for functions of the registry, [`command`] for command lines.
+//! One executor per kind of work: [`function`] for functions of the registry, [`command`] for command lines,
+//! [`python`] for Python functions that travel with their workflow.
 //! An executor blocks the calling thread, keeps the time-out of the task and leaves nothing running when it
 //! returns, except a function that ignores its cancel flag (see [`function`]). Times in ms, memory in MB,
 //! sizes in bytes.
@@ -8,7 +9,9 @@
 pub mod command;
 pub mod function;
 pub mod memory;
+pub mod python;
 mod threads;
+mod tree;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +34,13 @@ pub trait Executor: Send + Sync {
     /// # Errors
     /// [`TaskError`] with the kind and the cause, as the user will read it.
     fn execute(&self, call: &Call) -> Result<Ran, TaskError>;
+
+    /// Makes ready what these tasks of a workflow need to be run, as many at a time as there are `lanes`;
+    /// gives how long that took in ms. What cannot be made ready is told when its task runs.
+    fn prepare(&self, workflow: &Workflow, tasks: &[u32], lanes: u32) -> f64 {
+        let _ = (workflow, tasks, lanes);
+        0.0
+    }
 }
 
 /// One attempt to run.
@@ -105,6 +115,10 @@ pub struct Ran {
     pub exec_ms: f64,
     /// Largest resident memory; 0 where not known.
     pub peak_memory_mb: f64,
+    /// Time to make ready what runs the code, where that was not done beforehand; not part of `exec_ms`.
+    pub init_ms: f64,
+    /// The end of what the code printed.
+    pub printed: Option<String>,
 }
 
 /// The executors of a worker.
@@ -131,6 +145,14 @@ impl Executors {
                 Err(TaskError::of(FailureKind::UnknownFunction, detail))
             }
         }
+    }
+}
+
+impl Executors {
+    /// Makes ready what these tasks need, see [`Executor::prepare`].
+    #[must_use]
+    pub fn prepare(&self, workflow: &Workflow, tasks: &[u32], lanes: u32) -> f64 {
+        self.0.iter().map(|executor| executor.prepare(workflow, tasks, lanes)).sum()
     }
 }
 

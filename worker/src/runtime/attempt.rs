@@ -71,7 +71,8 @@ impl Attempt {
         let outputs = self.customs.after(ran.outputs)?;
         let output_bytes = outputs.iter().map(|o| o.len() as u64).sum();
         let mut measured = Measured {
-            download_ms,
+            // What runs the code is brought like what the code reads.
+            download_ms: download_ms + ran.init_ms,
             exec_ms: ran.exec_ms,
             upload_ms: ms_since(began),
             input_bytes,
@@ -80,7 +81,7 @@ impl Attempt {
         };
         if self.hold_bytes_min.is_some_and(|bytes_min| output_bytes >= bytes_min) && !cancel.is_set() {
             let outputs = self.data.hold(&self.workflow, task, attempt, outputs);
-            return Ok(Made::Held(Executed { outputs, measured }));
+            return Ok(Made::Held(Executed { outputs, measured, printed: ran.printed }));
         }
         if let Some(events) = self.computed.filter(|_| self.data.stores_any(&outputs)) {
             // Nobody listens any more when the invocation is over.
@@ -92,7 +93,7 @@ impl Attempt {
             self.data.discard(&self.workflow, task, attempt);
         }
         measured.upload_ms = ms_since(began);
-        Ok(Made::Stored(Executed { outputs, measured }))
+        Ok(Made::Stored(Executed { outputs, measured, printed: ran.printed }))
     }
 
     fn note(&self) -> Note {

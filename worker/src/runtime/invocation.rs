@@ -248,7 +248,9 @@ impl Driver {
 
     /// Stores what an attempt of this invocation held back.
     fn store_held(&self, task: u32, attempt: u32, under_way: &mut UnderWay) {
-        let Some(Executed { outputs, mut measured }) = under_way.held.get(&task).cloned() else { return };
+        let Some(Executed { outputs, mut measured, printed }) = under_way.held.get(&task).cloned() else {
+            return;
+        };
         let (data, events) = (self.data.clone(), under_way.events.clone());
         let id = self.workflow.task(task).id.clone();
         under_way.work.spawn(async move {
@@ -260,7 +262,7 @@ impl Driver {
             let event = match stored {
                 Ok(outputs) => {
                     measured.upload_ms = began.elapsed().as_secs_f64() * 1000.0;
-                    Event::Executed { task, attempt, outcome: Ok(Executed { outputs, measured }) }
+                    Event::Executed { task, attempt, outcome: Ok(Executed { outputs, measured, printed }) }
                 }
                 Err(error) => failed(id, task, attempt, error),
             };
@@ -423,9 +425,10 @@ impl Driver {
 
 /// The end of an attempt that failed.
 fn failed(id: TaskId, task: u32, attempt: u32, error: TaskError) -> Event {
-    let TaskError { kind, message } = error;
+    let TaskError { kind, message, exception } = error;
     tracing::info!(task = %id, attempt, %message, "the attempt failed");
-    Event::Executed { task, attempt, outcome: Err(Failure { task: Some(id), attempt, kind, message }) }
+    let failure = Failure { task: Some(id), attempt, kind, message, exception };
+    Event::Executed { task, attempt, outcome: Err(failure) }
 }
 
 /// What the plan predicted for a task on workers of this size; nothing where it planned another size.

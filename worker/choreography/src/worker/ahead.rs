@@ -202,9 +202,15 @@ impl Worker {
         if readers.is_empty() {
             return;
         }
-        let Executed { outputs, measured } = executed.clone();
-        let commit =
-            Commit { attempt, instance: self.settings.instance.clone(), outputs, measured, decision: None };
+        let Executed { outputs, measured, printed } = executed.clone();
+        let commit = Commit {
+            attempt,
+            instance: self.settings.instance.clone(),
+            outputs,
+            measured,
+            decision: None,
+            printed,
+        };
         self.ahead.made.insert(task, Made { commit, readers: readers.len() });
         for child in readers {
             let arrived = self.ahead.arrived.entry(child).or_default();

@@ -269,7 +269,7 @@ impl Worker {
     pub(super) fn give_back(&mut self, task: u32, attempt: u32) {
         let (instance, kind) = (self.settings.instance.clone(), FailureKind::InputUnavailable);
         let message = "an input that was held in memory is lost and made again".to_owned();
-        let failure = Failure { task: None, attempt, kind, message };
+        let failure = Failure { task: None, attempt, kind, message, exception: None };
         self.outbox.push(Operation::Fail { task, attempt, instance, failure });
     }
 
@@ -288,8 +288,15 @@ impl Worker {
     }
 
     fn commit_of(&self, attempt: u32, executed: &Executed) -> Commit {
-        let Executed { outputs, measured } = executed.clone();
-        Commit { attempt, instance: self.settings.instance.clone(), outputs, measured, decision: None }
+        let Executed { outputs, measured, printed } = executed.clone();
+        Commit {
+            attempt,
+            instance: self.settings.instance.clone(),
+            outputs,
+            measured,
+            decision: None,
+            printed,
+        }
     }
 
     /// A child of a held output has run: its commit waits for that of the parent. False where it has none.

@@ -111,9 +111,15 @@ impl Worker {
     }
 
     pub(super) fn commit(&mut self, task: u32, attempt: u32, executed: Executed) {
-        let Executed { outputs, measured } = executed;
-        let commit =
-            Commit { attempt, instance: self.settings.instance.clone(), outputs, measured, decision: None };
+        let Executed { outputs, measured, printed } = executed;
+        let commit = Commit {
+            attempt,
+            instance: self.settings.instance.clone(),
+            outputs,
+            measured,
+            decision: None,
+            printed,
+        };
         self.note_sent(task, &commit);
         let assuming = self.ahead.unanswered(self.graph.parents(task));
         self.outbox.push(Operation::Commit { task, commit, assuming });

@@ -168,7 +168,7 @@ impl Model {
                 };
                 let object = StoredObject { bytes: 10, hash: String::new(), location };
                 let outputs = vec![object; self.graph.writes(task).len()];
-                let executed = Executed { outputs, measured: Measured::default() };
+                let executed = Executed { outputs, measured: Measured::default(), printed: None };
                 let event = match kind {
                     WorkKind::ToStore => Event::Executed { task, attempt, outcome: Ok(executed) },
                     WorkKind::ToMemory => Event::Held { task, attempt, executed },

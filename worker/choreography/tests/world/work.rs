@@ -40,7 +40,7 @@ impl World {
         });
         self.check_lanes(id);
         let outputs = self.outputs(task, Location::Inline(String::new()));
-        let mut outcome = Ok(Executed { outputs, measured: Measured::default() });
+        let mut outcome = Ok(Executed { outputs, measured: Measured::default(), printed: None });
         if self.machines.get(&id).is_some_and(|m| m.memory_mb < self.needs_mb[task as usize]) {
             return self.run_out_of_memory(id, task, attempt);
         }
@@ -50,6 +50,7 @@ impl World {
             let executed = Executed {
                 outputs: self.outputs(task, Location::Unstored(String::new())),
                 measured: Measured::default(),
+                printed: None,
             };
             return self.later(computed_ms, tell(id, Event::Held { task, attempt, executed }));
         }
@@ -62,7 +63,8 @@ impl World {
         if self.chance(self.faults.fail) {
             let kind =
                 if stored_ms > computed_ms { FailureKind::OutputNotStored } else { FailureKind::TaskError };
-            outcome = Err(Failure { task: None, attempt, kind, message: "drawn".to_owned() });
+            outcome =
+                Err(Failure { task: None, attempt, kind, message: "drawn".to_owned(), exception: None });
         }
         self.later(stored_ms, tell(id, Event::Executed { task, attempt, outcome }));
     }
@@ -78,7 +80,7 @@ impl World {
         self.seen.out_of_memory += 1;
         let delay_ms = self.rng.random_range(1.0..3_000.0);
         let (kind, message) = (FailureKind::OutOfMemory, "drawn".to_owned());
-        let outcome = Err(Failure { task: None, attempt, kind, message });
+        let outcome = Err(Failure { task: None, attempt, kind, message, exception: None });
         self.later(delay_ms, tell(id, Event::Executed { task, attempt, outcome }));
     }
 
@@ -88,10 +90,10 @@ impl World {
             m.begun.insert(task, Stage::StoresHeld);
         });
         let outputs = self.outputs(task, Location::Inline(String::new()));
-        let mut outcome = Ok(Executed { outputs, measured: Measured::default() });
+        let mut outcome = Ok(Executed { outputs, measured: Measured::default(), printed: None });
         if self.chance(self.faults.fail) {
             let (kind, message) = (FailureKind::OutputNotStored, "drawn".to_owned());
-            outcome = Err(Failure { task: None, attempt, kind, message });
+            outcome = Err(Failure { task: None, attempt, kind, message, exception: None });
         }
         let delay_ms = self.rng.random_range(0.0..4_000.0);
         self.later(delay_ms, tell(id, Event::Executed { task, attempt, outcome }));
