@@ -13,6 +13,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on shall end")]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -49,7 +50,9 @@ fn main() {
     }
     let executor = PythonExecutor::new(PythonSettings::default());
     no_ops(&executor, calls, rounds);
-    hand_over(&executor, bytes, rounds);
+    hand_over(&executor, bytes, rounds, None);
+    let dir = tempfile::tempdir_in(".").unwrap();
+    hand_over(&executor, bytes, rounds, Some(dir.path()));
 }
 
 fn no_ops(executor: &PythonExecutor, calls: u32, rounds: usize) {
@@ -61,7 +64,7 @@ fn no_ops(executor: &PythonExecutor, calls: u32, rounds: usize) {
         ("pickled arguments", Some(with_args.as_str()), vec![]),
         ("an input of 100 bytes", None, vec![small]),
     ] {
-        let call = call(nothing, args, inputs);
+        let call = call(nothing, args, inputs, None);
         executor.execute(&call).unwrap();
         let round = || {
             let began = Instant::now();
@@ -75,30 +78,31 @@ fn no_ops(executor: &PythonExecutor, calls: u32, rounds: usize) {
     }
 }
 
-fn hand_over(executor: &PythonExecutor, bytes: u64, rounds: usize) {
+fn hand_over(executor: &PythonExecutor, bytes: u64, rounds: usize, dir: Option<&Path>) {
     let source = |result: &str| {
         format!(
             "import pickle\nkept = bytearray(b'x') * {bytes}\ndef f():\n    return pickle.PickleBuffer(kept){result}\n"
         )
     };
     let read = "def f(array):\n    return sum(memoryview(array)[::4096]) > 0\n";
-    let (make, keep) = (call(&source(""), None, vec![]), call(&source(" and None"), None, vec![]));
+    let (make, keep) = (call(&source(""), None, vec![], dir), call(&source(" and None"), None, vec![], dir));
     let timed = |call: &Call| -> (Ran, f64) {
         let began = Instant::now();
         let ran = executor.execute(call).unwrap();
         (ran, began.elapsed().as_secs_f64() * 1e3)
     };
     // Loads the code.
-    (timed(&make), timed(&keep), timed(&call(read, None, vec!["x".into()])));
+    (timed(&make), timed(&keep), timed(&call(read, None, vec!["x".into()], dir)));
     let mut parts = [const { Vec::new() }; 3];
     for _ in 0..rounds {
         let (_, keep_ms) = timed(&keep);
         let (made, make_ms) = timed(&make);
-        let reader = call(read, None, made.outputs);
+        let reader = call(read, None, made.outputs, dir);
         let [first_ms, again_ms] = [timed(&reader).1, timed(&reader).1];
         [make_ms - keep_ms, first_ms, again_ms].iter().zip(&mut parts).for_each(|(ms, part)| part.push(*ms));
     }
-    println!("{bytes} bytes from one function to the next");
+    let place = if dir.is_some() { "files" } else { "memory" };
+    println!("{bytes} bytes from one function to the next, in {place}");
     for (what, times) in ["make", "first", "again"].iter().zip(parts) {
         let (best, median) = best_and_median(times);
         println!("{what:22} {best:8.1} ms best {median:8.1} ms median");
@@ -111,7 +115,7 @@ fn best_and_median(mut times: Vec<f64>) -> (f64, f64) {
 }
 
 /// A call of the function `f` of this source.
-fn call(source: &str, args: Option<&str>, inputs: Vec<Bytes>) -> Call {
+fn call(source: &str, args: Option<&str>, inputs: Vec<Bytes>, outputs_dir: Option<&Path>) -> Call {
     let program = PythonSettings::default().program;
     let output = std::process::Command::new(program).args(["-c", PICKLE, source]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -130,5 +134,6 @@ fn call(source: &str, args: Option<&str>, inputs: Vec<Bytes>) -> Call {
         attempt: 1,
         inputs,
         cancel: Cancel::default(),
+        outputs_dir: outputs_dir.map(Path::to_owned),
     }
 }

@@ -2,9 +2,10 @@
 
 The worker starts it with a socket as standard input. A frame is its length (u32) and a body; numbers are
 little-endian. A call brings the hash of the function, its code where the worker has not sent it before, the
-pickled arguments and the inputs: small ones inside the frame, large ones as descriptors that come along and are
-mapped read-only. The answer brings the outputs: small ones inside the frame, large ones in one memory file.
-One frame comes and one goes per call, and nothing else moves.
+pickled arguments and the inputs: small ones inside the frame, large ones as descriptors that come along and
+are mapped read-only. The answer brings the outputs: small ones inside the frame, large ones in files without a
+name, in the directory that the call names where that can be, else in memory. One frame comes and one goes per
+call, and nothing else moves.
 
 Standard output and error are one file of the worker's, which it reads and empties after every call. Imports of
 the function's code are timed apart from the call: they are part of the start of a worker, not of the task.
@@ -31,23 +32,29 @@ from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tupl
 if "foresail._wire" in sys.modules:  # the worker brings its own, whether or not the package is installed
     _wire = sys.modules["foresail._wire"]
 else:
-    from foresail import _wire  # type: ignore[no-redef]
+    from foresail import _wire  # type: ignore[no-redef,unused-ignore]
 
 FUNCTIONS_MAX = 256
 """Functions that are kept unpickled."""
 FRAME_BYTES = 64 << 10
 """Size of the buffer that frames are received in; a larger frame gets one of its own."""
 APART_BYTES_MIN = 64 << 10
-"""Outputs of so many bytes together go into a memory file."""
+"""Outputs of so many bytes together go into files."""
 INLINE_BYTES_MAX = 4 << 10
-"""Largest output inside the frame where others go into a memory file."""
+"""Largest output inside the frame where others go into files."""
+OWN_FILE_BYTES_MIN = 256 << 10
+"""An output of so many bytes gets a file of its own, which its store may take over as it is."""
 PAGE = 4096
 DESCRIPTORS_MAX = 253
 """Most descriptors in one message (SCM_MAX_FD of Linux)."""
+FILES_MAX = 128
+"""Outputs with files of their own; what comes past them shares one."""
 TEXT_BYTES_MAX = 7 << 10
 EXCEPTION_BYTES_MAX = 24 << 10
 """Largest pickled exception: 32 KiB as base64."""
 IOV_MAX = 1024
+TOGETHER = 0xFFFFFFFF
+"""Stands for the number of the file that outputs share until that is known."""
 
 HELLO, OK, FAILED, NEED_CODE = 0, 1, 2, 3
 CALL, LOAD = 1, 2
@@ -130,20 +137,24 @@ class Channel:
             os._exit(0)
         return got
 
-    def send(self, parts: "List[Any]", descriptor: Optional[int] = None) -> None:
+    def send(self, parts: "List[Any]", descriptors: "Sequence[int]" = ()) -> None:
         """Sends a frame in parts."""
-        length = sum(map(len, parts))
-        if descriptor is None and length <= FRAME_BYTES:
+        length = sum(map(_size, parts))
+        if not descriptors and length <= FRAME_BYTES:
             self.sock.sendall(_LENGTH.pack(length) + b"".join(parts))
             return
         first = _LENGTH.pack(length)
-        if descriptor is not None:
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))]
+        if descriptors:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))]
             self.sock.sendmsg([first], rights)
         else:
             self.sock.sendall(first)
         for part in parts:
             self.sock.sendall(part)
+
+
+def _size(part: Any) -> int:
+    return len(part) if type(part) is bytes else memoryview(part).nbytes
 
 
 def _descriptors(ancillary: "List[Tuple[int, int, bytes]]") -> "List[int]":
@@ -180,7 +191,7 @@ class Functions:
             )
         self._check_version(code, python)
         try:
-            function = pickle.loads(code)
+            function: Callable[..., Any] = pickle.loads(code)
         except ModuleNotFoundError as error:
             raise Failed(MISSING_MODULE, missing_module(error, "its code cannot be loaded")) from error
         except MemoryError:
@@ -335,9 +346,10 @@ class Runner:
             loaded = time.perf_counter_ns()
             init_ns, began = loaded - began, loaded
         if kind == LOAD:
-            self.tell([], 0, init_ns)
+            self.tell([], [], 0, init_ns)
             return
-        arguments, keywords = (), {}
+        arguments: Any = ()
+        keywords: "Dict[str, Any]" = {}
         values: "List[Any]" = []
         if n_inputs:
             values, exists = self.inputs(frame, at, n_inputs)
@@ -358,14 +370,15 @@ class Runner:
         del arguments, keywords, values
         objects = outputs(result, names, bool(flags & HAS_DECISION))
         del result
-        size = sum(len(part) if type(part) is bytes else memoryview(part).nbytes for o in objects for part in o)
+        sizes = [sum(map(_size, parts)) for parts in objects]
+        size = sum(sizes)
         if size > limit:
             raise Failed(
                 TOO_LARGE,
                 f"the result has {size} bytes, at most {limit} can be stored; hint: return less, in several "
                 "outputs or parts, or write it to a file and return its path",
             )
-        self.tell(objects, began, init_ns, size)
+        self.tell(objects, sizes, began, init_ns)
 
     def inputs(self, frame: Frame, at: int, n_inputs: int) -> "Tuple[List[Any], List[bool]]":
         """The values of the inputs, and which of them exist."""
@@ -394,40 +407,63 @@ class Runner:
         frame.close()
         return values, exists
 
-    def tell(self, objects: "List[List[Any]]", began: int, init_ns: int, size: int = 0) -> None:
+    def tell(self, objects: "List[List[Any]]", sizes: "List[int]", began: int, init_ns: int) -> None:
         """Answers with outputs; the time since `began` is that of the call."""
-        descriptor = None
         table: "List[bytes]" = []
         inline: "List[Any]" = []
-        at = 0
-        apart: "List[Any]" = []
-        for parts in objects:
-            length = sum(len(part) if type(part) is bytes else memoryview(part).nbytes for part in parts)
-            if size >= APART_BYTES_MIN and length > INLINE_BYTES_MAX:
-                offset = sum(memoryview(part).nbytes for part in apart)
-                padding = -offset % PAGE
-                if padding:
-                    apart.append(bytes(padding))
-                table.append(_PLACE.pack(MAPPED, 0, offset + padding, length))
-                apart.extend(parts)
-            else:
-                table.append(_PLACE.pack(INLINE, 0, at, length))
-                inline.extend(parts)
-                at += length
-        if apart:
-            descriptor = memory_file()
-            write_all(descriptor, apart)
-            del apart
-        self.flush()
-        exec_ns = time.perf_counter_ns() - began if began else 0
-        head = _ANSWER.pack(OK, 0, len(objects), exec_ns, init_ns, 0, 0)
-        if descriptor is None:
-            self.channel.send([head, *table, *inline])
-            return
+        files: "List[int]" = []
         try:
-            self.channel.send([head, *table, *inline], descriptor)
+            if sum(sizes) < APART_BYTES_MIN:
+                at = 0
+                for parts, size in zip(objects, sizes):
+                    table.append(_PLACE.pack(INLINE, 0, at, size))
+                    inline += parts
+                    at += size
+            else:
+                self.place(objects, sizes, table, inline, files)
+            self.flush()
+            exec_ns = time.perf_counter_ns() - began if began else 0
+            head = _ANSWER.pack(OK, 0, len(objects), exec_ns, init_ns, 0, 0)
+            self.channel.send([head, *table, *inline], files)
         finally:
-            os.close(descriptor)
+            for descriptor in files:
+                os.close(descriptor)
+
+    def place(
+        self,
+        objects: "List[List[Any]]",
+        sizes: "List[int]",
+        table: "List[bytes]",
+        inline: "List[Any]",
+        files: "List[int]",
+    ) -> None:
+        """Writes large outputs into files: the largest ones each into its own, the others into one."""
+        place = _context.decode().split("\0")[4]
+        together: "List[Any]" = []
+        end, at = 0, 0
+        for parts, size in zip(objects, sizes):
+            if size >= OWN_FILE_BYTES_MIN and len(files) < FILES_MAX:
+                table.append(_PLACE.pack(MAPPED, len(files), 0, size))
+                files.append(written(place, parts))
+            elif size > INLINE_BYTES_MAX:
+                together.append(bytes(-end % PAGE))
+                end += -end % PAGE
+                table.append(_PLACE.pack(MAPPED, TOGETHER, end, size))
+                together += parts
+                end += size
+            else:
+                table.append(_PLACE.pack(INLINE, 0, at, size))
+                inline += parts
+                at += size
+        if together:
+            # Their file is the last one, whose number shows only now.
+            table[:] = [self._numbered(entry, len(files)) for entry in table]
+            files.append(written("", together))
+
+    @staticmethod
+    def _numbered(entry: bytes, last: int) -> bytes:
+        kind, number, offset, size = _PLACE.unpack(entry)
+        return _PLACE.pack(kind, last if number == TOGETHER else number, offset, size)
 
     def fail(self, failed: Failed) -> None:
         """Answers with a failure."""
@@ -456,7 +492,7 @@ def _coroutine_type() -> type:
     return type(coroutine)
 
 
-_COROUTINE = _coroutine_type()
+_COROUTINE: Any = _coroutine_type()
 
 
 def _arguments(args: bytes, values: "List[Any]", exists: "List[bool]") -> "Tuple[Any, Any]":
@@ -557,6 +593,26 @@ def stored(value: Any, what: str) -> "List[Any]":
     except _wire.Unpicklable as error:
         hint = "hint: return data (numbers, texts, arrays, containers of them), not handles of this process"
         raise Failed(RESULT, f"{what} of the function cannot be stored: {error}; {hint}") from None
+
+
+def written(place: str, parts: "List[Any]") -> int:
+    """A new file with this content: without a name in the directory `place`, where that can be, else in memory."""
+    if place:
+        descriptor = -1
+        try:
+            descriptor = os.open(place, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+            write_all(descriptor, parts)
+            return descriptor
+        except OSError:  # the file system has no such files, or no room: there may be room in memory
+            if descriptor >= 0:
+                os.close(descriptor)
+    descriptor = memory_file()
+    try:
+        write_all(descriptor, parts)
+    except OSError as error:
+        os.close(descriptor)
+        raise MemoryError(f"no room for the result: {error}") from None
+    return descriptor
 
 
 def memory_file() -> int:

@@ -12,8 +12,12 @@
 //! process as a descriptor, see [`file_of`].
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -86,6 +90,36 @@ pub fn file_of(content: &Bytes) -> Option<(Arc<File>, u64)> {
     let file = File::open(path).ok()?;
     let is_whole = file.metadata().is_ok_and(|about| about.len() >= offset + content.len() as u64);
     is_whole.then(|| (Arc::new(file), offset))
+}
+
+/// Gives a mapped file without a name this one, if `content` is all of it: nothing is copied. Before that
+/// `ready` makes the file fit for it. False where that cannot be, and nothing was done.
+///
+/// # Errors
+/// That of `ready`.
+pub fn link(content: &Bytes, path: &Path, ready: impl Fn(&File) -> io::Result<()>) -> io::Result<bool> {
+    let Some((file, 0)) = file_of(content) else { return Ok(false) };
+    let about = file.metadata()?;
+    if about.nlink() > 0 || about.len() != content.len() as u64 {
+        return Ok(false);
+    }
+    ready(&file)?;
+    let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let to = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: a plain system call on two texts. Source: open(2), O_TMPFILE.
+    let linked = unsafe {
+        libc::linkat(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::AT_SYMLINK_FOLLOW)
+    };
+    if linked != 0 {
+        // Memory, another file system, or something has the name already: whoever asked copies.
+        let error = io::Error::last_os_error();
+        tracing::debug!(%error, path = %path.display(), "an object is copied into its place");
+        return Ok(false);
+    }
+    if let Some((_, origin)) = mappings().get_mut(&(content.as_ptr() as usize)) {
+        *origin = Origin::Path(path.to_owned());
+    }
+    Ok(true)
 }
 
 /// What is mapped in this process, by its first byte.
@@ -171,6 +205,25 @@ mod tests {
         found.read_exact_at(&mut read, offset).unwrap();
         assert_eq!((offset, read), (1000, part.to_vec()));
         assert!(file_of(&Bytes::from(object)).is_none(), "it lies in no file");
+    }
+
+    #[test]
+    fn a_nameless_file_gets_its_name_without_a_copy_and_is_found_by_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, other] = ["object", "other"].map(|name| dir.path().join(name));
+        let mut file = tempfile::tempfile_in(dir.path()).unwrap();
+        file.write_all(&vec![7; SHARED_BYTES_MIN as usize]).unwrap();
+        let number = file.metadata().unwrap().ino();
+        let object = nameless(file, SHARED_BYTES_MIN).unwrap();
+        assert!(!link(&object.slice(1..), &path, |_| Ok(())).unwrap(), "a part is not the file");
+        assert!(!link(&Bytes::from(object.to_vec()), &path, |_| Ok(())).unwrap(), "it lies in no file");
+        assert!(link(&object, &path, |_| Err(io::Error::other("not ready"))).is_err());
+        assert!(!path.exists());
+        assert!(link(&object, &path, File::sync_all).unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().ino(), number);
+        assert!(!link(&object, &other, |_| Ok(())).unwrap(), "it has a name");
+        std::fs::remove_file(&path).unwrap();
+        assert!(file_of(&object).is_none());
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod python;
 mod threads;
 mod tree;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,9 @@ pub struct Call {
     pub inputs: Vec<Bytes>,
     /// Set when the attempt is not wanted any more.
     pub cancel: Cancel,
+    /// A directory of the file system that large outputs are stored on: written there as a file without a
+    /// name, one is stored without a copy. Nothing where there is none.
+    pub outputs_dir: Option<PathBuf>,
 }
 
 impl Call {
@@ -178,6 +182,7 @@ pub(crate) mod testing {
             attempt: 1,
             inputs,
             cancel: Cancel::default(),
+            outputs_dir: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use foresail_choreography::{Event, Executed};
 use foresail_schemas::id::InstanceId;
 use foresail_schemas::invocation::Invocation;
 use foresail_schemas::run::{Commit, Measured};
-use foresail_schemas::workflow::Workflow;
+use foresail_schemas::workflow::{Work, Workflow};
 use tokio::sync::mpsc;
 
 use super::STRAY_GRACE;
@@ -57,6 +57,8 @@ impl Attempt {
         let inputs = self.customs.before(inputs)?;
         let download_ms = ms_since(began);
         let cancel = self.cancel.clone();
+        let is_python = matches!(self.workflow.task(task).run, Work::Python { .. });
+        let outputs_dir = if is_python { self.data.outputs_dir() } else { None };
         let call = Call {
             run: self.invocation.run.clone(),
             workflow: Arc::clone(&self.workflow),
@@ -64,6 +66,7 @@ impl Attempt {
             attempt,
             inputs,
             cancel: self.cancel,
+            outputs_dir,
         };
         let ran = self.executors.execute(&call)?;
         drop(call);

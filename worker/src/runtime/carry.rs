@@ -134,6 +134,9 @@ async fn carry_out_checked(
 /// the start of the worker: a plan counts it there.
 async fn prepare(process: &Process, known: &Arc<KnownRun>, invocation: &Invocation) -> f64 {
     let workflow = &known.workflow;
+    if workflow.spec().code.is_empty() {
+        return 0.0;
+    }
     let all = 0..workflow.tasks().len() as u32;
     let is_planned = |task: &u32| {
         let worker = known.plan.plan.tasks.get(*task as usize).and_then(|task| task.worker.as_ref());

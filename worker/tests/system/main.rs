@@ -13,6 +13,7 @@ mod host;
 mod limits;
 mod loss;
 mod optimised;
+mod python;
 mod shared;
 mod store;
 mod support;

@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -94,13 +95,16 @@ impl<'a> Request<'a> {
             TaskError::of(FailureKind::InputUnavailable, detail)
         })?;
         let version = python.python.as_deref().unwrap_or_default();
+        // A directory whose name is no text is none for Python; outputs go into memory then.
+        let dir = call.outputs_dir.as_deref().and_then(Path::to_str).unwrap_or_default();
         Ok(Self {
             kind: CALL,
             flags,
             digest: digest(python)?,
             args,
             names: names.iter().map(ObjectName::as_str).collect::<Vec<_>>().join("\0"),
-            context: [call.run.as_str(), spec.id.as_str(), &call.attempt.to_string(), version].join("\0"),
+            context: [call.run.as_str(), spec.id.as_str(), &call.attempt.to_string(), version, dir]
+                .join("\0"),
             result_bytes_max,
             inputs,
             files,
@@ -116,7 +120,7 @@ impl<'a> Request<'a> {
             digest: digest(python)?,
             args: Vec::new(),
             names: String::new(),
-            context: format!("\0\0\0{version}"),
+            context: format!("\0\0\0{version}\0"),
             result_bytes_max: 0,
             inputs: Vec::new(),
             files: Vec::new(),
@@ -246,16 +250,12 @@ impl Answer {
 
 fn read_outputs(rest: &[u8], count: usize, files: Vec<File>) -> Result<Vec<Bytes>, String> {
     let (table, inline) = rest.split_at_checked(count * PLACE_BYTES).ok_or("its table is cut short")?;
-    let apart = match files.into_iter().next() {
-        Some(file) => {
-            let bytes = file.metadata().map_err(|e| format!("its memory file has no size: {e}"))?.len();
-            Some(
-                mapped::nameless(file, bytes)
-                    .map_err(|e| format!("its memory file cannot be mapped: {e}"))?,
-            )
-        }
-        None => None,
+    let map = |file: File| {
+        let bytes = file.metadata()?.len();
+        mapped::nameless(file, bytes)
     };
+    let apart = files.into_iter().map(map).collect::<io::Result<Vec<Bytes>>>();
+    let apart = apart.map_err(|e| format!("a file of its outputs cannot be mapped: {e}"))?;
     let read = |place: &[u8]| {
         let number = |at: usize| {
             let bytes: [u8; 8] = place[at..at + 8].try_into().expect("eight bytes");
@@ -265,7 +265,8 @@ fn read_outputs(rest: &[u8], count: usize, files: Vec<File>) -> Result<Vec<Bytes
         if place[0] != MAPPED {
             return inline.get(from..to).map(Bytes::copy_from_slice);
         }
-        let whole = apart.as_ref().filter(|whole| to <= whole.len())?;
+        let index = u32::from_le_bytes(place[4..8].try_into().expect("four bytes"));
+        let whole = apart.get(index as usize).filter(|whole| to <= whole.len())?;
         // A mapping takes a descriptor and whole pages: what is small is better off without.
         let is_large = (to - from) as u64 >= SHARED_BYTES_MIN;
         Some(if is_large { whole.slice(from..to) } else { Bytes::copy_from_slice(&whole[from..to]) })

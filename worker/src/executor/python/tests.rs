@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::data::mapped;
 use crate::executor::testing::call;
 
 /// Pickles a function written as source (the one named `f`) and its arguments, in which `i(0)` is an input.
@@ -141,7 +142,7 @@ fn large_values_are_handed_on_without_a_copy_here() {
         "((), {})",
     );
     let made = executor.execute(&make.call(json!({}), vec![])).unwrap();
-    assert!(crate::data::mapped::file_of(&made.outputs[0]).is_some());
+    assert!(mapped::file_of(&made.outputs[0]).is_some());
     let look = "(len(a), bytes(a[:3]), memoryview(a).readonly)";
     let read = Function::new(&tells("a", look), "((i(0),), {})");
     // As it is, and out of plain memory.
@@ -149,6 +150,30 @@ fn large_values_are_handed_on_without_a_copy_here() {
         let ran = executor.execute(&read.call(json!({}), vec![input])).unwrap();
         assert_eq!(ran.outputs, ["(1048576, b'xxx', True)"]);
     }
+}
+
+#[test]
+fn large_outputs_are_files_where_they_will_be_stored_and_take_their_names_without_a_copy() {
+    let (executor, dir) = (PythonExecutor::new(settings()), tempfile::tempdir().unwrap());
+    let source = r#"
+        import foresail
+        def f():
+            return [foresail.Raw(bytes([n]) * size) for n, size in enumerate([300_000, 70_000, 10, 400_000, 90_000])]
+    "#;
+    let named = outputs(&["a", "b", "c", "d", "e"]);
+    let mut call = Function::new(source, "((), {})").call(named, vec![]);
+    for outputs_dir in [Some(dir.path().to_owned()), Some("/no/such/directory".into()), None] {
+        call.outputs_dir = outputs_dir;
+        let made = executor.execute(&call).unwrap().outputs;
+        let sizes = [300_000, 70_000, 10, 400_000, 90_000];
+        let whole =
+            |(n, object): (usize, &Bytes)| object.len() == sizes[n] && object.iter().all(|b| *b == n as u8);
+        assert!(made.iter().enumerate().all(whole));
+        let is_here = call.outputs_dir.as_deref() == Some(dir.path());
+        let link = |at: usize| mapped::link(&made[at], &dir.path().join(at.to_string()), |_| Ok(())).unwrap();
+        assert_eq!((link(0), link(1), link(3)), (is_here, false, is_here));
+    }
+    assert_eq!(std::fs::read(dir.path().join("3")).unwrap(), [3; 400_000]);
 }
 
 #[test]
