@@ -80,9 +80,8 @@ fn no_ops(executor: &PythonExecutor, calls: u32, rounds: usize) {
 
 fn hand_over(executor: &PythonExecutor, bytes: u64, rounds: usize, dir: Option<&Path>) {
     let source = |result: &str| {
-        format!(
-            "import pickle\nkept = bytearray(b'x') * {bytes}\ndef f():\n    return pickle.PickleBuffer(kept){result}\n"
-        )
+        let kept = format!("kept = bytearray(b'x') * {bytes}");
+        format!("import pickle\n{kept}\ndef f():\n    return pickle.PickleBuffer(kept){result}\n")
     };
     let read = "def f(array):\n    return sum(memoryview(array)[::4096]) > 0\n";
     let (make, keep) = (call(&source(""), None, vec![], dir), call(&source(" and None"), None, vec![], dir));
@@ -92,7 +91,9 @@ fn hand_over(executor: &PythonExecutor, bytes: u64, rounds: usize, dir: Option<&
         (ran, began.elapsed().as_secs_f64() * 1e3)
     };
     // Loads the code.
-    (timed(&make), timed(&keep), timed(&call(read, None, vec!["x".into()], dir)));
+    for call in [&make, &keep, &call(read, None, vec!["x".into()], dir)] {
+        timed(call);
+    }
     let mut parts = [const { Vec::new() }; 3];
     for _ in 0..rounds {
         let (_, keep_ms) = timed(&keep);

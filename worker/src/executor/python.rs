@@ -100,11 +100,17 @@ impl PythonExecutor {
     }
 
     fn take(&self) -> Result<Taken, TaskError> {
-        let idle = self.idle().pop();
-        match idle {
-            Some(runner) => Ok(Taken { runner, start_ms: 0.0 }),
-            None => self.start(),
+        // One that was ended while it stood idle is nobody's failure.
+        while let Some(mut runner) = self.pop() {
+            if runner.lives() {
+                return Ok(Taken { runner, start_ms: 0.0 });
+            }
         }
+        self.start()
+    }
+
+    fn pop(&self) -> Option<Runner> {
+        self.idle().pop()
     }
 
     fn start(&self) -> Result<Taken, TaskError> {

@@ -1,53 +1,19 @@
 //! Python functions on real workers: what they hand on, how their start is measured, that nothing outlives
 //! its worker.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use foresail_schemas::Workflow;
+use foresail_schemas::invocation::{Invocation, Purpose};
 use foresail_schemas::metric::Record;
 use foresail_schemas::run::{Change, Commit, Failure, FailureKind, RunOptions};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::pickled::{interpreter, sources};
 use crate::support::*;
-
-/// Pickles the function `f` of a source.
-const PICKLE: &str = r#"
-import base64, hashlib, pickle, sys, textwrap
-class Source:
-    def __reduce__(self):
-        source = textwrap.dedent(sys.argv[1])
-        return eval, (f"(lambda names: (exec({source!r}, names), names['f'])[1])(dict(__name__='task'))",)
-code = pickle.dumps(Source(), 5)
-print(hashlib.sha256(code).hexdigest(), base64.b64encode(code).decode())
-"#;
-
-fn interpreter() -> PathBuf {
-    let venv = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/python");
-    match std::env::var_os("FORESAIL_PYTHON").filter(|named| !named.is_empty()) {
-        Some(named) => named.into(),
-        None if venv.exists() => venv,
-        None => "python3".into(),
-    }
-}
 
 /// A host whose workers have the interpreter of these tests.
 fn python_bench() -> Bench {
     Bench::new(|settings| settings.python = Some(interpreter()))
-}
-
-/// A workflow of tasks, each with the source of its function in the place of `run`.
-fn sources(mut tasks: Value) -> Workflow {
-    let mut code = serde_json::Map::new();
-    for task in tasks.as_array_mut().unwrap() {
-        let source = task["run"].as_str().unwrap();
-        let output = Command::new(interpreter()).args(["-c", PICKLE, source]).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let (hash, pickled) = text.trim().split_once(' ').unwrap();
-        code.insert(hash.to_owned(), pickled.into());
-        task["run"] = json!({"python": {"code": hash}});
-    }
-    serde_json::from_value(json!({"name": "w", "tasks": tasks, "code": code})).unwrap()
 }
 
 fn commits(bench: &Bench) -> Vec<Commit> {
@@ -57,6 +23,15 @@ fn commits(bench: &Bench) -> Vec<Commit> {
         _ => None,
     };
     held.runs.values().flat_map(|run| run.events.iter().filter_map(|event| of(&event.change))).collect()
+}
+
+/// How long the starts of workers took.
+fn starts_ms(bench: &Bench) -> Vec<f64> {
+    let start = |record: &Record| match record {
+        Record::Startup(startup) => Some(startup.time_ms),
+        _ => None,
+    };
+    bench.store.records().iter().filter_map(start).collect()
 }
 
 fn fails_once(bench: &Bench, source: &str, memory_mb: u32) -> Failure {
@@ -70,7 +45,12 @@ fn fails_once(bench: &Bench, source: &str, memory_mb: u32) -> Failure {
 #[test]
 fn large_values_go_from_worker_to_worker_in_place_and_what_was_printed_is_in_the_commit() {
     let bench = python_bench();
-    let make = "import pickle\ndef f():\n    print('made')\n    return pickle.PickleBuffer(bytearray(b'x') * 2_000_000)\n";
+    let make = r#"
+        import pickle
+        def f():
+            print("made")
+            return pickle.PickleBuffer(bytearray(b"x") * 2_000_000)
+    "#;
     let read = "import foresail\ndef f(a):\n    return foresail.Raw(f'{len(a)} {bytes(a[-3:])}')\n";
     let workflow = sources(json!([
         {"id": "make", "name": "make", "run": make},
@@ -97,20 +77,30 @@ fn the_start_of_the_interpreter_and_imports_belong_to_the_start_of_the_worker() 
     for run in ["cold", "warm"] {
         bench.complete(run, &workflow, &plan);
     }
-    let records = bench.store.records();
-    let starts: Vec<f64> = records
-        .iter()
-        .filter_map(|record| match record {
-            Record::Startup(startup) => Some(startup.time_ms),
-            _ => None,
-        })
-        .collect();
+    let (records, starts) = (bench.store.records(), starts_ms(&bench));
     assert!(starts.len() == 2 && starts[0] >= 500.0 && starts[1] < 500.0, "{starts:?}");
     let exec_ms = |record: &Record| match record {
         Record::Task(task) => Some(task.exec_ms),
         _ => None,
     };
     assert!(records.iter().filter_map(exec_ms).all(|ms| ms < 500.0), "{records:?}");
+}
+
+#[test]
+fn a_worker_that_is_only_warmed_loads_what_the_run_will_call() {
+    let bench = python_bench();
+    let slow_import = "import time\ntime.sleep(0.5)\ndef f():\n    pass\n";
+    let workflow = sources(json!([{"id": "t", "name": "t", "run": slow_import}]));
+    let (run, size) = ("r".parse().unwrap(), config(512, 1.0));
+    bench.store.create(&run, &workflow, &flexible(&workflow, size), RunOptions::default());
+    for (purpose, tasks) in [(Purpose::PreWarm, vec![]), (Purpose::Work, vec![0])] {
+        let work = Invocation::new(run.clone(), None, size, tasks, bench.store.url.clone());
+        bench.invoke(Invocation { purpose, ..work }).unwrap();
+        bench.wait_until_idle();
+    }
+    bench.wait_for_end(&run);
+    let starts = starts_ms(&bench);
+    assert!(starts.len() == 2 && starts[0] >= 500.0 && starts[1] < 500.0, "{starts:?}");
 }
 
 #[test]
@@ -144,11 +134,17 @@ fn no_interpreter_outlives_its_worker_whatever_it_does() {
     for (what, body) in [("idle", "pass"), ("busy", "time.sleep(600)"), ("deaf", "time.sleep(600)")] {
         let bench = python_bench();
         let mark = dir.path().join(what);
-        let deaf =
-            if what == "deaf" { "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))" } else { "pass" };
+        let deaf = "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))";
         let source = format!(
-            "import os, signal, time\ndef f():\n    {deaf}\n    open({0:?} + '.new', 'w').write(str(os.getpid()))\n    \
-             os.rename({0:?} + '.new', {0:?})\n    {body}\n",
+            r#"
+            import os, signal, time
+            def f():
+                {0}
+                open({1:?} + ".new", "w").write(str(os.getpid()))
+                os.rename({1:?} + ".new", {1:?})
+                {body}
+            "#,
+            if what == "deaf" { deaf } else { "pass" },
             mark.display()
         );
         let workflow = sources(json!([{"id": "t", "name": "t", "run": source}]));

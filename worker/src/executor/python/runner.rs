@@ -158,6 +158,11 @@ impl Runner {
         self.child.id()
     }
 
+    /// Whether the process has not ended.
+    pub fn lives(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Sends a frame and waits for its answer.
     pub fn ask(&mut self, frame: &[u8], files: &[RawFd], patience: Patience<'_>) -> Result<Answer, Silence> {
         self.send(frame, files, patience)?;
@@ -295,7 +300,7 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
+        if self.lives() {
             // What left the group is still found below its leader, and the group by the leader's id, which
             // stays taken until it is reaped.
             tree::kill_below(self.child.id());

@@ -158,7 +158,8 @@ fn large_outputs_are_files_where_they_will_be_stored_and_take_their_names_withou
     let source = r#"
         import foresail
         def f():
-            return [foresail.Raw(bytes([n]) * size) for n, size in enumerate([300_000, 70_000, 10, 400_000, 90_000])]
+            sizes = [300_000, 70_000, 10, 400_000, 90_000]
+            return [foresail.Raw(bytes([n]) * size) for n, size in enumerate(sizes)]
     "#;
     let named = outputs(&["a", "b", "c", "d", "e"]);
     let mut call = Function::new(source, "((), {})").call(named, vec![]);

@@ -147,6 +147,19 @@ fn an_endless_loop_is_ended_at_its_time_with_its_children() {
 }
 
 #[test]
+fn a_runner_that_is_ended_while_it_stands_idle_fails_no_task() {
+    let executor = PythonExecutor::new(settings());
+    let fine = Function::new(&tells("", "'fine'"), "((), {})").call(json!({}), vec![]);
+    executor.execute(&fine).unwrap();
+    for pid in executor.idle_pids() {
+        // SAFETY: a plain system call on a process that this test started.
+        unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+        wait_until_gone(&pid.to_string());
+    }
+    assert_eq!(executor.execute(&fine).unwrap().outputs, ["'fine'"]);
+}
+
+#[test]
 fn a_given_up_call_ends_its_runner() {
     let dir = tempfile::tempdir().unwrap();
     let mark = dir.path().join("pid");
