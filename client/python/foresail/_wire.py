@@ -7,7 +7,8 @@ or in the mapping, that was read, and are read-only.
 
 The arguments of a call are a pickle of `(args, kwargs)` in which inputs of the task stand as persistent ids:
 `(INPUT, i)` is the value of input `i`, `(GATHERED, [i, ...])` the list of the values of those inputs that
-exist, `(CHUNKS, [i, ...])` the concatenation of such inputs, each a list.
+exist, `(CHUNKS, [i, ...])` the list that such inputs are the parts of: the first items of all, the second items
+of all, and so on, as the parts `result[i::width]` of a fan-out have them.
 
 Nothing but the standard library is imported, and cloudpickle where it is installed and needed: a worker runs
 this file in interpreters that do not have the package.
@@ -94,11 +95,14 @@ def is_value(data: Buffer) -> bool:
     return len(data) >= 24 and bytes(data[:8]) == MAGIC
 
 
-def loads(data: Buffer) -> Any:
-    """The value of its stored form, whose memory it goes on using; what has no `MAGIC` is `bytes`."""
+def loads(data: Buffer, writable: bool = False) -> Any:
+    """The value of its stored form, whose memory it goes on using; what has no `MAGIC` is `bytes`.
+
+    Arrays can be written to where `writable` says so and the memory allows it.
+    """
     if not is_value(data):
         return bytes(data)
-    view = memoryview(data).toreadonly()
+    view = memoryview(data) if writable else memoryview(data).toreadonly()
     if view.ndim != 1 or view.itemsize != 1:
         view = view.cast("B")
     _, n, _ = _HEAD.unpack_from(view)
@@ -187,8 +191,14 @@ def find_in(values: Sequence[Any], exists: Sequence[bool], pid: Any) -> Any:
     if kind == GATHERED:
         return [values[i] for i in at if exists[i]]
     if kind == CHUNKS:
-        return [item for i in at if exists[i] for item in values[i]]
+        return interleave([values[i] for i in at if exists[i]])
     raise pickle.UnpicklingError(f"`{kind}` is no kind of input; are package and worker of one version?")
+
+
+def interleave(parts: "Sequence[Sequence[Any]]") -> "List[Any]":
+    """The list whose parts `list[i::len(parts)]` are these, in order."""
+    longest = max(map(len, parts), default=0)
+    return [part[at] for at in range(longest) for part in parts if at < len(part)]
 
 
 def _dumps_by_value(value: Any, buffers: "List[pickle.PickleBuffer]", error: Exception) -> bytes:

@@ -64,13 +64,7 @@ def test_arrays_come_back_read_only(shape: "tuple[int, ...]", dtype: str) -> Non
 
 @pytest.mark.parametrize(
     "change",
-    [
-        lambda a: a.T,
-        lambda a: a[::2],
-        lambda a: a[:, 1:],
-        lambda a: numpy.asfortranarray(a),
-        lambda a: a[::-1],
-    ],
+    [lambda a: a.T, lambda a: a[::2], lambda a: a[:, 1:], lambda a: numpy.asfortranarray(a), lambda a: a[::-1]],
 )
 def test_arrays_of_any_layout_come_back(change: Callable[[Any], Any]) -> None:
     array = change(numpy.arange(60.0).reshape(6, 10))

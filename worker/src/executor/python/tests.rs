@@ -250,7 +250,7 @@ fn a_task_that_decides_writes_its_decision_and_the_parts_of_a_fan_out() {
 #[test]
 fn gathered_chunks_are_one_list() {
     let executor = PythonExecutor::new(settings());
-    let make = Function::new("def f():\n    return [[1, 2], [3], []]\n", "((), {})");
+    let make = Function::new("def f():\n    return [[1, 3], [2], []]\n", "((), {})");
     let parts = executor.execute(&make.call(outputs(&["a", "b", "c"]), vec![])).unwrap().outputs;
     let read = Function::new(&tells("a", "a"), "((chunks(0, 1, 2),), {})");
     assert_eq!(executor.execute(&read.call(json!({}), parts)).unwrap().outputs, ["[1, 2, 3]"]);

@@ -216,6 +216,32 @@ fn a_missing_module_is_named_with_the_interpreter_and_how_to_install_it() {
 }
 
 #[test]
+fn a_missing_cloudpickle_is_named_where_code_or_a_result_needs_it() {
+    let executor = PythonExecutor::new(settings());
+    let result = "import sys\nsys.modules['cloudpickle'] = None\ndef f():\n    return [lambda: 1]\n";
+    let error = fails_and_goes_on(&executor, result, json!({}));
+    check(&error, FailureKind::TaskRefused, &["function", "cloudpickle", "not installed"]);
+    let code = fails_and_goes_on(&executor, "import cloudpickle\ndef f():\n    pass\n", json!({}));
+    check(&code, FailureKind::TaskRefused, &["`cloudpickle`", "-m pip install cloudpickle"]);
+}
+
+#[test]
+fn a_package_of_another_version_is_told_before_anything_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("foresail")).unwrap();
+    fs::write(dir.path().join("foresail/_wire.py"), "WIRE_VERSION = 999\n").unwrap();
+    let program = dir.path().join("python");
+    let (place, python) = (dir.path().display(), interpreter());
+    let script = format!("#!/bin/sh\nPYTHONPATH={place} exec {} \"$@\"\n", python.display());
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let executor = PythonExecutor::new(PythonSettings { program, ..settings() });
+    let call = Function::new("def f():\n    pass\n", "((), {})").call(json!({}), vec![]);
+    let words = ["version 999", "hint: install the package", &format!("{place}/foresail")];
+    check(&executor.execute(&call).unwrap_err(), FailureKind::UnknownFunction, &words);
+}
+
+#[test]
 fn code_that_is_not_what_the_task_names_is_refused() {
     let mut function = Function::new("def f():\n    pass\n", "((), {})");
     function.code = BASE64.encode(b"something else");
