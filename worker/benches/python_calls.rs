@@ -133,7 +133,7 @@ fn call(source: &str, args: Option<&str>, inputs: Vec<Bytes>, outputs_dir: Optio
         workflow: Arc::new(serde_json::from_value(workflow).unwrap()),
         task: 0,
         attempt: 1,
-        inputs,
+        inputs: inputs.into_iter().map(Some).collect(),
         cancel: Cancel::default(),
         outputs_dir: outputs_dir.map(Path::to_owned),
     }

@@ -236,8 +236,12 @@ fn a_worker_that_makes_way_begins_nothing_more_and_names_a_successor() {
                 worker.handle(Event::Retire, now_ms, &mut out);
                 let object =
                     StoredObject { bytes: 0, hash: String::new(), location: Location::Inline(String::new()) };
-                let outcome =
-                    Ok(Executed { outputs: vec![object], measured: Measured::default(), printed: None });
+                let outcome = Ok(Executed {
+                    outputs: vec![object],
+                    measured: Measured::default(),
+                    decision: None,
+                    printed: None,
+                });
                 worker.handle(Event::Executed { task, attempt, outcome }, now_ms, &mut out);
             }
             Action::ReadUsage => {

@@ -202,7 +202,7 @@ impl Driver {
     fn execute(
         &self,
         (task, attempt): (u32, u32),
-        parents: Vec<Commit>,
+        parents: Vec<Option<Commit>>,
         hold_bytes_min: Option<u64>,
         under_way: &mut UnderWay,
     ) {
@@ -248,7 +248,8 @@ impl Driver {
 
     /// Stores what an attempt of this invocation held back.
     fn store_held(&self, task: u32, attempt: u32, under_way: &mut UnderWay) {
-        let Some(Executed { outputs, mut measured, printed }) = under_way.held.get(&task).cloned() else {
+        let Some(Executed { outputs, mut measured, decision, printed }) = under_way.held.get(&task).cloned()
+        else {
             return;
         };
         let (data, events) = (self.data.clone(), under_way.events.clone());
@@ -262,7 +263,11 @@ impl Driver {
             let event = match stored {
                 Ok(outputs) => {
                     measured.upload_ms = began.elapsed().as_secs_f64() * 1000.0;
-                    Event::Executed { task, attempt, outcome: Ok(Executed { outputs, measured, printed }) }
+                    Event::Executed {
+                        task,
+                        attempt,
+                        outcome: Ok(Executed { outputs, measured, decision, printed }),
+                    }
                 }
                 Err(error) => failed(id, task, attempt, error),
             };

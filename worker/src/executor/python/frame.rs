@@ -39,6 +39,7 @@ const CALL: u8 = 1;
 const LOAD: u8 = 2;
 const HAS_ARGS: u8 = 1;
 const HAS_DECISION: u8 = 2;
+const ABSENT: u8 = 0;
 const INLINE: u8 = 1;
 const MAPPED: u8 = 2;
 const JSON_VALUE: u8 = 3;
@@ -66,8 +67,14 @@ pub(super) struct Request<'a> {
 /// Where an input is.
 #[derive(Debug)]
 enum Place<'a> {
+    /// The task that would have written it is skipped.
+    Absent,
     Inline(u8, &'a Bytes),
-    File { index: u32, offset: u64, bytes: u64 },
+    File {
+        index: u32,
+        offset: u64,
+        bytes: u64,
+    },
 }
 
 impl<'a> Request<'a> {
@@ -147,6 +154,7 @@ impl<'a> Request<'a> {
         let mut at = align(frame.len() - 4 + self.inputs.len() * PLACE_BYTES);
         for place in &self.inputs {
             let (kind, index, offset, bytes) = match place {
+                Place::Absent => (ABSENT, 0, 0, 0),
                 Place::Inline(kind, content) => (*kind, 0, at as u64, content.len() as u64),
                 Place::File { index, offset, bytes } => (MAPPED, *index, *offset, *bytes),
             };
@@ -176,6 +184,10 @@ fn places(call: &Call) -> io::Result<(Vec<Place<'_>>, Vec<Arc<File>>)> {
     let mut places = Vec::with_capacity(call.inputs.len());
     let mut loose: Vec<(usize, &Bytes)> = Vec::new();
     for (input, content) in call.spec().inputs.iter().zip(&call.inputs) {
+        let Some(content) = content else {
+            places.push(Place::Absent);
+            continue;
+        };
         let kind = if matches!(input, Input::Value { .. }) { JSON_VALUE } else { INLINE };
         if kind == JSON_VALUE || content.len() < APART_BYTES_MIN {
             places.push(Place::Inline(kind, content));
@@ -325,22 +337,24 @@ mod tests {
     #[test]
     fn large_inputs_go_in_files_and_small_ones_and_values_in_the_frame() {
         let task = json!({"id": "t", "name": "f", "run": "x",
-            "inputs": [{"value": 7}, {"uri": "a"}, {"uri": "b"}, {"uri": "c"}]});
+            "inputs": [{"value": 7}, {"uri": "a"}, {"uri": "b"}, {"uri": "c"}, {"uri": "d"}]});
         let large = |byte| Bytes::from(vec![byte; APART_BYTES_MIN]);
         let mut mapped = tempfile::tempfile().unwrap();
         mapped.write_all(&large(3)).unwrap();
         let mapped = mapped::nameless(mapped, APART_BYTES_MIN as u64).unwrap();
-        let call = call(task, vec!["7".into(), "small".into(), large(2), mapped]);
+        let mut call = call(task, vec!["7".into(), "small".into(), large(2), mapped, "".into()]);
+        call.inputs[4] = None;
         let (places, files) = places(&call).unwrap();
         assert_eq!(files.len(), 2);
         let kinds: Vec<String> = places
             .iter()
             .map(|place| match place {
+                Place::Absent => "absent".to_owned(),
                 Place::Inline(kind, content) => format!("{kind} {}", content.len()),
                 Place::File { index, offset, bytes } => format!("file {index} {offset} {bytes}"),
             })
             .collect();
-        assert_eq!(kinds, ["3 1", "1 5", "file 1 0 65536", "file 0 0 65536"]);
+        assert_eq!(kinds, ["3 1", "1 5", "file 1 0 65536", "file 0 0 65536", "absent"]);
     }
 
     #[test]

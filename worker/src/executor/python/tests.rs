@@ -121,6 +121,18 @@ fn inputs_stand_where_their_numbers_stand_and_in_order_without_arguments() {
 }
 
 #[test]
+fn an_input_of_a_skipped_task_is_none_and_is_left_out_where_inputs_are_gathered() {
+    let executor = PythonExecutor::new(settings());
+    let source = "def f():\n    return [[1, 3], [2], [9]]\n";
+    let make = Function::new(source, "((), {})").call(outputs(&["a", "b", "c"]), vec![]);
+    let parts = executor.execute(&make).unwrap().outputs;
+    let args = "((i(2), gathered(0, 1, 2), chunks(0, 1, 2)), {})";
+    let mut read = Function::new(&tells("a, b, c", "(a, b, c)"), args).call(json!({}), parts);
+    read.inputs[2] = None;
+    assert_eq!(executor.execute(&read).unwrap().outputs, ["(None, [[1, 3], [2]], [1, 2, 3])"]);
+}
+
+#[test]
 fn values_go_from_task_to_task_in_the_same_runner() {
     let executor = PythonExecutor::new(settings());
     let make = Function::new("def f(n):\n    return {'list': list(range(n))}\n", "((3,), {})");
