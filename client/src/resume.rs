@@ -90,6 +90,7 @@ mod tests {
             }],
             measured: Measured::default(),
             decision: None,
+            printed: None,
         };
         let lost = |key, bytes| is_lost(folder.path(), &commit(key, bytes));
         assert_eq!((lost("here", 4), lost("here", 5), lost("gone", 4)), (false, true, true));

@@ -27,6 +27,8 @@ pub struct StackSettings {
     pub cold_start: Duration,
     /// What a worker process runs; this very program where absent.
     pub worker: Option<WorkerCommand>,
+    /// The Python interpreter of the workers; `FORESAIL_PYTHON`, else `python3`, where absent.
+    pub python: Option<PathBuf>,
     /// Token that every request to metad and to the host must bring; anybody may ask where absent.
     pub token: Option<String>,
 }
@@ -42,6 +44,7 @@ impl Default for StackSettings {
             platform,
             cold_start: Duration::ZERO,
             worker: None,
+            python: None,
             token: None,
         }
     }
@@ -94,6 +97,7 @@ impl LocalStack {
         let host_settings = LocalSettings {
             cold_start_ms: settings.cold_start.as_secs_f64() * 1000.0,
             worker: settings.worker,
+            python: settings.python,
             token: settings.token.clone(),
             ..LocalSettings::new(&metad_address, data.join("workers")).for_platform(&settings.platform)
         };

@@ -450,7 +450,7 @@ impl<'a> World<'a> {
         };
         let outputs = self.graph.writes(task).iter().map(object).collect();
         let measured = Measured { exec_ms: self.dense.exec_ms(size, task), ..Measured::default() };
-        Executed { outputs, measured, decision: decisions::largest(&self.graph, task) }
+        Executed { outputs, measured, decision: decisions::largest(&self.graph, task), printed: None }
     }
 
     fn finish(mut self) -> Result<Simulated, SimulationFailure> {

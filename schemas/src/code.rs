@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Most bytes of code in one workflow, as base64.
 pub const CODE_BYTES_MAX: usize = 16 << 20;
 
-/// BLAKE3 of a function's bytes, 64 hexadecimal digits.
+/// SHA-256 of the bytes of a pickled function, 64 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct CodeHash(pub String);
@@ -27,6 +27,9 @@ pub struct PythonCall {
     /// number; the inputs in order where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub args: Option<String>,
+    /// Version of Python that pickled the function, as `3.11`: bytecode is that of one version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python: Option<String>,
 }
 
 impl fmt::Display for CodeHash {

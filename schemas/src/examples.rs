@@ -358,6 +358,7 @@ fn failure() -> Failure {
         attempt: 2,
         kind: FailureKind::TaskCrash,
         message: "the command ended with exit code 2: sort: cannot read: in/0".to_owned(),
+        exception: None,
     }
 }
 
@@ -369,6 +370,7 @@ fn commit() -> Commit {
         instance: instance(),
         outputs: vec![StoredObject { bytes: 1200, hash, location }],
         decision: None,
+        printed: None,
         measured: Measured {
             download_ms: 51.2,
             exec_ms: 1523.4,

@@ -33,6 +33,8 @@ use crate::workflow::Workflow;
 pub const OPERATIONS_PER_REQUEST_MAX: usize = 10_000;
 /// Longest failure message kept, in bytes; the rest is cut.
 pub const FAILURE_TEXT_MAX: usize = 16 * 1024;
+/// Longest exception kept, in bytes of base64; a longer one is left out.
+pub const EXCEPTION_TEXT_MAX: usize = 32 * 1024;
 
 /// Asks metad to start keeping a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -266,6 +268,9 @@ pub struct Commit {
     /// What it decided, where it is a task that decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
+    /// The end of what its code printed, at most 8 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub printed: Option<String>,
 }
 
 /// What one attempt took.
@@ -305,6 +310,9 @@ pub struct Failure {
     pub kind: FailureKind,
     /// The cause in words: the user's error, the last lines of its output.
     pub message: String,
+    /// The exception of a Python function: its pickle as base64, at most [`EXCEPTION_TEXT_MAX`] bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exception: Option<String>,
 }
 
 /// The kind of cause of a failure.

@@ -74,6 +74,9 @@ struct HostArguments {
     /// The program of a worker [default: this one].
     #[arg(long)]
     worker: Option<PathBuf>,
+    /// The Python interpreter of the workers, 3.9 or later [default: python3].
+    #[arg(long, env = "FORESAIL_PYTHON")]
+    python: Option<PathBuf>,
     /// Arguments of the program of a worker.
     #[arg(last = true)]
     worker_args: Vec<String>,
@@ -136,6 +139,7 @@ fn settings(arguments: HostArguments) -> Result<LocalSettings, String> {
         listen: arguments.listen,
         token: arguments.token,
         worker: arguments.worker.map(|program| WorkerCommand { program, args: arguments.worker_args }),
+        python: arguments.python,
         objects: match arguments.objects {
             Objects::Files => ObjectPlace::Files,
             Objects::Metad => ObjectPlace::Metad,

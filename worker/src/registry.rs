@@ -228,6 +228,10 @@ pub struct TaskError {
     pub kind: FailureKind,
     /// The cause in words, at most [`FAILURE_TEXT_MAX`] bytes.
     pub message: String,
+    /// The exception of a Python function, see [`Failure::exception`].
+    ///
+    /// [`Failure::exception`]: foresail_schemas::run::Failure::exception
+    pub exception: Option<String>,
 }
 
 impl TaskError {
@@ -258,7 +262,7 @@ impl TaskError {
             cut(&mut message, FAILURE_TEXT_MAX - 16);
             message.push_str(" … (cut)");
         }
-        Self { kind, message }
+        Self { kind, message, exception: None }
     }
 }
 

@@ -171,6 +171,9 @@ pub struct HostArgs {
     /// Delay added to every cold start, as a platform far away would have it.
     #[arg(long, value_name = "MS")]
     pub cold_start_ms: Option<f64>,
+    /// Python interpreter of the workers, 3.9 or later [default: python3].
+    #[arg(long, value_name = "PATH", env = "FORESAIL_PYTHON")]
+    pub python: Option<std::path::PathBuf>,
 }
 
 /// `foresail up`.

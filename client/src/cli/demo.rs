@@ -69,8 +69,10 @@ pub async fn demo(
     // A fresh directory makes the first run blind; one that was named is kept, for a look afterwards.
     let scratch = tempfile::tempdir()?;
     let data = global.data.clone().unwrap_or_else(|| scratch.path().to_owned());
-    let workers =
-        HostArgs { cold_start_ms: args.workers.cold_start_ms.or(Some(COLD_START_MS)), ..args.workers };
+    let workers = HostArgs {
+        cold_start_ms: args.workers.cold_start_ms.or(Some(COLD_START_MS)),
+        ..args.workers.clone()
+    };
     let settings = StackSettings { data: Some(data.clone()), ..stack_settings(global, &workers) };
     let stack = LocalStack::start(settings).await?;
     let holds_cpu_share = stack.holds_cpu_share();

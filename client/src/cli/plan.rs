@@ -47,7 +47,7 @@ pub async fn plan(
 ) -> Result<(), CliError> {
     let mut platform = source::platform(&args.platform)?;
     let workflow = source::workflow(&args.planning, UNSCALED)?;
-    let workers = HostArgs { concurrency: None, cold_start_ms: None };
+    let workers = HostArgs { concurrency: None, cold_start_ms: None, python: None };
     let session = Session::open(global, &workers, ClientSettings::default()).await?;
     if platform.name == session.platform.name {
         platform = session.platform.clone();

@@ -80,7 +80,7 @@ impl Session {
     /// # Errors
     /// [`CliError`] when one was named that does not answer, or none can be started.
     pub async fn look(global: &Global) -> Result<Self, CliError> {
-        let workers = HostArgs { concurrency: None, cold_start_ms: None };
+        let workers = HostArgs { concurrency: None, cold_start_ms: None, python: None };
         Self::open(global, &workers, ClientSettings::default()).await
     }
 
@@ -149,7 +149,11 @@ pub fn local_platform() -> Platform {
 /// Settings of a stack with these workers.
 #[must_use]
 pub fn stack_settings(global: &Global, workers: &HostArgs) -> StackSettings {
-    let mut settings = StackSettings { token: global.token.clone(), ..StackSettings::default() };
+    let mut settings = StackSettings {
+        token: global.token.clone(),
+        python: workers.python.clone(),
+        ..StackSettings::default()
+    };
     if let Some(concurrency) = workers.concurrency {
         settings.platform.concurrency_max = concurrency;
     }

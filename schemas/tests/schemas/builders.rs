@@ -166,6 +166,7 @@ pub fn commit() -> impl Strategy<Value = Commit> {
     let outputs = proptest::collection::vec(object, 0..4);
     (any::<u32>(), name_text(), outputs, amount()).prop_map(|(attempt, instance, outputs, exec_ms)| Commit {
         decision: None,
+        printed: None,
         attempt,
         instance: instance.parse().unwrap(),
         outputs,
@@ -175,7 +176,13 @@ pub fn commit() -> impl Strategy<Value = Commit> {
 
 fn failure() -> impl Strategy<Value = Failure> {
     (proptest::option::of(name_text()), any::<u32>(), "(?s).{0,60}").prop_map(|(task, attempt, message)| {
-        Failure { task: task.map(|t| t.parse().unwrap()), attempt, kind: FailureKind::OutOfMemory, message }
+        Failure {
+            task: task.map(|t| t.parse().unwrap()),
+            attempt,
+            kind: FailureKind::OutOfMemory,
+            message,
+            exception: None,
+        }
     })
 }
 

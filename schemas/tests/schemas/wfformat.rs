@@ -279,6 +279,7 @@ fn finished(workflow: &Workflow) -> (RunSummary, Vec<RunEvent>) {
             |_| StoredObject { bytes: 7, hash: "00".to_owned(), location: Location::Stored("k".to_owned()) };
         let commit = Commit {
             decision: None,
+            printed: None,
             attempt,
             instance: instance.clone(),
             outputs: task.output_names().iter().map(stored).collect(),

@@ -312,8 +312,13 @@ impl Ledger {
         if self.is_over() {
             return read(OperationResult::RunOver);
         }
-        let failure =
-            Failure { task: None, attempt: 0, kind: FailureKind::Cancelled, message: reason.to_owned() };
+        let failure = Failure {
+            task: None,
+            attempt: 0,
+            kind: FailureKind::Cancelled,
+            message: reason.to_owned(),
+            exception: None,
+        };
         let failure = Some(failure);
         (OperationResult::Done, vec![Change::RunFinished { status: RunStatus::Cancelled, failure }])
     }

@@ -114,6 +114,8 @@ pub struct Executed {
     pub outputs: Vec<StoredObject>,
     /// What it took.
     pub measured: Measured,
+    /// The end of what its code printed.
+    pub printed: Option<String>,
     /// What it decided, where it is a task that decides.
     pub decision: Option<Decision>,
 }

@@ -64,12 +64,13 @@ fn commit(task: u32, attempt: u32, instance: &str) -> Operation {
         outputs: vec![object],
         measured: Measured::default(),
         decision: None,
+        printed: None,
     };
     Operation::Commit { task, commit, assuming: Vec::new() }
 }
 
 fn fail(task: u32, attempt: u32, instance: &str, kind: FailureKind) -> Operation {
-    let failure = Failure { task: None, attempt, kind, message: "boom".to_owned() };
+    let failure = Failure { task: None, attempt, kind, message: "boom".to_owned(), exception: None };
     Operation::Fail { task, attempt, instance: name(instance), failure }
 }
 

@@ -165,13 +165,14 @@ impl Play {
     }
 
     fn executed(&mut self, task: u32, attempt: u32) {
-        let outcome = Ok(Executed { outputs: outputs(), measured: Measured::default(), decision: None });
+        let outcome =
+            Ok(Executed { outputs: outputs(), measured: Measured::default(), decision: None, printed: None });
         self.hear(Event::Executed { task, attempt, outcome });
     }
 
     fn failed(&mut self, task: u32, attempt: u32) {
         let (kind, message) = (FailureKind::TaskError, "drawn".to_owned());
-        let outcome = Err(Failure { task: None, attempt, kind, message });
+        let outcome = Err(Failure { task: None, attempt, kind, message, exception: None });
         self.hear(Event::Executed { task, attempt, outcome });
     }
 
@@ -196,6 +197,7 @@ fn commit(instance: &str, attempt: u32) -> Commit {
         outputs: outputs(),
         measured: Measured::default(),
         decision: None,
+        printed: None,
     }
 }
 

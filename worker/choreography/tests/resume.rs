@@ -42,6 +42,7 @@ fn ended(done: &[(&str, Location)]) -> Ledger {
             outputs,
             measured: Measured::default(),
             decision: None,
+            printed: None,
         };
         let won = ledger.apply(&Operation::Commit { task, commit, assuming: Vec::new() }, 1.0).0;
         assert!(matches!(won, OperationResult::Won { .. }));

@@ -7,10 +7,20 @@
 //! object is never changed once it has its name, and one that is deleted lives on where it is mapped. Who
 //! cuts such a file short by hand ends the workers that read it (SIGBUS); their tasks are tried again and
 //! read the store.
+//!
+//! Where a mapped object lies is remembered as long as it is mapped, so that it can be handed to another
+//! process as a descriptor, see [`file_of`].
 
+use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use memmap2::Mmap;
@@ -18,6 +28,9 @@ use memmap2::Mmap;
 /// Smallest object that is mapped and shared, in bytes: below it reading is as fast, and mappings of a
 /// process are limited in number (65,530 by default on Linux).
 pub const SHARED_BYTES_MIN: u64 = 256 << 10;
+/// Nameless files that are kept open beside their mapping: descriptors of a process are limited in number
+/// (1,024 by default on Linux). What comes past it is mapped all the same, and copied where it is handed on.
+const FILES_KEPT_MAX: usize = 256;
 
 /// The content of a file whose content never changes: mapped where it is large, else read.
 ///
@@ -29,7 +42,7 @@ pub fn content(path: &Path) -> io::Result<Bytes> {
     if len >= SHARED_BYTES_MIN {
         // SAFETY: objects never change once they have their name, and the mapping keeps a deleted one alive.
         match unsafe { Mmap::map(&file) } {
-            Ok(map) => return Ok(Bytes::from_owner(map)),
+            Ok(map) => return Ok(Mapped::keep(map, Origin::Path(path.to_owned()))),
             // A file system without mappings, or too many of them: the object is read like a small one.
             Err(error) => tracing::debug!(%error, path = %path.display(), "an object is not mapped"),
         }
@@ -39,9 +52,191 @@ pub fn content(path: &Path) -> io::Result<Bytes> {
     Ok(content.into())
 }
 
+/// The first `len` bytes of a file without a name, which nobody changes any more.
+///
+/// # Errors
+/// When the file is shorter than that, or cannot be mapped.
+pub fn nameless(file: File, len: u64) -> io::Result<Bytes> {
+    let found = file.metadata()?.len();
+    if found < len {
+        let cause = format!("a file of {found} bytes cannot hold {len}");
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, cause));
+    }
+    let bytes = usize::try_from(len).map_err(io::Error::other)?;
+    // SAFETY: the file is long enough and has no name by which somebody else could reach it; its writer has
+    // given it away.
+    let map = unsafe { memmap2::MmapOptions::new().len(bytes).map(&file) }?;
+    Ok(Mapped::keep(map, Origin::file(file)))
+}
+
+/// The file in which a mapped object lies, and at which byte of it the object begins; nothing where it is in
+/// no file, or its file has lost its name.
+#[must_use]
+pub fn file_of(content: &Bytes) -> Option<(Arc<File>, u64)> {
+    let at = content.as_ptr() as usize;
+    let (path, offset) = {
+        let mappings = mappings();
+        let (start, (len, origin)) = mappings.range(..=at).next_back()?;
+        if at + content.len() > start + len {
+            return None;
+        }
+        let offset = (at - start) as u64;
+        match origin {
+            Origin::File(file) => return Some((Arc::clone(&file.0), offset)),
+            Origin::Path(path) => (path.clone(), offset),
+            Origin::Gone => return None,
+        }
+    };
+    let file = File::open(path).ok()?;
+    let is_whole = file.metadata().is_ok_and(|about| about.len() >= offset + content.len() as u64);
+    is_whole.then(|| (Arc::new(file), offset))
+}
+
+/// Gives a mapped file without a name this one, if `content` is all of it: nothing is copied. Before that
+/// `ready` makes the file fit for it. False where that cannot be, and nothing was done.
+///
+/// # Errors
+/// That of `ready`.
+pub fn link(content: &Bytes, path: &Path, ready: impl Fn(&File) -> io::Result<()>) -> io::Result<bool> {
+    let Some((file, 0)) = file_of(content) else { return Ok(false) };
+    let about = file.metadata()?;
+    if about.nlink() > 0 || about.len() != content.len() as u64 {
+        return Ok(false);
+    }
+    ready(&file)?;
+    let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let to = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: a plain system call on two texts. Source: open(2), O_TMPFILE.
+    let linked = unsafe {
+        libc::linkat(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::AT_SYMLINK_FOLLOW)
+    };
+    if linked != 0 {
+        // Memory, another file system, or something has the name already: whoever asked copies.
+        let error = io::Error::last_os_error();
+        tracing::debug!(%error, path = %path.display(), "an object is copied into its place");
+        return Ok(false);
+    }
+    if let Some((_, origin)) = mappings().get_mut(&(content.as_ptr() as usize)) {
+        *origin = Origin::Path(path.to_owned());
+    }
+    Ok(true)
+}
+
+/// What is mapped in this process, by its first byte.
+static MAPPINGS: Mutex<BTreeMap<usize, (usize, Origin)>> = Mutex::new(BTreeMap::new());
+
+fn mappings() -> MutexGuard<'static, BTreeMap<usize, (usize, Origin)>> {
+    // Every change is one insertion or removal: a panic elsewhere leaves a whole map.
+    MAPPINGS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What was mapped.
+enum Origin {
+    /// A file that has this name.
+    Path(PathBuf),
+    /// A file without one.
+    File(Kept),
+    /// A file that could be reached through its mapping alone.
+    Gone,
+}
+
+/// A file that is kept open.
+struct Kept(Arc<File>);
+
+static FILES_KEPT: AtomicUsize = AtomicUsize::new(0);
+
+impl Origin {
+    fn file(file: File) -> Self {
+        if FILES_KEPT.fetch_add(1, Ordering::Relaxed) >= FILES_KEPT_MAX {
+            FILES_KEPT.fetch_sub(1, Ordering::Relaxed);
+            return Self::Gone;
+        }
+        Self::File(Kept(Arc::new(file)))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        FILES_KEPT.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A mapping that is known as long as it lasts.
+struct Mapped(Mmap);
+
+impl Mapped {
+    fn keep(map: Mmap, origin: Origin) -> Bytes {
+        mappings().insert(map.as_ptr() as usize, (map.len(), origin));
+        Bytes::from_owner(Self(map))
+    }
+}
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // Forgotten before it is unmapped: afterwards its place may be that of another.
+        let forgotten = mappings().remove(&(self.0.as_ptr() as usize));
+        drop(forgotten);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::FileExt;
+
     use super::*;
+
+    #[test]
+    fn the_file_of_a_mapped_object_is_found_with_its_place_in_it() {
+        let mut file = tempfile::tempfile().unwrap();
+        let object: Vec<u8> = (0..SHARED_BYTES_MIN).map(|at| (at % 251) as u8).collect();
+        file.write_all(&object).unwrap();
+        let whole = nameless(file, SHARED_BYTES_MIN).unwrap();
+        let part = whole.slice(1000..5000);
+        drop(whole);
+        let (found, offset) = file_of(&part).unwrap();
+        let mut read = vec![0; part.len()];
+        found.read_exact_at(&mut read, offset).unwrap();
+        assert_eq!((offset, read), (1000, part.to_vec()));
+        assert!(file_of(&Bytes::from(object)).is_none(), "it lies in no file");
+    }
+
+    #[test]
+    fn a_nameless_file_gets_its_name_without_a_copy_and_is_found_by_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, other] = ["object", "other"].map(|name| dir.path().join(name));
+        let mut file = tempfile::tempfile_in(dir.path()).unwrap();
+        file.write_all(&vec![7; SHARED_BYTES_MIN as usize]).unwrap();
+        let number = file.metadata().unwrap().ino();
+        let object = nameless(file, SHARED_BYTES_MIN).unwrap();
+        assert!(!link(&object.slice(1..), &path, |_| Ok(())).unwrap(), "a part is not the file");
+        assert!(!link(&Bytes::from(object.to_vec()), &path, |_| Ok(())).unwrap(), "it lies in no file");
+        assert!(link(&object, &path, |_| Err(io::Error::other("not ready"))).is_err());
+        assert!(!path.exists());
+        assert!(link(&object, &path, File::sync_all).unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().ino(), number);
+        assert!(!link(&object, &other, |_| Ok(())).unwrap(), "it has a name");
+        std::fs::remove_file(&path).unwrap();
+        assert!(file_of(&object).is_none());
+    }
+
+    #[test]
+    fn a_file_that_has_lost_its_name_is_not_found_and_one_that_is_too_short_not_mapped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("object");
+        std::fs::write(&path, vec![7; SHARED_BYTES_MIN as usize]).unwrap();
+        let object = content(&path).unwrap();
+        assert!(file_of(&object).is_some());
+        std::fs::remove_file(&path).unwrap();
+        assert!(file_of(&object).is_none());
+        assert!(nameless(tempfile::tempfile().unwrap(), 1).is_err());
+    }
 
     /// Whether `content` lies in a mapping of `path`, by what the kernel says of this process.
     fn is_mapped(content: &Bytes, path: &Path) -> bool {

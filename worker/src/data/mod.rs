@@ -172,6 +172,13 @@ impl Data {
         spec.inputs.iter().map(read).collect()
     }
 
+    /// Where an output can be written as a file that is stored without a copy, see [`mapped::link`].
+    #[must_use]
+    pub fn outputs_dir(&self) -> Option<PathBuf> {
+        let shared = || self.shared.as_ref().map(|sharing| sharing.scratch.clone());
+        self.store.dir().or_else(shared)
+    }
+
     /// Whether one of these outputs goes to the store and not into the commit.
     #[must_use]
     pub fn stores_any(&self, outputs: &[Bytes]) -> bool {

@@ -85,6 +85,7 @@ fn bench(cache_bytes_max: u64) -> Bench {
         outputs: maker.store(&workflow, task, 1, vec![Bytes::from(vec![task as u8; 1000])]).unwrap(),
         measured: Measured::default(),
         decision: None,
+        printed: None,
     };
     let commits = vec![commit(0), commit(1)];
     let data = data("b", cache_bytes_max);

@@ -55,12 +55,15 @@ impl SharedMemory {
             return Ok(());
         }
         let path = self.path(key);
+        fs::create_dir_all(path.parent().unwrap_or(&self.dir))?;
+        let locked = self.make_room(bytes)?;
+        if mapped::link(object, &path, |_| Ok(()))? {
+            return Ok(());
+        }
+        drop(locked);
         let mut file = tempfile::Builder::new().prefix("shared-").tempfile_in(scratch)?;
         file.write_all(object)?;
-        fs::create_dir_all(path.parent().unwrap_or(&self.dir))?;
-        let lock = File::create(self.dir.join(LOCK))?;
-        lock.lock()?;
-        self.make_room(bytes);
+        let _locked = self.make_room(bytes)?;
         file.persist(&path).map(drop).map_err(|e| e.error)
     }
 
@@ -74,19 +77,23 @@ impl SharedMemory {
         let _ = fs::remove_dir_all(self.dir.join(run_part));
     }
 
-    /// Deletes the oldest objects until so many bytes more are allowed.
-    fn make_room(&self, bytes: u64) {
+    /// Deletes the oldest objects until so many bytes more are allowed; nobody else adds any as long as the
+    /// file that is returned is open.
+    fn make_room(&self, bytes: u64) -> io::Result<File> {
+        let lock = File::create(self.dir.join(LOCK))?;
+        lock.lock()?;
         let mut entries = self.entries();
         let mut sum: u64 = entries.iter().map(|entry| entry.bytes).sum();
         entries.sort_by_key(|entry| entry.since);
         for entry in entries {
             if sum + bytes <= self.bytes_max {
-                return;
+                break;
             }
             // One that somebody else has just deleted is gone all the same.
             let _ = fs::remove_file(&entry.path);
             sum -= entry.bytes;
         }
+        Ok(lock)
     }
 
     fn entries(&self) -> Vec<Entry> {

@@ -66,6 +66,7 @@ fn made(data: &Data) -> Commit {
         outputs,
         measured: Measured::default(),
         decision: None,
+        printed: None,
     }
 }
 

@@ -5,7 +5,7 @@
 //! never changes. A large file is mapped, so that all its readers on this machine share its pages. All calls
 //! block. Sizes in bytes.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,6 +63,11 @@ pub trait ObjectStore: Send + Sync {
     fn is_shared(&self, bytes: u64) -> bool {
         let _ = bytes;
         false
+    }
+
+    /// The directory on whose file system objects lie, where they do; it is made.
+    fn dir(&self) -> Option<PathBuf> {
+        None
     }
 
     /// Reads a whole object.
@@ -139,15 +144,17 @@ impl FileStore {
         // The directory is that of one attempt alone: who finds it missing makes its name durable too.
         let is_new = !dir.exists();
         fs::create_dir_all(dir)?;
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
-        file.write_all(object)?;
         // A commit may be durable at once, and a power loss must not take the object of a commit: its content
         // is on disk before it has its name, and its name before the put ends.
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
+        if !mapped::link(object, path, File::sync_all)? {
+            let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
+            file.write_all(object)?;
+            file.as_file().sync_all()?;
+            file.persist(path).map_err(|e| e.error)?;
+        }
         let made =
             if is_new { dir.ancestors().take_while(|up| up.starts_with(&self.root)).count() } else { 1 };
-        dir.ancestors().take(made.max(1)).try_for_each(|up| fs::File::open(up)?.sync_all())
+        dir.ancestors().take(made.max(1)).try_for_each(|up| File::open(up)?.sync_all())
     }
 }
 
@@ -162,6 +169,10 @@ impl ObjectStore for FileStore {
 
     fn is_shared(&self, bytes: u64) -> bool {
         bytes >= SHARED_BYTES_MIN
+    }
+
+    fn dir(&self) -> Option<PathBuf> {
+        fs::create_dir_all(&self.root).ok().map(|()| self.root.clone())
     }
 
     fn get(&self, key: &str) -> Result<Bytes, StoreError> {

@@ -32,6 +32,7 @@ fn commit(data: &Data, workflow: &Workflow) -> Commit {
         outputs,
         measured: Measured::default(),
         decision: None,
+        printed: None,
     }
 }
 

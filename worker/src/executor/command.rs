@@ -9,8 +9,6 @@
 //! Peak memory is that of the largest process of the command, known only where it exceeds the
 //! worker's own: a process inherits the peak of the one that it was forked from.
 
-mod tree;
-
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -27,7 +25,7 @@ use foresail_schemas::run::FailureKind;
 use foresail_schemas::workflow::Work;
 use tempfile::TempDir;
 
-use super::{Call, Executor, Ran, memory};
+use super::{Call, Executor, Ran, memory, tree};
 use crate::ending;
 use crate::registry::TaskError;
 
@@ -77,7 +75,8 @@ impl Executor for CommandExecutor {
             return Err(failure(ended.status, &place, call));
         }
         let outputs = place.outputs(call)?;
-        Ok(Ran { outputs, exec_ms: ended.exec_ms, peak_memory_mb: ended.peak_memory_mb })
+        let (exec_ms, peak_memory_mb) = (ended.exec_ms, ended.peak_memory_mb);
+        Ok(Ran { outputs, exec_ms, peak_memory_mb, ..Ran::default() })
     }
 }
 
@@ -261,7 +260,8 @@ fn environment(command: &mut Command, call: &Call, place: &Place) {
         .env("FORESAIL_IDEMPOTENCY_KEY", format!("{}/{task}", call.run));
 }
 
-fn before_exec() -> std::io::Result<()> {
+/// Ends the process with the thread that starts it, and before its worker when memory runs out.
+pub(super) fn before_exec() -> std::io::Result<()> {
     // SAFETY: plain system calls on constants; a failure of either only loses a convenience.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);

@@ -89,7 +89,7 @@ impl Executor for FunctionExecutor {
             let detail = format!("function `{name}` gave {given} outputs, the task declares {expected}");
             return Err(TaskError::new(detail));
         }
-        Ok(Ran { outputs, exec_ms, peak_memory_mb: memory::peak_memory_mb() })
+        Ok(Ran { outputs, exec_ms, peak_memory_mb: memory::peak_memory_mb(), ..Ran::default() })
     }
 }
 

@@ -1,15 +1,19 @@
 //! Executors: how the code of a task is run.
 //!
-//! One executor per kind of work: [`function`] for functions of the registry, [`command`] for command lines.
+//! One executor per kind of work: [`function`] for functions of the registry, [`command`] for command lines,
+//! [`python`] for Python functions that travel with their workflow.
 //! An executor blocks the calling thread, keeps the time-out of the task and leaves nothing running when it
-//! returns. A function that ignores its cancel flag is given up meanwhile (see [`function`]). Times in ms, memory in MB,
-//! sizes in bytes.
+//! returns. A function that ignores its cancel flag is given up meanwhile (see [`function`]). Times in ms,
+//! memory in MB, sizes in bytes.
 
 pub mod command;
 pub mod function;
 pub mod memory;
 pub mod overseer;
+pub mod python;
+mod tree;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +35,13 @@ pub trait Executor: Send + Sync {
     /// # Errors
     /// [`TaskError`] with the kind and the cause, as the user will read it.
     fn execute(&self, call: &Call) -> Result<Ran, TaskError>;
+
+    /// Makes ready what these tasks of a workflow need to be run, as many at a time as there are `lanes`;
+    /// gives how long that took in ms. What cannot be made ready is told when its task runs.
+    fn prepare(&self, workflow: &Workflow, tasks: &[u32], lanes: u32) -> f64 {
+        let _ = (workflow, tasks, lanes);
+        0.0
+    }
 }
 
 /// One attempt to run.
@@ -48,6 +59,9 @@ pub struct Call {
     pub inputs: Vec<Option<Bytes>>,
     /// Set when the attempt is not wanted any more.
     pub cancel: Cancel,
+    /// A directory of the file system that large outputs are stored on: written there as a file without a
+    /// name, one is stored without a copy. Nothing where there is none.
+    pub outputs_dir: Option<PathBuf>,
     /// Ends the attempt for whoever waits for it, while its thread cannot be stopped.
     pub give_up: GiveUp,
 }
@@ -125,6 +139,10 @@ pub struct Ran {
     pub exec_ms: f64,
     /// Largest resident memory; 0 where not known.
     pub peak_memory_mb: f64,
+    /// Time to make ready what runs the code, where that was not done beforehand; not part of `exec_ms`.
+    pub init_ms: f64,
+    /// The end of what the code printed.
+    pub printed: Option<String>,
 }
 
 /// The executors of a worker.
@@ -154,6 +172,14 @@ impl Executors {
     }
 }
 
+impl Executors {
+    /// Makes ready what these tasks need, see [`Executor::prepare`].
+    #[must_use]
+    pub fn prepare(&self, workflow: &Workflow, tasks: &[u32], lanes: u32) -> f64 {
+        self.0.iter().map(|executor| executor.prepare(workflow, tasks, lanes)).sum()
+    }
+}
+
 impl std::fmt::Debug for Executors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Executors({})", self.0.len())
@@ -177,6 +203,7 @@ pub(crate) mod testing {
             inputs: inputs.into_iter().map(Some).collect(),
             cancel: Cancel::default(),
             give_up: GiveUp(Arc::new(|_| ())),
+            outputs_dir: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use foresail_schemas::decision::Decision;
 use foresail_schemas::id::InstanceId;
 use foresail_schemas::invocation::Invocation;
 use foresail_schemas::run::{Commit, FailureKind, Measured};
-use foresail_schemas::workflow::{Task, Workflow};
+use foresail_schemas::workflow::{Task, Work, Workflow};
 use tokio::sync::mpsc;
 
 use super::STRAY_GRACE;
@@ -63,6 +63,8 @@ impl Attempt {
         let inputs = self.customs.before(inputs)?;
         let download_ms = ms_since(began);
         let cancel = self.cancel.clone();
+        let is_python = matches!(self.workflow.task(task).run, Work::Python { .. });
+        let outputs_dir = if is_python { self.data.outputs_dir() } else { None };
         let call = Call {
             run: self.invocation.run.clone(),
             workflow: Arc::clone(&self.workflow),
@@ -71,6 +73,7 @@ impl Attempt {
             inputs,
             cancel: self.cancel,
             give_up,
+            outputs_dir,
         };
         let ran = self.executors.execute(&call)?;
         drop(call);
@@ -79,7 +82,8 @@ impl Attempt {
         let outputs = self.customs.after(ran.outputs)?;
         let output_bytes = outputs.iter().map(|o| o.len() as u64).sum();
         let mut measured = Measured {
-            download_ms,
+            // What runs the code is brought like what the code reads.
+            download_ms: download_ms + ran.init_ms,
             exec_ms: ran.exec_ms,
             upload_ms: ms_since(began),
             input_bytes,
@@ -88,7 +92,7 @@ impl Attempt {
         };
         if self.hold_bytes_min.is_some_and(|bytes_min| output_bytes >= bytes_min) && !cancel.is_set() {
             let outputs = self.data.hold(&self.workflow, task, attempt, outputs);
-            return Ok(Made::Held(Executed { outputs, measured, decision }));
+            return Ok(Made::Held(Executed { outputs, measured, decision, printed: ran.printed }));
         }
         if let Some(events) = self.computed.filter(|_| self.data.stores_any(&outputs)) {
             lane.give_back();
@@ -101,7 +105,7 @@ impl Attempt {
             self.data.discard(&self.workflow, task, attempt);
         }
         measured.upload_ms = ms_since(began);
-        Ok(Made::Stored(Executed { outputs, measured, decision }))
+        Ok(Made::Stored(Executed { outputs, measured, decision, printed: ran.printed }))
     }
 
     fn note(&self) -> Note {

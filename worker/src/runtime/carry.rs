@@ -8,6 +8,7 @@ use foresail_schemas::id::InstanceId;
 use foresail_schemas::invocation::{Invocation, Purpose};
 use foresail_schemas::metric::{Record, StartState, StartupRecord};
 use foresail_schemas::run::{CurrentPlan, Operation, OperationRequest, RunStatus, WorkerUsage};
+use foresail_schemas::workflow::{Task, Work};
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 
@@ -70,9 +71,10 @@ async fn carry_out_checked(
     if !known.plan.options.replan.is_off() {
         recorder = recorder.sending_early(metad.clone());
     }
+    let prepared_ms = prepare(process, &known, &invocation).await;
     recorder.record(Record::Startup(StartupRecord {
         state: start,
-        time_ms: clock.startup_ms,
+        time_ms: clock.startup_ms + prepared_ms,
         memory_mb: invocation.config.memory_mb,
         vcpu: invocation.config.vcpu,
         at: Some(Timestamp::now()),
@@ -133,6 +135,34 @@ async fn carry_out_checked(
     }
     recorder.send(&metad).await;
     Ok(usage)
+}
+
+/// Makes ready what the tasks of the invocation need to be run; gives how long that took in ms. It is part of
+/// the start of the worker: a plan counts it there.
+async fn prepare(process: &Process, known: &Arc<KnownRun>, invocation: &Invocation) -> f64 {
+    let workflow = &known.workflow;
+    if workflow.spec().code.is_empty() {
+        return 0.0;
+    }
+    let all = 0..workflow.tasks().len() as u32;
+    let is_planned = |task: &u32| {
+        let worker = known.plan.plan.tasks.get(*task as usize).and_then(|task| task.worker.as_ref());
+        worker.is_some() && worker == invocation.worker.as_ref()
+    };
+    let mut tasks: Vec<u32> = match invocation.purpose {
+        Purpose::PreWarm => all.collect(),
+        Purpose::Work => all.filter(is_planned).chain(invocation.tasks.iter().copied()).collect(),
+    };
+    tasks.retain(|task| {
+        matches!(workflow.tasks().get(*task as usize), Some(Task { run: Work::Python { .. }, .. }))
+    });
+    if tasks.is_empty() {
+        return 0.0;
+    }
+    let (executors, workflow, lanes) =
+        (process.executors.clone(), Arc::clone(workflow), process.settings.lanes);
+    // A panic there is none here: whatever is missing is told when its task runs.
+    tokio::task::spawn_blocking(move || executors.prepare(&workflow, &tasks, lanes)).await.unwrap_or(0.0)
 }
 
 /// Counts an invocation that was only there to be warm among those of the run. It took part in nothing, so

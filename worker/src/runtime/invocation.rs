@@ -254,7 +254,8 @@ impl Driver {
 
     /// Stores what an attempt of this invocation held back.
     fn store_held(&self, task: u32, attempt: u32, under_way: &mut UnderWay) {
-        let Some(Executed { outputs, mut measured, decision }) = under_way.held.get(&task).cloned() else {
+        let Some(Executed { outputs, mut measured, decision, printed }) = under_way.held.get(&task).cloned()
+        else {
             return;
         };
         let (data, events) = (self.data.clone(), under_way.events.clone());
@@ -268,7 +269,11 @@ impl Driver {
             let event = match stored {
                 Ok(outputs) => {
                     measured.upload_ms = began.elapsed().as_secs_f64() * 1000.0;
-                    Event::Executed { task, attempt, outcome: Ok(Executed { outputs, measured, decision }) }
+                    Event::Executed {
+                        task,
+                        attempt,
+                        outcome: Ok(Executed { outputs, measured, decision, printed }),
+                    }
                 }
                 Err(error) => failed(id, task, attempt, error),
             };
@@ -457,9 +462,10 @@ impl Telling {
 
 /// The end of an attempt that failed.
 fn failed(id: TaskId, task: u32, attempt: u32, error: TaskError) -> Event {
-    let TaskError { kind, message } = error;
+    let TaskError { kind, message, exception } = error;
     tracing::info!(task = %id, attempt, %message, "the attempt failed");
-    Event::Executed { task, attempt, outcome: Err(Failure { task: Some(id), attempt, kind, message }) }
+    let failure = Failure { task: Some(id), attempt, kind, message, exception };
+    Event::Executed { task, attempt, outcome: Err(failure) }
 }
 
 /// What the plan predicted for a task on workers of this size; nothing where it planned another size.

@@ -82,6 +82,7 @@ mod tests {
     fn ready_and_skipped_tasks_and_results_are_hints_and_the_end_outweighs_them() {
         let commit = Commit {
             decision: None,
+            printed: None,
             attempt: 1,
             instance: "i1".parse().unwrap(),
             outputs: Vec::new(),

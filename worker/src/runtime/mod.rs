@@ -33,6 +33,7 @@ use crate::ending::{self, SETTINGS_VARIABLE, SOCKET_VARIABLE};
 use crate::executor::Executors;
 use crate::executor::command::CommandExecutor;
 use crate::executor::function::FunctionExecutor;
+use crate::executor::python::{PythonExecutor, PythonSettings};
 use crate::host::HttpHost;
 use crate::metad::Metad;
 use crate::note::Notes;
@@ -198,13 +199,15 @@ impl Process {
         let strays = functions.strays();
         let scratch = Some(settings.scratch_dir.clone());
         let commands = CommandExecutor { scratch, oom_counter: settings.oom_counter.clone() };
+        let oom_counter = settings.oom_counter.clone();
+        let python = PythonExecutor::new(PythonSettings { oom_counter, ..PythonSettings::default() });
         let host = HttpHost::with_token(&settings.host, settings.token.as_deref());
         let host = host.map_err(|e| WorkerError::Setup(e.to_string()))?;
         Ok(Self {
             cache: Arc::new(Mutex::new(ObjectCache::new(settings.cache_bytes_max))),
             notes: Arc::new(Notes::in_dir(&settings.scratch_dir)),
             settings,
-            executors: Executors::new(vec![Arc::new(functions), Arc::new(commands)]),
+            executors: Executors::new(vec![Arc::new(functions), Arc::new(commands), Arc::new(python)]),
             registry: Arc::new(registry.clone()),
             strays,
             threads: lanes::Threads::default(),

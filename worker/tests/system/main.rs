@@ -13,6 +13,8 @@ mod host;
 mod limits;
 mod loss;
 mod optimised;
+mod pickled;
+mod python;
 mod shared;
 mod store;
 mod support;

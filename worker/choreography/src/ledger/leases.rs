@@ -100,6 +100,7 @@ impl Ledger {
             message: format!(
                 "the worker disappeared in each of {attempts} attempts; the task may crash or exhaust it"
             ),
+            exception: None,
         };
         Change::RunFinished { status: RunStatus::Failed, failure: Some(failure) }
     }

@@ -99,7 +99,8 @@ impl Ahead {
             Location::Inline(text) => text.len() as u64,
             _ => 0,
         });
-        let bytes = inline.sum();
+        let printed = executed.printed.as_ref().map_or(0, |text| text.len() as u64);
+        let bytes = inline.sum::<u64>() + printed;
         self.unanswered.insert(task, (attempt, bytes));
         self.unanswered_bytes += bytes;
     }

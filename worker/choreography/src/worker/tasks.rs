@@ -146,8 +146,8 @@ impl Worker {
 
     /// An attempt of this worker as a result.
     pub(super) fn commit_of(&self, attempt: u32, executed: Executed) -> Commit {
-        let Executed { outputs, measured, decision } = executed;
-        Commit { attempt, instance: self.settings.instance.clone(), outputs, measured, decision }
+        let Executed { outputs, measured, decision, printed } = executed;
+        Commit { attempt, instance: self.settings.instance.clone(), outputs, measured, decision, printed }
     }
 
     /// Asks who lives among the owners of the children of a task.

@@ -170,8 +170,12 @@ impl Model {
                 let object = StoredObject { bytes: 10, hash: String::new(), location };
                 let outputs = vec![object; self.graph.writes(task).len()];
                 let decides = self.graph.decides(task).then(|| &self.decisions[machine as usize % 2]);
-                let executed =
-                    Executed { outputs, measured: Measured::default(), decision: decides.cloned() };
+                let executed = Executed {
+                    outputs,
+                    measured: Measured::default(),
+                    decision: decides.cloned(),
+                    printed: None,
+                };
                 let event = match kind {
                     WorkKind::ToStore => Event::Executed { task, attempt, outcome: Ok(executed) },
                     WorkKind::ToMemory => Event::Held { task, attempt, executed },

@@ -64,7 +64,8 @@ impl World {
         if self.chance(self.faults.fail) {
             let kind =
                 if stored_ms > computed_ms { FailureKind::OutputNotStored } else { FailureKind::TaskError };
-            outcome = Err(Failure { task: None, attempt, kind, message: "drawn".to_owned() });
+            outcome =
+                Err(Failure { task: None, attempt, kind, message: "drawn".to_owned(), exception: None });
         }
         self.later(stored_ms, tell(id, Event::Executed { task, attempt, outcome }));
     }
@@ -80,7 +81,7 @@ impl World {
         self.seen.out_of_memory += 1;
         let delay_ms = self.rng.random_range(1.0..3_000.0);
         let (kind, message) = (FailureKind::OutOfMemory, "drawn".to_owned());
-        let outcome = Err(Failure { task: None, attempt, kind, message });
+        let outcome = Err(Failure { task: None, attempt, kind, message, exception: None });
         self.later(delay_ms, tell(id, Event::Executed { task, attempt, outcome }));
     }
 
@@ -92,7 +93,7 @@ impl World {
         let mut outcome = Ok(self.executed(task, Location::Inline(String::new()), None));
         if self.chance(self.faults.fail) {
             let (kind, message) = (FailureKind::OutputNotStored, "drawn".to_owned());
-            outcome = Err(Failure { task: None, attempt, kind, message });
+            outcome = Err(Failure { task: None, attempt, kind, message, exception: None });
         }
         let delay_ms = self.rng.random_range(0.0..4_000.0);
         self.later(delay_ms, tell(id, Event::Executed { task, attempt, outcome }));
@@ -101,7 +102,7 @@ impl World {
     fn executed(&self, task: u32, location: Location, decision: Option<Decision>) -> Executed {
         let object = StoredObject { bytes: 10, hash: String::new(), location };
         let outputs = vec![object; self.workflow.graph().writes(task).len()];
-        Executed { outputs, measured: Measured::default(), decision }
+        Executed { outputs, measured: Measured::default(), decision, printed: None }
     }
 
     /// Inputs are results that stand and are stored, or what this very worker made and has not committed. One

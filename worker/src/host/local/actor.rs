@@ -269,6 +269,7 @@ impl Actor {
         let birth = Birth {
             process,
             command: self.worker.clone(),
+            python: settings.python.clone(),
             config: invocation.config,
             caps: self.caps.clone(),
             cpu: settings.cpu_share,
@@ -440,6 +441,7 @@ fn obituary(carried: &Carried, kind: FailureKind, death: &Death) -> Vec<Operatio
             attempt: note.attempt,
             kind,
             message: message.clone(),
+            exception: None,
         },
     });
     let billed_ms = carried.since.elapsed().as_secs_f64() * 1000.0;

@@ -28,6 +28,7 @@ use super::cgroup::{Caps, Held};
 use super::pool::ProcessId;
 use super::settings::{CpuShare, WorkerCommand};
 use crate::ending::{EXIT_REPLACED, SETTINGS_VARIABLE, SOCKET_VARIABLE, kill_all};
+use crate::executor::python::PYTHON_VARIABLE;
 use crate::note::{Note, Notes};
 use crate::runtime::settings::ProcessSettings;
 
@@ -51,6 +52,8 @@ const REGISTER_HINT: &str = "call `foresail::worker(registry)` first thing in `m
 pub(super) struct Birth {
     pub process: ProcessId,
     pub command: WorkerCommand,
+    /// The Python interpreter, where one is named.
+    pub python: Option<PathBuf>,
     pub config: ResourceConfig,
     pub caps: Caps,
     pub cpu: CpuShare,
@@ -333,7 +336,8 @@ fn spawn(birth: &Birth, held: &Held) -> io::Result<(Child, pipe::Receiver)> {
         .env(SETTINGS_VARIABLE, serde_json::to_string(&settings)?)
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
-        .stderr(writer);
+        .stderr(writer)
+        .envs(birth.python.as_ref().map(|program| (PYTHON_VARIABLE, program)));
     held.enter(&mut command)?;
     // SAFETY: two plain system calls between fork and exec.
     unsafe { command.pre_exec(lead_a_session_and_die_with_the_host) };

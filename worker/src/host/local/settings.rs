@@ -70,6 +70,9 @@ pub struct LocalSettings {
     pub data: PathBuf,
     /// What a worker process runs; this very program where absent.
     pub worker: Option<WorkerCommand>,
+    /// The Python interpreter of the workers; what they find themselves where absent, see
+    /// [`PYTHON_VARIABLE`](crate::executor::python::PYTHON_VARIABLE).
+    pub python: Option<PathBuf>,
     /// Where large objects lie.
     pub objects: ObjectPlace,
     /// Sizes offered; any where empty.
@@ -120,6 +123,7 @@ impl LocalSettings {
             token: None,
             data: data.into(),
             worker: None,
+            python: None,
             objects: ObjectPlace::default(),
             menu: Vec::new(),
             pool: None,

@@ -1,4 +1,4 @@
-//! The processes below a command, those among them that left its group or session.
+//! The processes below another one, those among them that left its group or session.
 
 use std::fs;
 

@@ -1,0 +1,727 @@
+"""The process that runs the Python functions of one worker, call by call, until its worker is gone.
+
+The worker starts it with a socket as standard input. A frame is its length (u32) and a body; numbers are
+little-endian. A call brings the hash of the function, its code where the worker has not sent it before, the
+pickled arguments and the inputs: small ones inside the frame, large ones as descriptors that come along and
+are mapped read-only. The answer brings the outputs: small ones inside the frame, large ones in files without a
+name, in the directory that the call names where that can be, else in memory. One frame comes and one goes per
+call, and nothing else moves.
+
+Standard output and error are one file of the worker's, which it reads and empties after every call. Imports of
+the function's code are timed apart from the call: they are part of the start of a worker, not of the task.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import mmap
+import os
+import pickle
+import re
+import socket
+import struct
+import sys
+import time
+import traceback
+from array import array
+from collections import OrderedDict
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple
+
+if "foresail._wire" in sys.modules:  # the worker brings its own, whether or not the package is installed
+    _wire = sys.modules["foresail._wire"]
+else:
+    from foresail import _wire  # type: ignore[no-redef,unused-ignore]
+
+FUNCTIONS_MAX = 256
+"""Functions that are kept unpickled."""
+FRAME_BYTES = 64 << 10
+"""Size of the buffer that frames are received in; a larger frame gets one of its own."""
+APART_BYTES_MIN = 64 << 10
+"""Outputs of so many bytes together go into files."""
+INLINE_BYTES_MAX = 4 << 10
+"""Largest output inside the frame where others go into files."""
+OWN_FILE_BYTES_MIN = 256 << 10
+"""An output of so many bytes gets a file of its own, which its store may take over as it is."""
+PAGE = 4096
+DESCRIPTORS_MAX = 253
+"""Most descriptors in one message (SCM_MAX_FD of Linux)."""
+FILES_MAX = 128
+"""Outputs with files of their own; what comes past them shares one."""
+TEXT_BYTES_MAX = 7 << 10
+EXCEPTION_BYTES_MAX = 24 << 10
+"""Largest pickled exception: 32 KiB as base64."""
+IOV_MAX = 1024
+TOGETHER = 0xFFFFFFFF
+"""Stands for the number of the file that outputs share until that is known."""
+
+HELLO, OK, FAILED, NEED_CODE = 0, 1, 2, 3
+CALL, LOAD = 1, 2
+HAS_ARGS, HAS_DECISION = 1, 2
+ABSENT, INLINE, MAPPED, JSON_VALUE = 0, 1, 2, 3
+
+# What kind of failure an answer tells.
+USER, CODE, MISSING_MODULE, MEMORY, EXIT, RESULT, TOO_LARGE, OUTPUTS, INPUTS = range(1, 10)
+
+_LENGTH = struct.Struct("<I")
+_CALL = struct.Struct("<BBxxIIIIIQ32s")
+_PLACE = struct.Struct("<BxxxIQQ")
+_ANSWER = struct.Struct("<BBxxIQQII")
+_ANCILLARY = socket.CMSG_SPACE(DESCRIPTORS_MAX * 4)
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+_context = b""
+
+
+def context() -> "Dict[str, str]":
+    """The task that runs: `run`, `task`, `attempt`, and `idempotency_key`, the same for all its attempts."""
+    run, task, attempt = _context.decode().split("\0")[:3]
+    return {"run": run, "task": task, "attempt": attempt, "idempotency_key": f"{run}/{task}"}
+
+
+class Failed(Exception):
+    """A failure that is told in words."""
+
+    def __init__(self, category: int, text: str, exception: bytes = b"") -> None:
+        super().__init__(text)
+        self.category, self.text, self.exception = category, text, exception
+
+
+class Frame:
+    """A frame as received: its body, and the descriptors that came along."""
+
+    __slots__ = ("body", "descriptors")
+
+    def __init__(self, body: memoryview, descriptors: "List[int]") -> None:
+        self.body, self.descriptors = body, descriptors
+
+    def close(self) -> None:
+        """Closes the descriptors; what is mapped stays so."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self.descriptors = []
+
+
+class Channel:
+    """The socket of the worker."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.buffer = bytearray(FRAME_BYTES)
+        self.view = memoryview(self.buffer)
+
+    def receive(self) -> Frame:
+        """The next frame; its body is good until the next one. Ends the process when the worker is gone."""
+        view, descriptors = self.view, []
+        have, ancillary, _, _ = self.sock.recvmsg_into([view], _ANCILLARY, _CLOEXEC)
+        if ancillary:
+            descriptors += _descriptors(ancillary)
+        while have < 4:
+            have += self._more(view[have:], descriptors)
+        (length,) = _LENGTH.unpack_from(view)
+        end = 4 + length
+        if end > len(view):
+            large = memoryview(bytearray(end))
+            large[:have] = view[:have]
+            view = large
+        while have < end:
+            have += self._more(view[have:end], descriptors)
+        return Frame(view[4:end], descriptors)
+
+    def _more(self, view: memoryview, descriptors: "List[int]") -> int:
+        got, ancillary, _, _ = self.sock.recvmsg_into([view], _ANCILLARY, _CLOEXEC)
+        if ancillary:
+            descriptors += _descriptors(ancillary)
+        if not got:
+            os._exit(0)
+        return got
+
+    def send(self, parts: "List[Any]", descriptors: "Sequence[int]" = ()) -> None:
+        """Sends a frame in parts."""
+        length = sum(map(_size, parts))
+        if not descriptors and length <= FRAME_BYTES:
+            self.sock.sendall(_LENGTH.pack(length) + b"".join(parts))
+            return
+        first = _LENGTH.pack(length)
+        if descriptors:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))]
+            self.sock.sendmsg([first], rights)
+        else:
+            self.sock.sendall(first)
+        for part in parts:
+            self.sock.sendall(part)
+
+
+def _size(part: Any) -> int:
+    return len(part) if type(part) is bytes else memoryview(part).nbytes
+
+
+def _descriptors(ancillary: "List[Tuple[int, int, bytes]]") -> "List[int]":
+    found = array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return list(found)
+
+
+class Functions:
+    """The functions that were unpickled, by hash; the one that was not called for longest goes first."""
+
+    def __init__(self) -> None:
+        self.known: "OrderedDict[bytes, Callable[..., Any]]" = OrderedDict()
+
+    def find(self, digest: bytes) -> Optional[Callable[..., Any]]:
+        """The function of this hash, where it is here."""
+        function = self.known.get(digest)
+        if function is not None:
+            self.known.move_to_end(digest)
+        return function
+
+    def load(self, digest: bytes, code: bytes, python: str) -> Callable[..., Any]:
+        """Unpickles and keeps a function; `python` is the version that pickled it, where that is known."""
+        import hashlib
+
+        found = hashlib.sha256(code).digest()
+        if found != digest:
+            raise Failed(
+                CODE,
+                f"the code of the function has the SHA-256 `{found.hex()}`, the task names `{digest.hex()}`; "
+                "hint: the workflow was changed on its way, submit it again",
+            )
+        self._check_version(code, python)
+        try:
+            function: Callable[..., Any] = pickle.loads(code)
+        except ModuleNotFoundError as error:
+            raise Failed(MISSING_MODULE, missing_module(error, "its code cannot be loaded")) from error
+        except MemoryError:
+            raise
+        except BaseException as error:
+            text = "".join(traceback.format_exception_only(type(error), error)).strip()
+            raise Failed(
+                CODE,
+                f"the function cannot be unpickled by {interpreter()}: {text}; hint: run client and workers "
+                "with the same versions of Python and of the modules that the function uses",
+                pickled_exception(error),
+            ) from error
+        if not callable(function):
+            raise Failed(CODE, f"the code of the task is a `{type(function).__qualname__}`, not a function")
+        self.known[digest] = function
+        if len(self.known) > FUNCTIONS_MAX:
+            self.known.popitem(last=False)
+        return function
+
+    @staticmethod
+    def _check_version(code: bytes, python: str) -> None:
+        own = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        # Code that is pickled by reference runs in any version, bytecode in its own alone.
+        has_bytecode = b"cloudpickle" in code[:4096]
+        if python and has_bytecode and python.split(".")[:2] != own.split("."):
+            raise Failed(
+                CODE,
+                f"the function was pickled by Python {python}, the worker runs {interpreter()}; hint: let the "
+                f"workers run Python {python} (`--python PATH`, FORESAIL_PYTHON), or the client Python {own}",
+            )
+
+
+def interpreter() -> str:
+    """This interpreter, in words."""
+    return f"Python {sys.version.split()[0]} (`{sys.executable}`)"
+
+
+def missing_module(error: ModuleNotFoundError, what: str) -> str:
+    """What to do about a module that is not installed here."""
+    name = (error.name or str(error)).split(".")[0]
+    return (
+        f"{what}: the module `{name}` is not installed for {interpreter()} of the worker; "
+        f"hint: `{sys.executable} -m pip install {name}`, or name an interpreter that has it with `--python PATH`"
+        " or FORESAIL_PYTHON; a module of your own must be importable from the directory of the workers or "
+        "from PYTHONPATH"
+    )
+
+
+def pickled_exception(error: BaseException) -> bytes:
+    """The exception for the client to raise; nothing where it does not pickle, comes back or is too large."""
+    try:
+        pickled = pickle.dumps(error, _wire.PROTOCOL)
+    except Exception:
+        try:
+            import cloudpickle  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+            pickled = cloudpickle.dumps(error, protocol=_wire.PROTOCOL)
+        except Exception:
+            return b""
+    if len(pickled) > EXCEPTION_BYTES_MAX:
+        return b""
+    try:
+        back = pickle.loads(pickled)
+    except Exception:
+        return b""
+    return pickled if isinstance(back, BaseException) else b""
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback without the frames of this file; a long one without its middle."""
+    own = error.__traceback__
+    while own is not None and own.tb_frame.f_code.co_filename == __file__:
+        own = own.tb_next
+    lines = traceback.format_exception(type(error), error, own)
+    text = "".join(lines).rstrip()
+    encoded = text.encode("utf-8", "backslashreplace")
+    if len(encoded) > TEXT_BYTES_MAX:
+        head, tail = encoded[: TEXT_BYTES_MAX // 4], encoded[-TEXT_BYTES_MAX * 3 // 4 :]
+        text = head.decode(errors="ignore") + "\n  [...]\n" + tail.decode(errors="ignore")
+    return text
+
+
+def failure_of(error: BaseException) -> Failed:
+    """What an exception of the user's function means."""
+    if isinstance(error, Failed):
+        return error
+    text = traceback_of(error)
+    summary = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()
+    first = summary[-1] if summary else type(error).__name__
+    if isinstance(error, MemoryError):
+        return Failed(MEMORY, f"the function ran out of memory\n{text}", pickled_exception(error))
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else (0 if error.code is None else 1)
+        said = "" if error.code is None or isinstance(error.code, int) else f" and said `{error.code}`"
+        hint = "hint: return a value, or raise an exception that says what is wrong"
+        told = f"the function called `sys.exit` with code {code}{said}; {hint}\n{text}"
+        # The code goes along for `retry.not_on_exit`.
+        return Failed(EXIT, told, _LENGTH.pack(code & 0xFFFFFFFF))
+    if isinstance(error, ModuleNotFoundError):
+        told = missing_module(error, f"the function failed with `{first}`")
+        return Failed(MISSING_MODULE, f"{told}\n{text}", pickled_exception(error))
+    return Failed(USER, f"the function raised {first}\n{text}", pickled_exception(error))
+
+
+class Runner:
+    """Carries out calls."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.functions = Functions()
+        self.flush_c = _c_flush()
+        self.own = os.getpid()
+
+    def serve(self) -> NoReturn:
+        """Answers frame after frame."""
+        while True:
+            frame = self.channel.receive()
+            try:
+                self.answer(frame)
+            except BaseException as error:
+                failed = failure_of(error)
+                del error
+                if os.getpid() != self.own:
+                    os._exit(1)
+                frame.close()
+                self.fail(failed)
+            del frame
+
+    def answer(self, frame: Frame) -> None:
+        """Carries out what a frame asks for."""
+        global _context
+        body = frame.body
+        kind, flags, n_inputs, code_len, args_len, names_len, context_len, limit, digest = _CALL.unpack_from(body)
+        at = _CALL.size
+        code = bytes(body[at : at + code_len])
+        at += code_len
+        args = bytes(body[at : at + args_len])
+        at += args_len
+        names = bytes(body[at : at + names_len])
+        at += names_len
+        _context = bytes(body[at : at + context_len])
+        at += context_len
+        began = time.perf_counter_ns()
+        function = self.functions.find(digest)
+        init_ns = 0
+        if function is None:
+            if not code:
+                self.channel.send([_ANSWER.pack(NEED_CODE, 0, 0, 0, 0, 0, 0)])
+                return
+            python = _context.decode().split("\0")[3]
+            function = self.functions.load(digest, code, python)
+            loaded = time.perf_counter_ns()
+            init_ns, began = loaded - began, loaded
+        if kind == LOAD:
+            self.tell([], [], 0, init_ns)
+            return
+        arguments: Any = ()
+        keywords: "Dict[str, Any]" = {}
+        values: "List[Any]" = []
+        if n_inputs:
+            values, exists = self.inputs(frame, at, n_inputs)
+            if not flags & HAS_ARGS:
+                arguments = tuple(values)
+        if flags & HAS_ARGS:
+            arguments, keywords = _arguments(args, values, exists if n_inputs else [])
+        result = function(*arguments, **keywords)
+        if type(result) is _COROUTINE:
+            import asyncio
+
+            result = asyncio.run(result)
+        if os.getpid() != self.own:
+            # The function forked and this is the child, which has nothing to say here.
+            self.flush()
+            os._exit(0)
+        # Inputs that only the call held are unmapped before the result takes memory.
+        del arguments, keywords, values
+        objects = outputs(result, names, bool(flags & HAS_DECISION))
+        del result
+        sizes = [sum(map(_size, parts)) for parts in objects]
+        size = sum(sizes)
+        if size > limit:
+            raise Failed(
+                TOO_LARGE,
+                f"the result has {size} bytes, at most {limit} can be stored; hint: return less, in several "
+                "outputs or parts, or write it to a file and return its path",
+            )
+        self.tell(objects, sizes, began, init_ns)
+
+    def inputs(self, frame: Frame, at: int, n_inputs: int) -> "Tuple[List[Any], List[bool]]":
+        """The values of the inputs, and which of them exist."""
+        body = frame.body
+        values: "List[Any]" = []
+        exists: "List[bool]" = []
+        table = _PLACE.iter_unpack(body[at : at + n_inputs * _PLACE.size])
+        for number, (kind, descriptor, offset, length) in enumerate(table):
+            exists.append(kind != ABSENT)
+            try:
+                if kind == ABSENT:
+                    values.append(None)
+                elif kind == MAPPED:
+                    values.append(_wire.loads(_mapping(frame.descriptors[descriptor], offset, length)))
+                elif kind == JSON_VALUE:
+                    values.append(json.loads(bytes(body[offset : offset + length])))
+                else:
+                    values.append(_wire.loads(bytes(body[offset : offset + length])))
+            except ModuleNotFoundError as error:
+                raise Failed(MISSING_MODULE, missing_module(error, f"input {number} cannot be read")) from error
+            except MemoryError:
+                raise
+            except Exception as error:
+                text = "".join(traceback.format_exception_only(type(error), error)).strip()
+                raise Failed(INPUTS, f"input {number} of {length} bytes cannot be unpickled: {text}") from error
+        frame.close()
+        return values, exists
+
+    def tell(self, objects: "List[List[Any]]", sizes: "List[int]", began: int, init_ns: int) -> None:
+        """Answers with outputs; the time since `began` is that of the call."""
+        table: "List[bytes]" = []
+        inline: "List[Any]" = []
+        files: "List[int]" = []
+        try:
+            if sum(sizes) < APART_BYTES_MIN:
+                at = 0
+                for parts, size in zip(objects, sizes):
+                    table.append(_PLACE.pack(INLINE, 0, at, size))
+                    inline += parts
+                    at += size
+            else:
+                self.place(objects, sizes, table, inline, files)
+            self.flush()
+            exec_ns = time.perf_counter_ns() - began if began else 0
+            head = _ANSWER.pack(OK, 0, len(objects), exec_ns, init_ns, 0, 0)
+            self.channel.send([head, *table, *inline], files)
+        finally:
+            for descriptor in files:
+                os.close(descriptor)
+
+    def place(
+        self,
+        objects: "List[List[Any]]",
+        sizes: "List[int]",
+        table: "List[bytes]",
+        inline: "List[Any]",
+        files: "List[int]",
+    ) -> None:
+        """Writes large outputs into files: the largest ones each into its own, the others into one."""
+        place = _context.decode().split("\0")[4]
+        together: "List[Any]" = []
+        end, at = 0, 0
+        for parts, size in zip(objects, sizes):
+            if size >= OWN_FILE_BYTES_MIN and len(files) < FILES_MAX:
+                table.append(_PLACE.pack(MAPPED, len(files), 0, size))
+                files.append(written(place, parts))
+            elif size > INLINE_BYTES_MAX:
+                together.append(bytes(-end % PAGE))
+                end += -end % PAGE
+                table.append(_PLACE.pack(MAPPED, TOGETHER, end, size))
+                together += parts
+                end += size
+            else:
+                table.append(_PLACE.pack(INLINE, 0, at, size))
+                inline += parts
+                at += size
+        if together:
+            # Their file is the last one, whose number shows only now.
+            table[:] = [self._numbered(entry, len(files)) for entry in table]
+            files.append(written("", together))
+
+    @staticmethod
+    def _numbered(entry: bytes, last: int) -> bytes:
+        kind, number, offset, size = _PLACE.unpack(entry)
+        return _PLACE.pack(kind, last if number == TOGETHER else number, offset, size)
+
+    def fail(self, failed: Failed) -> None:
+        """Answers with a failure."""
+        self.flush()
+        text = failed.text.encode("utf-8", "backslashreplace")
+        head = _ANSWER.pack(FAILED, failed.category, 0, 0, 0, len(text), len(failed.exception))
+        self.channel.send([head, text, failed.exception])
+
+    def flush(self) -> None:
+        """Brings what was printed, also by C code, to the file of the worker."""
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:  # the user may have closed or replaced it
+                pass
+        self.flush_c()
+
+
+async def _nothing() -> None:
+    pass
+
+
+def _coroutine_type() -> type:
+    coroutine = _nothing()
+    coroutine.close()
+    return type(coroutine)
+
+
+_COROUTINE: Any = _coroutine_type()
+
+
+def _arguments(args: bytes, values: "List[Any]", exists: "List[bool]") -> "Tuple[Any, Any]":
+    try:
+        if b"foresail." not in args:
+            return pickle.loads(args)  # type: ignore[no-any-return]
+        return _wire.load_args(args, lambda pid: _wire.find_in(values, exists, pid))  # type: ignore[no-any-return]
+    except ModuleNotFoundError as error:
+        raise Failed(MISSING_MODULE, missing_module(error, "the arguments cannot be read")) from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        text = "".join(traceback.format_exception_only(type(error), error)).strip()
+        raise Failed(INPUTS, f"the arguments cannot be unpickled by {interpreter()}: {text}") from error
+
+
+def _mapping(descriptor: int, offset: int, length: int) -> memoryview:
+    """The bytes of an input, mapped; its pages are those that its writer filled."""
+    lead = offset % mmap.ALLOCATIONGRANULARITY
+    mapping = mmap.mmap(descriptor, lead + length, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset - lead)
+    return memoryview(mapping)[lead : lead + length]
+
+
+def outputs(result: Any, names: bytes, has_decision: bool) -> "List[List[Any]]":
+    """The stored forms of the outputs, in order, each in parts; no names mean the only output `out`."""
+    if not names:
+        return [stored(result, "the result")]
+    wanted = names.decode().split("\0")
+    if has_decision:
+        return decided(result, wanted[0], wanted[1:])
+    if isinstance(result, dict) and len(wanted) > 1:
+        missing = [name for name in wanted if name not in result]
+        if missing:
+            has = ", ".join(f"`{key}`" for key in result)
+            raise Failed(OUTPUTS, f"the function returned no output `{missing[0]}`, only {has or 'an empty dict'}")
+        return [stored(result[name], f"output `{name}`") for name in wanted]
+    if len(wanted) == 1:
+        return [stored(result, f"output `{wanted[0]}`")]
+    if not isinstance(result, (tuple, list)) or len(result) != len(wanted):
+        what = f"a `{type(result).__qualname__}`"
+        if isinstance(result, (tuple, list)):
+            what = f"{len(result)} values"
+        raise Failed(
+            OUTPUTS,
+            f"the function returned {what}, the task has {len(wanted)} outputs; hint: return a tuple of so many "
+            "values, or a dict by the names of the outputs",
+        )
+    return [stored(value, f"output `{name}`") for name, value in zip(wanted, result)]
+
+
+def decided(result: Any, decision: str, wanted: "Sequence[str]") -> "List[List[Any]]":
+    """The outputs of a task that decides: its result, what it decided, the parts of a fan-out."""
+    width = sum(1 for name in wanted if name != decision and re.fullmatch(r"part-[0-9]+", name))
+    if width and not isinstance(result, list):
+        try:
+            result = list(result)
+        except TypeError:
+            raise Failed(
+                OUTPUTS,
+                f"the function returned a `{type(result).__qualname__}`, over which nothing can fan out; hint: "
+                "return a list",
+            ) from None
+    objects = []
+    for name in wanted:
+        if name == decision:
+            objects.append([json.dumps(_decision(result)).encode()])
+        elif name == "out":
+            objects.append(stored(result, "the result"))
+        elif width and name.startswith("part-"):
+            objects.append(stored(result[int(name[5:]) :: width], f"output `{name}`"))
+        else:
+            raise Failed(OUTPUTS, f"a task that decides has no output `{name}`; hint: only `out` and `part-N`")
+    return objects
+
+
+def _decision(result: Any) -> Any:
+    if isinstance(result, (list, tuple, dict, set, frozenset)):
+        return len(result)
+    if isinstance(result, (bool, int, str)):
+        return result
+    item = getattr(result, "item", None)  # a scalar of numpy
+    if callable(item) and getattr(result, "ndim", None) == 0:
+        return _decision(item())
+    raise Failed(
+        OUTPUTS,
+        f"the function returned a `{type(result).__qualname__}`, which decides nothing; hint: return a whole "
+        "number, a text, a boolean or a list",
+    )
+
+
+def stored(value: Any, what: str) -> "List[Any]":
+    """The stored form of one output, in parts."""
+    if type(value) is _wire.Raw:
+        data = value.data
+        return [data if type(data) is bytes else memoryview(data).cast("B")]
+    try:
+        return _wire.dumps(value)  # type: ignore[no-any-return]
+    except _wire.Unpicklable as error:
+        hint = "hint: return data (numbers, texts, arrays, containers of them), not handles of this process"
+        raise Failed(RESULT, f"{what} of the function cannot be stored: {error}; {hint}") from None
+
+
+def written(place: str, parts: "List[Any]") -> int:
+    """A new file with this content: without a name in the directory `place`, where that can be, else in memory."""
+    if place:
+        descriptor = -1
+        try:
+            descriptor = os.open(place, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+            write_all(descriptor, parts)
+            return descriptor
+        except OSError:  # the file system has no such files, or no room: there may be room in memory
+            if descriptor >= 0:
+                os.close(descriptor)
+    descriptor = memory_file()
+    try:
+        write_all(descriptor, parts)
+    except OSError as error:
+        os.close(descriptor)
+        raise MemoryError(f"no room for the result: {error}") from None
+    return descriptor
+
+
+def memory_file() -> int:
+    """A new file in memory; some interpreters are built without `os.memfd_create`."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("foresail-output")
+    try:
+        import ctypes
+
+        descriptor = int(ctypes.CDLL(None).memfd_create(b"foresail-output", 1))
+        if descriptor >= 0:
+            return descriptor
+    except (ImportError, AttributeError, OSError):
+        pass
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def write_all(descriptor: int, parts: "List[Any]") -> None:
+    """Writes the parts one after the other, copied once, by the kernel."""
+    views = [memoryview(part) for part in parts if len(part)]
+    first = 0
+    while first < len(views):
+        written = os.writev(descriptor, views[first : first + IOV_MAX])
+        while first < len(views) and written >= views[first].nbytes:
+            written -= views[first].nbytes
+            first += 1
+        if written:
+            views[first] = views[first][written:]
+
+
+def _c_flush() -> Callable[[], Any]:
+    """Flushes the streams of C, where ctypes is there."""
+    try:
+        import ctypes
+
+        flush = ctypes.CDLL(None).fflush
+        return lambda: flush(None)
+    except Exception:
+        return lambda: None
+
+
+def other_version() -> str:
+    """What is wrong with the package `foresail` that is installed here; empty where nothing is."""
+    try:
+        spec = importlib.util.find_spec("foresail")
+    except (ImportError, ValueError):
+        return ""
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        try:
+            with open(os.path.join(place, "_wire.py"), encoding="utf-8") as file:
+                found = re.search(r"^WIRE_VERSION = (\d+)$", file.read(), re.MULTILINE)
+        except OSError:
+            continue
+        if found and int(found.group(1)) != _wire.WIRE_VERSION:
+            return (
+                f"the package `foresail` in `{place}` speaks version {found.group(1)} of the format, the worker "
+                f"version {_wire.WIRE_VERSION}; hint: install the package of the same release as the worker for "
+                f"{interpreter()}"
+            )
+    return ""
+
+
+def stand_in() -> None:
+    """Lets code that names the package load where that is not installed: it has what a running task needs."""
+    try:
+        if importlib.util.find_spec("foresail") is not None:
+            return
+    except (ImportError, ValueError):
+        pass
+    import types
+
+    package = types.ModuleType("foresail", "The part of Foresail that workers bring along.")
+    package.__path__ = []
+    package.Raw, package._wire, package._runner = _wire.Raw, _wire, sys.modules.get(__name__)  # type: ignore
+    sys.modules["foresail"] = package
+
+
+def main() -> NoReturn:
+    """Takes the socket from standard input and serves."""
+    sock = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    channel = Channel(sock)
+    fault = other_version()
+    if fault:
+        text = fault.encode()
+        channel.send([_ANSWER.pack(FAILED, CODE, 0, 0, 0, len(text), 0), text])
+        os._exit(0)
+    stand_in()
+    for stream in (sys.stdout, sys.stderr):
+        # What was printed before a crash must not be lost in a buffer.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    try:
+        import faulthandler
+
+        faulthandler.enable()
+    except Exception:
+        pass
+    hello = {
+        "wire": _wire.WIRE_VERSION,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "executable": sys.executable,
+    }
+    text = json.dumps(hello).encode()
+    runner = Runner(channel)
+    channel.send([_ANSWER.pack(HELLO, 0, 0, 0, 0, len(text), 0), text])
+    runner.serve()
