@@ -10,6 +10,7 @@ use foresail_schemas::{TaskId, WorkerId};
 use crate::assignment::Assignment;
 use crate::dense::{Dense, NONE};
 use crate::draft::{self, DraftFailure};
+use crate::expected::Part;
 use crate::timing::Timing;
 
 /// Most workers of parents that a task is tried on.
@@ -66,7 +67,7 @@ impl std::fmt::Display for Change {
     }
 }
 
-/// The alternatives for some tasks of a plan.
+/// The alternatives for some tasks of a plan; one that is not expected to run has none.
 ///
 /// # Errors
 /// [`DraftFailure`] when the plan is not one of this problem, or a task is not in it.
@@ -75,6 +76,20 @@ pub fn alternatives(
     plan: &Plan,
     tasks: &[TaskId],
 ) -> Result<Vec<Alternatives>, DraftFailure> {
+    let Some(part) = Part::of_plan(problem, plan) else { return of_all(problem, plan, tasks) };
+    let (narrow, graph) = (part.narrow(plan), part.problem.workflow.graph());
+    let of = |id: &TaskId| {
+        let is_left_out = graph.find(id).is_none() && problem.workflow.graph().find(id).is_some();
+        if !is_left_out {
+            return of_all(&part.problem, &narrow, std::slice::from_ref(id));
+        }
+        let (task, chosen, others) = (id.clone(), plan.predicted, Vec::new());
+        Ok(vec![Alternatives { task, shares_with: 0, chosen, others }])
+    };
+    Ok(tasks.iter().map(of).collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+fn of_all(problem: &Problem, plan: &Plan, tasks: &[TaskId]) -> Result<Vec<Alternatives>, DraftFailure> {
     let dense = Dense::new(problem)?;
     let assignment = draft::assignment(&dense, &draft::draft(plan))?;
     let mut timing = Timing::new(&dense);

@@ -26,6 +26,7 @@ use foresail_schemas::run::{
 use crate::assignment::Assignment;
 use crate::dense::Dense;
 use crate::error::SimulationFailure;
+use crate::expected::Part;
 use crate::host::Host;
 use crate::link::{Links, Moved};
 use agenda::{Agenda, Happening};
@@ -53,7 +54,8 @@ pub struct Simulated {
     pub steps: u64,
 }
 
-/// Carries out `plan` in virtual time.
+/// Carries out `plan` in virtual time. What it does not expect is decided not to run, and has the times of the
+/// plan.
 ///
 /// # Errors
 /// [`SimulationFailure`] when problem or plan are not valid, or when the run stands still.
@@ -62,6 +64,18 @@ pub fn simulate(
     plan: &Plan,
     options: &RunOptions,
 ) -> Result<Simulated, SimulationFailure> {
+    let Some(part) = Part::of_plan(problem, plan) else { return carry_out(problem, plan, options) };
+    plan.check(&problem.workflow)?;
+    let done = carry_out(&part.problem, &part.narrow(plan), options)?;
+    let (mut start_ms, mut end_ms): (Vec<f64>, Vec<f64>) =
+        plan.tasks.iter().map(|task| (task.start_ms, task.end_ms)).unzip();
+    for (place, &t) in part.tasks.iter().enumerate() {
+        (start_ms[t as usize], end_ms[t as usize]) = (done.start_ms[place], done.end_ms[place]);
+    }
+    Ok(Simulated { start_ms, end_ms, ..done })
+}
+
+fn carry_out(problem: &Problem, plan: &Plan, options: &RunOptions) -> Result<Simulated, SimulationFailure> {
     let dense = Dense::new(problem)?;
     plan.check(&problem.workflow)?;
     // Sizes that nothing is predicted for are found before the run begins.

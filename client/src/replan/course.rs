@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 
 use foresail_planner::{Progress, TaskProgress, WorkerCondition, WorkerProgress, flexible_id};
 use foresail_schemas::config::ResourceConfig;
+use foresail_schemas::decision::{Decision, DecisionForecast};
 use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
 use foresail_schemas::plan::{Plan, PlanSummary};
 use foresail_schemas::platform::Rates;
 use foresail_schemas::run::{Change, RunEvent, WorkerUsage};
-use foresail_schemas::{TaskName, Workflow};
+use foresail_schemas::{TaskId, TaskName, Workflow};
 
 /// How far a task is.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +28,8 @@ pub enum Step {
         /// Since when.
         since_ms: f64,
     },
+    /// It will not run.
+    Skipped,
     /// It has a result.
     Done {
         /// Who made it.
@@ -75,6 +78,8 @@ pub struct Course {
     workflow: Workflow,
     steps: Vec<Step>,
     instances: BTreeMap<InstanceId, Instance>,
+    /// What tasks with a result decided.
+    decided: BTreeMap<u32, Decision>,
     epoch: u64,
     last_event: u64,
     at_ms: f64,
@@ -89,6 +94,7 @@ impl Course {
             steps: vec![Step::Open; workflow.tasks().len()],
             workflow: workflow.clone(),
             instances: BTreeMap::new(),
+            decided: BTreeMap::new(),
             epoch: 1,
             last_event: 0,
             at_ms: 0.0,
@@ -126,6 +132,22 @@ impl Course {
             Step::Leased { since_ms, .. } => Some((task, *since_ms)),
             _ => None,
         })
+    }
+
+    /// What tasks decided so far, by their places.
+    pub fn decided(&self) -> impl Iterator<Item = (u32, &Decision)> {
+        self.decided.iter().map(|(task, decision)| (*task, decision))
+    }
+
+    /// The same as predictions that are sure.
+    #[must_use]
+    pub fn facts(&self) -> BTreeMap<TaskId, DecisionForecast> {
+        let fact = |(task, decision): (u32, &Decision)| {
+            let width = if let Decision::Width(width) = decision { Some(*width) } else { None };
+            let branches = BTreeMap::from([(decision.to_string(), 1.0)]);
+            (self.workflow.task(task).id.clone(), DecisionForecast { width, branches })
+        };
+        self.decided().map(fact).collect()
     }
 
     /// Workers that were lost so far.
@@ -179,14 +201,21 @@ impl Course {
                 };
                 let (instance, output_bytes) = (commit.instance.clone(), m.output_bytes);
                 self.set(*task, Step::Done { instance, start_ms, end_ms: at_ms, output_bytes });
+                if let Some(decision) = commit.decision.clone()
+                    && (*task as usize) < self.steps.len()
+                {
+                    self.decided.insert(*task, decision);
+                }
                 let config = self.instances.get(&commit.instance)?.config;
                 let name = self.workflow.tasks().get(*task as usize)?.name.clone();
                 return Some(Execution { name, task: *task, config, exec_ms: m.exec_ms });
             }
             Change::PlanReplaced { epoch, .. } => self.epoch = *epoch,
             Change::RunFinished { .. } => self.is_over = true,
+            Change::TasksSkipped { tasks, .. } => {
+                tasks.iter().for_each(|task| self.set(*task, Step::Skipped));
+            }
             Change::TaskReady { .. }
-            | Change::TasksSkipped { .. }
             | Change::TaskDuplicated { .. }
             | Change::PlanSuggested { .. }
             | Change::RunResumed { .. } => {}
@@ -221,7 +250,7 @@ impl Course {
     pub fn progress(&self, plan: &Plan, rates: &Rates, now_ms: f64) -> Progress {
         let names = self.names(plan);
         let graph = self.workflow.graph();
-        let is_done = |t: u32| matches!(self.steps[t as usize], Step::Done { .. });
+        let is_over = |t: u32| matches!(self.steps[t as usize], Step::Done { .. } | Step::Skipped);
         let mut objects: BTreeMap<&InstanceId, Vec<u32>> = BTreeMap::new();
         let mut tasks = Vec::with_capacity(self.steps.len());
         for (t, step) in (0..).zip(&self.steps) {
@@ -234,10 +263,11 @@ impl Course {
                     TaskProgress::Done { start_ms, end_ms, output_bytes: Some(*output_bytes) }
                 }
                 // A worker may hold the lease of a task whose last input it is about to commit.
-                Step::Leased { instance, since_ms } if graph.parents(t).iter().all(|&p| is_done(p)) => {
+                Step::Leased { instance, since_ms } if graph.parents(t).iter().all(|&p| is_over(p)) => {
                     TaskProgress::Leased { worker: names.get(instance).cloned(), since_ms: *since_ms }
                 }
                 Step::Leased { .. } | Step::Open => TaskProgress::Open,
+                Step::Skipped => TaskProgress::Skipped,
             });
         }
         let mut workers = Vec::new();

@@ -1,13 +1,14 @@
 //! Whether a run goes as its plan says: what was expected of each task beside what was measured. Pure.
 //!
 //! Looked for are tasks that run longer than their p95, types of tasks that take another time than
-//! predicted, and workers that are lost. What cannot move the makespan by [`SHARE_MIN`] is no cause, as one
+//! predicted, workers that are lost, and decisions after which tasks run that the plan does not expect. What cannot move the makespan by [`SHARE_MIN`] is no cause, as one
 //! task of twenty passes its p95 in any run. Times in ms.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
 
 use foresail_schemas::config::ResourceConfig;
+use foresail_schemas::decision::Decision;
 use foresail_schemas::plan::Plan;
 use foresail_schemas::{TaskId, TaskName, Workflow};
 
@@ -46,6 +47,17 @@ pub enum Cause {
         /// Executions that show it.
         samples: usize,
     },
+    /// A decision calls tasks that the plan does not expect.
+    Decided {
+        /// The task that decided.
+        task: TaskId,
+        /// Its place in the workflow.
+        at: u32,
+        /// What it decided.
+        decision: Decision,
+        /// Tasks that it calls and the plan does not expect.
+        called: usize,
+    },
     /// Workers are not heard of any more.
     Lost {
         /// How many in all of the run.
@@ -62,6 +74,9 @@ impl fmt::Display for Cause {
             Self::Drift { name, ratio, samples } => {
                 write!(f, "{samples} executions of `{name}` took {ratio:.2} times what was predicted")
             }
+            Self::Decided { task, decision, called, .. } => {
+                write!(f, "`{task}` decided `{decision}`, which calls {called} tasks that were not expected")
+            }
             Self::Lost { count } => write!(f, "{count} workers were lost"),
         }
     }
@@ -74,6 +89,8 @@ struct Expected {
     exec_ms: f64,
     /// With the time that the plan gives its transfers.
     p95_ms: Option<f64>,
+    /// Whether it is expected to be skipped.
+    is_unexpected: bool,
 }
 
 /// What is expected, and what of it was found to be otherwise.
@@ -88,6 +105,8 @@ pub struct Drift {
     /// Running tasks, by the time they were taken, that were a cause already.
     told_slow: HashSet<(u32, u64)>,
     told_lost: usize,
+    /// Decisions that were a cause already.
+    told_decided: HashSet<u32>,
 }
 
 impl Drift {
@@ -105,6 +124,7 @@ impl Drift {
             tasks,
             told_slow: HashSet::new(),
             told_lost: 0,
+            told_decided: HashSet::new(),
         };
         drift.expect(plan);
         drift
@@ -118,6 +138,7 @@ impl Drift {
                 config: task.config,
                 exec_ms: task.forecast.map_or(task.exec_ms, |f| f.median_ms),
                 p95_ms: task.forecast.map(|f| f.p95_ms + around_ms),
+                is_unexpected: task.unexpected,
             }
         });
         self.expected = expected.collect();
@@ -172,6 +193,19 @@ impl Drift {
                 causes.push(Cause::Slow { task, at, elapsed_ms, p95_ms });
             }
         }
+        for (at, decision) in course.decided().filter(|(at, _)| !self.told_decided.contains(at)) {
+            let id = &workflow.task(at).id;
+            let is_called = |child: &&u32| {
+                let when = workflow.task(**child).when.as_ref().filter(|when| when.task == *id);
+                when.is_some_and(|when| when.wanted.holds(decision))
+            };
+            let called = workflow.graph().children(at).iter().filter(is_called);
+            let called = called.filter(|child| self.expected[**child as usize].is_unexpected).count();
+            if called > 0 {
+                let (task, decision) = (id.clone(), decision.clone());
+                causes.push(Cause::Decided { task, at, decision, called });
+            }
+        }
         let count = course.lost();
         if count > self.told_lost {
             causes.push(Cause::Lost { count });
@@ -189,6 +223,7 @@ impl Drift {
                         self.told_slow.insert((*at, since_ms.to_bits()));
                     }
                 }
+                Cause::Decided { at, .. } => drop(self.told_decided.insert(*at)),
                 Cause::Lost { count } => self.told_lost = *count,
                 Cause::Drift { .. } => {}
             }
