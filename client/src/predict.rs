@@ -2,9 +2,9 @@
 //!
 //! Goes through the workflow in topological order: the predicted output sizes of the parents are the input
 //! size of a child, and that decides its execution time. Where the model knows nothing the entry of the blind
-//! table stands (hints of the workflow, assumptions of the platform) and the basis says `none`. What is predicted
-//! to be decided says which tasks are expected, and an input that is optional counts where it is. Sizes are
-//! always medians: a quantile of a size would be multiplied along the chain.
+//! table stands (hints of the workflow, assumptions of the platform) and the basis says `none`. What is
+//! predicted to be decided says which tasks are expected, and an input that is optional counts where it is.
+//! Sizes are always medians: a quantile of a size would be multiplied along the chain.
 
 use std::collections::HashMap;
 

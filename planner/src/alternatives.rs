@@ -78,15 +78,17 @@ pub fn alternatives(
 ) -> Result<Vec<Alternatives>, DraftFailure> {
     let Some(part) = Part::of_plan(problem, plan) else { return of_all(problem, plan, tasks) };
     let (narrow, graph) = (part.narrow(plan), part.problem.workflow.graph());
+    let is_left_out = |id: &&TaskId| graph.find(id).is_none() && problem.workflow.graph().find(id).is_some();
+    let inside: Vec<TaskId> = tasks.iter().filter(|id| !is_left_out(id)).cloned().collect();
+    let mut found = of_all(&part.problem, &narrow, &inside)?.into_iter();
     let of = |id: &TaskId| {
-        let is_left_out = graph.find(id).is_none() && problem.workflow.graph().find(id).is_some();
-        if !is_left_out {
-            return of_all(&part.problem, &narrow, std::slice::from_ref(id));
+        if !is_left_out(&id) {
+            return found.next();
         }
         let (task, chosen, others) = (id.clone(), plan.predicted, Vec::new());
-        Ok(vec![Alternatives { task, shares_with: 0, chosen, others }])
+        Some(Alternatives { task, shares_with: 0, chosen, others })
     };
-    Ok(tasks.iter().map(of).collect::<Result<Vec<_>, _>>()?.concat())
+    Ok(tasks.iter().filter_map(of).collect())
 }
 
 fn of_all(problem: &Problem, plan: &Plan, tasks: &[TaskId]) -> Result<Vec<Alternatives>, DraftFailure> {

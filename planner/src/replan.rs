@@ -8,8 +8,8 @@
 //! that a run does not waver between plans. Where no plan found keeps the deadline, it is given up for the
 //! cheapest within a few percent of the best makespan that was found.
 //!
-//! Where tasks decide what runs after them, only what is expected is looked at: what was decided is a fact, and
-//! what was not is predicted.
+//! Where tasks decide what runs after them, only what is expected is looked at: what was decided is a fact,
+//! and what was not is predicted.
 //!
 //! Pure: state, time and predictions are arguments. An objective with a probability is taken as its deadline
 //! by the times predicted.

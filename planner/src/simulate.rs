@@ -54,8 +54,7 @@ pub struct Simulated {
     pub steps: u64,
 }
 
-/// Carries out `plan` in virtual time. What it does not expect is decided not to run, and has the times of the
-/// plan.
+/// Carries out `plan` in virtual time; what it does not expect is skipped, and has the times of the plan.
 ///
 /// # Errors
 /// [`SimulationFailure`] when problem or plan are not valid, or when the run stands still.
@@ -65,14 +64,7 @@ pub fn simulate(
     options: &RunOptions,
 ) -> Result<Simulated, SimulationFailure> {
     let Some(part) = Part::of_plan(problem, plan) else { return carry_out(problem, plan, options) };
-    plan.check(&problem.workflow)?;
-    let done = carry_out(&part.problem, &part.narrow(plan), options)?;
-    let (mut start_ms, mut end_ms): (Vec<f64>, Vec<f64>) =
-        plan.tasks.iter().map(|task| (task.start_ms, task.end_ms)).unzip();
-    for (place, &t) in part.tasks.iter().enumerate() {
-        (start_ms[t as usize], end_ms[t as usize]) = (done.start_ms[place], done.end_ms[place]);
-    }
-    Ok(Simulated { start_ms, end_ms, ..done })
+    Ok(part.widen_times(plan, carry_out(&part.problem, &part.narrow(plan), options)?))
 }
 
 fn carry_out(problem: &Problem, plan: &Plan, options: &RunOptions) -> Result<Simulated, SimulationFailure> {
@@ -83,11 +75,10 @@ fn carry_out(problem: &Problem, plan: &Plan, options: &RunOptions) -> Result<Sim
     let mut world = World::new(&dense, plan, *options);
     world.begin();
     let steps_max = STEPS_MAX + STEPS_PER_TASK_MAX * u64::from(dense.len());
-    while let Some(happening) = world.agenda.next() {
+    while world.steps < steps_max
+        && let Some(happening) = world.agenda.next()
+    {
         world.steps += 1;
-        if world.steps > steps_max {
-            break;
-        }
         world.happen(happening);
     }
     world.finish()

@@ -51,8 +51,8 @@ pub enum Wanted {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DecisionForecast {
-    /// How many follow, at the service level of the other predictions; absent: it decides by text, or nothing is
-    /// known of it.
+    /// How many follow, at the service level of the other predictions; absent: it decides by text, or nothing
+    /// is known of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<u64>,
     /// How likely each decision is, by its text; what is left to 1 are others.

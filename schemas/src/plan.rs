@@ -104,8 +104,8 @@ pub struct PredictionTable {
     /// The distributions behind the times; absent: the times are taken as certain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uncertainty: Option<Uncertainty>,
-    /// What tasks that decide are predicted to decide; of one that is not listed nothing is known, and all that
-    /// may follow it is expected to.
+    /// What tasks that decide are predicted to decide; of one that is not listed nothing is known, and all
+    /// that may follow it is expected to.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub decisions: BTreeMap<TaskId, DecisionForecast>,
 }
@@ -238,8 +238,8 @@ pub struct PlannedTask {
     /// What is done beside running it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub optimizations: Vec<Optimization>,
-    /// Whether the plan expects that it is skipped. It is placed all the same, takes no time and costs nothing in
-    /// the prediction, and runs here where it is not skipped after all.
+    /// Whether the plan expects that it is skipped. It is placed all the same, takes no time and costs
+    /// nothing in the prediction, and runs here where it is not skipped after all.
     #[serde(default, skip_serializing_if = "is_false")]
     pub unexpected: bool,
     /// Why this worker and this size.

@@ -133,8 +133,8 @@ pub struct Prediction {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub interval: BTreeMap<Sla, [f64; 2]>,
     /// For decisions: how likely each is, by its text, those that were most often first to be kept. What is
-    /// left to 1 are decisions that are not listed. A task that decides by texts alone has no width: its values
-    /// are `null`.
+    /// left to 1 are decisions that are not listed. A task that decides by texts alone has no width: its
+    /// values are `null`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub branches: BTreeMap<String, f64>,
 }

@@ -60,8 +60,14 @@ fn planned(workflow: &Workflow, model: &mut WorkflowModel, sla: Sla) -> (Problem
     let ask = |query: &_, sla| model.predict(query, &[sla]);
     let predictions = super::table(workflow, blind, 1, platform.inline_bytes_max, ask);
     let objective = Objective::Fastest;
-    let problem =
-        Problem { workflow: workflow.clone(), platform, predictions, objective, seed: 1, without: Vec::new() };
+    let problem = Problem {
+        workflow: workflow.clone(),
+        platform,
+        predictions,
+        objective,
+        seed: 1,
+        without: Vec::new(),
+    };
     let plan = plan(&problem, &*find("sweep").unwrap()).unwrap();
     (problem, plan)
 }

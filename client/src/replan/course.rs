@@ -28,8 +28,6 @@ pub enum Step {
         /// Since when.
         since_ms: f64,
     },
-    /// It will not run.
-    Skipped,
     /// It has a result.
     Done {
         /// Who made it.
@@ -40,6 +38,11 @@ pub enum Step {
         end_ms: f64,
         /// Size of all its outputs.
         output_bytes: u64,
+    },
+    /// It will not run, because of what another decided.
+    Skipped {
+        /// Since when that is known.
+        at_ms: f64,
     },
 }
 
@@ -134,6 +137,18 @@ impl Course {
         })
     }
 
+    /// The tasks that will not run.
+    pub fn skipped(&self) -> impl Iterator<Item = u32> + '_ {
+        let is_skipped = |(_, step): &(u32, &Step)| matches!(step, Step::Skipped { .. });
+        (0..).zip(&self.steps).filter(is_skipped).map(|(task, _)| task)
+    }
+
+    /// Workers that were lost so far.
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        self.instances.values().filter(|i| matches!(i.state, State::Lost { .. })).count()
+    }
+
     /// What tasks decided so far, by their places.
     pub fn decided(&self) -> impl Iterator<Item = (u32, &Decision)> {
         self.decided.iter().map(|(task, decision)| (*task, decision))
@@ -148,12 +163,6 @@ impl Course {
             (self.workflow.task(task).id.clone(), DecisionForecast { width, branches })
         };
         self.decided().map(fact).collect()
-    }
-
-    /// Workers that were lost so far.
-    #[must_use]
-    pub fn lost(&self) -> usize {
-        self.instances.values().filter(|i| matches!(i.state, State::Lost { .. })).count()
     }
 
     /// Takes the next event; tells what was measured, where it says that. One that was seen before changes
@@ -210,11 +219,11 @@ impl Course {
                 let name = self.workflow.tasks().get(*task as usize)?.name.clone();
                 return Some(Execution { name, task: *task, config, exec_ms: m.exec_ms });
             }
+            Change::TasksSkipped { tasks, .. } => {
+                tasks.iter().for_each(|&task| self.set(task, Step::Skipped { at_ms }));
+            }
             Change::PlanReplaced { epoch, .. } => self.epoch = *epoch,
             Change::RunFinished { .. } => self.is_over = true,
-            Change::TasksSkipped { tasks, .. } => {
-                tasks.iter().for_each(|task| self.set(*task, Step::Skipped));
-            }
             Change::TaskReady { .. }
             | Change::TaskDuplicated { .. }
             | Change::PlanSuggested { .. }
@@ -250,7 +259,8 @@ impl Course {
     pub fn progress(&self, plan: &Plan, rates: &Rates, now_ms: f64) -> Progress {
         let names = self.names(plan);
         let graph = self.workflow.graph();
-        let is_over = |t: u32| matches!(self.steps[t as usize], Step::Done { .. } | Step::Skipped);
+        let is_done = self.settled();
+        let is_done = |t: u32| is_done[t as usize];
         let mut objects: BTreeMap<&InstanceId, Vec<u32>> = BTreeMap::new();
         let mut tasks = Vec::with_capacity(self.steps.len());
         for (t, step) in (0..).zip(&self.steps) {
@@ -263,11 +273,13 @@ impl Course {
                     TaskProgress::Done { start_ms, end_ms, output_bytes: Some(*output_bytes) }
                 }
                 // A worker may hold the lease of a task whose last input it is about to commit.
-                Step::Leased { instance, since_ms } if graph.parents(t).iter().all(|&p| is_over(p)) => {
+                Step::Leased { instance, since_ms } if graph.parents(t).iter().all(|&p| is_done(p)) => {
                     TaskProgress::Leased { worker: names.get(instance).cloned(), since_ms: *since_ms }
                 }
-                Step::Leased { .. } | Step::Open => TaskProgress::Open,
-                Step::Skipped => TaskProgress::Skipped,
+                Step::Skipped { at_ms } if is_done(t) => {
+                    TaskProgress::Done { start_ms: *at_ms, end_ms: *at_ms, output_bytes: Some(0) }
+                }
+                Step::Skipped { .. } | Step::Leased { .. } | Step::Open => TaskProgress::Open,
             });
         }
         let mut workers = Vec::new();
@@ -286,6 +298,21 @@ impl Course {
         }
         let used = self.instances.values().filter_map(|i| i.worker.clone()).collect();
         Progress { now_ms, tasks, workers, idle: self.idle(), used, spent: self.spent(rates) }
+    }
+
+    /// Which tasks need nothing any more. For who re-plans nothing is done before its parents are, so that a
+    /// skipped task stays open as long as one of them is.
+    fn settled(&self) -> Vec<bool> {
+        let graph = self.workflow.graph();
+        let mut settled = vec![false; self.steps.len()];
+        for &task in graph.order() {
+            settled[task as usize] = match self.steps[task as usize] {
+                Step::Done { .. } => true,
+                Step::Skipped { .. } => graph.parents(task).iter().all(|&p| settled[p as usize]),
+                Step::Leased { .. } | Step::Open => false,
+            };
+        }
+        settled
     }
 
     /// What each instance is called: a flexible one by a name that no planned worker has.

@@ -1,8 +1,8 @@
 //! Whether a run goes as its plan says: what was expected of each task beside what was measured. Pure.
 //!
 //! Looked for are tasks that run longer than their p95, types of tasks that take another time than
-//! predicted, workers that are lost, and decisions after which tasks run that the plan does not expect. What cannot move the makespan by [`SHARE_MIN`] is no cause, as one
-//! task of twenty passes its p95 in any run. Times in ms.
+//! predicted, workers that are lost, and tasks that others decided to skip. What cannot move the makespan by
+//! [`SHARE_MIN`] is no cause, as one task of twenty passes its p95 in any run. Times in ms.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
@@ -63,6 +63,11 @@ pub enum Cause {
         /// How many in all of the run.
         count: usize,
     },
+    /// Tasks do not run, because of what others decided.
+    Skipped {
+        /// How many in all of the run.
+        count: usize,
+    },
 }
 
 impl fmt::Display for Cause {
@@ -78,6 +83,7 @@ impl fmt::Display for Cause {
                 write!(f, "`{task}` decided `{decision}`, which calls {called} tasks that were not expected")
             }
             Self::Lost { count } => write!(f, "{count} workers were lost"),
+            Self::Skipped { count } => write!(f, "{count} tasks are skipped, as was decided"),
         }
     }
 }
@@ -104,9 +110,10 @@ pub struct Drift {
     tasks: BTreeMap<TaskName, Vec<u32>>,
     /// Running tasks, by the time they were taken, that were a cause already.
     told_slow: HashSet<(u32, u64)>,
-    told_lost: usize,
     /// Decisions that were a cause already.
     told_decided: HashSet<u32>,
+    told_lost: usize,
+    told_skipped: usize,
 }
 
 impl Drift {
@@ -123,8 +130,9 @@ impl Drift {
             samples: BTreeMap::new(),
             tasks,
             told_slow: HashSet::new(),
-            told_lost: 0,
             told_decided: HashSet::new(),
+            told_lost: 0,
+            told_skipped: 0,
         };
         drift.expect(plan);
         drift
@@ -210,6 +218,11 @@ impl Drift {
         if count > self.told_lost {
             causes.push(Cause::Lost { count });
         }
+        let spared_ms: f64 = course.skipped().map(|task| self.expected[task as usize].exec_ms).sum();
+        let count = course.skipped().count();
+        if count > self.told_skipped && spared_ms > SHARE_MIN * self.makespan_ms {
+            causes.push(Cause::Skipped { count });
+        }
         causes
     }
 
@@ -225,6 +238,7 @@ impl Drift {
                 }
                 Cause::Decided { at, .. } => drop(self.told_decided.insert(*at)),
                 Cause::Lost { count } => self.told_lost = *count,
+                Cause::Skipped { count } => self.told_skipped = *count,
                 Cause::Drift { .. } => {}
             }
         }
@@ -234,10 +248,11 @@ impl Drift {
 #[cfg(test)]
 mod tests {
     use foresail_schemas::Sla;
+    use foresail_schemas::decision::DecisionForecast;
     use foresail_schemas::metric::{Forecast, StartState};
     use foresail_schemas::plan::Objective;
     use foresail_schemas::platform::Platform;
-    use foresail_schemas::run::{Change, RunEvent};
+    use foresail_schemas::run::{Change, Commit, Measured, RunEvent};
 
     use super::*;
     use crate::builder::WorkflowBuilder;
@@ -327,5 +342,44 @@ mod tests {
         assert!(matches!(causes[..], [Cause::Slow { at: 3, .. }]), "{causes:?}");
         drift.told(&causes, &course);
         assert_eq!(drift.causes(&workflow, &course, 1e6), []);
+    }
+
+    #[test]
+    fn a_decision_that_calls_more_than_expected_is_a_cause_once() {
+        let place = |at: u32| {
+            serde_json::json!({"id": format!("p{at}"), "name": "p", "run": "true",
+                "when": {"task": "d", "above": at}})
+        };
+        let decider = serde_json::json!({"id": "d", "name": "d", "run": "true", "decision": "out"});
+        let tasks: Vec<_> = [decider].into_iter().chain((0..4).map(place)).collect();
+        let workflow: Workflow =
+            serde_json::from_value(serde_json::json!({"name": "w", "tasks": tasks})).unwrap();
+        let platform = Platform::built_in().swap_remove(0);
+        let mut table = foresail_planner::blind_table(&workflow, &platform, Sla::MEDIAN);
+        let two = DecisionForecast { width: Some(2), ..DecisionForecast::default() };
+        table.decisions.insert("d".parse().unwrap(), two);
+        let plan = plan("simple", &problem(&workflow, &platform, table, Objective::Fastest, 1)).unwrap();
+        for (width, called) in [(1, None), (2, None), (3, Some(1)), (9, Some(2))] {
+            let mut drift = Drift::new(&workflow, &plan);
+            let mut course = Course::new(&workflow);
+            let commit = Commit {
+                attempt: 1,
+                instance: "i-1".parse().unwrap(),
+                outputs: Vec::new(),
+                measured: Measured::default(),
+                decision: Some(Decision::Width(width)),
+            };
+            let change = Change::TaskCommitted { task: 0, commit };
+            course.apply(&RunEvent { seq: 1, at_ms: 5.0, change });
+            let causes = drift.causes(&workflow, &course, 6.0);
+            let found = causes.first().map(|cause| match cause {
+                Cause::Decided { called, .. } => *called,
+                other => panic!("{other}"),
+            });
+            assert_eq!(found, called, "width {width}");
+            assert_eq!(course.facts()["d"].width, Some(width));
+            drift.told(&causes, &course);
+            assert_eq!(drift.causes(&workflow, &course, 7.0), []);
+        }
     }
 }

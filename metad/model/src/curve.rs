@@ -220,8 +220,8 @@ impl Curve {
     }
 }
 
-/// Whole bytes and tasks, and times without the last digits, which are rounding errors of logarithms: where all
-/// measurements are alike, their value is the answer.
+/// Whole bytes and tasks, and times without the last digits, which are rounding errors of logarithms: where
+/// all measurements are alike, their value is the answer.
 fn tidy(value: f64, unit: Unit) -> f64 {
     match unit {
         Unit::Bytes | Unit::Tasks => value.round(),

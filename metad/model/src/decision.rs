@@ -1,9 +1,9 @@
 //! What tasks decided: how many follow, or which branch is taken.
 //!
-//! Per function the [`RING_SAMPLES`] newest decisions are kept, whatever the order in which they came. A width
-//! is predicted by the order statistics of what was decided since it last changed its level; where the size of
-//! the input explains most of it, by a curve over that size, like the size of an output. How likely a branch
-//! is, is its frequency, smoothed, so that one that was not seen yet keeps a share.
+//! Per function the [`RING_SAMPLES`] newest decisions are kept, whatever the order in which they came. A
+//! width is predicted by the order statistics of what was decided since it last changed its level; where the
+//! size of the input explains most of it, by a curve over that size, like the size of an output. How likely a
+//! branch is, is its frequency, smoothed, so that one that was not seen yet keeps a share.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
@@ -235,8 +235,8 @@ impl Widths {
 }
 
 /// The width of rank q (n + 1), so that a further one stays below it with probability q; `beyond` is what is
-/// thought where the samples do not reach as far. Source: the rank of a prediction limit, G. J. Hahn and W. Q.
-/// Meeker, Statistical Intervals, 5.3.
+/// thought where the samples do not reach as far. Source: the rank of a prediction limit, G. J. Hahn and W.
+/// Q. Meeker, Statistical Intervals, 5.3.
 fn ranked(sorted: &[u64], q: f64, beyond: f64) -> f64 {
     let last = sorted[sorted.len() - 1];
     if sorted[0] == last && sorted.len() > 1 {

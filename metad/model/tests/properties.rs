@@ -220,7 +220,8 @@ proptest! {
                     last = value;
                 }
             }
-            prop_assert!(answer.branches.values().all(|p| *p > 0.0) && answer.branches.values().sum::<f64>() < 1.0);
+            let shares = || answer.branches.values();
+            prop_assert!(shares().all(|share| *share > 0.0) && shares().sum::<f64>() < 1.0);
             for [low, high] in answer.interval.values() {
                 prop_assert!(low <= high && *low >= 0.0 && high.is_finite());
             }

@@ -16,8 +16,8 @@
 //! What a record lacks is written as NaN, the largest u64 (`output_bytes`), the largest u32 (`store`) or the
 //! smallest i64 (`at`, which is in µs since 1970). `direction` is 0 for a download and 1 for an upload,
 //! `state` 0 for cold and 1 for warm. A `decision` has a `width`, or in `branch` the number of its text among
-//! the `names`; what it has not is written as the largest u64 or u32. Records are counted through the groups from 0, which is the `index` of
-//! those that are set aside.
+//! the `names`; what it has not is written as the largest u64 or u32. Records are counted through the groups
+//! from 0, which is the `index` of those that are set aside.
 //!
 //! The decoder never allocates for more records than the body has bytes for.
 

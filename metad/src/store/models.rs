@@ -2,9 +2,10 @@
 //!
 //! Table `model_tasks`: (workflow u32, task name) -> version byte 2, sequence of the last batch that the row
 //! contains (u64, little endian), postcard of `foresail_model::SavedTask`; version 1 is the same without its
-//! last field, the peak memory. Table `models`: workflow (u32) ->
-//! version byte 3, sequence of the last batch that the rest and every task contain, postcard of
-//! `foresail_model::SavedRest`; version 2 is the same without its last field, the decisions. A task may be younger than the rest, where a crash cut a checkpoint off.
+//! last field, the peak memory. Table `models`: workflow (u32) -> version byte 3, sequence of the last batch
+//! that the rest and every task contain, postcard of `foresail_model::SavedRest`; version 2 is the same
+//! without its last field, the decisions. A task may be younger than the rest, where a crash cut a checkpoint
+//! off.
 //!
 //! A checkpoint saves time at the start, nothing else: what it does not contain is learnt again from the raw
 //! batches, so that one of an unknown version may simply be ignored. Tasks count only beside a rest. A row
@@ -210,6 +211,23 @@ pub(crate) mod tests {
         };
         reader.view().unwrap().saved_tasks(0, take).unwrap();
         assert_eq!(found, [Some((sequence, task))]);
+    }
+
+    #[test]
+    fn a_rest_stored_before_there_were_decisions_is_read_without_any() {
+        let rest = foresail_model::WorkflowModel::new().rest();
+        let mut part = postcard::to_allocvec(&rest).unwrap();
+        assert_eq!(part.pop(), Some(NOTHING[0]), "its last field is not there");
+        part[0] = 4;
+        let (writer, reader) = testing::in_memory();
+        let group = writer.begin().unwrap();
+        let row = encode(REST_VERSION_WITHOUT_DECISIONS, &Saved { sequence: 3, part });
+        group.transaction().unwrap().open_table(REST).unwrap().insert(0, row.as_slice()).unwrap();
+        group.bypass().unwrap();
+        group.commit().unwrap();
+        let found = reader.view().unwrap().saved_rest(0).unwrap().unwrap();
+        assert_eq!(found.sequence, 3);
+        assert_eq!(postcard::from_bytes::<foresail_model::SavedRest>(&found.part).unwrap(), rest);
     }
 
     #[test]

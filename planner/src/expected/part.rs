@@ -1,10 +1,11 @@
 //! The part of a problem that is expected to run, and the way from its plan to a plan of the whole.
 //!
-//! A part is closed: what its tasks cannot run without is in it. Inputs that they can run without are left out
-//! with the tasks that make them, and conditions become dependencies: whoever plans or simulates a part sees a
-//! workflow in which nothing is decided. Every task that is not in the part is placed beside one that is: the task
-//! whose place in the fan-out it would take, or what decides that it does not run. So it shares a worker whose
-//! size suits it, comes behind that task and all that it waits for, and costs nothing as long as it is skipped.
+//! A part is closed: what its tasks cannot run without is in it. Inputs that they can run without are left
+//! out with the tasks that make them, and conditions become dependencies: whoever plans or simulates a part
+//! sees a workflow in which nothing is decided. Every task that is not in the part is placed beside one that
+//! is: the task whose place in the fan-out it would take, or what decides that it does not run. So it shares
+//! a worker whose size suits it, comes behind that task and all that it waits for, and costs nothing as long
+//! as it is skipped.
 
 use std::collections::HashMap;
 
@@ -17,6 +18,7 @@ use foresail_schemas::{ResourceConfig, TaskId, WorkerId, Workflow};
 use super::{expected, has_conditions, has_needs, is_expected};
 use crate::dense::{Dense, NONE};
 use crate::progress::{Progress, TaskProgress};
+use crate::simulate::Simulated;
 
 /// Deciders that an explanation names.
 const NAMED_MAX: usize = 3;
@@ -51,8 +53,8 @@ impl Part {
         Self::of(problem, &closed(workflow, |t| !plan.tasks[t as usize].unexpected))
     }
 
-    /// The tasks of which `is_in` is true; nothing where the tables are not those of the workflow, which whoever
-    /// plans the whole will say.
+    /// The tasks of which `is_in` is true; nothing where the tables are not those of the workflow, which
+    /// whoever plans the whole will say.
     pub fn of(problem: &Problem, is_in: &[bool]) -> Option<Self> {
         let (workflow, table) = (&problem.workflow, &problem.predictions);
         if !fits(workflow, table) {
@@ -114,6 +116,16 @@ impl Part {
         Progress { tasks, ..progress }
     }
 
+    /// The times of the whole that was carried out as `done`, the part, was; the rest has those of `plan`.
+    pub fn widen_times(&self, plan: &Plan, done: Simulated) -> Simulated {
+        let planned = plan.tasks.iter().map(|task| (task.start_ms, task.end_ms));
+        let (mut start_ms, mut end_ms): (Vec<f64>, Vec<f64>) = planned.unzip();
+        for (place, &t) in self.tasks.iter().enumerate() {
+            (start_ms[t as usize], end_ms[t as usize]) = (done.start_ms[place], done.end_ms[place]);
+        }
+        Simulated { start_ms, end_ms, ..done }
+    }
+
     /// The plan of the whole without what is not in the part.
     pub fn narrow(&self, plan: &Plan) -> Plan {
         let kept = |&t: &u32| PlannedTask { unexpected: false, ..plan.tasks[t as usize].clone() };
@@ -129,6 +141,8 @@ impl Part {
     pub fn widen(&self, whole: &Dense, plan: Plan) -> Plan {
         let workflow = &whole.problem.workflow;
         let beside = self.beside(workflow);
+        let lives = plan.workers.iter().map(|w| (w.id.clone(), (w.start_ms, w.end_ms)));
+        let lives: HashMap<WorkerId, (f64, f64)> = lives.collect();
         let mut workers = plan.workers;
         let mut tasks: Vec<PlannedTask> = Vec::with_capacity(beside.len());
         for (t, task) in (0..).zip(workflow.tasks()) {
@@ -145,14 +159,17 @@ impl Part {
                 Optimization::TaskDup | Optimization::PreWarm => false,
             };
             let optimizations = task.optimizations.iter().filter(|o| can_be(o)).cloned().collect();
+            // A copy may have run elsewhere, and then does not end in the life of this worker.
+            let life = worker.as_ref().and_then(|id| lives.get(id));
+            let at_ms = life.map_or(like.end_ms, |(from, to)| like.end_ms.clamp(*from, *to));
             let output_bytes = like.output_bytes.map(|_| written_bytes(whole, t));
             tasks.push(PlannedTask {
                 task: task.id.clone(),
                 worker,
                 config,
                 rank: 0,
-                start_ms: like.end_ms,
-                end_ms: like.end_ms,
+                start_ms: at_ms,
+                end_ms: at_ms,
                 exec_ms: 0.0,
                 forecast: None,
                 output_bytes,
@@ -253,8 +270,8 @@ impl Part {
         let more = if deciders.len() > NAMED_MAX { " and others" } else { "" };
         let named: Vec<String> = deciders.iter().take(NAMED_MAX).map(|id| format!("`{id}`")).collect();
         Some(format!(
-            "{left_out} of {} tasks are not expected to run, by what {}{more} is predicted to decide; they are \
-             placed beside those that are",
+            "{left_out} of {} tasks are not expected to run, by what {}{more} is predicted to decide; they \
+             are placed beside those that are",
             workflow.tasks().len(),
             named.join(", "),
         ))

@@ -57,16 +57,16 @@ fn decided(seed: u64) -> Problem {
 /// The same problem without what is not expected, made by hand.
 fn by_hand(problem: &Problem, expected: &[bool]) -> Problem {
     let (spec, graph) = (problem.workflow.spec(), problem.workflow.graph());
-    let is_in = |id: &TaskId| expected[graph.find(id).unwrap() as usize];
+    let is_in = |id: &TaskId| expected[graph.find(id).expect("it is one of the tasks") as usize];
     let mut tasks: Vec<_> = spec.tasks.iter().filter(|t| is_in(&t.id)).cloned().collect();
     for task in &mut tasks {
         task.inputs.retain(|i| if let Input::Task { task, .. } = i { is_in(task) } else { true });
         task.after.extend(task.when.take().map(|when| when.task));
         task.decision = None;
     }
-    let workflow = WorkflowSpec { tasks, ..spec.clone() }.check().unwrap();
+    let workflow = WorkflowSpec { tasks, ..spec.clone() }.check().expect("what is expected is closed");
     let old = &problem.predictions;
-    let place = |id: &TaskId| graph.find(id).unwrap() as usize;
+    let place = |id: &TaskId| graph.find(id).expect("it is one of the tasks") as usize;
     let mut predictions = old.clone();
     let ids: Vec<TaskId> = workflow.tasks().iter().map(|t| t.id.clone()).collect();
     for (row, old) in predictions.exec_ms.iter_mut().zip(&old.exec_ms) {
