@@ -3,7 +3,7 @@
 use foresail_schemas::plan::{Plan, Problem};
 
 use crate::anneal::{Anneal, EFFORT_S, EFFORT_S_MAX};
-use crate::auto::{self, Auto};
+use crate::auto::{Auto, Effort};
 use crate::bounds::Floor;
 use crate::dense::Dense;
 use crate::error::{PlanFailure, UnknownPlanner};
@@ -53,7 +53,7 @@ pub fn planners() -> Vec<Box<dyn Planner>> {
         Box::new(Anneal { effort_s: EFFORT_S }),
         Box::new(Pareto { effort_s: pareto::EFFORT_S }),
         Box::new(Robust),
-        Box::new(Auto { effort_s: auto::EFFORT_S }),
+        Box::new(Auto { effort: Effort::Worthwhile }),
     ]
 }
 
@@ -75,7 +75,7 @@ pub fn find(name: &str) -> Result<Box<dyn Planner>, UnknownPlanner> {
         return match (name, effort_s) {
             ("anneal", Some(effort_s)) => Ok(Box::new(Anneal { effort_s })),
             ("pareto", Some(effort_s)) => Ok(Box::new(Pareto { effort_s })),
-            ("auto", Some(effort_s)) => Ok(Box::new(Auto { effort_s })),
+            ("auto", Some(effort_s)) => Ok(Box::new(Auto { effort: Effort::Seconds(effort_s) })),
             _ => Err(unknown()),
         };
     }
