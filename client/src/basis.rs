@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use foresail_model::Predictor;
+use foresail_planner::expected;
 use foresail_schemas::plan::{Plan, PredictionTable};
 use foresail_schemas::prediction::{Basis, Query};
 use foresail_schemas::{TaskName, Workflow};
@@ -22,13 +23,15 @@ pub(crate) fn of_plan(
 ) -> Vec<Basis> {
     // Tasks of one name with equal inputs and configs share an answer; workflows have thousands of those.
     let mut known: HashMap<(TaskName, u64, (u32, u32)), Basis> = HashMap::new();
+    let expected = expected(workflow, &table.decisions);
     let tasks = (0..).zip(&plan.tasks).zip(&table.basis);
     let basis = tasks.map(|((at, planned), weakest)| {
         if matches!(weakest, Basis::Exact | Basis::None) {
             return *weakest;
         }
         let task = workflow.task(at).name.clone();
-        let (input_bytes, config) = (input_bytes(workflow, &table.object_bytes, at), planned.config);
+        let (input_bytes, config) =
+            (input_bytes(workflow, &table.object_bytes, &expected, at), planned.config);
         let key = (task, input_bytes, config.key());
         *known.entry(key).or_insert_with_key(|(task, ..)| {
             let (memory_mb, vcpu) = (config.memory_mb, config.vcpu);

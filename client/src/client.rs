@@ -1,11 +1,13 @@
 //! The client: predicts, plans and submits workflows, and finds runs again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use foresail_model::Predictor;
 use foresail_planner as planner;
 use foresail_schemas::config::Sla;
+use foresail_schemas::decision::DecisionForecast;
 use foresail_schemas::id::RunId;
 use foresail_schemas::listing::{RunList, TaskEntry, TaskList, WorkflowEntry, WorkflowList};
 use foresail_schemas::optimization::OptimizationKind;
@@ -15,7 +17,7 @@ use foresail_schemas::prediction::{Basis, PredictionAnswer, PredictionRequest};
 use foresail_schemas::retry::SizeMenu;
 use foresail_schemas::run::{CurrentPlan, Resume, RunCreated, RunOptions, RunRequest, RunSummary};
 use foresail_schemas::score::WorkflowScores;
-use foresail_schemas::{ErrorCode, TaskName, Workflow, WorkflowName};
+use foresail_schemas::{ErrorCode, TaskId, TaskName, Workflow, WorkflowName};
 use serde::de::DeserializeOwned;
 
 use crate::basis;
@@ -103,7 +105,21 @@ impl Client {
         platform: &Platform,
         sla: Sla,
     ) -> Result<PredictionTable, ClientError> {
-        let blind = planner::blind_table(workflow, platform, sla);
+        self.predictions_given(workflow, platform, sla, BTreeMap::new()).await
+    }
+
+    /// As [`Self::predictions`], where it is known what some tasks decide.
+    ///
+    /// # Errors
+    /// [`ClientError`] when metad does not answer or its model cannot be read.
+    pub async fn predictions_given(
+        &self,
+        workflow: &Workflow,
+        platform: &Platform,
+        sla: Sla,
+        decisions: BTreeMap<TaskId, DecisionForecast>,
+    ) -> Result<PredictionTable, ClientError> {
+        let blind = PredictionTable { decisions, ..planner::blind_table(workflow, platform, sla) };
         Ok(match self.model(workflow.name()).await? {
             None => blind,
             Some((model, epoch)) => {

@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foresail_model::Predictor;
+use foresail_planner::expected;
 use foresail_schemas::metric::Forecast;
 use foresail_schemas::plan::{Plan, PredictionTable};
 use foresail_schemas::prediction::{Basis, Prediction, Query};
@@ -28,9 +29,11 @@ pub fn fill(
 ) {
     // Tasks of one name with equal inputs and configs share an answer; workflows have thousands of those.
     let mut known: HashMap<(TaskName, u64, (u32, u32)), Option<Forecast>> = HashMap::new();
+    let expected = expected(workflow, &table.decisions);
     for (at, planned) in (0..).zip(&mut plan.tasks) {
         let task = workflow.task(at).name.clone();
-        let (input_bytes, config) = (input_bytes(workflow, &table.object_bytes, at), planned.config);
+        let (input_bytes, config) =
+            (input_bytes(workflow, &table.object_bytes, &expected, at), planned.config);
         let forecast = known.entry((task, input_bytes, config.key())).or_insert_with_key(|(task, ..)| {
             let (memory_mb, vcpu) = (config.memory_mb, config.vcpu);
             let query = Query::ExecutionTime { task: task.clone(), input_bytes, memory_mb, vcpu };
@@ -99,6 +102,7 @@ mod tests {
             samples: 3,
             extrapolated: false,
             interval: BTreeMap::new(),
+            branches: BTreeMap::new(),
         }
     }
 

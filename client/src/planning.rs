@@ -90,7 +90,7 @@ pub fn plan_alone_until(planner: &str, problem: &Problem, stop: &Stop) -> Result
     let no_plan = |reason: String| ClientError::NoPlan { planner: planner.to_owned(), reason };
     if let Some(line) = planner.strip_prefix(EXEC) {
         let program = Program { line, limit: LIMIT, bytes_max: STDOUT_BYTES_MAX };
-        program.plan(problem, stop).map_err(|e| no_plan(e.to_string()))
+        planner::planned(problem, |part| program.plan(part, stop)).map_err(|e| no_plan(e.to_string()))
     } else {
         let found = planner::find(planner).map_err(|e| no_plan(e.to_string()))?;
         planner::plan(problem, &*found).map_err(|e| no_plan(e.to_string()))
@@ -114,6 +114,8 @@ enum ProgramFailure {
     Ended { status: ExitStatus, stderr: String },
     #[error("what the program wrote is no plan: {error}{stderr}")]
     NoPlan { error: serde_json::Error, stderr: String },
+    #[error(transparent)]
+    Problem(#[from] planner::PlanFailure),
     #[error("the plan of the program cannot be carried out: {0}")]
     Draft(#[from] planner::DraftFailure),
     #[error("the plan of the program breaks a rule: {0}")]

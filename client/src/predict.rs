@@ -2,22 +2,26 @@
 //!
 //! Goes through the workflow in topological order: the predicted output sizes of the parents are the input
 //! size of a child, and that decides its execution time. Where the model knows nothing the entry of the blind
-//! table stands (hints of the workflow, assumptions of the platform) and the basis says `none`. Sizes are
-//! always medians: a quantile of a size would be multiplied along the chain.
+//! table stands (hints of the workflow, assumptions of the platform) and the basis says `none`. What is
+//! predicted to be decided says which tasks are expected, and an input that is optional counts where it is.
+//! Sizes are always medians: a quantile of a size would be multiplied along the chain.
 
 use std::collections::HashMap;
 
+use foresail_planner::is_expected;
 use foresail_schemas::config::ResourceConfig;
+use foresail_schemas::decision::DecisionForecast;
 use foresail_schemas::metric::{Direction, StartState};
 use foresail_schemas::plan::{PredictionTable, StartupTimes, TransferTimes};
 use foresail_schemas::prediction::{Basis, Prediction, Query};
 use foresail_schemas::workflow::Input;
-use foresail_schemas::{Sla, TaskName, Workflow};
+use foresail_schemas::{Sla, TaskId, TaskName, Workflow};
 
 /// Most sizes at which transfer times are asked for.
 const TRANSFER_PROBES_MAX: usize = 32;
 
-/// Fills `blind` with what `ask` knows. `ask` answers at one service level. Objects of up to
+/// Fills `blind` with what `ask` knows. `ask` answers at one service level. What `blind` says of decisions is
+/// known and stays. Objects of up to
 /// `inline_bytes_max` bytes are never transferred on their own.
 #[must_use]
 pub fn table(
@@ -27,7 +31,9 @@ pub fn table(
     inline_bytes_max: u64,
     ask: impl Fn(&Query, Sla) -> Prediction,
 ) -> PredictionTable {
-    let mut filler = Filler { workflow, table: blind, ask, exec: HashMap::new(), sizes: HashMap::new() };
+    let expected = vec![true; workflow.tasks().len()];
+    let (exec, sizes) = (HashMap::new(), HashMap::new());
+    let mut filler = Filler { workflow, table: blind, ask, expected, exec, sizes };
     filler.table.epoch = epoch;
     for &task in workflow.graph().order() {
         filler.task(task);
@@ -46,6 +52,8 @@ struct Filler<'a, F> {
     workflow: &'a Workflow,
     table: PredictionTable,
     ask: F,
+    /// Which tasks are expected to run, as far as it is known.
+    expected: Vec<bool>,
     // Tasks of one name with equal inputs share an answer; workflows have thousands of those.
     exec: HashMap<(TaskName, u64), ExecRow>,
     sizes: HashMap<(TaskName, u64), Option<f64>>,
@@ -54,7 +62,11 @@ struct Filler<'a, F> {
 impl<F: Fn(&Query, Sla) -> Prediction> Filler<'_, F> {
     fn task(&mut self, t: u32) {
         let task = self.workflow.task(t);
-        let input_bytes = input_bytes(self.workflow, &self.table.object_bytes, t);
+        self.expected[t as usize] = is_expected(self.workflow, &self.table.decisions, t, &self.expected);
+        let input_bytes = input_bytes(self.workflow, &self.table.object_bytes, &self.expected, t);
+        if task.decision.is_some() && !self.table.decisions.contains_key(&task.id) {
+            self.decision(&task.id, &task.name, input_bytes);
+        }
         let key = (task.name.clone(), input_bytes);
         let (row, basis) = match self.exec.get(&key) {
             Some(known) => known.clone(),
@@ -79,6 +91,17 @@ impl<F: Fn(&Query, Sla) -> Prediction> Filler<'_, F> {
         };
         if let Some(total) = known {
             self.spread(t, total);
+        }
+    }
+
+    fn decision(&mut self, id: &TaskId, task: &TaskName, input_bytes: u64) {
+        let sla = self.table.sla;
+        let answer = (self.ask)(&Query::Decision { task: task.clone(), input_bytes }, sla);
+        let whole = |width: f64| if sla == Sla::Mean { width.round() } else { width.ceil() };
+        let width = value(&answer, sla).map(|width| whole(width) as u64);
+        let branches = answer.branches;
+        if width.is_some() || !branches.is_empty() {
+            self.table.decisions.insert(id.clone(), DecisionForecast { width, branches });
         }
     }
 
@@ -193,21 +216,31 @@ fn value(answer: &Prediction, sla: Sla) -> Option<f64> {
 }
 
 /// Size of all inputs of a task, where objects have these sizes: what the worker records, so an object that
-/// is read twice counts twice, and a value as the JSON text that the task reads.
-pub(crate) fn input_bytes(workflow: &Workflow, object_bytes: &[u64], t: u32) -> u64 {
+/// is read twice counts twice, and a value as the JSON text that the task reads. What a task can run without
+/// counts where the task that makes it is `expected`.
+pub(crate) fn input_bytes(workflow: &Workflow, object_bytes: &[u64], expected: &[bool], t: u32) -> u64 {
     // The graph has every object once, in the order in which the inputs first name them.
     let (objects, mut places) = (workflow.graph().reads(t), HashMap::new());
     let read = workflow.task(t).inputs.iter().map(|input| {
+        let mut is_read = true;
         let name = match input {
-            Input::Task { task, output, .. } => (task.as_str(), output.as_str()),
+            Input::Task { task, output, optional } => {
+                let maker = workflow.graph().find(task).filter(|_| *optional);
+                is_read = maker.is_none_or(|maker| expected[maker as usize]);
+                (task.as_str(), output.as_str())
+            }
             Input::External { uri, .. } => ("", uri.as_str()),
             Input::Value { value } => return value.to_string().len() as u64,
         };
         let next = places.len();
-        object_bytes[objects[*places.entry(name).or_insert(next)] as usize]
+        let bytes = object_bytes[objects[*places.entry(name).or_insert(next)] as usize];
+        if is_read { bytes } else { 0 }
     });
     read.sum()
 }
+
+#[cfg(test)]
+mod learned;
 
 #[cfg(test)]
 mod tests {
@@ -245,6 +278,7 @@ mod tests {
             startup: vec![StartupTimes { cold_ms: 100.0, warm_ms: 5.0 }; 2],
             basis: vec![Basis::None; tasks],
             warm: Vec::new(),
+            decisions: BTreeMap::new(),
             uncertainty: None,
             configs,
         }
@@ -259,6 +293,7 @@ mod tests {
             samples: 3,
             extrapolated: false,
             interval: BTreeMap::new(),
+            branches: BTreeMap::new(),
         }
     }
 
@@ -276,6 +311,7 @@ mod tests {
                 (Some(*input_bytes as f64 / 10.0), Basis::Exact)
             }
             Query::OutputSize { .. } => (Some(2_000.0), Basis::Exact),
+            Query::Decision { .. } => (None, Basis::None),
             Query::TransferTime { direction: Direction::Download, bytes, .. } => {
                 (Some(3.0 + *bytes as f64 / 1000.0), Basis::Pooled)
             }
@@ -350,6 +386,6 @@ mod tests {
         let mut sizes = vec![0; workflow.graph().objects().len()];
         let reads = workflow.graph().reads(1);
         (sizes[reads[0] as usize], sizes[reads[1] as usize]) = (100, 10);
-        assert_eq!(input_bytes(&workflow, &sizes, 1), 100 + 10 + 1 + 100);
+        assert_eq!(input_bytes(&workflow, &sizes, &[true; 2], 1), 100 + 10 + 1 + 100);
     }
 }

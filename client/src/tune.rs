@@ -211,6 +211,7 @@ mod tests {
             samples: 9,
             extrapolated: false,
             interval: BTreeMap::new(),
+            branches: BTreeMap::new(),
         }
     }
 

@@ -12,6 +12,7 @@
 
 use std::collections::HashMap;
 
+use foresail_planner::expected;
 use foresail_schemas::metric::{Direction, StartState};
 use foresail_schemas::plan::PredictionTable;
 use foresail_schemas::prediction::{Basis, Prediction, Query};
@@ -39,10 +40,11 @@ pub fn distributions(
     let mut shared = std::collections::BTreeMap::new();
     let mut exec = vec![vec![None; workflow.tasks().len()]; table.configs.len()];
     let mut samples = vec![0; workflow.tasks().len()];
+    let expected = expected(workflow, &table.decisions);
     // Tasks of one name with equal inputs share an answer; workflows have thousands of those.
     let mut known: HashMap<(TaskName, u64), Vec<Option<Known>>> = HashMap::new();
     for (at, task) in workflow.tasks().iter().enumerate() {
-        let key = (task.name.clone(), input_bytes(workflow, &table.object_bytes, at as u32));
+        let key = (task.name.clone(), input_bytes(workflow, &table.object_bytes, &expected, at as u32));
         let answers = known.entry(key).or_insert_with_key(|(name, input_bytes)| {
             table.configs.iter().map(|config| asker.exec(name, *input_bytes, config)).collect()
         });
@@ -199,6 +201,7 @@ mod tests {
             samples: 9,
             extrapolated: false,
             interval: BTreeMap::from([(Sla::MEDIAN, [900.0, 1_100.0])]),
+            branches: BTreeMap::new(),
         }
     }
 

@@ -46,11 +46,6 @@ impl Remaining {
 
 /// The record with a time.
 fn timed(mut record: Record, arrival: jiff::Timestamp) -> Record {
-    let at = match &mut record {
-        Record::Task(r) => &mut r.at,
-        Record::Transfer(r) => &mut r.at,
-        Record::Startup(r) => &mut r.at,
-    };
-    at.get_or_insert(arrival);
+    record.at_mut().get_or_insert(arrival);
     record
 }

@@ -189,7 +189,9 @@ impl<'a> Oracle<'a> {
 
     fn candidates(&mut self, query: &Query) -> Vec<&'a Arc<View>> {
         match query {
-            Query::ExecutionTime { task, .. } | Query::OutputSize { task, .. } => {
+            Query::ExecutionTime { task, .. }
+            | Query::OutputSize { task, .. }
+            | Query::Decision { task, .. } => {
                 if let Some(known) = self.priors.get(task) {
                     return known.clone();
                 }

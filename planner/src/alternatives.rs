@@ -10,6 +10,7 @@ use foresail_schemas::{TaskId, WorkerId};
 use crate::assignment::Assignment;
 use crate::dense::{Dense, NONE};
 use crate::draft::{self, DraftFailure};
+use crate::expected::Part;
 use crate::timing::Timing;
 
 /// Most workers of parents that a task is tried on.
@@ -66,7 +67,7 @@ impl std::fmt::Display for Change {
     }
 }
 
-/// The alternatives for some tasks of a plan.
+/// The alternatives for some tasks of a plan; one that is not expected to run has none.
 ///
 /// # Errors
 /// [`DraftFailure`] when the plan is not one of this problem, or a task is not in it.
@@ -75,6 +76,22 @@ pub fn alternatives(
     plan: &Plan,
     tasks: &[TaskId],
 ) -> Result<Vec<Alternatives>, DraftFailure> {
+    let Some(part) = Part::of_plan(problem, plan) else { return of_all(problem, plan, tasks) };
+    let (narrow, graph) = (part.narrow(plan), part.problem.workflow.graph());
+    let is_left_out = |id: &&TaskId| graph.find(id).is_none() && problem.workflow.graph().find(id).is_some();
+    let inside: Vec<TaskId> = tasks.iter().filter(|id| !is_left_out(id)).cloned().collect();
+    let mut found = of_all(&part.problem, &narrow, &inside)?.into_iter();
+    let of = |id: &TaskId| {
+        if !is_left_out(&id) {
+            return found.next();
+        }
+        let (task, chosen, others) = (id.clone(), plan.predicted, Vec::new());
+        Some(Alternatives { task, shares_with: 0, chosen, others })
+    };
+    Ok(tasks.iter().filter_map(of).collect())
+}
+
+fn of_all(problem: &Problem, plan: &Plan, tasks: &[TaskId]) -> Result<Vec<Alternatives>, DraftFailure> {
     let dense = Dense::new(problem)?;
     let assignment = draft::assignment(&dense, &draft::draft(plan))?;
     let mut timing = Timing::new(&dense);

@@ -1,6 +1,10 @@
 //! `auto`: a portfolio. Everything that `simple`, `sweep`, `heft`, `uniform` and `nonuniform` do, where the
 //! size of the workflow allows it, is timed, and the best are annealed with a small effort; the best of all
 //! under the objective wins. So it is never worse than `simple` under the model.
+//!
+//! Planning takes time too, and a run waits for it. So beyond `simple` and `sweep` the planner by name spends
+//! at most a tenth of the makespan that the best plan so far is predicted to have: a run of a second is not
+//! worth a second of planning.
 
 use foresail_schemas::plan::{Plan, Problem};
 
@@ -12,8 +16,14 @@ use crate::search::Search;
 use crate::steady::{self, Finalist};
 use crate::{heft, nonuniform, simple, sweep, uniform};
 
-/// Effort of the annealing of the planner by name, in seconds.
-pub(crate) const EFFORT_S: f64 = 0.3;
+/// Most effort of the annealing of the planner by name, in seconds.
+const EFFORT_S: f64 = 0.3;
+/// Part of the predicted makespan that the effort may be.
+const SHARE_OF_MAKESPAN: f64 = 0.1;
+/// Effort in seconds that is worth while for the shortest run.
+const ALWAYS_S: f64 = 0.02;
+/// Passes that `heft` and `uniform` take about as long as: 20 to 300 ms for 10,000 tasks.
+const FIXED_PASSES: u32 = 50;
 /// Moves per task that are enough: a small workflow is done before its effort is spent.
 const MOVES_PER_TASK: u32 = 300;
 /// Fewer moves than this are not worth while, so large workflows are not annealed.
@@ -26,8 +36,37 @@ const RESIZED_TASKS_MAX: u32 = 5_000;
 /// The planner.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Auto {
-    /// Seconds to spend on annealing.
-    pub effort_s: f64,
+    /// How much to spend.
+    pub effort: Effort,
+}
+
+/// What is spent on making a plan better.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Effort {
+    /// So many seconds of annealing.
+    Seconds(f64),
+    /// What a run of the length that is predicted is worth.
+    Worthwhile,
+}
+
+impl Effort {
+    fn seconds(self, search: &Search) -> f64 {
+        match self {
+            Self::Seconds(seconds) => seconds,
+            Self::Worthwhile => {
+                let makespan_s = search.best().timed.summary.makespan_ms / 1000.0;
+                (SHARE_OF_MAKESPAN * makespan_s).clamp(ALWAYS_S, EFFORT_S)
+            }
+        }
+    }
+
+    /// Whether what takes so many passes is worth while too.
+    fn covers(self, search: &Search, passes: u32) -> bool {
+        match self {
+            Self::Seconds(_) => true,
+            Self::Worthwhile => anneal::passes(search.dense, self.seconds(search)) >= passes,
+        }
+    }
 }
 
 impl Planner for Auto {
@@ -49,7 +88,7 @@ impl Planner for Auto {
         }
         sweep::offer(&mut search);
         starts.note(&search);
-        if dense.len() <= FIXED_TASKS_MAX {
+        if dense.len() <= FIXED_TASKS_MAX && self.effort.covers(&search, FIXED_PASSES) {
             heft::offer(&mut search);
             let mut found = Search::under(&dense, problem.objective, &search.floor);
             uniform::offer(&mut found);
@@ -63,7 +102,7 @@ impl Planner for Auto {
             search.absorb(found);
             starts.note(&search);
         }
-        let passes = anneal::passes(&dense, self.effort_s);
+        let passes = anneal::passes(&dense, self.effort.seconds(&search));
         if passes >= MOVES_MIN {
             anneal::improve(&mut search, &starts.assignments, passes.min(MOVES_PER_TASK * dense.len()));
             starts.note(&search);
@@ -76,5 +115,33 @@ impl Planner for Auto {
         });
         steady::choose(&mut search, finalists.collect());
         Ok(search.plan(self.name()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use foresail_schemas::plan::Objective;
+    use foresail_schemas::{Platform, Sla};
+
+    use super::*;
+    use crate::blind::blind_table;
+    use crate::shapes::Shape;
+
+    /// Whether annealing is among what a plan says it tried, for 4,000 tasks of so many ms.
+    fn is_annealed(effort: Effort, exec_ms: f64) -> bool {
+        let (workflow, platform) = (Shape::Layered(10, 400).workflow(), Platform::built_in().remove(1));
+        let mut predictions = blind_table(&workflow, &platform, Sla::MEDIAN);
+        predictions.exec_ms.iter_mut().flatten().for_each(|ms| *ms = exec_ms);
+        let (objective, seed, without) = (Objective::Fastest, 1, Vec::new());
+        let problem = Problem { workflow, platform, predictions, objective, seed, without };
+        let plan = Auto { effort }.plan(&problem).unwrap();
+        plan.explanation.iter().any(|line| line.starts_with("anneal:"))
+    }
+
+    #[test]
+    fn a_short_run_is_not_worth_long_planning_unless_it_is_asked_for() {
+        assert!(!is_annealed(Effort::Worthwhile, 0.1));
+        assert!(is_annealed(Effort::Worthwhile, 20_000.0));
+        assert!(is_annealed(Effort::Seconds(0.1), 0.1));
     }
 }

@@ -46,6 +46,7 @@ pub fn blind_table(workflow: &Workflow, platform: &Platform, sla: Sla) -> Predic
         configs,
         basis: vec![Basis::None; workflow.tasks().len()],
         warm: Vec::new(),
+        decisions: [].into(),
         uncertainty: None,
     }
 }

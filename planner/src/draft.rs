@@ -15,6 +15,7 @@ use crate::assignment::Assignment;
 use crate::bounds::Floor;
 use crate::dense::{Dense, NONE};
 use crate::error::PlanFailure;
+use crate::expected::Part;
 use crate::explain::{self, Candidate};
 use crate::timing::Timing;
 use crate::wukong;
@@ -128,11 +129,17 @@ pub fn complete(
 }
 
 /// As [`complete`], of a plan: of what it says, workers, sizes, ranks, optimisations and pre-warmings count,
-/// and the names of its workers and its reasons per task are kept.
+/// and the names of its workers and its reasons per task are kept. What it does not expect is placed anew.
 ///
 /// # Errors
 /// [`DraftFailure`] with what breaks a rule.
 pub fn retimed(problem: &Problem, plan: &Plan, reasons: Vec<String>) -> Result<Plan, DraftFailure> {
+    let Some(part) = Part::of_plan(problem, plan) else { return retimed_all(problem, plan, reasons) };
+    let whole = Dense::new(problem)?;
+    Ok(part.widen(&whole, retimed_all(&part.problem, &part.narrow(plan), reasons)?))
+}
+
+fn retimed_all(problem: &Problem, plan: &Plan, reasons: Vec<String>) -> Result<Plan, DraftFailure> {
     let dense = Dense::new(problem)?;
     let assignment = of_plan(&dense, plan)?;
     let mut timing = Timing::new(&dense);

@@ -100,6 +100,7 @@ pub(crate) fn assemble(
             exec_ms: dense.exec_ms(assignment.size[at], t),
             output_bytes: None,
             optimizations: std::mem::take(&mut optimizations[at]),
+            unexpected: false,
             why: reason(t).unwrap_or_else(|| why(dense, assignment, &by_worker, t)),
             forecast: None,
         }

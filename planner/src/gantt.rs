@@ -13,7 +13,7 @@ const NAME_LEN_MAX: usize = 14;
 ///
 /// `.` the worker lives, `#` a task runs, `|` a task begins where another has just ended, `*` tasks of the
 /// critical path. Flexible tasks, which no worker is planned for, stand in rows of their own, as few as
-/// hold them.
+/// hold them. What is not expected to run is left out.
 #[must_use]
 pub fn gantt(plan: &Plan, width: usize) -> String {
     let columns = width.max(WIDTH_MIN) - NAME_LEN_MAX - 3;
@@ -64,7 +64,7 @@ fn rows(plan: &Plan) -> Vec<Row> {
         .collect();
     let place: std::collections::HashMap<_, _> =
         plan.workers.iter().enumerate().map(|(at, w)| (&w.id, at)).collect();
-    let mut order: Vec<usize> = (0..plan.tasks.len()).collect();
+    let mut order: Vec<usize> = (0..plan.tasks.len()).filter(|&t| !plan.tasks[t].unexpected).collect();
     order.sort_by(|&a, &b| plan.tasks[a].start_ms.total_cmp(&plan.tasks[b].start_ms).then(a.cmp(&b)));
     let planned = rows.len();
     for t in order {

@@ -5,6 +5,7 @@
 //! memory in MB, money in USD.
 //!
 //! - [`plan`], [`planners`], [`find`], [`Planner`]: the planners.
+//! - [`expected`], [`planned`]: which tasks a plan is made for, where others decide that at run time.
 //! - [`pareto`]: the front of time and cost.
 //! - [`Pass`], [`passes`], [`improve`]: plans made better by what is done beside running tasks.
 //! - [`complete`], [`retimed`], [`alternatives`]: a plan of what somebody else decided; what else could have
@@ -31,6 +32,7 @@ mod draw;
 mod error;
 #[cfg(test)]
 mod exhaustive;
+mod expected;
 mod explain;
 mod extras;
 mod faasflow;
@@ -74,6 +76,7 @@ pub use alternatives::{Alternative, Alternatives, Change, alternatives};
 pub use blind::blind_table;
 pub use draft::{DraftFailure, Placement, complete, draft, retimed};
 pub use error::{DrawFailure, PlanFailure, ReplanFailure, SimulationFailure, UnknownPlanner};
+pub use expected::{LIKELY_MIN, expected, is_expected, planned};
 pub use gantt::gantt;
 pub use montecarlo::{DRAWS_MAX, Distribution, draws_for, monte_carlo, wilson};
 pub use objective::compare;

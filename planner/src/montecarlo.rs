@@ -15,6 +15,7 @@ use crate::assignment::Assignment;
 use crate::dense::Dense;
 use crate::draw::{Draw, Sampler};
 use crate::error::{DrawFailure, SimulationFailure};
+use crate::expected::Part;
 use crate::timing::Timing;
 
 /// Most draws of one call.
@@ -186,9 +187,13 @@ pub fn monte_carlo(
     if plan.flexible.is_some() {
         return Err(DrawFailure::Flexible);
     }
+    plan.check(&problem.workflow).map_err(SimulationFailure::from)?;
+    let part = Part::of_plan(problem, plan);
+    let narrow = part.as_ref().map(|part| part.narrow(plan));
+    let problem = part.as_ref().map_or(problem, |part| &part.problem);
+    let plan = narrow.as_ref().unwrap_or(plan);
     let dense = Dense::new(problem).map_err(SimulationFailure::from)?;
     let mut chances = Chances::new(&dense).ok_or(DrawFailure::NoDistributions)?;
-    plan.check(&problem.workflow).map_err(SimulationFailure::from)?;
     let assignment = Assignment::of_plan(&dense, plan)?;
     Ok(chances.of(&assignment, draws, seed))
 }

@@ -14,6 +14,7 @@ use crate::anneal::{self, Descending};
 use crate::assignment::Assignment;
 use crate::dense::Dense;
 use crate::error::PlanFailure;
+use crate::expected::Part;
 use crate::explain::{self, Candidate};
 use crate::moves::Moves;
 use crate::planner::Planner;
@@ -57,6 +58,12 @@ impl Planner for Pareto {
 /// # Errors
 /// [`PlanFailure`] when the problem is not one, or when no size of the platform suits a task.
 pub fn pareto(problem: &Problem, points: usize) -> Result<Vec<Plan>, PlanFailure> {
+    let Some(part) = Part::of_decisions(problem) else { return of_part(problem, points) };
+    let whole = Dense::new(problem)?;
+    Ok(of_part(&part.problem, points)?.into_iter().map(|plan| part.widen(&whole, plan)).collect())
+}
+
+fn of_part(problem: &Problem, points: usize) -> Result<Vec<Plan>, PlanFailure> {
     let dense = Dense::new(problem)?;
     let mut search = Search::new(&dense);
     let front = front(&mut search, points.max(1), EFFORT_S);

@@ -3,10 +3,11 @@
 use foresail_schemas::plan::{Plan, Problem};
 
 use crate::anneal::{Anneal, EFFORT_S, EFFORT_S_MAX};
-use crate::auto::{self, Auto};
+use crate::auto::{Auto, Effort};
 use crate::bounds::Floor;
 use crate::dense::Dense;
 use crate::error::{PlanFailure, UnknownPlanner};
+use crate::expected::{self, Part};
 use crate::faasflow::FaasFlow;
 use crate::heft::Heft;
 use crate::horizon::Horizon;
@@ -52,7 +53,7 @@ pub fn planners() -> Vec<Box<dyn Planner>> {
         Box::new(Anneal { effort_s: EFFORT_S }),
         Box::new(Pareto { effort_s: pareto::EFFORT_S }),
         Box::new(Robust),
-        Box::new(Auto { effort_s: auto::EFFORT_S }),
+        Box::new(Auto { effort: Effort::Worthwhile }),
     ]
 }
 
@@ -74,19 +75,19 @@ pub fn find(name: &str) -> Result<Box<dyn Planner>, UnknownPlanner> {
         return match (name, effort_s) {
             ("anneal", Some(effort_s)) => Ok(Box::new(Anneal { effort_s })),
             ("pareto", Some(effort_s)) => Ok(Box::new(Pareto { effort_s })),
-            ("auto", Some(effort_s)) => Ok(Box::new(Auto { effort_s })),
+            ("auto", Some(effort_s)) => Ok(Box::new(Auto { effort: Effort::Seconds(effort_s) })),
             _ => Err(unknown()),
         };
     }
     planners().into_iter().find(|p| p.name() == name).ok_or_else(unknown)
 }
 
-/// Plans, and in debug builds validates the plan.
+/// Plans what is expected to run, places the rest, and in debug builds validates the plan.
 ///
 /// # Errors
 /// [`PlanFailure`] when the problem is not one, or when no size of the platform suits a task.
 pub fn plan(problem: &Problem, planner: &dyn Planner) -> Result<Plan, PlanFailure> {
-    let plan = planner.plan(problem)?;
+    let plan = expected::planned(problem, |part| planner.plan(part))?;
     debug_assert!(
         validate(problem, &plan).is_ok(),
         "planner `{}` broke a rule: {:?}",
@@ -96,11 +97,13 @@ pub fn plan(problem: &Problem, planner: &dyn Planner) -> Result<Plan, PlanFailur
     Ok(plan)
 }
 
-/// What no plan of this problem can beat: LB_T in ms and LB_C in USD.
+/// What no plan of what is expected to run can beat: LB_T in ms and LB_C in USD.
 ///
 /// # Errors
 /// [`PlanFailure`] when the problem is not one.
 pub fn bounds(problem: &Problem) -> Result<(f64, f64), PlanFailure> {
+    let part = Part::of_decisions(problem);
+    let problem = part.as_ref().map_or(problem, |part| &part.problem);
     Ok(Floor::new(&Dense::new(problem)?).pair())
 }
 
@@ -110,6 +113,8 @@ pub fn bounds(problem: &Problem) -> Result<(f64, f64), PlanFailure> {
 /// # Errors
 /// [`PlanFailure`] when the problem is not one.
 pub fn cost_bound(problem: &Problem, deadline_ms: f64) -> Result<f64, PlanFailure> {
+    let part = Part::of_decisions(problem);
+    let problem = part.as_ref().map_or(problem, |part| &part.problem);
     let dense = Dense::new(problem)?;
     Ok(Floor::new(&dense).cost_by(&dense, deadline_ms))
 }

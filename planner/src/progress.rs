@@ -9,6 +9,7 @@ use foresail_schemas::plan::{Plan, PlanSummary, Problem};
 use crate::assignment::Assignment;
 use crate::dense::{Dense, NONE};
 use crate::error::ReplanFailure;
+use crate::expected::Part;
 use crate::timing::{Timed, Timing};
 
 /// How far a task is.
@@ -23,6 +24,8 @@ pub enum TaskProgress {
         /// Since when.
         since_ms: f64,
     },
+    /// It will not run, by what another decided.
+    Skipped,
     /// It has a result.
     Done {
         /// When it was begun.
@@ -85,6 +88,10 @@ impl Progress {
     /// # Errors
     /// [`ReplanFailure`] when problem or plan are none.
     pub fn as_planned(problem: &Problem, plan: &Plan, now_ms: f64) -> Result<Self, ReplanFailure> {
+        if let Some(part) = Part::of_plan(problem, plan) {
+            let progress = Self::as_planned(&part.problem, &part.narrow(plan), now_ms)?;
+            return Ok(part.widen_progress(progress));
+        }
         let dense = Dense::new(problem)?;
         let assignment = Assignment::of_plan(&dense, plan)?;
         let mut timing = Timing::new(&dense);

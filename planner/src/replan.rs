@@ -8,11 +8,16 @@
 //! that a run does not waver between plans. Where no plan found keeps the deadline, it is given up for the
 //! cheapest within a few percent of the best makespan that was found.
 //!
+//! Where tasks decide what runs after them, only what is expected is looked at: what was decided is a fact,
+//! and what was not is predicted.
+//!
 //! Pure: state, time and predictions are arguments. An objective with a probability is taken as its deadline
 //! by the times predicted.
 //!
 //! Source: rolling-horizon rescheduling with hysteresis, as surveyed by Vieira, Herrmann, Lin (J. Scheduling
 //! 2003).
+
+use std::borrow::Cow;
 
 use foresail_schemas::TaskId;
 use foresail_schemas::plan::{Objective, Plan, Problem};
@@ -21,6 +26,7 @@ use crate::assignment::Assignment;
 use crate::bounds::residual;
 use crate::dense::Dense;
 use crate::error::ReplanFailure;
+use crate::expected::Part;
 use crate::explain::Candidate;
 use crate::objective::{Score, score};
 use crate::passes;
@@ -108,14 +114,42 @@ pub fn replan(
     progress: &Progress,
     options: &ReplanOptions,
 ) -> Result<Replanned, ReplanFailure> {
+    let Some(part) = Part::of_progress(problem, progress) else {
+        return replan_all(problem, &all_expected(plan), progress, options);
+    };
+    plan.check(&problem.workflow).map_err(|e| ReplanFailure::Plan(e.into()))?;
+    let (narrow, within) = (part.narrow(plan), part.narrow_progress(progress));
+    let answer = replan_all(&part.problem, &narrow, &within, options)?;
+    let whole = Dense::in_part(problem, |t| is_open(progress, t))?;
+    Ok(Replanned { plan: part.widen(&whole, answer.plan), ..answer })
+}
+
+/// Whether nothing is known of how a task ended.
+fn is_open(progress: &Progress, task: u32) -> bool {
+    !matches!(progress.tasks.get(task as usize), Some(TaskProgress::Done { .. }))
+}
+
+fn all_expected(plan: &Plan) -> Cow<'_, Plan> {
+    let mut plan = Cow::Borrowed(plan);
+    if plan.tasks.iter().any(|task| task.unexpected) {
+        plan.to_mut().tasks.iter_mut().for_each(|task| task.unexpected = false);
+    }
+    plan
+}
+
+fn replan_all(
+    problem: &Problem,
+    plan: &Plan,
+    progress: &Progress,
+    options: &ReplanOptions,
+) -> Result<Replanned, ReplanFailure> {
     plan.check(&problem.workflow).map_err(|e| ReplanFailure::Plan(e.into()))?;
     if plan.flexible.is_some() {
         return Err(ReplanFailure::Flexible);
     }
     let measured = with_measured(problem, progress);
     let problem = measured.as_ref().unwrap_or(problem);
-    let is_done = |t: u32| matches!(progress.tasks.get(t as usize), Some(TaskProgress::Done { .. }));
-    let mut dense = Dense::in_part(problem, |t| !is_done(t))?;
+    let mut dense = Dense::in_part(problem, |t| is_open(progress, t))?;
     dense.set_warm(&progress.idle);
     let (standing, base) = Standing::new(&dense, plan, progress)?;
     let mut round = Round::new(&dense, &standing, &base);

@@ -27,6 +27,7 @@ use foresail_schemas::run::{
 use crate::assignment::Assignment;
 use crate::dense::Dense;
 use crate::error::SimulationFailure;
+use crate::expected::Part;
 use crate::host::Host;
 use crate::link::{Links, Moved};
 use agenda::{Agenda, Happening};
@@ -54,7 +55,7 @@ pub struct Simulated {
     pub steps: u64,
 }
 
-/// Carries out `plan` in virtual time.
+/// Carries out `plan` in virtual time; what it does not expect is skipped, and has the times of the plan.
 ///
 /// # Errors
 /// [`SimulationFailure`] when problem or plan are not valid, or when the run stands still.
@@ -63,6 +64,11 @@ pub fn simulate(
     plan: &Plan,
     options: &RunOptions,
 ) -> Result<Simulated, SimulationFailure> {
+    let Some(part) = Part::of_plan(problem, plan) else { return carry_out(problem, plan, options) };
+    Ok(part.widen_times(plan, carry_out(&part.problem, &part.narrow(plan), options)?))
+}
+
+fn carry_out(problem: &Problem, plan: &Plan, options: &RunOptions) -> Result<Simulated, SimulationFailure> {
     let dense = Dense::new(problem)?;
     plan.check(&problem.workflow)?;
     // Sizes that nothing is predicted for are found before the run begins.
@@ -70,11 +76,10 @@ pub fn simulate(
     let mut world = World::new(&dense, plan, *options);
     world.begin();
     let steps_max = STEPS_MAX + STEPS_PER_TASK_MAX * u64::from(dense.len());
-    while let Some(happening) = world.agenda.next() {
+    while world.steps < steps_max
+        && let Some(happening) = world.agenda.next()
+    {
         world.steps += 1;
-        if world.steps > steps_max {
-            break;
-        }
         world.happen(happening);
     }
     world.finish()

@@ -169,7 +169,7 @@ impl Standing {
             false => Err(ReplanFailure::Time { what: id().to_string(), ms }),
         };
         match task {
-            TaskProgress::Open => Ok(Stage::Open),
+            TaskProgress::Open | TaskProgress::Skipped => Ok(Stage::Open),
             TaskProgress::Done { start_ms, end_ms, .. } => {
                 let end_ms = check(*end_ms)?.min(self.now_ms);
                 Ok(Stage::Done { start_ms: check(*start_ms)?.min(end_ms), end_ms })

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::optimization::Optimization;
 use foresail_schemas::plan::{Plan, PlanError, PlannedTask, Problem};
+use foresail_schemas::workflow::Input;
 use foresail_schemas::{TaskId, WorkerId};
 
 /// Differences of this size, relative to the larger number, are rounding.
@@ -106,6 +107,14 @@ pub enum Violation {
         /// The life.
         life_ms_max: f64,
     },
+    /// A task is expected to run without what it cannot run without, or expected to be skipped for no reason.
+    #[error("task `{task}` {fault}")]
+    Expectation {
+        /// The task.
+        task: TaskId,
+        /// What is wrong.
+        fault: &'static str,
+    },
     /// The critical path is empty or names a task that is not there or out of order.
     #[error("the critical path is broken at `{0}`")]
     CriticalPath(String),
@@ -130,6 +139,7 @@ pub fn validate_rest(problem: &Problem, plan: &Plan, is_open: impl Fn(u32) -> bo
 
 fn check(problem: &Problem, plan: &Plan, is_open: &dyn Fn(u32) -> bool) -> Result<(), Violation> {
     plan.check(&problem.workflow)?;
+    check_expectations(problem, plan)?;
     check_tasks(problem, plan, is_open)?;
     check_optimizations(problem, plan, is_open)?;
     check_prewarms(problem, plan)?;
@@ -149,6 +159,30 @@ fn at_least(owner: &str, field: &'static str, value: f64, least: f64) -> Result<
     Err(Violation::Time { owner: owner.to_owned(), field, value, least })
 }
 
+/// What is expected has what it cannot run without; what is not has a reason, and counts for nothing.
+fn check_expectations(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
+    let (workflow, graph) = (&problem.workflow, problem.workflow.graph());
+    for (task, spec) in plan.tasks.iter().zip(workflow.tasks()) {
+        let needed = spec.inputs.iter().filter_map(|input| match input {
+            Input::Task { task, optional: false, .. } => Some(task),
+            _ => None,
+        });
+        let needed = needed.chain(&spec.after).chain(spec.when.as_ref().map(|when| &when.task));
+        let lacks = needed.filter_map(|id| graph.find(id)).any(|p| plan.tasks[p as usize].unexpected);
+        let broken = |fault| Err(Violation::Expectation { task: task.task.clone(), fault });
+        if lacks && !task.unexpected {
+            return broken("is expected to run, and something that it needs is not");
+        }
+        if task.unexpected && !lacks && spec.when.is_none() {
+            return broken("is not expected to run, and nothing can keep it from running");
+        }
+        if task.unexpected && (task.exec_ms != 0.0 || task.end_ms != task.start_ms) {
+            return broken("is not expected to run and takes time");
+        }
+    }
+    Ok(())
+}
+
 fn check_tasks(problem: &Problem, plan: &Plan, is_open: &dyn Fn(u32) -> bool) -> Result<(), Violation> {
     let table = &problem.predictions;
     for (t, task) in plan.tasks.iter().enumerate() {
@@ -157,7 +191,7 @@ fn check_tasks(problem: &Problem, plan: &Plan, is_open: &dyn Fn(u32) -> bool) ->
         };
         let owner = task.task.as_str();
         at_least(owner, "start_ms", task.start_ms, 0.0)?;
-        if !is_open(t as u32) {
+        if task.unexpected || !is_open(t as u32) {
             at_least(owner, "end_ms", task.end_ms, task.start_ms)?;
             continue;
         }
@@ -210,8 +244,9 @@ fn check_optimizations(
             Some(_) => return broken("has pre-warm and no worker is started beforehand for it"),
         }
         // Whether a copy lives long enough by its p99 is the planner's to say.
-        let is_sure =
-            |o: &Optimization| *o != Optimization::TaskDup || problem.predictions.uncertainty.is_none();
+        let is_sure = |o: &Optimization| {
+            !task.unexpected && (*o != Optimization::TaskDup || problem.predictions.uncertainty.is_none())
+        };
         let lacks = |o: &Optimization| is_sure(o) && can_be(o) && !task.optimizations.contains(o);
         if asked.optimizations.iter().any(lacks) {
             return broken("lacks an optimisation that the workflow forces");
@@ -245,7 +280,8 @@ fn check_dependencies(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
         let task = &plan.tasks[t as usize];
         for &p in graph.parents(t) {
             let parent = &plan.tasks[p as usize];
-            if task.start_ms < parent.end_ms * (1.0 - ROUNDING) {
+            // What is not expected waits for nothing, and nobody waits for it.
+            if !task.unexpected && !parent.unexpected && task.start_ms < parent.end_ms * (1.0 - ROUNDING) {
                 return Err(Violation::Dependency {
                     task: task.task.clone(),
                     parent: parent.task.clone(),
@@ -266,13 +302,14 @@ fn is_pooled(problem: &Problem, task: &PlannedTask) -> bool {
 fn check_pool(problem: &Problem, plan: &Plan, is_open: &dyn Fn(u32) -> bool) -> Result<(), Violation> {
     let workers_max = problem.platform.pool.map_or(0, |pool| pool.workers_max);
     let mut workers = HashSet::new();
-    for (_, task) in (0..).zip(&plan.tasks).filter(|&(t, _)| is_open(t)) {
+    for (t, task) in (0..).zip(&plan.tasks).filter(|&(t, _)| is_open(t)) {
         let life_ms_max = problem.platform.life_ms_max;
         if !is_pooled(problem, task) {
-            if task.exec_ms <= life_ms_max {
+            let exec_ms = if task.unexpected { exec_ms_if_it_runs(problem, task, t) } else { task.exec_ms };
+            if exec_ms <= life_ms_max {
                 continue;
             }
-            let (config, exec_ms) = (task.config.to_string(), task.exec_ms);
+            let config = task.config.to_string();
             return Err(Violation::Life { task: task.task.clone(), exec_ms, config, life_ms_max });
         }
         workers.extend(&task.worker);
@@ -281,6 +318,12 @@ fn check_pool(problem: &Problem, plan: &Plan, is_open: &dyn Fn(u32) -> bool) -> 
         }
     }
     Ok(())
+}
+
+fn exec_ms_if_it_runs(problem: &Problem, task: &PlannedTask, at: u32) -> f64 {
+    let table = &problem.predictions;
+    let size = table.configs.iter().position(|c| c.key() == task.config.key());
+    size.map_or(0.0, |size| table.exec_ms[size][at as usize])
 }
 
 /// A task holds its lane until its code has ended; that many more may store at the same time. One that may

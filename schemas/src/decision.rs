@@ -6,6 +6,8 @@
 //! up to the largest width). What a skipped task would have written does not exist: a task that needs it is
 //! skipped too, and one that reads it as an `optional` input runs without it.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +47,19 @@ pub enum Wanted {
     Is(String),
 }
 
+/// What a task is predicted to decide.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DecisionForecast {
+    /// How many follow, at the service level of the other predictions; absent: it decides by text, or nothing
+    /// is known of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<u64>,
+    /// How likely each decision is, by its text; what is left to 1 are others.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub branches: BTreeMap<String, f64>,
+}
+
 /// Why the output of a task is no decision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecisionError {
@@ -78,6 +93,15 @@ impl Decision {
             Value::String(text) => Ok(Self::Branch(text)),
             Value::Null => Err(DecisionError::Kind("`null`")),
             Value::Object(_) => Err(DecisionError::Kind("an object")),
+        }
+    }
+}
+
+impl std::fmt::Display for Decision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Width(width) => width.fmt(f),
+            Self::Branch(text) => f.write_str(text),
         }
     }
 }

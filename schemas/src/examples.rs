@@ -13,11 +13,13 @@ pub use score::workflow_scores;
 use jiff::Timestamp;
 
 use crate::config::{ResourceConfig, Sla};
+use crate::decision::Decision;
 use crate::error::{ErrorCode, Problem};
 use crate::id::{BatchId, InstanceId, NameError, RunId, TaskId, TaskName, WorkerId, WorkflowName};
 use crate::invocation::{HostMessage, HostStatus, Invocation, Invoked, Purpose, WorkerMessage};
 use crate::metric::{
-    Batch, BatchAnswer, Direction, Record, Rejected, StartState, StartupRecord, TaskRecord, TransferRecord,
+    Batch, BatchAnswer, DecisionRecord, Direction, Record, Rejected, StartState, StartupRecord, TaskRecord,
+    TransferRecord,
 };
 use crate::plan::{
     self, Bounds, Objective, Plan, PlanSummary, PlannedTask, PlannedWorker, PredictionTable, StartupTimes,
@@ -132,11 +134,22 @@ pub fn batch() -> Batch {
     };
     let startup =
         StartupRecord { state: StartState::Cold, time_ms: 640.2, memory_mb: 1769, vcpu: Some(1.0), at: None };
+    let decision = DecisionRecord {
+        task: task_name("split"),
+        input_bytes: 50_000_000,
+        value: Decision::Width(12),
+        at: Some(time("2026-01-05T10:00:00Z")),
+    };
     Batch {
         batch_id: name(BatchId::new("b-1")),
         run: Some(run_id()),
         worker: Some(instance()),
-        records: vec![Record::Task(task), Record::Transfer(transfer), Record::Startup(startup)],
+        records: vec![
+            Record::Task(task),
+            Record::Transfer(transfer),
+            Record::Startup(startup),
+            Record::Decision(decision),
+        ],
     }
 }
 
@@ -158,6 +171,7 @@ pub fn prediction_request() -> PredictionRequest {
         Query::OutputSize { task: task_name("count"), input_bytes },
         Query::TransferTime { direction: Direction::Download, bytes, memory_mb, vcpu: None, store: None },
         Query::StartupTime { state: StartState::Cold, memory_mb, vcpu: None },
+        Query::Decision { task: task_name("split"), input_bytes },
     ];
     PredictionRequest { sla: vec![Sla::MEDIAN, Sla::P95], queries }
 }
@@ -170,6 +184,7 @@ fn prediction() -> Prediction {
         samples: 214,
         extrapolated: false,
         interval: [(Sla::P95, [1540.2, 1755.0])].into(),
+        branches: [].into(),
     }
 }
 
@@ -183,6 +198,7 @@ pub fn prediction_answer() -> PredictionAnswer {
         samples: 0,
         extrapolated: false,
         interval: [].into(),
+        branches: [].into(),
     };
     PredictionAnswer { epoch: 412, predictions: vec![prediction(), unknown] }
 }
@@ -218,6 +234,7 @@ pub fn plan() -> Plan {
         exec_ms,
         output_bytes: None,
         optimizations: Vec::new(),
+        unexpected: false,
         why: if rank == 2 { String::new() } else { "its input is in the memory of `w-1`".to_owned() },
         forecast: None,
     };
@@ -285,6 +302,7 @@ pub fn planning_problem() -> plan::Problem {
         startup: vec![StartupTimes { cold_ms: 100.0, warm_ms: 5.0 }; configs.len()],
         basis: vec![Basis::Exact; tasks],
         warm: Vec::new(),
+        decisions: [].into(),
         uncertainty: None,
         configs,
     };

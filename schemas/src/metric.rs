@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ResourceConfig, Sla};
+use crate::decision::{DECISION_LEN_MAX, Decision};
 use crate::error::ErrorCode;
 use crate::id::{BatchId, InstanceId, RunId, TaskName};
 use crate::number::{non_negative, non_negative_opt, positive_opt};
@@ -45,6 +46,8 @@ pub enum Record {
     Transfer(TransferRecord),
     /// One start of a worker.
     Startup(StartupRecord),
+    /// What one execution of a task decided.
+    Decision(DecisionRecord),
 }
 
 /// One execution of a task.
@@ -173,6 +176,22 @@ pub struct StartupRecord {
     pub at: Option<Timestamp>,
 }
 
+/// What one execution of a task decided; sent once per execution whose result stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DecisionRecord {
+    /// The function that ran.
+    pub task: TaskName,
+    /// Size of all inputs in bytes.
+    #[serde(default)]
+    pub input_bytes: u64,
+    /// How many follow, or which branch is taken.
+    pub value: Decision,
+    /// When it ended; the time of arrival where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+}
+
 /// Direction of a transfer, seen from the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -194,32 +213,36 @@ pub enum StartState {
 }
 
 impl Record {
-    /// Checks what types alone do not hold: memory and attempt at least 1, names of legal form.
+    /// Checks what types alone do not hold: memory and attempt at least 1, a decision of legal length.
     ///
     /// # Errors
     /// A sentence that names the field and the value.
     pub fn check(&self) -> Result<(), String> {
-        let (memory_mb, vcpu) = match self {
-            Self::Task(r) => (r.memory_mb, r.vcpu),
-            Self::Transfer(r) => (r.memory_mb, r.vcpu),
-            Self::Startup(r) => (r.memory_mb, r.vcpu),
-        };
-        ResourceConfig::new(memory_mb, vcpu).map_err(|e| e.to_string())?;
+        if let Some(ResourceConfig { memory_mb, vcpu }) = self.config() {
+            ResourceConfig::new(memory_mb, vcpu).map_err(|e| e.to_string())?;
+        }
         match self {
             Self::Task(r) if r.attempt == 0 => Err("attempt `0` must be at least 1".to_owned()),
+            Self::Decision(DecisionRecord { value: Decision::Branch(text), .. })
+                if text.len() > DECISION_LEN_MAX =>
+            {
+                let len = text.len();
+                Err(format!("value: its text has `{len}` bytes, at most {DECISION_LEN_MAX} are allowed"))
+            }
             _ => Ok(()),
         }
     }
 
-    /// The size of the worker that measured.
+    /// The size of the worker that measured, where what was measured depends on it.
     #[must_use]
-    pub fn config(&self) -> ResourceConfig {
+    pub fn config(&self) -> Option<ResourceConfig> {
         let (memory_mb, vcpu) = match self {
             Self::Task(r) => (r.memory_mb, r.vcpu),
             Self::Transfer(r) => (r.memory_mb, r.vcpu),
             Self::Startup(r) => (r.memory_mb, r.vcpu),
+            Self::Decision(_) => return None,
         };
-        ResourceConfig { memory_mb, vcpu }
+        Some(ResourceConfig { memory_mb, vcpu })
     }
 
     /// When it was measured, where the worker said so.
@@ -229,6 +252,17 @@ impl Record {
             Self::Task(r) => r.at,
             Self::Transfer(r) => r.at,
             Self::Startup(r) => r.at,
+            Self::Decision(r) => r.at,
+        }
+    }
+
+    /// The same, to be set.
+    pub fn at_mut(&mut self) -> &mut Option<Timestamp> {
+        match self {
+            Self::Task(r) => &mut r.at,
+            Self::Transfer(r) => &mut r.at,
+            Self::Startup(r) => &mut r.at,
+            Self::Decision(r) => &mut r.at,
         }
     }
 }

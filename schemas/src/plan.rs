@@ -1,9 +1,12 @@
 //! Plans: which worker of which size runs each task, and what that is predicted to take and to cost.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ResourceConfig, Sla};
+use crate::decision::DecisionForecast;
 use crate::id::{PlatformName, TaskId, TaskName, WorkerId, WorkflowName};
 use crate::metric::Forecast;
 use crate::number::non_negative;
@@ -101,6 +104,10 @@ pub struct PredictionTable {
     /// The distributions behind the times; absent: the times are taken as certain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uncertainty: Option<Uncertainty>,
+    /// What tasks that decide are predicted to decide; of one that is not listed nothing is known, and all
+    /// that may follow it is expected to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub decisions: BTreeMap<TaskId, DecisionForecast>,
 }
 
 /// Time to move an object: `latency_ms + bytes * ms_per_byte`.
@@ -231,6 +238,10 @@ pub struct PlannedTask {
     /// What is done beside running it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub optimizations: Vec<Optimization>,
+    /// Whether the plan expects that it is skipped. It is placed all the same, takes no time and costs
+    /// nothing in the prediction, and runs here where it is not skipped after all.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unexpected: bool,
     /// Why this worker and this size.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,
@@ -326,6 +337,11 @@ pub enum PlanError {
         /// MB given.
         given_mb: u32,
     },
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 fn instead(found: Option<&TaskId>) -> String {

@@ -84,6 +84,14 @@ pub enum Query {
         #[schemars(extend("exclusiveMinimum" = 0.0))]
         vcpu: Option<f64>,
     },
+    /// What does the task decide: how many follow, or which branch is taken?
+    Decision {
+        /// The function.
+        task: TaskName,
+        /// Size of all inputs in bytes.
+        #[serde(default)]
+        input_bytes: u64,
+    },
 }
 
 /// The answers, in the order of the questions.
@@ -124,6 +132,11 @@ pub struct Prediction {
     /// For quantiles: where the true quantile lies with 90 % confidence, where that can be said.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub interval: BTreeMap<Sla, [f64; 2]>,
+    /// For decisions: how likely each is, by its text, those that were most often first to be kept. What is
+    /// left to 1 are decisions that are not listed. A task that decides by texts alone has no width: its
+    /// values are `null`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub branches: BTreeMap<String, f64>,
 }
 
 /// Unit of a prediction.
@@ -134,6 +147,8 @@ pub enum Unit {
     Ms,
     /// Bytes.
     Bytes,
+    /// Tasks: the width of a fan-out.
+    Tasks,
 }
 
 /// What a prediction rests on.

@@ -212,7 +212,7 @@ pub fn objective_name(objective: &Objective) -> String {
 #[must_use]
 pub fn sizes(plan: &Plan) -> String {
     let mut sizes: BTreeMap<(u32, u32), (String, usize)> = BTreeMap::new();
-    for task in &plan.tasks {
+    for task in plan.tasks.iter().filter(|task| !task.unexpected) {
         sizes.entry(task.config.key()).or_insert_with(|| (task.config.to_string(), 0)).1 += 1;
     }
     let parts: Vec<String> = sizes.values().map(|(size, tasks)| format!("{size} x {tasks}")).collect();

@@ -18,6 +18,7 @@ use crate::units;
 struct Answers {
     times: Vec<(ResourceConfig, Prediction)>,
     size: Option<Prediction>,
+    decision: Option<Prediction>,
     epoch: u64,
 }
 
@@ -65,16 +66,27 @@ fn request(args: &PredictArgs, task: &TaskName, configs: &[ResourceConfig]) -> P
         Query::ExecutionTime { task: task.clone(), input_bytes, memory_mb, vcpu }
     };
     let mut queries: Vec<Query> = match args.what {
-        Quantities::Output => Vec::new(),
+        Quantities::Output | Quantities::Decision => Vec::new(),
         Quantities::All | Quantities::Time => configs.iter().map(time).collect(),
     };
-    if args.what != Quantities::Time {
+    if has_size(args.what) {
         queries.push(Query::OutputSize { task: task.clone(), input_bytes });
+    }
+    if has_decision(args.what) {
+        queries.push(Query::Decision { task: task.clone(), input_bytes });
     }
     let mut sla: Vec<Sla> = args.sla.iter().map(|asked| asked.sla).collect();
     sla.sort_unstable();
     sla.dedup();
     PredictionRequest { sla, queries }
+}
+
+fn has_size(what: Quantities) -> bool {
+    matches!(what, Quantities::All | Quantities::Output)
+}
+
+fn has_decision(what: Quantities) -> bool {
+    matches!(what, Quantities::All | Quantities::Decision)
 }
 
 fn answers(
@@ -83,8 +95,12 @@ fn answers(
     mut predictions: Vec<Prediction>,
     epoch: u64,
 ) -> Answers {
-    let size = if args.what == Quantities::Time { None } else { predictions.pop() };
-    Answers { times: configs.iter().copied().zip(predictions).collect(), size, epoch }
+    let mut last = |is_asked: bool| if is_asked { predictions.pop() } else { None };
+    let decision = last(has_decision(args.what));
+    let size = last(has_size(args.what));
+    // Most tasks decide nothing.
+    let decision = decision.filter(|d| args.what == Quantities::Decision || d.basis != Basis::None);
+    Answers { times: configs.iter().copied().zip(predictions).collect(), size, decision, epoch }
 }
 
 fn document(args: &PredictArgs, answers: &Answers) -> Value {
@@ -94,11 +110,14 @@ fn document(args: &PredictArgs, answers: &Answers) -> Value {
         shown
     });
     let mut document = json!({ "task": args.task, "epoch": answers.epoch, "input_bytes": args.input });
-    if args.what != Quantities::Output {
+    if !matches!(args.what, Quantities::Output | Quantities::Decision) {
         document["execution_time"] = times.collect();
     }
     if let Some(size) = &answers.size {
         document["output_size"] = by_asked_names(size, &args.sla);
+    }
+    if let Some(decision) = &answers.decision {
+        document["decision"] = by_asked_names(decision, &args.sla);
     }
     document
 }
@@ -139,6 +158,22 @@ fn table(args: &PredictArgs, answers: &Answers) -> Table {
     if let Some(size) = answers.size.as_ref().filter(|size| size.basis != Basis::None) {
         add("output", "any".to_owned(), size, |bytes| units::bytes(bytes.round() as u64));
     }
+    let Some(decision) = &answers.decision else { return table };
+    if decision.values.values().any(Option::is_some) {
+        add("width", "any".to_owned(), decision, |width| format!("{width:.1}"));
+    }
+    for (text, share) in &decision.branches {
+        table.row([
+            "decides".to_owned(),
+            "any".to_owned(),
+            format!("`{text}`"),
+            format!("{:.0} %", share * 100.0),
+            "-".to_owned(),
+            basis_of(decision.basis).to_owned(),
+            decision.samples.to_string(),
+            "no".to_owned(),
+        ]);
+    }
     table
 }
 
@@ -169,6 +204,7 @@ mod tests {
             samples: 3,
             extrapolated: false,
             interval: BTreeMap::from([(Sla::MEDIAN, [1.0, 3.0])]),
+            branches: BTreeMap::new(),
         };
         let asked = ["p50", "median", "p95"].map(|text| text.parse().unwrap());
         let shown = by_asked_names(&answer, &asked);

@@ -90,7 +90,9 @@ pub(super) fn by_kind(page: &Page) -> Vec<Part> {
     let requests_usd = requests as f64 * prices.request_usd;
     let (objects, sizes) = (problem.workflow.graph().objects(), &problem.predictions.object_bytes);
     let inline_max = problem.platform.inline_bytes_max;
-    let stored = objects.iter().zip(sizes).filter(|(o, bytes)| o.producer.is_some() && **bytes > inline_max);
+    let is_made = |producer: u32| !page.plan.tasks[producer as usize].unexpected;
+    let stored = objects.iter().zip(sizes);
+    let stored = stored.filter(|(o, bytes)| o.producer.is_some_and(is_made) && **bytes > inline_max);
     let puts = stored.count();
     let puts_usd = puts as f64 * prices.put_usd;
     let gets_usd = (predicted.cost_usd - memory_usd - pool_usd - requests_usd - puts_usd).max(0.0);
@@ -118,7 +120,7 @@ fn unbound_usd(page: &Page) -> f64 {
 pub(super) fn by_size(page: &Page) -> Vec<Part> {
     let mut sizes: BTreeMap<(u32, u32), (String, usize, f64)> = BTreeMap::new();
     let mut held: BTreeMap<(u32, u32), f64> = BTreeMap::new();
-    for task in &page.plan.tasks {
+    for task in page.plan.tasks.iter().filter(|task| !task.unexpected) {
         let entry = sizes.entry(task.config.key()).or_insert_with(|| (task.config.to_string(), 0, 0.0));
         entry.1 += 1;
         if task.worker.is_none() {

@@ -121,7 +121,7 @@ fn rows(page: &Page) -> Vec<Row> {
     let place: std::collections::HashMap<_, _> =
         plan.workers.iter().enumerate().map(|(at, w)| (&w.id, at)).collect();
     let mut any = Row { name: "any worker".to_owned(), life_ms: None, lanes: Vec::new() };
-    let mut order: Vec<usize> = (0..plan.tasks.len()).collect();
+    let mut order: Vec<usize> = (0..plan.tasks.len()).filter(|&t| !plan.tasks[t].unexpected).collect();
     order.sort_by(|&a, &b| plan.tasks[a].start_ms.total_cmp(&plan.tasks[b].start_ms).then(a.cmp(&b)));
     for t in order {
         let worker = plan.tasks[t].worker.as_ref().and_then(|w| place.get(w));
@@ -148,7 +148,7 @@ fn counted(page: &Page, text: &mut String, end_ms: f64, x: &dyn Fn(f64) -> f64) 
     let kinds = page.functions.len().min(COLOURS_MAX + 1);
     let mut running = vec![vec![0_u32; kinds]; MOMENTS];
     let moment = |ms: f64| ((ms / end_ms * MOMENTS as f64) as usize).min(MOMENTS - 1);
-    for (t, task) in page.plan.tasks.iter().enumerate() {
+    for (t, task) in page.plan.tasks.iter().enumerate().filter(|(_, task)| !task.unexpected) {
         let kind = page.colour.get(page.function(t)).copied().unwrap_or(0).min(kinds - 1);
         for counts in &mut running[moment(task.start_ms)..=moment(task.end_ms)] {
             counts[kind] += 1;

@@ -82,7 +82,10 @@ fn tasks(page: &Page, levels: &[usize]) -> Drawing {
         level: levels[t],
         function: page.function(t).to_owned(),
         name: task.task.to_string(),
-        title: format!("{} on {}", task.task, task.config),
+        title: match task.unexpected {
+            false => format!("{} on {}", task.task, task.config),
+            true => format!("{}, not expected to run", task.task),
+        },
         is_hot: page.is_critical.contains(&task.task),
     });
     let nodes = nodes.collect();

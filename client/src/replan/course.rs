@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 
 use foresail_planner::{Progress, TaskProgress, WorkerCondition, WorkerProgress, flexible_id};
 use foresail_schemas::config::ResourceConfig;
+use foresail_schemas::decision::{Decision, DecisionForecast};
 use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
 use foresail_schemas::plan::{Plan, PlanSummary};
 use foresail_schemas::platform::Rates;
 use foresail_schemas::run::{Change, RunEvent, WorkerUsage};
-use foresail_schemas::{TaskName, Workflow};
+use foresail_schemas::{TaskId, TaskName, Workflow};
 
 /// How far a task is.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +81,8 @@ pub struct Course {
     workflow: Workflow,
     steps: Vec<Step>,
     instances: BTreeMap<InstanceId, Instance>,
+    /// What tasks with a result decided.
+    decided: BTreeMap<u32, Decision>,
     epoch: u64,
     last_event: u64,
     at_ms: f64,
@@ -94,6 +97,7 @@ impl Course {
             steps: vec![Step::Open; workflow.tasks().len()],
             workflow: workflow.clone(),
             instances: BTreeMap::new(),
+            decided: BTreeMap::new(),
             epoch: 1,
             last_event: 0,
             at_ms: 0.0,
@@ -145,6 +149,22 @@ impl Course {
         self.instances.values().filter(|i| matches!(i.state, State::Lost { .. })).count()
     }
 
+    /// What tasks decided so far, by their places.
+    pub fn decided(&self) -> impl Iterator<Item = (u32, &Decision)> {
+        self.decided.iter().map(|(task, decision)| (*task, decision))
+    }
+
+    /// The same as predictions that are sure.
+    #[must_use]
+    pub fn facts(&self) -> BTreeMap<TaskId, DecisionForecast> {
+        let fact = |(task, decision): (u32, &Decision)| {
+            let width = if let Decision::Width(width) = decision { Some(*width) } else { None };
+            let branches = BTreeMap::from([(decision.to_string(), 1.0)]);
+            (self.workflow.task(task).id.clone(), DecisionForecast { width, branches })
+        };
+        self.decided().map(fact).collect()
+    }
+
     /// Takes the next event; tells what was measured, where it says that. One that was seen before changes
     /// nothing.
     pub fn apply(&mut self, event: &RunEvent) -> Option<Execution> {
@@ -190,6 +210,11 @@ impl Course {
                 };
                 let (instance, output_bytes) = (commit.instance.clone(), m.output_bytes);
                 self.set(*task, Step::Done { instance, start_ms, end_ms: at_ms, output_bytes });
+                if let Some(decision) = commit.decision.clone()
+                    && (*task as usize) < self.steps.len()
+                {
+                    self.decided.insert(*task, decision);
+                }
                 let config = self.instances.get(&commit.instance)?.config;
                 let name = self.workflow.tasks().get(*task as usize)?.name.clone();
                 return Some(Execution { name, task: *task, config, exec_ms: m.exec_ms });

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
 
 use foresail_schemas::config::ResourceConfig;
+use foresail_schemas::decision::Decision;
 use foresail_schemas::plan::Plan;
 use foresail_schemas::{TaskId, TaskName, Workflow};
 
@@ -46,6 +47,17 @@ pub enum Cause {
         /// Executions that show it.
         samples: usize,
     },
+    /// A decision calls tasks that the plan does not expect.
+    Decided {
+        /// The task that decided.
+        task: TaskId,
+        /// Its place in the workflow.
+        at: u32,
+        /// What it decided.
+        decision: Decision,
+        /// Tasks that it calls and the plan does not expect.
+        called: usize,
+    },
     /// Workers are not heard of any more.
     Lost {
         /// How many in all of the run.
@@ -67,6 +79,9 @@ impl fmt::Display for Cause {
             Self::Drift { name, ratio, samples } => {
                 write!(f, "{samples} executions of `{name}` took {ratio:.2} times what was predicted")
             }
+            Self::Decided { task, decision, called, .. } => {
+                write!(f, "`{task}` decided `{decision}`, which calls {called} tasks that were not expected")
+            }
             Self::Lost { count } => write!(f, "{count} workers were lost"),
             Self::Skipped { count } => write!(f, "{count} tasks are skipped, as was decided"),
         }
@@ -80,6 +95,8 @@ struct Expected {
     exec_ms: f64,
     /// With the time that the plan gives its transfers.
     p95_ms: Option<f64>,
+    /// Whether it is expected to be skipped.
+    is_unexpected: bool,
 }
 
 /// What is expected, and what of it was found to be otherwise.
@@ -93,6 +110,8 @@ pub struct Drift {
     tasks: BTreeMap<TaskName, Vec<u32>>,
     /// Running tasks, by the time they were taken, that were a cause already.
     told_slow: HashSet<(u32, u64)>,
+    /// Decisions that were a cause already.
+    told_decided: HashSet<u32>,
     told_lost: usize,
     told_skipped: usize,
 }
@@ -111,6 +130,7 @@ impl Drift {
             samples: BTreeMap::new(),
             tasks,
             told_slow: HashSet::new(),
+            told_decided: HashSet::new(),
             told_lost: 0,
             told_skipped: 0,
         };
@@ -126,6 +146,7 @@ impl Drift {
                 config: task.config,
                 exec_ms: task.forecast.map_or(task.exec_ms, |f| f.median_ms),
                 p95_ms: task.forecast.map(|f| f.p95_ms + around_ms),
+                is_unexpected: task.unexpected,
             }
         });
         self.expected = expected.collect();
@@ -180,6 +201,19 @@ impl Drift {
                 causes.push(Cause::Slow { task, at, elapsed_ms, p95_ms });
             }
         }
+        for (at, decision) in course.decided().filter(|(at, _)| !self.told_decided.contains(at)) {
+            let id = &workflow.task(at).id;
+            let is_called = |child: &&u32| {
+                let when = workflow.task(**child).when.as_ref().filter(|when| when.task == *id);
+                when.is_some_and(|when| when.wanted.holds(decision))
+            };
+            let called = workflow.graph().children(at).iter().filter(is_called);
+            let called = called.filter(|child| self.expected[**child as usize].is_unexpected).count();
+            if called > 0 {
+                let (task, decision) = (id.clone(), decision.clone());
+                causes.push(Cause::Decided { task, at, decision, called });
+            }
+        }
         let count = course.lost();
         if count > self.told_lost {
             causes.push(Cause::Lost { count });
@@ -202,6 +236,7 @@ impl Drift {
                         self.told_slow.insert((*at, since_ms.to_bits()));
                     }
                 }
+                Cause::Decided { at, .. } => drop(self.told_decided.insert(*at)),
                 Cause::Lost { count } => self.told_lost = *count,
                 Cause::Skipped { count } => self.told_skipped = *count,
                 Cause::Drift { .. } => {}
@@ -213,10 +248,11 @@ impl Drift {
 #[cfg(test)]
 mod tests {
     use foresail_schemas::Sla;
+    use foresail_schemas::decision::DecisionForecast;
     use foresail_schemas::metric::{Forecast, StartState};
     use foresail_schemas::plan::Objective;
     use foresail_schemas::platform::Platform;
-    use foresail_schemas::run::{Change, RunEvent};
+    use foresail_schemas::run::{Change, Commit, Measured, RunEvent};
 
     use super::*;
     use crate::builder::WorkflowBuilder;
@@ -306,5 +342,44 @@ mod tests {
         assert!(matches!(causes[..], [Cause::Slow { at: 3, .. }]), "{causes:?}");
         drift.told(&causes, &course);
         assert_eq!(drift.causes(&workflow, &course, 1e6), []);
+    }
+
+    #[test]
+    fn a_decision_that_calls_more_than_expected_is_a_cause_once() {
+        let place = |at: u32| {
+            serde_json::json!({"id": format!("p{at}"), "name": "p", "run": "true",
+                "when": {"task": "d", "above": at}})
+        };
+        let decider = serde_json::json!({"id": "d", "name": "d", "run": "true", "decision": "out"});
+        let tasks: Vec<_> = [decider].into_iter().chain((0..4).map(place)).collect();
+        let workflow: Workflow =
+            serde_json::from_value(serde_json::json!({"name": "w", "tasks": tasks})).unwrap();
+        let platform = Platform::built_in().swap_remove(0);
+        let mut table = foresail_planner::blind_table(&workflow, &platform, Sla::MEDIAN);
+        let two = DecisionForecast { width: Some(2), ..DecisionForecast::default() };
+        table.decisions.insert("d".parse().unwrap(), two);
+        let plan = plan("simple", &problem(&workflow, &platform, table, Objective::Fastest, 1)).unwrap();
+        for (width, called) in [(1, None), (2, None), (3, Some(1)), (9, Some(2))] {
+            let mut drift = Drift::new(&workflow, &plan);
+            let mut course = Course::new(&workflow);
+            let commit = Commit {
+                attempt: 1,
+                instance: "i-1".parse().unwrap(),
+                outputs: Vec::new(),
+                measured: Measured::default(),
+                decision: Some(Decision::Width(width)),
+            };
+            let change = Change::TaskCommitted { task: 0, commit };
+            course.apply(&RunEvent { seq: 1, at_ms: 5.0, change });
+            let causes = drift.causes(&workflow, &course, 6.0);
+            let found = causes.first().map(|cause| match cause {
+                Cause::Decided { called, .. } => *called,
+                other => panic!("{other}"),
+            });
+            assert_eq!(found, called, "width {width}");
+            assert_eq!(course.facts()["d"].width, Some(width));
+            drift.told(&causes, &course);
+            assert_eq!(drift.causes(&workflow, &course, 7.0), []);
+        }
     }
 }

@@ -11,10 +11,12 @@
 mod course;
 mod drift;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use foresail_planner::{self as planner, Replanned, Verdict};
 use foresail_schemas::config::Sla;
+use foresail_schemas::decision::DecisionForecast;
 use foresail_schemas::id::RunId;
 use foresail_schemas::metric::Forecast;
 use foresail_schemas::optimization::OptimizationKind;
@@ -24,7 +26,7 @@ use foresail_schemas::prediction::{Prediction, Query};
 use foresail_schemas::run::{
     CurrentPlan, EventPage, Operation, Promise, ReplanMode, ReplanRequest, Replanning, RunStatus, RunSummary,
 };
-use foresail_schemas::{ErrorCode, TaskName, Workflow};
+use foresail_schemas::{ErrorCode, TaskId, TaskName, Workflow};
 
 use crate::client::Client;
 use crate::error::ClientError;
@@ -42,8 +44,8 @@ const REPLAN_PAUSE: Duration = Duration::from_millis(300);
 /// The next re-planning waits this many times as long as the last took, so that looking costs a tenth.
 const REPLAN_REST: u32 = 10;
 /// Events that are looked at.
-const KINDS: &str = "worker_joined,worker_left,task_leased,task_failed,task_committed,plan_replaced,\
-                     run_finished";
+const KINDS: &str = "worker_joined,worker_left,task_leased,task_failed,task_committed,tasks_skipped,\
+                     plan_replaced,run_finished";
 
 /// What re-planning needs to know of a run.
 #[derive(Debug)]
@@ -148,7 +150,7 @@ impl Watching {
     /// Looks for a better plan.
     async fn replan(&mut self, causes: &[Cause]) -> Result<(), ClientError> {
         let Replanner { client, run, workflow, plan, platform, .. } = &self.replanner;
-        let fresh = Fresh::ask(client, workflow, platform, plan.sla).await?;
+        let fresh = Fresh::ask(client, workflow, platform, plan.sla, self.course.facts()).await?;
         let summary: RunSummary =
             client.services.metad.json(Call::get(&["v1", "runs", run.as_str()])).await?;
         if summary.status != RunStatus::Running || summary.plan_epoch != self.epoch {
@@ -256,8 +258,9 @@ impl Fresh {
         workflow: &Workflow,
         platform: &Platform,
         sla: Sla,
+        decided: BTreeMap<TaskId, DecisionForecast>,
     ) -> Result<Self, ClientError> {
-        let mut table = client.predictions(workflow, platform, sla).await?;
+        let mut table = client.predictions_given(workflow, platform, sla, decided).await?;
         client.add_distributions(workflow, platform, &mut table);
         let model = client.models.find(workflow.name(), table.epoch);
         Ok(Self { table, model, factors: Vec::new() })

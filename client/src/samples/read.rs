@@ -319,12 +319,7 @@ fn sample_of_json(
     }
     let mut record: Record = serde_json::from_value(value).map_err(|e| e.to_string())?;
     record.check()?;
-    let own = match &mut record {
-        Record::Task(r) => &mut r.at,
-        Record::Transfer(r) => &mut r.at,
-        Record::Startup(r) => &mut r.at,
-    };
-    own.get_or_insert(at);
+    record.at_mut().get_or_insert(at);
     Ok((workflow, record))
 }
 

@@ -215,15 +215,16 @@ impl Curve {
             samples: self.samples,
             extrapolated: ask.extrapolated || ask.size < self.size_min || ask.size > self.size_max,
             interval,
+            branches: BTreeMap::new(),
         }
     }
 }
 
-/// Whole bytes, and times without the last digits, which are rounding errors of logarithms: where all
-/// measurements are alike, their value is the answer.
+/// Whole bytes and tasks, and times without the last digits, which are rounding errors of logarithms: where
+/// all measurements are alike, their value is the answer.
 fn tidy(value: f64, unit: Unit) -> f64 {
     match unit {
-        Unit::Bytes => value.round(),
+        Unit::Bytes | Unit::Tasks => value.round(),
         Unit::Ms if value < 1e3 => (value * 1e6).round() / 1e6,
         Unit::Ms if value < 1e9 => (value * 1e3).round() / 1e3,
         Unit::Ms => value.round(),

@@ -92,6 +92,8 @@ impl Download {
             piece.value(self.predictor.transfers())?;
             piece.text(",\"startups\":");
             piece.value(self.predictor.startups())?;
+            piece.text(",\"decisions\":");
+            piece.value(self.predictor.decisions())?;
             piece.text("}");
             self.step = Step::Done;
         }
@@ -137,7 +139,8 @@ impl Piece {
 
 #[cfg(test)]
 mod tests {
-    use foresail_schemas::metric::{Direction, Record, TaskRecord, TransferRecord};
+    use foresail_schemas::decision::Decision;
+    use foresail_schemas::metric::{DecisionRecord, Direction, Record, TaskRecord, TransferRecord};
     use jiff::Timestamp;
 
     use super::*;
@@ -165,6 +168,9 @@ mod tests {
             let (direction, bytes, store) = (Direction::Upload, input_bytes, None);
             let moved = TransferRecord { direction, bytes, time_ms: exec_ms, memory_mb, vcpu, store, at };
             model.update(&Record::Transfer(moved), Timestamp::MAX);
+            let (task, value) = (TaskName::new("t0").unwrap(), Decision::Width(n % 9));
+            let decided = DecisionRecord { task, input_bytes, value, at };
+            model.update(&Record::Decision(decided), Timestamp::MAX);
         }
         model.snapshot()
     }

@@ -12,7 +12,7 @@
 //! into batches, on the order in which they came, on how many snapshots were taken or on which question came
 //! first; merging two models equals one model of both histories.
 //! Both hold below the bounds on the number of tasks and configs ([`TASKS_PER_WORKFLOW_MAX`],
-//! [`CONFIGS_PER_TASK_MAX`]), which say what happens beyond.
+//! [`CONFIGS_PER_TASK_MAX`], [`DECIDERS_MAX`]), which say what happens beyond.
 //!
 //! Units: times in ms (histograms and sums: microseconds), sizes in bytes, memory in MB.
 
@@ -21,6 +21,7 @@ pub mod backtest;
 mod cells;
 mod config;
 mod curve;
+mod decision;
 mod download;
 mod drift;
 mod evidence;
@@ -54,6 +55,7 @@ mod task;
 mod transfer;
 
 pub use config::CONFIGS_PER_TASK_MAX;
+pub use decision::{BRANCHES_MAX, DECIDERS_MAX};
 pub use download::{Download, DownloadError, Form};
 pub use formula::CurvePart;
 pub use model::{MODEL_VERSION, SavedRest, SavedTask, TASKS_PER_WORKFLOW_MAX, WorkflowModel};

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::ser::{SerializeMap, SerializeStruct};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::decision::DecisionModel;
 use crate::pool::{Effect, Members, SharedPool};
 use crate::predictor::{Derived, Predictor, TaskMap, Tasks};
 use crate::score::Scores;
@@ -18,7 +19,9 @@ use crate::task::TaskModel;
 use crate::transfer::TransferModel;
 
 /// Version of the stored form, its first field; another version is refused.
-pub const MODEL_VERSION: u32 = 4;
+pub const MODEL_VERSION: u32 = 5;
+/// The version before decisions were kept, whose rest is read with an empty last field.
+const VERSION_WITHOUT_DECISIONS: u32 = 4;
 /// Most task names kept per workflow; records of further names are counted in [`WorkflowModel::samples`] and
 /// otherwise left out, so that a flood of names cannot displace what is known.
 pub const TASKS_PER_WORKFLOW_MAX: usize = 65_536;
@@ -34,6 +37,7 @@ pub struct WorkflowModel {
     scores: Arc<Scores>,
     transfers: Arc<TransferModel>,
     startups: Arc<StartupModel>,
+    decisions: Arc<DecisionModel>,
     members: Members,
     /// What changed since the last snapshot.
     changed: Changed,
@@ -54,12 +58,14 @@ pub struct SavedTask(Arc<TaskModel>);
 /// The rest of a model as it was at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SavedRest {
-    #[serde(deserialize_with = "version")]
+    #[serde(deserialize_with = "version_of_rest")]
     version: u32,
     samples: u64,
     scores: Arc<Scores>,
     transfers: Arc<TransferModel>,
     startups: Arc<StartupModel>,
+    /// The last field: stored forms without it are read as such.
+    decisions: Arc<DecisionModel>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,6 +74,7 @@ struct Changed {
     pool: Change,
     transfers: Change,
     startups: Change,
+    decisions: Change,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -99,6 +106,10 @@ impl WorkflowModel {
             Record::Startup(r) => {
                 Arc::make_mut(&mut self.startups).record(r, at_us);
                 self.changed.startups = Change::Yes;
+            }
+            Record::Decision(r) => {
+                Arc::make_mut(&mut self.decisions).record(r, at_us);
+                self.changed.decisions = Change::Yes;
             }
         }
     }
@@ -168,15 +179,17 @@ impl WorkflowModel {
             scores: Arc::clone(&self.scores),
             transfers: Arc::clone(&self.transfers),
             startups: Arc::clone(&self.startups),
+            decisions: Arc::clone(&self.decisions),
         }
     }
 
     /// The model of stored parts; none of its tasks counts as changed.
     #[must_use]
     pub fn from_saved(rest: SavedRest, tasks: impl Iterator<Item = (TaskName, SavedTask)>) -> Self {
-        let SavedRest { samples, scores, transfers, startups, .. } = rest;
-        let changed = Changed { transfers: Change::Yes, startups: Change::Yes, ..Changed::default() };
-        let mut model = Self { samples, scores, transfers, startups, changed, ..Self::default() };
+        let SavedRest { samples, scores, transfers, startups, decisions, .. } = rest;
+        let (yes, no) = (Change::Yes, Change::No);
+        let changed = Changed { tasks: no, pool: no, transfers: yes, startups: yes, decisions: yes };
+        let mut model = Self { samples, scores, transfers, startups, decisions, changed, ..Self::default() };
         for (name, SavedTask(task)) in tasks {
             model.place(&name, task);
         }
@@ -207,7 +220,9 @@ impl WorkflowModel {
         }
         Arc::make_mut(&mut self.transfers).merge(&other.transfers);
         Arc::make_mut(&mut self.startups).merge(&other.startups);
+        Arc::make_mut(&mut self.decisions).merge(&other.decisions);
         (self.changed.transfers, self.changed.startups) = (Change::Yes, Change::Yes);
+        self.changed.decisions = Change::Yes;
     }
 
     /// Records taken in.
@@ -242,6 +257,9 @@ impl WorkflowModel {
         if changed.startups == Change::Yes {
             next.startups = Arc::new(Derived::new(Arc::clone(&self.startups)));
         }
+        if changed.decisions == Change::Yes {
+            next.decisions = Arc::new(Derived::new(Arc::clone(&self.decisions)));
+        }
         self.built = Arc::new(next);
         Arc::clone(&self.built)
     }
@@ -259,6 +277,7 @@ impl PartialEq for WorkflowModel {
             && self.scores == other.scores
             && self.transfers == other.transfers
             && self.startups == other.startups
+            && self.decisions == other.decisions
     }
 }
 
@@ -279,13 +298,14 @@ impl Serialize for InOrder<'_> {
 
 impl Serialize for WorkflowModel {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut form = to.serialize_struct("WorkflowModel", 6)?;
+        let mut form = to.serialize_struct("WorkflowModel", 7)?;
         form.serialize_field("version", &MODEL_VERSION)?;
         form.serialize_field("samples", &self.samples)?;
         form.serialize_field("tasks", &InOrder(&self.tasks))?;
         form.serialize_field("scores", &self.scores)?;
         form.serialize_field("transfers", &self.transfers)?;
         form.serialize_field("startups", &self.startups)?;
+        form.serialize_field("decisions", &self.decisions)?;
         form.end()
     }
 }
@@ -300,22 +320,34 @@ struct Stored {
     scores: Arc<Scores>,
     transfers: Arc<TransferModel>,
     startups: Arc<StartupModel>,
+    decisions: Arc<DecisionModel>,
 }
 
 impl<'de> Deserialize<'de> for WorkflowModel {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let Stored { version, samples, tasks, scores, transfers, startups } = Stored::deserialize(from)?;
-        let rest = SavedRest { version, samples, scores, transfers, startups };
+        let Stored { version, samples, tasks, scores, transfers, startups, decisions } =
+            Stored::deserialize(from)?;
+        let rest = SavedRest { version, samples, scores, transfers, startups, decisions };
         let mut model = Self::from_saved(rest, tasks.into_iter());
         model.unsaved = model.tasks.keys().cloned().collect();
         Ok(model)
     }
 }
 
+fn version_of_rest<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    match u32::deserialize(from)? {
+        VERSION_WITHOUT_DECISIONS => Ok(MODEL_VERSION),
+        version => checked(version),
+    }
+}
+
 fn version<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
-    let version = u32::deserialize(from)?;
+    checked(u32::deserialize(from)?)
+}
+
+fn checked<E: serde::de::Error>(version: u32) -> Result<u32, E> {
     if version != MODEL_VERSION {
-        return Err(serde::de::Error::custom(format!(
+        return Err(E::custom(format!(
             "the stored model has version `{version}`, this program reads {MODEL_VERSION}\n\
              hint: rebuild it from the raw batches"
         )));

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::answers::{Answers, TaskPredictor};
 use crate::config::ConfigKey;
+use crate::decision::{DecisionModel, DecisionPredictor};
 use crate::pool::SharedPool;
 use crate::report::{ConfigReport, TaskReport, report};
 use crate::score::Scores;
@@ -24,7 +25,7 @@ use crate::task::TaskModel;
 use crate::transfer::{TransferModel, TransferPredictor};
 
 /// Version of the serialised form, its first field; another version is refused.
-pub const PREDICTOR_VERSION: u32 = 4;
+pub const PREDICTOR_VERSION: u32 = 5;
 
 /// Tasks by name; a copy shares all but the path to what is changed in it.
 pub type TaskMap = HashTrieMapSync<TaskName, Arc<TaskModel>>;
@@ -38,6 +39,7 @@ pub struct Predictor {
     pub(crate) scores: Arc<Scores>,
     pub(crate) transfers: Arc<Derived<TransferModel, TransferPredictor>>,
     pub(crate) startups: Arc<Derived<StartupModel, StartupPredictor>>,
+    pub(crate) decisions: Arc<Derived<DecisionModel, DecisionPredictor>>,
 }
 
 /// An answer that has much to be fitted first, and was not made.
@@ -131,7 +133,7 @@ impl Predictor {
     ///
     /// # Errors
     /// [`Cold`] where it takes longer: the curve over all configs of a task, which may ask up to 32 other
-    /// tasks about the shape, its output sizes, or all transfers or starts.
+    /// tasks about the shape, its output sizes, or all transfers, starts or decisions.
     pub fn known_warm(&self, query: &Query, slas: &[Sla]) -> Result<Option<Prediction>, Cold> {
         let is_cold = match (query, &self.tasks) {
             (Query::ExecutionTime { task, input_bytes, memory_mb, vcpu }, tasks) => {
@@ -145,6 +147,7 @@ impl Predictor {
             (Query::OutputSize { .. }, Tasks::Fitted(_)) => false,
             (Query::TransferTime { .. }, _) => !self.transfers.is_fitted(),
             (Query::StartupTime { .. }, _) => !self.startups.is_fitted(),
+            (Query::Decision { .. }, _) => !self.decisions.is_fitted(),
         };
         if is_cold { Err(Cold) } else { Ok(self.answer(query, slas)) }
     }
@@ -250,6 +253,7 @@ impl Predictor {
             Query::StartupTime { state, memory_mb, vcpu } => {
                 self.startups().predict(*state, ConfigKey::new(*memory_mb, *vcpu), slas)
             }
+            Query::Decision { task, input_bytes } => self.decisions().predict(task, *input_bytes, slas),
         }
     }
 
@@ -282,16 +286,25 @@ impl Predictor {
     pub(crate) fn startups(&self) -> &StartupPredictor {
         self.startups.get(StartupModel::fit)
     }
+
+    pub(crate) fn decisions(&self) -> &DecisionPredictor {
+        self.decisions.get(DecisionModel::fit)
+    }
 }
 
 fn unknown(query: &Query, slas: &[Sla]) -> Prediction {
     Prediction {
-        unit: if matches!(query, Query::OutputSize { .. }) { Unit::Bytes } else { Unit::Ms },
+        unit: match query {
+            Query::OutputSize { .. } => Unit::Bytes,
+            Query::Decision { .. } => Unit::Tasks,
+            Query::ExecutionTime { .. } | Query::TransferTime { .. } | Query::StartupTime { .. } => Unit::Ms,
+        },
         values: slas.iter().map(|sla| (*sla, None)).collect(),
         basis: Basis::None,
         samples: 0,
         extrapolated: false,
         interval: BTreeMap::new(),
+        branches: BTreeMap::new(),
     }
 }
 
@@ -303,6 +316,7 @@ impl PartialEq for Predictor {
             && self.tasks().all(|name| self.fitted(name) == other.fitted(name))
             && self.transfers() == other.transfers()
             && self.startups() == other.startups()
+            && self.decisions() == other.decisions()
     }
 }
 
@@ -323,12 +337,13 @@ impl Serialize for AllFitted<'_> {
 
 impl Serialize for Predictor {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut form = to.serialize_struct("Predictor", 5)?;
+        let mut form = to.serialize_struct("Predictor", 6)?;
         form.serialize_field("version", &PREDICTOR_VERSION)?;
         form.serialize_field("samples", &self.samples)?;
         form.serialize_field("tasks", &AllFitted(self))?;
         form.serialize_field("transfers", self.transfers())?;
         form.serialize_field("startups", self.startups())?;
+        form.serialize_field("decisions", self.decisions())?;
         form.end()
     }
 }
@@ -342,14 +357,16 @@ struct Stored {
     tasks: BTreeMap<TaskName, TaskPredictor>,
     transfers: TransferPredictor,
     startups: StartupPredictor,
+    decisions: DecisionPredictor,
 }
 
 impl<'de> Deserialize<'de> for Predictor {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let Stored { samples, tasks, transfers, startups, .. } = Stored::deserialize(from)?;
+        let Stored { samples, tasks, transfers, startups, decisions, .. } = Stored::deserialize(from)?;
         let tasks = Tasks::Fitted(Arc::new(tasks));
         let (transfers, startups) = (Arc::new(transfers.into()), Arc::new(startups.into()));
-        Ok(Self { samples, tasks, transfers, startups, scores: Arc::default() })
+        let decisions = Arc::new(decisions.into());
+        Ok(Self { samples, tasks, transfers, startups, decisions, scores: Arc::default() })
     }
 }
 

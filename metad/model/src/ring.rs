@@ -50,16 +50,10 @@ impl Sample {
         (self.value_ms * 1000.0).round() as u64
     }
 
-    /// The contents as a number that looks random. Source: the finaliser of SplitMix64 (G. Steele, D. Lea and
-    /// C. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
+    /// The contents as a number that looks random.
     fn mixed(&self) -> u64 {
         let fields = [self.size_bytes, self.output.map_or(0, NonZeroU64::get), self.value_ms.to_bits()];
-        fields.into_iter().fold(0, |mixed: u64, field| {
-            let mut z = (mixed ^ field).wrapping_add(0x9e37_79b9_7f4a_7c15);
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
-        })
+        fields.into_iter().fold(0, scatter)
     }
 
     fn order(&self, other: &Self) -> Ordering {
@@ -83,6 +77,15 @@ impl PartialEq for Sample {
     fn eq(&self, other: &Self) -> bool {
         self.order(other) == Ordering::Equal
     }
+}
+
+/// A number that looks random, made of one that does and a further field. Source: the finaliser of SplitMix64
+/// (G. Steele, D. Lea and C. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
+pub fn scatter(mixed: u64, field: u64) -> u64 {
+    let mut z = (mixed ^ field).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// The most recent samples, oldest first.

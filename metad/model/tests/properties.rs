@@ -4,8 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "what cannot be unwrapped here has failed the test")]
 
 use foresail_model::WorkflowModel;
-use foresail_schemas::metric::{Direction, Record, StartState, StartupRecord, TaskRecord, TransferRecord};
-use foresail_schemas::prediction::{Basis, Query};
+use foresail_schemas::decision::Decision;
+use foresail_schemas::metric::{
+    DecisionRecord, Direction, Record, StartState, StartupRecord, TaskRecord, TransferRecord,
+};
+use foresail_schemas::prediction::{Basis, Prediction, Query};
 use foresail_schemas::{Sla, TaskName};
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -33,7 +36,7 @@ fn vcpu() -> impl Strategy<Value = Option<f64>> {
 fn record() -> impl Strategy<Value = Record> {
     let memory = prop_oneof![Just(128_u32), Just(1769), Just(3008), 1..10_240_u32];
     let second = prop_oneof![Just(None), (0..40_i64).prop_map(|s| Some(at(s)))];
-    (0..5_u8, 0..3_u8, memory, vcpu(), size(), proptest::option::of(size()), time(), second).prop_map(
+    (0..6_u8, 0..3_u8, memory, vcpu(), size(), proptest::option::of(size()), time(), second).prop_map(
         |(kind, n, memory_mb, vcpu, bytes, output_bytes, time_ms, at)| match kind {
             0 => Record::Startup(StartupRecord {
                 state: if n == 0 { StartState::Cold } else { StartState::Warm },
@@ -51,6 +54,11 @@ fn record() -> impl Strategy<Value = Record> {
                 store: (n == 1).then(|| name(9)),
                 at,
             }),
+            2 => {
+                let branch = Decision::Branch(format!("b{}", bytes % 5));
+                let value = output_bytes.map_or(branch, Decision::Width);
+                Record::Decision(DecisionRecord { task: name(n), input_bytes: bytes, value, at })
+            }
             _ => Record::Task(TaskRecord {
                 task: name(n),
                 memory_mb,
@@ -74,6 +82,7 @@ fn queries(bytes: u64, memory_mb: u32) -> Vec<Query> {
             queries.push(Query::ExecutionTime { task: name(n), input_bytes: bytes, memory_mb, vcpu });
         }
         queries.push(Query::OutputSize { task: name(n), input_bytes: bytes });
+        queries.push(Query::Decision { task: name(n), input_bytes: bytes });
     }
     for direction in [Direction::Upload, Direction::Download] {
         for store in [None, Some(name(9)), Some(name(8))] {
@@ -91,6 +100,11 @@ fn slas() -> Vec<Sla> {
         [1, 10, 500, 1234, 2500, 5000, 7500, 9000, 9500, 9900, 9999].map(Sla::Quantile).to_vec();
     slas.push(Sla::Mean);
     slas
+}
+
+/// Whether it is of a task that decides by texts alone, which have no width.
+fn is_named(answer: &Prediction) -> bool {
+    !answer.branches.is_empty() && answer.branches.keys().all(|text| text.starts_with('b'))
 }
 
 fn told<'a>(records: impl IntoIterator<Item = &'a Record>) -> WorkflowModel {
@@ -197,7 +211,8 @@ proptest! {
             prop_assert_eq!(answer.values.len(), slas().len());
             let mut last = 0.0;
             for (sla, value) in &answer.values {
-                prop_assert_eq!(value.is_none(), answer.basis == Basis::None);
+                let has_none = answer.basis == Basis::None || is_named(&answer);
+                prop_assert_eq!(value.is_none(), has_none);
                 let Some(value) = *value else { continue };
                 prop_assert!(value.is_finite() && value >= 0.0, "{} = {}", sla, value);
                 if sla.quantile().is_some() {
@@ -205,6 +220,8 @@ proptest! {
                     last = value;
                 }
             }
+            let shares = || answer.branches.values();
+            prop_assert!(shares().all(|share| *share > 0.0) && shares().sum::<f64>() < 1.0);
             for [low, high] in answer.interval.values() {
                 prop_assert!(low <= high && *low >= 0.0 && high.is_finite());
             }

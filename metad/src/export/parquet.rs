@@ -10,7 +10,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use foresail_schemas::metric::{Direction, Forecast, Record, StartState, TaskRecord};
+use foresail_schemas::decision::Decision;
+use foresail_schemas::metric::{DecisionRecord, Direction, Forecast, Record, StartState, TaskRecord};
 use parquet::basic::Compression;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int32Type, Int64Type};
 use parquet::errors::Result;
@@ -61,13 +62,13 @@ const fn column(name: &'static str, cell: Cell) -> Column {
 }
 
 /// The columns in order.
-pub const COLUMNS: [Column; 23] = [
+pub const COLUMNS: [Column; 25] = [
     column("workflow", Cell::Text(|row| Some(&row.batch.workflow))),
-    column("task", Cell::Text(|row| Some(row.task()?.task.as_str()))),
+    column("task", Cell::Text(Row::name)),
     column("run", Cell::Text(|row| row.batch.run.as_deref())),
-    column("memory_mb", Cell::U32(|row| Some(row.record.config().memory_mb))),
-    column("vcpu", Cell::Number(|row| row.record.config().vcpu)),
-    column("input_bytes", Cell::U64(|row| Some(row.task()?.input_bytes))),
+    column("memory_mb", Cell::U32(|row| Some(row.record.config()?.memory_mb))),
+    column("vcpu", Cell::Number(|row| row.record.config()?.vcpu)),
+    column("input_bytes", Cell::U64(Row::input_bytes)),
     column("output_bytes", Cell::U64(|row| row.task()?.output_bytes)),
     column("exec_ms", Cell::Number(|row| Some(row.task()?.exec_ms))),
     column("kind", Cell::Text(|row| Some(row.kind()))),
@@ -85,6 +86,8 @@ pub const COLUMNS: [Column; 23] = [
     column("forecast_p99_ms", Cell::Number(|row| Some(row.forecast()?.p99_ms))),
     column("at", Cell::Time(|row| Some(row.record.at()?.as_microsecond()))),
     column("batch_id", Cell::Text(|row| Some(&row.batch.batch_id))),
+    column("width", Cell::U64(Row::width)),
+    column("branch", Cell::Text(Row::branch)),
 ];
 
 impl Row {
@@ -98,6 +101,27 @@ impl Row {
         if let Record::Task(task) = &self.record { Some(task) } else { None }
     }
 
+    fn decision(&self) -> Option<&DecisionRecord> {
+        if let Record::Decision(decision) = &self.record { Some(decision) } else { None }
+    }
+
+    fn name(&self) -> Option<&str> {
+        let name = self.task().map(|r| &r.task).or_else(|| self.decision().map(|r| &r.task));
+        name.map(|name| name.as_str())
+    }
+
+    fn input_bytes(&self) -> Option<u64> {
+        self.task().map(|r| r.input_bytes).or_else(|| self.decision().map(|r| r.input_bytes))
+    }
+
+    fn width(&self) -> Option<u64> {
+        if let Decision::Width(width) = self.decision()?.value { Some(width) } else { None }
+    }
+
+    fn branch(&self) -> Option<&str> {
+        if let Decision::Branch(text) = &self.decision()?.value { Some(text) } else { None }
+    }
+
     fn forecast(&self) -> Option<&Forecast> {
         self.task()?.forecast.as_ref()
     }
@@ -107,6 +131,7 @@ impl Row {
             Record::Task(_) => "task",
             Record::Transfer(_) => "transfer",
             Record::Startup(_) => "startup",
+            Record::Decision(_) => "decision",
         }
     }
 
@@ -137,7 +162,7 @@ impl Row {
 
     fn time_ms(&self) -> Option<f64> {
         match &self.record {
-            Record::Task(_) => None,
+            Record::Task(_) | Record::Decision(_) => None,
             Record::Transfer(transfer) => Some(transfer.time_ms),
             Record::Startup(startup) => Some(startup.time_ms),
         }

@@ -15,14 +15,16 @@
 //! [`Column::width`] says; those that JSON requires are required. Names are numbers of entries in `names`.
 //! What a record lacks is written as NaN, the largest u64 (`output_bytes`), the largest u32 (`store`) or the
 //! smallest i64 (`at`, which is in µs since 1970). `direction` is 0 for a download and 1 for an upload,
-//! `state` 0 for cold and 1 for warm. Records are counted through the groups from 0, which is the `index` of
-//! those that are set aside.
+//! `state` 0 for cold and 1 for warm. A `decision` has a `width`, or in `branch` the number of its text among
+//! the `names`; what it has not is written as the largest u64 or u32. Records are counted through the groups
+//! from 0, which is the `index` of those that are set aside.
 //!
 //! The decoder never allocates for more records than the body has bytes for.
 
+use foresail_schemas::decision::Decision;
 use foresail_schemas::id::NAME_LEN_MAX;
 use foresail_schemas::metric::{
-    Direction, Forecast, Record, StartState, StartupRecord, TaskRecord, TransferRecord,
+    DecisionRecord, Direction, Forecast, Record, StartState, StartupRecord, TaskRecord, TransferRecord,
 };
 use foresail_schemas::{ErrorCode, TaskName};
 use jiff::Timestamp;
@@ -69,6 +71,7 @@ enum Kind {
     Task,
     Transfer,
     Startup,
+    Decision,
 }
 
 /// A field of a record; its place is its number.
@@ -97,9 +100,11 @@ enum Column {
     TimeMs,
     Store,
     State,
+    Width,
+    Branch,
 }
 
-const COLUMN_COUNT: usize = Column::State as usize + 1;
+const COLUMN_COUNT: usize = Column::Branch as usize + 1;
 
 /// Every column with its name, in the order of their numbers.
 const ALL: [(Column, &str); COLUMN_COUNT] = [
@@ -121,6 +126,8 @@ const ALL: [(Column, &str); COLUMN_COUNT] = [
     (Column::TimeMs, "time_ms"),
     (Column::Store, "store"),
     (Column::State, "state"),
+    (Column::Width, "width"),
+    (Column::Branch, "branch"),
 ];
 
 const FORECAST: [Column; 4] = [Column::Median, Column::P90, Column::P95, Column::P99];
@@ -130,7 +137,7 @@ impl Column {
     fn width(self) -> usize {
         match self {
             Self::Direction | Self::State => 1,
-            Self::Task | Self::MemoryMb | Self::Attempt | Self::Store => 4,
+            Self::Task | Self::MemoryMb | Self::Attempt | Self::Store | Self::Branch => 4,
             _ => 8,
         }
     }
@@ -146,6 +153,7 @@ impl Kind {
             Self::Task => "task",
             Self::Transfer => "transfer",
             Self::Startup => "startup",
+            Self::Decision => "decision",
         }
     }
 
@@ -159,6 +167,7 @@ impl Kind {
             ),
             Self::Transfer => (&[Direction, Bytes, TimeMs, MemoryMb], &[Vcpu, Store, At]),
             Self::Startup => (&[State, TimeMs, MemoryMb], &[Vcpu, At]),
+            Self::Decision => (&[Task], &[InputBytes, Width, Branch, At]),
         }
     }
 }
@@ -198,7 +207,7 @@ pub fn parse(bytes: &[u8], limit: u64) -> Result<Parsed, Failure> {
     let mut index = 0;
     for group in &groups {
         for place in 0..group.records {
-            match group.record(place, &names).and_then(|r| checked(&r).map(|()| r)) {
+            match group.record(place, &names, &head.names).and_then(|r| checked(&r).map(|()| r)) {
                 Ok(record) => parsed.records.push(record),
                 Err(detail) => parsed.reject(index, detail, group.as_it_came(place, &head.names)),
             }
@@ -312,7 +321,27 @@ impl Group<'_> {
         Ok(Some(Forecast::new([median?, p90?, p95?, p99?])))
     }
 
-    fn record(&self, place: usize, names: &[Result<TaskName, String>]) -> Result<Record, String> {
+    /// What was decided: the one of both that is there.
+    fn decision(&self, place: usize, texts: &[String]) -> Result<Decision, String> {
+        let width = self.large(Column::Width, place).filter(|width| *width != u64::MAX);
+        let branch = self.small(Column::Branch, place).filter(|branch| *branch != u32::MAX);
+        match (width, branch) {
+            (Some(width), None) => Ok(Decision::Width(width)),
+            (None, Some(branch)) => texts
+                .get(branch as usize)
+                .map(|text| Decision::Branch(text.clone()))
+                .ok_or_else(|| format!("branch `{branch}` is not among the {} names", texts.len())),
+            (Some(width), Some(_)) => Err(format!("width `{width}` and a branch: a decision is one of both")),
+            (None, None) => Err("neither a width nor a branch is there".to_owned()),
+        }
+    }
+
+    fn record(
+        &self,
+        place: usize,
+        names: &[Result<TaskName, String>],
+        texts: &[String],
+    ) -> Result<Record, String> {
         let memory_mb = self.small(Column::MemoryMb, place).unwrap_or(0);
         let (vcpu, at) = (self.float(Column::Vcpu, place), self.at(place)?);
         match self.kind {
@@ -354,6 +383,12 @@ impl Group<'_> {
                 let time_ms = self.amount(Column::TimeMs, place)?;
                 Ok(Record::Startup(StartupRecord { state, time_ms, memory_mb, vcpu, at }))
             }
+            Kind::Decision => Ok(Record::Decision(DecisionRecord {
+                task: self.name(self.small(Column::Task, place), names)?,
+                input_bytes: self.large(Column::InputBytes, place).unwrap_or(0),
+                value: self.decision(place, texts)?,
+                at,
+            })),
         }
     }
 
@@ -367,12 +402,14 @@ impl Group<'_> {
             let named =
                 |number: u32| names.get(number as usize).map(|name| Value::from(cut(name, NAME_LEN_MAX)));
             let value = match column {
-                Column::Task | Column::Store => {
+                Column::Task | Column::Store | Column::Branch => {
                     let number = self.small(*column, place).unwrap_or(u32::MAX);
                     named(number).unwrap_or(number.into())
                 }
                 Column::MemoryMb | Column::Attempt => self.small(*column, place).into(),
-                Column::InputBytes | Column::OutputBytes | Column::Bytes => self.large(*column, place).into(),
+                Column::InputBytes | Column::OutputBytes | Column::Bytes | Column::Width => {
+                    self.large(*column, place).into()
+                }
                 Column::At => self.value(*column, place).map(i64::from_le_bytes).into(),
                 Column::Direction | Column::State => {
                     self.value(*column, place).map(|[value]: [u8; 1]| value).into()

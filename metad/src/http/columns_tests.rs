@@ -1,6 +1,7 @@
 //! Columns are read as they were written, bad ones cost only themselves, and damaged ones never more than an
 //! error.
 
+use foresail_schemas::ResourceConfig;
 use foresail_schemas::metric::Record;
 use proptest::prelude::*;
 use serde_json::json;
@@ -18,14 +19,14 @@ fn body(head: &Value, values: &[u8]) -> Vec<u8> {
 /// Writes records of all kinds with every column.
 fn write(records: &[Record]) -> Vec<u8> {
     let mut names: Vec<String> = Vec::new();
-    let mut place = |name: &TaskName| {
-        names.iter().position(|n| n == name.as_str()).unwrap_or_else(|| {
-            names.push(name.as_str().to_owned());
+    let mut place = |name: &str| {
+        names.iter().position(|n| n == name).unwrap_or_else(|| {
+            names.push(name.to_owned());
             names.len() - 1
         }) as u32
     };
     let (mut groups, mut values) = (Vec::new(), Vec::new());
-    for kind in [Kind::Task, Kind::Transfer, Kind::Startup] {
+    for kind in [Kind::Task, Kind::Transfer, Kind::Startup, Kind::Decision] {
         let (required, optional) = kind.columns();
         let columns = [required, optional].concat();
         let of_kind: Vec<_> = records.iter().filter(|r| kind_of(r) == kind).collect();
@@ -43,11 +44,12 @@ fn kind_of(record: &Record) -> Kind {
         Record::Task(_) => Kind::Task,
         Record::Transfer(_) => Kind::Transfer,
         Record::Startup(_) => Kind::Startup,
+        Record::Decision(_) => Kind::Decision,
     }
 }
 
-fn value(record: &Record, column: Column, place: &mut impl FnMut(&TaskName) -> u32) -> Vec<u8> {
-    let config = record.config();
+fn value(record: &Record, column: Column, place: &mut impl FnMut(&str) -> u32) -> Vec<u8> {
+    let config = record.config().unwrap_or(ResourceConfig { memory_mb: 1, vcpu: None });
     match column {
         Column::MemoryMb => return config.memory_mb.to_le_bytes().to_vec(),
         Column::Vcpu => return config.vcpu.unwrap_or(f64::NAN).to_le_bytes().to_vec(),
@@ -58,7 +60,7 @@ fn value(record: &Record, column: Column, place: &mut impl FnMut(&TaskName) -> u
         Record::Task(r) => {
             let forecast = r.forecast.map(|f| [f.median_ms, f.p90_ms, f.p95_ms, f.p99_ms]);
             match column {
-                Column::Task => place(&r.task).to_le_bytes().to_vec(),
+                Column::Task => place(r.task.as_str()).to_le_bytes().to_vec(),
                 Column::InputBytes => r.input_bytes.to_le_bytes().to_vec(),
                 Column::OutputBytes => r.output_bytes.unwrap_or(u64::MAX).to_le_bytes().to_vec(),
                 Column::ExecMs => r.exec_ms.to_le_bytes().to_vec(),
@@ -74,11 +76,19 @@ fn value(record: &Record, column: Column, place: &mut impl FnMut(&TaskName) -> u
             Column::Direction => vec![u8::from(r.direction == Direction::Upload)],
             Column::Bytes => r.bytes.to_le_bytes().to_vec(),
             Column::TimeMs => r.time_ms.to_le_bytes().to_vec(),
-            _ => r.store.as_ref().map_or(u32::MAX, place).to_le_bytes().to_vec(),
+            _ => r.store.as_ref().map_or(u32::MAX, |store| place(store.as_str())).to_le_bytes().to_vec(),
         },
         Record::Startup(r) => match column {
             Column::State => vec![u8::from(r.state == StartState::Warm)],
             _ => r.time_ms.to_le_bytes().to_vec(),
+        },
+        Record::Decision(r) => match (column, &r.value) {
+            (Column::Task, _) => place(r.task.as_str()).to_le_bytes().to_vec(),
+            (Column::InputBytes, _) => r.input_bytes.to_le_bytes().to_vec(),
+            (Column::Width, Decision::Width(width)) => width.to_le_bytes().to_vec(),
+            (Column::Branch, Decision::Branch(text)) => place(text).to_le_bytes().to_vec(),
+            (Column::Width, _) => u64::MAX.to_le_bytes().to_vec(),
+            _ => u32::MAX.to_le_bytes().to_vec(),
         },
     }
 }
@@ -88,10 +98,14 @@ fn any_record() -> impl Strategy<Value = Record> {
         (0i64..4_000_000_000_000_000).prop_map(|us| Timestamp::from_microsecond(us).unwrap()),
     );
     let name = "[a-z]{1,3}".prop_map(|name| TaskName::new(name).unwrap());
-    let sizes = (1u32..1 << 20, prop::option::of(0.1f64..64.0), at, 0.0f64..1e9, 0..u64::MAX, 0u8..5);
+    let sizes = (1u32..1 << 20, prop::option::of(0.1f64..64.0), at, 0.0f64..1e9, 0..u64::MAX, 0u8..6);
     let rest = (name, prop::option::of(0.0f64..1e6), 1u32..5, any::<bool>());
     (sizes, rest).prop_map(|((memory_mb, vcpu, at, time_ms, bytes, kind), (name, peak, attempt, has))| {
         match kind {
+            5 => {
+                let value = if has { Decision::Width(bytes) } else { Decision::Branch(format!("{name} ")) };
+                Record::Decision(DecisionRecord { task: name, input_bytes: bytes, value, at })
+            }
             0..=2 => Record::Task(TaskRecord {
                 task: name,
                 memory_mb,

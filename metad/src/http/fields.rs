@@ -6,8 +6,9 @@
 use std::cell::RefCell;
 
 use foresail_schemas::TaskName;
+use foresail_schemas::decision::Decision;
 use foresail_schemas::metric::{
-    Direction, Forecast, Record, StartState, StartupRecord, TaskRecord, TransferRecord,
+    DecisionRecord, Direction, Forecast, Record, StartState, StartupRecord, TaskRecord, TransferRecord,
 };
 use foresail_schemas::prediction::Query;
 use jiff::Timestamp;
@@ -59,6 +60,7 @@ pub enum Key {
     TimeMs,
     Store,
     State,
+    Value,
     #[serde(other)]
     Other,
 }
@@ -72,6 +74,7 @@ pub enum Kind {
     Task,
     Transfer,
     Startup,
+    Decision,
     ExecutionTime,
     OutputSize,
     TransferTime,
@@ -104,6 +107,8 @@ pub const OF_TASK: u32 = OF_ALL
 pub const OF_TRANSFER: u32 = OF_ALL | set_of(&[Key::Direction, Key::Bytes, Key::TimeMs, Key::Store]);
 /// What one of a start may have.
 pub const OF_STARTUP: u32 = OF_ALL | set_of(&[Key::State, Key::TimeMs]);
+/// What one of a decision may have.
+pub const OF_DECISION: u32 = set_of(&[Key::Kind, Key::Task, Key::InputBytes, Key::Value, Key::At]);
 /// What a question of each kind may have.
 const ASKS_OUTPUT: u32 = set_of(&[Key::Kind, Key::Task, Key::InputBytes]);
 const ASKS_TIME: u32 = set_of(&[Key::Kind, Key::MemoryMb, Key::Vcpu]);
@@ -148,6 +153,8 @@ pub struct Fields {
     pub store: Option<TaskName>,
     /// State of a worker.
     pub state: Option<StartState>,
+    /// What was decided.
+    pub value: Option<Decision>,
 }
 
 /// Finite and not negative.
@@ -165,7 +172,7 @@ impl Fields {
     pub fn query(self) -> Option<Query> {
         let of_kind = match self.kind? {
             Kind::ExecutionTime => ASKS_EXECUTION,
-            Kind::OutputSize => ASKS_OUTPUT,
+            Kind::OutputSize | Kind::Decision => ASKS_OUTPUT,
             Kind::TransferTime => ASKS_TRANSFER,
             Kind::StartupTime => ASKS_STARTUP,
             _ => return None,
@@ -180,6 +187,7 @@ impl Fields {
                 Query::ExecutionTime { task: self.task?, input_bytes, memory_mb: self.memory_mb?, vcpu }
             }
             Kind::OutputSize => return Some(Query::OutputSize { task: self.task?, input_bytes }),
+            Kind::Decision => return Some(Query::Decision { task: self.task?, input_bytes }),
             Kind::TransferTime => Query::TransferTime {
                 direction: self.direction?,
                 bytes: self.bytes.unwrap_or(0),
@@ -199,10 +207,16 @@ impl Fields {
             Kind::Task => OF_TASK,
             Kind::Transfer => OF_TRANSFER,
             Kind::Startup => OF_STARTUP,
+            Kind::Decision => OF_DECISION,
             _ => return None,
         };
         if self.seen & !of_kind != 0 {
             return None;
+        }
+        if self.kind? == Kind::Decision {
+            let input_bytes = self.input_bytes.unwrap_or(0);
+            let record = DecisionRecord { task: self.task?, input_bytes, value: self.value?, at: self.at };
+            return Some(Record::Decision(record));
         }
         let time_ms = if self.kind? == Kind::Task { self.exec_ms } else { self.time_ms };
         let time_ms = time_ms.filter(|&ms| is_amount(ms))?;

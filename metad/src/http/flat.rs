@@ -65,6 +65,7 @@ impl<'de> Visitor<'de> for FieldsOf<'_> {
                     fields.store = text.map(|text| name(&text.0)).transpose()?;
                 }
                 Key::State => fields.state = Some(map.next_value()?),
+                Key::Value => fields.value = Some(map.next_value()?),
                 Key::Other => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -140,7 +141,7 @@ pub mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    use super::super::fields::{OF_STARTUP, OF_TASK, OF_TRANSFER};
+    use super::super::fields::{OF_DECISION, OF_STARTUP, OF_TASK, OF_TRANSFER};
     use super::*;
 
     /// Whether a record or a question of a kind has a field.
@@ -149,6 +150,7 @@ pub mod tests {
             Some("task") => OF_TASK,
             Some("transfer") => OF_TRANSFER,
             Some("startup") => OF_STARTUP,
+            Some("decision") => OF_DECISION,
             _ => return name != "foreign",
         };
         let key = Key::deserialize(serde::de::value::StrDeserializer::<serde_json::Error>::new(name));
@@ -159,8 +161,8 @@ pub mod tests {
     pub fn any_object() -> impl Strategy<Value = Value> {
         let kind = prop_oneof![
             8 => prop::sample::select(vec![
-                "task", "transfer", "startup", "execution_time", "output_size", "transfer_time",
-                "startup_time",
+                "task", "transfer", "startup", "decision", "execution_time", "output_size",
+                "transfer_time", "startup_time",
             ]).prop_map(Value::from),
             1 => Just(json!("unheard")),
             1 => Just(Value::Null),
@@ -174,7 +176,7 @@ pub mod tests {
             "exec_ms": 2.5, "peak_memory_mb": 3.0, "attempt": 2, "at": "2025-01-02T03:04:05Z",
             "direction": "upload", "bytes": 9,
             "forecast": {"median_ms": 1.0, "p90_ms": 2.0, "p95_ms": 3.0, "p99_ms": 4}, "time_ms": 1.25,
-            "store": "s3", "state": "cold", "foreign": [1, {"a": 2}]
+            "store": "s3", "state": "cold", "value": 12, "foreign": [1, {"a": 2}]
         });
         let names: Vec<String> = good.as_object().unwrap().keys().cloned().collect();
         let odd = vec![
@@ -257,14 +259,17 @@ pub mod tests {
             r#"{"kind":"task","task":"count","memory_mb":1769,"exec_ms":1,"vcpu":null,"output_bytes":null}"#,
             r#"{"time_ms":640.2,"state":"cold","memory_mb":1769,"kind":"startup"}"#,
             r#"{"kind":"transfer","direction":"upload","bytes":1,"time_ms":1e3,"memory_mb":1,"store":"s3"}"#,
+            r#"{"kind":"decision","task":"split","value":12}"#,
+            r#"{"kind":"decision","task":"split","input_bytes":7,"value":"left"}"#,
         ] {
             assert!(record(text, &Names::default()).is_some(), "{text}");
         }
         let text = r#"{"queries":[{"kind":"output_size","task":"t"},
             {"kind":"execution_time","memory_mb":5,"task":"t","input_bytes":3},
             {"kind":"transfer_time","direction":"download","memory_mb":5},
+            {"kind":"decision","task":"t","input_bytes":3},
             {"kind":"startup_time","state":"warm","memory_mb":5}]}"#;
-        assert_eq!(serde_json::from_str::<Request>(text).unwrap().queries.0.len(), 4);
+        assert_eq!(serde_json::from_str::<Request>(text).unwrap().queries.0.len(), 5);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! an exponent. What is read here is read by serde as the same value (property tests); whatever is not plain
 //! is nothing, and the caller reads the text again with serde, which decides and finds the words.
 
+use foresail_schemas::decision::Decision;
 use foresail_schemas::metric::{Direction, Forecast, Record, StartState};
 use foresail_schemas::{BatchId, InstanceId, RunId};
 
@@ -214,6 +215,7 @@ impl<'a> Text<'a> {
                     "task" => Kind::Task,
                     "transfer" => Kind::Transfer,
                     "startup" => Kind::Startup,
+                    "decision" => Kind::Decision,
                     _ => return None,
                 });
                 Key::Kind
@@ -291,6 +293,14 @@ impl<'a> Text<'a> {
                     _ => return None,
                 });
                 Key::State
+            }
+            b"value" => {
+                self.space();
+                fields.value = Some(match self.peek()? {
+                    b'"' => Decision::Branch(self.string()?.to_owned()),
+                    _ => Decision::Width(self.whole()?),
+                });
+                Key::Value
             }
             _ => return None,
         })

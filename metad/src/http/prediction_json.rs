@@ -58,6 +58,7 @@ fn put_fields(out: &mut Vec<u8>, prediction: &Prediction) {
     out.extend_from_slice(match prediction.unit {
         Unit::Ms => br#""unit":"ms","values":{"#,
         Unit::Bytes => br#""unit":"bytes","values":{"#,
+        Unit::Tasks => br#""unit":"tasks","values":{"#,
     });
     for (place, (sla, value)) in prediction.values.iter().enumerate() {
         if place > 0 {
@@ -78,18 +79,21 @@ fn put_fields(out: &mut Vec<u8>, prediction: &Prediction) {
         true => br#","extrapolated":true"#,
         false => br#","extrapolated":false"#,
     });
-    if prediction.interval.is_empty() {
-        return;
-    }
-    out.extend_from_slice(br#","interval":{"#);
-    for (place, (sla, ends)) in prediction.interval.iter().enumerate() {
-        if place > 0 {
-            out.push(b',');
+    if !prediction.interval.is_empty() {
+        out.extend_from_slice(br#","interval":{"#);
+        for (place, (sla, ends)) in prediction.interval.iter().enumerate() {
+            if place > 0 {
+                out.push(b',');
+            }
+            put_sla(out, *sla);
+            put(out, ends);
         }
-        put_sla(out, *sla);
-        put(out, ends);
+        out.push(b'}');
     }
-    out.push(b'}');
+    if !prediction.branches.is_empty() {
+        out.extend_from_slice(br#","branches":"#);
+        put(out, &prediction.branches);
+    }
 }
 
 /// The answer to a single question.
@@ -135,6 +139,8 @@ impl Many {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use foresail_schemas::prediction::{PredictionAnswer, SinglePrediction};
     use proptest::collection::btree_map;
     use proptest::prelude::*;
@@ -145,15 +151,20 @@ mod tests {
         prop_oneof![Just(Sla::Mean), Just(Sla::MEDIAN), (1u16..10_000).prop_map(Sla::Quantile)]
     }
 
+    fn any_branches() -> impl Strategy<Value = BTreeMap<String, f64>> {
+        prop_oneof![3 => Just(BTreeMap::new()), 1 => btree_map(".{0,8}", 0.0f64..1.0, 0..3)]
+    }
+
     fn any_prediction() -> impl Strategy<Value = Prediction> {
         let value = prop_oneof![Just(None), any::<f64>().prop_map(Some), (0.0f64..1e9).prop_map(Some)];
         let basis =
             [Basis::Exact, Basis::MemoryNormalised, Basis::Pooled, Basis::Prior, Basis::None].to_vec();
-        let parts = (btree_map(any_sla(), value, 0..5), btree_map(any_sla(), any::<[f64; 2]>(), 0..3));
-        (parts, prop::sample::select(basis), any::<(bool, bool, u64)>()).prop_map(
-            |((values, interval), basis, (is_bytes, extrapolated, samples))| {
-                let unit = if is_bytes { Unit::Bytes } else { Unit::Ms };
-                Prediction { unit, values, basis, samples, extrapolated, interval }
+        let interval = btree_map(any_sla(), any::<[f64; 2]>(), 0..3);
+        let parts = (btree_map(any_sla(), value, 0..5), interval, any_branches());
+        (parts, prop::sample::select(basis), any::<(u8, bool, u64)>()).prop_map(
+            |((values, interval, branches), basis, (unit, extrapolated, samples))| {
+                let unit = [Unit::Ms, Unit::Bytes, Unit::Tasks][usize::from(unit % 3)];
+                Prediction { unit, values, basis, samples, extrapolated, interval, branches }
             },
         )
     }

@@ -234,7 +234,7 @@ fn check_slas(count: usize) -> Result<(), String> {
 /// Checks the size of the worker that is asked about.
 fn check(query: &Query) -> Result<(), String> {
     match query {
-        Query::OutputSize { .. } => Ok(()),
+        Query::OutputSize { .. } | Query::Decision { .. } => Ok(()),
         Query::ExecutionTime { memory_mb, vcpu, .. }
         | Query::TransferTime { memory_mb, vcpu, .. }
         | Query::StartupTime { memory_mb, vcpu, .. } => {
@@ -270,10 +270,11 @@ impl Question {
                 let state = self.state.ok_or_else(|| missing("state"))?;
                 Ok(Query::StartupTime { state, memory_mb: memory_mb?, vcpu })
             }
+            "decision" => Ok(Query::Decision { task: task?, input_bytes }),
             other => {
                 let detail = format!(
                     "`{other}` cannot be predicted; \
-                     execution-time, output-size, transfer-time and startup-time can"
+                     execution-time, output-size, transfer-time, startup-time and decision can"
                 );
                 Err(Failure::new(ErrorCode::NotFound, detail))
             }

@@ -9,8 +9,9 @@
 use std::collections::HashMap;
 
 use foresail_schemas::TaskName;
+use foresail_schemas::decision::Decision;
 use foresail_schemas::metric::{
-    Direction, Forecast, Record, StartState, StartupRecord, TaskRecord, TransferRecord,
+    DecisionRecord, Direction, Forecast, Record, StartState, StartupRecord, TaskRecord, TransferRecord,
 };
 use jiff::Timestamp;
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
@@ -55,6 +56,7 @@ struct FlatBatch {
 
 #[derive(Serialize, Deserialize)]
 struct FlatRecord {
+    /// 0 where it does not matter.
     memory_mb: u32,
     vcpu: Option<f64>,
     /// Relative to the arrival of the batch.
@@ -90,6 +92,16 @@ enum FlatBody {
     },
     Warm {
         time_ms: f64,
+    },
+    Width {
+        name: u32,
+        input_bytes: u64,
+        width: u64,
+    },
+    Branch {
+        name: u32,
+        input_bytes: u64,
+        text: String,
     },
 }
 
@@ -136,10 +148,18 @@ fn flatten<'a>(record: &'a Record, names: &mut Names<'a>, arrival_ns: i128) -> F
             StartState::Cold => FlatBody::Cold { time_ms: r.time_ms },
             StartState::Warm => FlatBody::Warm { time_ms: r.time_ms },
         },
+        Record::Decision(r) => {
+            let (name, input_bytes) = (names.place(&r.task), r.input_bytes);
+            match &r.value {
+                Decision::Width(width) => FlatBody::Width { name, input_bytes, width: *width },
+                Decision::Branch(text) => FlatBody::Branch { name, input_bytes, text: text.clone() },
+            }
+        }
     };
     let config = record.config();
     let at_ns = record.at().map(|at| at.as_nanosecond() - arrival_ns);
-    FlatRecord { memory_mb: config.memory_mb, vcpu: config.vcpu, at_ns, body }
+    let memory_mb = config.map_or(0, |config| config.memory_mb);
+    FlatRecord { memory_mb, vcpu: config.and_then(|config| config.vcpu), at_ns, body }
 }
 
 fn rebuild(flat: FlatRecord, names: &[TaskName], arrival_ns: i128) -> std::result::Result<Record, String> {
@@ -151,6 +171,9 @@ fn rebuild(flat: FlatRecord, names: &[TaskName], arrival_ns: i128) -> std::resul
         let store = store.map(name).transpose()?;
         let record = TransferRecord { direction, bytes, time_ms, memory_mb, vcpu, store, at };
         Ok::<_, String>(Record::Transfer(record))
+    };
+    let decision = |place, input_bytes, value| {
+        Ok::<_, String>(Record::Decision(DecisionRecord { task: name(place)?, input_bytes, value, at }))
     };
     let startup = |state, time_ms| Record::Startup(StartupRecord { state, time_ms, memory_mb, vcpu, at });
     let record = match flat.body {
@@ -181,11 +204,14 @@ fn rebuild(flat: FlatRecord, names: &[TaskName], arrival_ns: i128) -> std::resul
         FlatBody::Upload { bytes, time_ms, store } => transfer(Direction::Upload, bytes, time_ms, store)?,
         FlatBody::Cold { time_ms } => startup(StartState::Cold, time_ms),
         FlatBody::Warm { time_ms } => startup(StartState::Warm, time_ms),
+        FlatBody::Width { name, input_bytes, width } => decision(name, input_bytes, Decision::Width(width))?,
+        FlatBody::Branch { name, input_bytes, text } => decision(name, input_bytes, Decision::Branch(text))?,
     };
     let times = match &record {
         Record::Task(r) => [r.exec_ms, r.peak_memory_mb.unwrap_or(0.0)],
         Record::Transfer(r) => [r.time_ms, 0.0],
         Record::Startup(r) => [r.time_ms, 0.0],
+        Record::Decision(_) => [0.0; 2],
     };
     match times.iter().find(|t| !(t.is_finite() && **t >= 0.0)) {
         Some(bad) => Err(format!("`{bad}` is no time")),
@@ -356,7 +382,7 @@ pub(crate) mod tests {
         let number = 0.0f64..1e12;
         let name = "[a-zA-Z0-9_][a-z.:@+~-]{0,40}";
         let task = (name, any::<u64>(), option::of(any::<u64>()), option::of(0.0f64..1e6), 1u32..9);
-        (size, number, 0u8..5, task).prop_map(|((memory_mb, vcpu, at), time_ms, kind, task)| {
+        (size, number, 0u8..6, task).prop_map(|((memory_mb, vcpu, at), time_ms, kind, task)| {
             let (name, bytes, output_bytes, peak_memory_mb, attempt) = task;
             let name = TaskName::new(name).unwrap();
             let direction = if kind == 1 { Direction::Download } else { Direction::Upload };
@@ -382,6 +408,10 @@ pub(crate) mod tests {
                 1 | 2 => {
                     let store = output_bytes.map(|_| name);
                     Record::Transfer(TransferRecord { direction, bytes, time_ms, memory_mb, vcpu, store, at })
+                }
+                5 => {
+                    let value = output_bytes.map_or(Decision::Branch(name.to_string()), Decision::Width);
+                    Record::Decision(DecisionRecord { task: name, input_bytes: bytes, value, at })
                 }
                 _ => Record::Startup(StartupRecord { state, time_ms, memory_mb, vcpu, at }),
             }

@@ -2,9 +2,10 @@
 //!
 //! Table `model_tasks`: (workflow u32, task name) -> version byte 2, sequence of the last batch that the row
 //! contains (u64, little endian), postcard of `foresail_model::SavedTask`; version 1 is the same without its
-//! last field, the peak memory. Table `models`: workflow (u32) ->
-//! version byte 2, sequence of the last batch that the rest and every task contain, postcard of
-//! `foresail_model::SavedRest`. A task may be younger than the rest, where a crash cut a checkpoint off.
+//! last field, the peak memory. Table `models`: workflow (u32) -> version byte 3, sequence of the last batch
+//! that the rest and every task contain, postcard of `foresail_model::SavedRest`; version 2 is the same
+//! without its last field, the decisions. A task may be younger than the rest, where a crash cut a checkpoint
+//! off.
 //!
 //! A checkpoint saves time at the start, nothing else: what it does not contain is learnt again from the raw
 //! batches, so that one of an unknown version may simply be ignored. Tasks count only beside a rest. A row
@@ -18,10 +19,11 @@ use super::{ReadView, Result, WriteGroup};
 
 const REST: TableDefinition<u32, &[u8]> = TableDefinition::new("models");
 const TASKS: TableDefinition<(u32, &str), &[u8]> = TableDefinition::new("model_tasks");
-const REST_VERSION: u8 = 2;
+const REST_VERSION: u8 = 3;
+const REST_VERSION_WITHOUT_DECISIONS: u8 = 2;
 const TASK_VERSION: u8 = 2;
 const TASK_VERSION_WITHOUT_PEAKS: u8 = 1;
-/// Postcard of a field that is not there.
+/// Postcard of a field that is not there, or is empty.
 const NOTHING: [u8; 1] = [0];
 const HEAD: usize = 9;
 
@@ -85,8 +87,11 @@ impl ReadView {
     pub fn saved_rest(&self, workflow: u32) -> Result<Option<Saved>> {
         let table = self.0.open_table(REST)?;
         let found = table.get(workflow)?;
-        let decoded = found.as_ref().and_then(|value| decode(REST_VERSION, value.value()));
-        Ok(decoded.map(|(sequence, part)| Saved { sequence, part: part.to_vec() }))
+        let Some(value) = found.as_ref().map(|value| value.value()) else { return Ok(None) };
+        let old = decode(REST_VERSION_WITHOUT_DECISIONS, value);
+        let old = old.map(|(sequence, part)| Saved { sequence, part: [part, &NOTHING].concat() });
+        let new = decode(REST_VERSION, value);
+        Ok(old.or(new.map(|(sequence, part)| Saved { sequence, part: part.to_vec() })))
     }
 
     /// Hands the tasks of a workflow's checkpoint to `take`: the name, and sequence and postcard, or nothing
@@ -206,6 +211,23 @@ pub(crate) mod tests {
         };
         reader.view().unwrap().saved_tasks(0, take).unwrap();
         assert_eq!(found, [Some((sequence, task))]);
+    }
+
+    #[test]
+    fn a_rest_stored_before_there_were_decisions_is_read_without_any() {
+        let rest = foresail_model::WorkflowModel::new().rest();
+        let mut part = postcard::to_allocvec(&rest).unwrap();
+        assert_eq!(part.pop(), Some(NOTHING[0]), "its last field is not there");
+        part[0] = 4;
+        let (writer, reader) = testing::in_memory();
+        let group = writer.begin().unwrap();
+        let row = encode(REST_VERSION_WITHOUT_DECISIONS, &Saved { sequence: 3, part });
+        group.transaction().unwrap().open_table(REST).unwrap().insert(0, row.as_slice()).unwrap();
+        group.bypass().unwrap();
+        group.commit().unwrap();
+        let found = reader.view().unwrap().saved_rest(0).unwrap().unwrap();
+        assert_eq!(found.sequence, 3);
+        assert_eq!(postcard::from_bytes::<foresail_model::SavedRest>(&found.part).unwrap(), rest);
     }
 
     #[test]

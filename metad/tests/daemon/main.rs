@@ -4,6 +4,7 @@
 
 mod batches;
 mod columns;
+mod decisions;
 mod document;
 mod events;
 mod limits;

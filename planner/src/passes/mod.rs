@@ -14,6 +14,7 @@ use crate::assignment::Assignment;
 use crate::bounds::Floor;
 use crate::dense::Dense;
 use crate::draft::{self, DraftFailure};
+use crate::expected::Part;
 use crate::explain::{self, Candidate};
 use crate::objective::{Score, score};
 use crate::replan;
@@ -89,6 +90,12 @@ impl Pass for OptimizationKind {
 /// # Errors
 /// [`DraftFailure`] when `plan` or a proposal breaks a rule.
 pub fn improve(problem: &Problem, plan: &Plan, passes: &[&dyn Pass]) -> Result<Plan, DraftFailure> {
+    let Some(part) = Part::of_plan(problem, plan) else { return improve_all(problem, plan, passes) };
+    let whole = Dense::new(problem)?;
+    Ok(part.widen(&whole, improve_all(&part.problem, &part.narrow(plan), passes)?))
+}
+
+fn improve_all(problem: &Problem, plan: &Plan, passes: &[&dyn Pass]) -> Result<Plan, DraftFailure> {
     let mut best = draft::retimed(problem, plan, Vec::new())?;
     let bounds = (best.bounds.makespan_ms, best.bounds.cost_usd);
     let mut brought = Vec::new();

@@ -1,6 +1,7 @@
 //! The planners, the bounds and both simulations, over drawn problems and over real workflows.
 
 mod chances;
+mod decided;
 mod drafts;
 mod drawn;
 mod fronts;

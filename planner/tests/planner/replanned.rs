@@ -42,7 +42,7 @@ fn is_open(progress: &Progress, task: u32) -> bool {
     match &progress.tasks[task as usize] {
         TaskProgress::Open => true,
         TaskProgress::Leased { worker, .. } => worker.as_ref().is_some_and(|w| lost(progress).contains(&w)),
-        TaskProgress::Done { .. } => false,
+        TaskProgress::Done { .. } | TaskProgress::Skipped => false,
     }
 }
 

@@ -186,7 +186,9 @@ fn bytes() -> Shape {
 pub(super) fn path_schema(name: &str) -> Value {
     match name {
         "epoch" => json!({"type": "integer", "minimum": 1}),
-        "kind" => json!({"enum": ["execution-time", "output-size", "transfer-time", "startup-time"]}),
+        "kind" => {
+            json!({"enum": ["execution-time", "output-size", "transfer-time", "startup-time", "decision"]})
+        }
         "key" => json!({"type": "string", "minLength": 1, "description": "Its slashes stand unescaped"}),
         _ => json!({"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.:@+~-]*$", "maxLength": 255}),
     }
@@ -222,13 +224,13 @@ fn predictions() -> Vec<Endpoint> {
         .fails(&[InvalidBody, InvalidName, TooLarge, UnsupportedMediaType, TooMany]);
     let get = Endpoint::new(tag, "get", "/v1/workflows/{workflow}/predictions/{kind}", "getPrediction")
         .summary("Answer one question; the ETag is the epoch")
-        .query("task", "The function; for execution-time and output-size", text())
-        .query("input_bytes", "Size of all inputs; for execution-time and output-size", whole())
+        .query("task", "The function; for execution-time, output-size and decision", text())
+        .query("input_bytes", "Size of all inputs; for execution-time, output-size and decision", whole())
         .query("direction", "For transfer-time", json!({"enum": ["download", "upload"]}))
         .query("bytes", "Size of the object; for transfer-time", whole())
         .query("store", "For transfer-time; all stores together where absent", text())
         .query("state", "For startup-time", json!({"enum": ["cold", "warm"]}))
-        .query("memory_mb", "For all but output-size", json!({"type": "integer", "minimum": 1}))
+        .query("memory_mb", "For all but output-size and decision", json!({"type": "integer", "minimum": 1}))
         .query("vcpu", "Where decoupled from memory", json!({"type": "number", "exclusiveMinimum": 0}))
         .query("sla", "mean, median or pNN[.N], comma between several; the median where absent", text())
         .gives(200, "The answer", "single-prediction")

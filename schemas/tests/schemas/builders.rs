@@ -1,7 +1,8 @@
 //! Strategies that draw legal values of the wire types.
 
+use foresail_schemas::decision::Decision;
 use foresail_schemas::metric::{
-    Batch, Direction, Record, StartState, StartupRecord, TaskRecord, TransferRecord,
+    Batch, DecisionRecord, Direction, Record, StartState, StartupRecord, TaskRecord, TransferRecord,
 };
 use foresail_schemas::run::{
     Assumption, Before, Change, Commit, Failure, FailureKind, LargerTask, Location, Measured, Operation,
@@ -109,7 +110,13 @@ fn record() -> impl Strategy<Value = Record> {
             at: None,
         })
     });
-    prop_oneof![task, transfer, startup]
+    let decision = (name_text(), any::<(u64, u64)>(), proptest::option::of("[ -~]{0,40}")).prop_map(
+        |(task, (input_bytes, width), branch)| {
+            let value = branch.map_or(Decision::Width(width), Decision::Branch);
+            Record::Decision(DecisionRecord { task: task.parse().unwrap(), input_bytes, value, at: None })
+        },
+    );
+    prop_oneof![task, transfer, startup, decision]
 }
 
 pub fn batch() -> impl Strategy<Value = Batch> {

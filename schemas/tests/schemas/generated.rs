@@ -91,7 +91,12 @@ fn schemas_refuse_what_the_types_refuse() {
 fn the_requests_of_the_design_are_read_exactly() {
     let batch: Batch = serde_json::from_str(BATCH).unwrap();
     assert_eq!(batch.records.len(), 3);
-    assert!(batch.records.iter().all(|r| r.check().is_ok() && r.config().memory_mb == 1769));
+    assert!(
+        batch
+            .records
+            .iter()
+            .all(|r| r.check().is_ok() && r.config().is_some_and(|config| config.memory_mb == 1769))
+    );
     let Record::Task(task) = &batch.records[0] else { panic!("the first record is a task") };
     assert_eq!((task.exec_ms, task.input_bytes, task.peak_memory_mb), (1523.4, 50_000_000, Some(312.0)));
     let request: PredictionRequest = serde_json::from_str(PREDICTIONS).unwrap();

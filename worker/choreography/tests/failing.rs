@@ -267,6 +267,7 @@ fn on_one_worker(workflow: &Workflow) -> Plan {
         exec_ms: 1.0,
         output_bytes: None,
         optimizations: Vec::new(),
+        unexpected: false,
         why: String::new(),
         forecast: None,
     };

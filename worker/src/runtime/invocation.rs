@@ -30,6 +30,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::KnownRun;
 use super::attempt::{Attempt, Made, tell_of_strays};
 use super::carry::{Clock, PAUSE_MAX};
+use super::decided::Decided;
 use super::invoke::{INVOKE_PAUSE_FIRST, invoke_in_turn};
 use super::lanes::Lanes;
 use super::listen::listen;
@@ -82,6 +83,8 @@ struct UnderWay {
     running: HashMap<u32, Running>,
     /// What was made and is not stored, until that is decided.
     held: HashMap<u32, Executed>,
+    /// What requests that are not answered yet decide.
+    decided: HashMap<u64, Decided>,
     /// The queue of what is fetched beforehand, once there is something.
     preloads: Option<mpsc::Sender<PreLoad>>,
     /// The last listener asked for.
@@ -122,6 +125,7 @@ impl Driver {
             ready: VecDeque::new(),
             running: HashMap::new(),
             held: HashMap::new(),
+            decided: HashMap::new(),
             preloads: None,
             listener: None,
             work: JoinSet::new(),
@@ -180,6 +184,10 @@ impl Driver {
         let (metad, run, events) =
             (self.metad.clone(), self.invocation.run.clone(), under_way.events.clone());
         let refused = Arc::clone(&under_way.refused);
+        let decided = Decided::of(&self.workflow, &operations);
+        if !decided.is_empty() {
+            under_way.decided.insert(request, decided);
+        }
         under_way.work.spawn(async move {
             let body = OperationRequest { operations: operations.to_vec() };
             let event = match metad.operate(&run, &body).await {
@@ -366,6 +374,10 @@ impl Driver {
                     recorder.record(self.task_record(*task, *attempt, &executed.measured, forecast));
                 }
                 self.record_transfers(recorder);
+            }
+            Event::Answered { request, answer } => {
+                let decided = under_way.decided.remove(request).unwrap_or_default();
+                decided.standing(answer).for_each(|record| recorder.record(record));
             }
             Event::PlanRead { epoch, plan } => {
                 under_way.newer_plan = Some((*epoch, Plan::clone(plan)));

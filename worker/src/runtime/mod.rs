@@ -6,6 +6,7 @@
 
 mod attempt;
 mod carry;
+mod decided;
 mod invocation;
 mod invoke;
 mod lanes;

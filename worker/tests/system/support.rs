@@ -135,6 +135,7 @@ pub fn plan(workflow: &Workflow, placed: &[(Option<&str>, ResourceConfig)]) -> P
             exec_ms: 1.0,
             output_bytes: None,
             optimizations: Vec::new(),
+            unexpected: false,
             why: String::new(),
             forecast: None,
         });
@@ -167,7 +168,7 @@ pub fn flexible(workflow: &Workflow, config: ResourceConfig) -> Plan {
 pub fn starts(records: &[Record]) -> Vec<StartState> {
     let state = |r: &Record| match r {
         Record::Startup(startup) => Some(startup.state),
-        Record::Task(_) | Record::Transfer(_) => None,
+        Record::Task(_) | Record::Transfer(_) | Record::Decision(_) => None,
     };
     records.iter().filter_map(state).collect()
 }

@@ -35,12 +35,14 @@ impl fmt::Display for AskedSla {
 /// What is predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Quantities {
-    /// Execution time and output size.
+    /// Execution time and output size, and what it decides where it was seen to.
     All,
     /// Execution time.
     Time,
     /// Output size.
     Output,
+    /// What it decides: how many tasks follow, or which branch is taken.
+    Decision,
 }
 
 /// `foresail predict`.

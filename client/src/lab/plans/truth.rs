@@ -163,7 +163,12 @@ fn one_execution(
         task: workflow.task(t).name.clone(),
         memory_mb: config.memory_mb,
         vcpu: config.vcpu,
-        input_bytes: predict::input_bytes(workflow, &truth.object_bytes, t),
+        input_bytes: predict::input_bytes(
+            workflow,
+            &truth.object_bytes,
+            &vec![true; workflow.tasks().len()],
+            t,
+        ),
         output_bytes: Some(graph.writes(t).iter().map(bytes).sum()),
         exec_ms,
         peak_memory_mb: None,

@@ -73,6 +73,7 @@ pub fn plan(workflow: &Workflow, places: &[Option<usize>], flexible: Option<Flex
         exec_ms: 1.0,
         output_bytes: Some(10),
         optimizations: Vec::new(),
+        unexpected: false,
         why: String::new(),
         forecast: None,
     };

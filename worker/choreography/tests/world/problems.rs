@@ -158,6 +158,7 @@ pub fn plan(rng: &mut Pcg64, workflow: &Workflow) -> Plan {
                 exec_ms: 4_000.0,
                 output_bytes: Some(rng.random_range(0..20)),
                 optimizations: optimizations(rng, optimized),
+                unexpected: false,
                 why: String::new(),
                 forecast: None,
             }

@@ -1,0 +1,88 @@
+//! What plans learn of decisions, from records to a plan.
+
+use foresail_model::WorkflowModel;
+use foresail_planner::{blind_table, find, plan};
+use foresail_schemas::decision::Decision;
+use foresail_schemas::metric::{DecisionRecord, Record, TaskRecord};
+use foresail_schemas::plan::{Objective, Plan, Problem};
+use foresail_schemas::{Platform, Sla, Workflow};
+use jiff::Timestamp;
+
+const PLACES: u64 = 64;
+
+/// `split` decides how many of `places` run `map`, and `reduce` reads what they make.
+fn workflow(places: u64) -> Workflow {
+    let map = |at: u64| {
+        serde_json::json!({"id": format!("map{at}"), "name": "map", "run": "true",
+            "inputs": [{"task": "split"}], "when": {"task": "split", "above": at}})
+    };
+    let split = serde_json::json!({"id": "split", "name": "split", "run": "true", "decision": "out"});
+    let reads: Vec<_> =
+        (0..places).map(|at| serde_json::json!({"task": format!("map{at}"), "optional": true})).collect();
+    let reduce = serde_json::json!({"id": "reduce", "name": "reduce", "run": "true", "inputs": reads});
+    let tasks: Vec<_> = [split].into_iter().chain((0..places).map(map)).chain([reduce]).collect();
+    serde_json::from_value(serde_json::json!({"name": "w", "tasks": tasks})).unwrap()
+}
+
+/// What twenty runs measured whose widths are about eight.
+fn twenty_runs() -> WorkflowModel {
+    let mut model = WorkflowModel::new();
+    for run in 0..20_i64 {
+        let at = Timestamp::from_second(run * 100).unwrap();
+        let width = [8, 7, 9, 8][(run % 4) as usize];
+        let mut task = |name: &str, input_bytes: u64, output_bytes: u64, exec_ms: f64| {
+            let record = TaskRecord {
+                task: name.parse().unwrap(),
+                memory_mb: 1769,
+                vcpu: None,
+                input_bytes,
+                output_bytes: Some(output_bytes),
+                exec_ms,
+                peak_memory_mb: None,
+                attempt: 1,
+                at: None,
+                forecast: None,
+            };
+            model.update(&Record::Task(record), at);
+        };
+        task("split", 0, 1_000, 100.0);
+        (0..width).for_each(|_| task("map", 1_000, 10_000_000, 900.0));
+        task("reduce", width * 10_000_000, 10, 50.0 * width as f64);
+        let (task, value) = ("split".parse().unwrap(), Decision::Width(width));
+        model.update(&Record::Decision(DecisionRecord { task, input_bytes: 0, value, at: None }), at);
+    }
+    model
+}
+
+fn planned(workflow: &Workflow, model: &mut WorkflowModel, sla: Sla) -> (Problem, Plan) {
+    let (platform, model) = (Platform::built_in().remove(1), model.snapshot());
+    let blind = blind_table(workflow, &platform, sla);
+    let ask = |query: &_, sla| model.predict(query, &[sla]);
+    let predictions = super::table(workflow, blind, 1, platform.inline_bytes_max, ask);
+    let objective = Objective::Fastest;
+    let problem = Problem {
+        workflow: workflow.clone(),
+        platform,
+        predictions,
+        objective,
+        seed: 1,
+        without: Vec::new(),
+    };
+    let plan = plan(&problem, &*find("sweep").unwrap()).unwrap();
+    (problem, plan)
+}
+
+#[test]
+fn after_twenty_runs_of_width_eight_a_plan_of_sixty_four_is_one_of_eight() {
+    let mut model = twenty_runs();
+    let (_, wide) = planned(&workflow(PLACES), &mut WorkflowModel::new(), Sla::MEDIAN);
+    assert!(wide.tasks.iter().all(|task| !task.unexpected), "nothing was seen yet");
+    let (problem, found) = planned(&workflow(PLACES), &mut model, Sla::MEDIAN);
+    assert_eq!(problem.predictions.decisions["split"].width, Some(8));
+    assert_eq!(found.tasks.iter().filter(|task| !task.unexpected).count(), 1 + 8 + 1);
+    let (_, eight) = planned(&workflow(8), &mut model, Sla::MEDIAN);
+    assert_eq!(found.predicted, eight.predicted);
+    // A plan that is to be right more often expects more.
+    let (_, careful) = planned(&workflow(PLACES), &mut model, Sla::P95);
+    assert_eq!(careful.tasks.iter().filter(|task| !task.unexpected).count(), 1 + 9 + 1);
+}
