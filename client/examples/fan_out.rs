@@ -48,7 +48,7 @@ fn most(input: TaskInput) -> Result<TaskOutput, TaskError> {
         words += serde_json::from_slice::<u64>(counted)?;
     }
     let way = if words >= MUCH { "much" } else { "little" };
-    Ok(vec![serde_json::to_vec(&words)?.into(), serde_json::to_vec(way)?.into()].into())
+    Ok(TaskOutput(vec![serde_json::to_vec(&words)?.into(), serde_json::to_vec(way)?.into()]))
 }
 
 /// Says it.

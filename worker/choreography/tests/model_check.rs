@@ -137,6 +137,15 @@ fn a_fan_out_on_one_worker_runs_what_the_result_that_stands_decides() {
 }
 
 #[test]
+fn what_ran_ahead_without_a_task_does_not_stand_where_another_result_calls_for_it() {
+    let places: [&[_]; 2] = [&[W0; 4], &[W0; 4]];
+    let faults = Faults { total: 1, late: 1, ..Faults::default() };
+    let mut scenario = scenario("fan-out decided twice", fan_out(), places, faults);
+    scenario.decisions.reverse();
+    check(&scenario);
+}
+
+#[test]
 fn a_fan_out_across_two_workers_runs_what_is_decided() {
     let places: [&[_]; 2] = [&[W0, W0, W1, W0], &[W0, W1, W1, W1]];
     check(&scenario("fan-out across two workers", fan_out(), places, faults(0, 0)));
