@@ -363,6 +363,7 @@ mod tests {
             let mut drift = Drift::new(&workflow, &plan);
             let mut course = Course::new(&workflow);
             let commit = Commit {
+                printed: None,
                 attempt: 1,
                 instance: "i-1".parse().unwrap(),
                 outputs: Vec::new(),

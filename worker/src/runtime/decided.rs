@@ -56,6 +56,7 @@ mod tests {
         let commit = |task: u32, decision: Option<Decision>| Operation::Commit {
             task,
             commit: Commit {
+                printed: None,
                 attempt: 1,
                 instance: "i".parse().unwrap(),
                 outputs: Vec::new(),
@@ -65,7 +66,7 @@ mod tests {
             assuming: Vec::new(),
         };
         let operations = [commit(1, None), commit(0, Some(Decision::Width(3)))];
-        let won = OperationResult::Won { ready: Vec::new() };
+        let won = OperationResult::Won { ready: Vec::new(), skipped: Vec::new() };
         let answer = |result: OperationResult| OperationAnswer {
             status: RunStatus::Running,
             plan_epoch: 1,
