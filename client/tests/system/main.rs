@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends with the panic that tells what was unexpected")]
 
 mod cli;
+mod fan_out;
 mod history;
 mod interrupt;
 mod lab;
