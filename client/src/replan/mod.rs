@@ -42,8 +42,8 @@ const REPLAN_PAUSE: Duration = Duration::from_millis(300);
 /// The next re-planning waits this many times as long as the last took, so that looking costs a tenth.
 const REPLAN_REST: u32 = 10;
 /// Events that are looked at.
-const KINDS: &str = "worker_joined,worker_left,task_leased,task_failed,task_committed,plan_replaced,\
-                     run_finished";
+const KINDS: &str = "worker_joined,worker_left,task_leased,task_failed,task_committed,tasks_skipped,\
+                     plan_replaced,run_finished";
 
 /// What re-planning needs to know of a run.
 #[derive(Debug)]
