@@ -1,9 +1,9 @@
 //! The dense form of a workflow: `u32` task and object indices, adjacency in compressed rows.
 //!
 //! Built once per workflow and shared by planner, choreography and run store. A task's index is its place in
-//! the workflow. `parents(t)` are distinct and in order of first mention (inputs, then `after`, then `when`): the
-//! place of a parent in that row is the bit of its edge in the in-edge set. Objects are the outputs of tasks followed
-//! by the external inputs.
+//! the workflow. `parents(t)` are distinct and in order of first mention (inputs, then `after`, then `when`):
+//! the place of a parent in that row is the bit of its edge in the in-edge set. Objects are the outputs of
+//! tasks followed by the external inputs.
 
 use std::collections::HashMap;
 

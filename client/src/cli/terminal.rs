@@ -181,7 +181,8 @@ fn line(progress: &Progress, actual: &PlanSummary, predicted: &PlanSummary) -> S
         n => format!(", plan {} in force", n + 1),
     };
     format!(
-        "[{bar}] {}/{} tasks{skipped}, {} running on {} workers{failed}{replanned}  {} of {} predicted  {} of {}",
+        "[{bar}] {}/{} tasks{skipped}, {} running on {} workers{failed}{replanned}  {} of {} predicted  \
+         {} of {}",
         progress.settled(),
         progress.tasks,
         progress.running(),

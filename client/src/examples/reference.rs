@@ -45,7 +45,8 @@ pub enum ReferenceError {
     },
 }
 
-/// All outputs of all tasks that run, as they decide. Synthetic loads write what they would write and burn nothing.
+/// All outputs of all tasks that run, as they decide. Synthetic loads write what they would write and burn
+/// nothing.
 ///
 /// # Errors
 /// [`ReferenceError`] with the first task that cannot be carried out.

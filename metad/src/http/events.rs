@@ -13,7 +13,7 @@ use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use foresail_schemas::run::RunStatus;
+use foresail_schemas::run::{Change, RunStatus};
 use foresail_schemas::{ErrorCode, RunId};
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::{Deserialize, Serialize};
@@ -29,19 +29,6 @@ use crate::board::{Board, Recent};
 use crate::store::StoreError;
 use crate::store::run_events::EventText;
 
-/// The kinds of events, as `Change::kind` names them.
-const KINDS: [&str; 10] = [
-    "worker_joined",
-    "worker_left",
-    "task_leased",
-    "task_failed",
-    "task_committed",
-    "task_ready",
-    "task_duplicated",
-    "plan_replaced",
-    "plan_suggested",
-    "run_finished",
-];
 /// Time between two signs of life on a stream without events.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -102,10 +89,10 @@ pub async fn get(
 
 fn kinds(text: &str) -> Result<BTreeSet<String>, Failure> {
     let kinds: BTreeSet<String> = text.split(',').map(|k| k.trim().to_owned()).collect();
-    match kinds.iter().find(|k| !KINDS.contains(&k.as_str())) {
+    match kinds.iter().find(|k| !Change::KINDS.contains(&k.as_str())) {
         None => Ok(kinds),
         Some(unknown) => {
-            let detail = format!("`kinds` has `{unknown}`; the kinds are {}", KINDS.join(", "));
+            let detail = format!("`kinds` has `{unknown}`; the kinds are {}", Change::KINDS.join(", "));
             Err(Failure::new(ErrorCode::InvalidParameter, detail))
         }
     }

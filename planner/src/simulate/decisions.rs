@@ -1,4 +1,4 @@
-//! Decisions in simulated runs: what a task that decides is taken to decide, and who hears of what is skipped.
+//! Decisions in simulated runs: what a task that decides is taken to decide, who hears of what is skipped.
 
 use std::collections::BTreeSet;
 

@@ -141,6 +141,22 @@ pub enum Change {
 }
 
 impl Change {
+    /// All kinds, as [`Change::kind`] names them.
+    pub const KINDS: [&'static str; 12] = [
+        "worker_joined",
+        "worker_left",
+        "task_leased",
+        "task_duplicated",
+        "task_failed",
+        "task_committed",
+        "tasks_skipped",
+        "task_ready",
+        "run_resumed",
+        "plan_replaced",
+        "plan_suggested",
+        "run_finished",
+    ];
+
     /// The kind, as in the field `kind`.
     #[must_use]
     pub fn kind(&self) -> &'static str {

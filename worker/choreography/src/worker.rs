@@ -7,9 +7,9 @@
 //! become/invoke: WUKONG (SoCC'20); here outputs are stored before edges are marked.
 //!
 //! By concern: `tasks` takes them and ends them, `ahead` begins them before the store has answered, `answers`
-//! makes sense of what the store says, `decided` knows what will not run, `leave` ends the invocation, `replan` changes the plan, `retry`
-//! follows a failure; `preload`, `duplicate` and `prewarm` are the optimisations of these names, which cost a
-//! plan without them nothing.
+//! makes sense of what the store says, `decided` knows what will not run, `leave` ends the invocation,
+//! `replan` changes the plan, `retry` follows a failure; `preload`, `duplicate` and `prewarm` are the
+//! optimisations of these names, which cost a plan without them nothing.
 
 mod ahead;
 mod answers;

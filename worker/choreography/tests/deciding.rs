@@ -45,7 +45,6 @@ fn result(width: Option<u64>) -> Commit {
         outputs: vec![object],
         measured: Measured::default(),
         decision: width.map(Decision::Width),
-        printed: None,
     }
 }
 
@@ -59,7 +58,7 @@ fn lease(task: u32) -> Operation {
 
 fn fail(task: u32) -> Operation {
     let kind = FailureKind::TaskError;
-    let failure = Failure { task: None, attempt: 0, kind, message: "boom".to_owned(), exception: None };
+    let failure = Failure { task: None, attempt: 0, kind, message: "boom".to_owned() };
     Operation::Fail { task, attempt: 0, instance: instance(), failure }
 }
 

@@ -144,9 +144,8 @@ fn a_set_is_full_only_when_every_parent_has_a_result() {
         assert_eq!(again, (won(&ready), vec![]), "a set, not a counter");
     }
     let (result, _) = l.apply(&lease(2, "i1"), 2.0);
-    assert!(
-        matches!(result, OperationResult::Granted { attempt: 1, parents } if parents.iter().flatten().count() == 2)
-    );
+    assert!(matches!(result, OperationResult::Granted { attempt: 1, parents } if parents.len() == 2
+            && parents.iter().all(Option::is_some)));
     let repeated = l.apply(&commit(1, 1, "i2"), 2.0).0;
     assert_eq!(repeated, won(&[]), "somebody has it now");
     let (_, events) = l.apply(&commit(2, 1, "i1"), 3.0);

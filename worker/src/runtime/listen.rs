@@ -79,6 +79,12 @@ mod tests {
     }
 
     #[test]
+    fn only_kinds_that_exist_are_asked_for() {
+        let asked = KINDS.split(',').chain(KINDS_WITH_COMMITS.split(','));
+        assert!(asked.into_iter().all(|kind| Change::KINDS.contains(&kind)), "metad would refuse them");
+    }
+
+    #[test]
     fn ready_and_skipped_tasks_and_results_are_hints_and_the_end_outweighs_them() {
         let commit = Commit {
             decision: None,

@@ -1,4 +1,4 @@
-//! What will not run: as the store has said, and as a decision made here says that the store has not answered.
+//! What will not run: as the store has said, and as a decision made here says that it has not answered.
 //!
 //! The second is taken back where the result that decided does not stand; until then it only lets tasks of
 //! this worker begin that would wait for a skipped parent. What rests on it names the task that decided when

@@ -46,12 +46,14 @@ impl World {
             };
             let commits = count(&|c| matches!(c, Change::TaskCommitted { task: t, .. } if *t == task));
             let skips = count(&|c| matches!(c, Change::TasksSkipped { tasks, .. } if tasks.contains(&task)));
-            let leases = count(
-                &|c| matches!(c, Change::TaskLeased { task: t, .. } | Change::TaskReady { task: t } if *t == task),
-            );
+            let begins = |c: &Change| match c {
+                Change::TaskLeased { task: t, .. } | Change::TaskReady { task: t } => *t == task,
+                _ => false,
+            };
+            let leases = count(&begins);
             if (commits, skips) != (usize::from(called), usize::from(!called)) {
                 return Err(format!(
-                    "task {task}, called for: {called}, was committed {commits} times and skipped {skips} times"
+                    "task {task}, called for: {called}, has {commits} commits and was skipped {skips} times"
                 ));
             }
             if !called && (leases > 0 || !self.ledger.is_skipped(task)) {
