@@ -30,7 +30,7 @@ use crate::store::StoreError;
 use crate::store::run_events::EventText;
 
 /// The kinds of events, as `Change::kind` names them.
-const KINDS: [&str; 10] = [
+const KINDS: [&str; 12] = [
     "worker_joined",
     "worker_left",
     "task_leased",
@@ -38,6 +38,8 @@ const KINDS: [&str; 10] = [
     "task_committed",
     "task_ready",
     "task_duplicated",
+    "tasks_skipped",
+    "run_resumed",
     "plan_replaced",
     "plan_suggested",
     "run_finished",
