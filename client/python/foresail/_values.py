@@ -17,6 +17,7 @@ from typing import (
     Tuple,
     TypeVar,
     Union,
+    overload,
 )
 
 from . import _calls
@@ -219,16 +220,24 @@ def fan_out(
     return Mapped(parts)
 
 
-def when(condition: Any, then: T, otherwise: T) -> "Value[T]":
+@overload
+def when(condition: Any, then: Value[T], otherwise: Value[T]) -> Value[T]: ...
+
+
+@overload
+def when(condition: Any, then: T, otherwise: T) -> Value[T]: ...
+
+
+def when(condition: Any, then: Any, otherwise: Any) -> Value[Any]:
     """`then` where the lazy `condition` turns out true, else `otherwise`; what only the other needs is not run.
 
     Both may be lazy values, plain values, or structures of both.
     """
     test = Node(_calls.truth, (condition,), {}, "foresail.test", TaskSettings())
     test.decides = True
-    both: List[Any] = [then, otherwise]
     branches: List[Value[Any]] = [
-        value if type(value) is Value else call(_calls.identity, (value,), name="foresail.branch") for value in both
+        value if type(value) is Value else call(_calls.identity, (value,), name="foresail.branch")
+        for value in (then, otherwise)
     ]
     node = Node(_calls.either, (Value(test, "decision"), *branches), {}, "foresail.either", TaskSettings())
     node.branches = [(test, "true", branches[0]), (test, "false", branches[1])]

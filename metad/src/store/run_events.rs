@@ -137,13 +137,25 @@ pub(crate) mod tests {
                     let measured = Measured { exec_ms: ms, ..Measured::default() };
                     Change::TaskCommitted {
                         task,
-                        commit: Commit { attempt: 2, instance, outputs, measured, decision: None, printed: None },
+                        commit: Commit {
+                            attempt: 2,
+                            instance,
+                            outputs,
+                            measured,
+                            decision: None,
+                            printed: None,
+                        },
                     }
                 }
                 3 => Change::PlanReplaced { epoch: 7, why: None },
                 _ => {
-                    let failure =
-                        Failure { task: None, attempt: 0, kind: FailureKind::Cancelled, message: text, exception: None };
+                    let failure = Failure {
+                        task: None,
+                        attempt: 0,
+                        kind: FailureKind::Cancelled,
+                        message: text,
+                        exception: None,
+                    };
                     Change::RunFinished { status: RunStatus::Cancelled, failure: Some(failure) }
                 }
             }
