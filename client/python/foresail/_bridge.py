@@ -82,9 +82,10 @@ class Bridge:
             )
         except OSError as error:
             raise BridgeError(f"`{binary}` cannot be started: {error}", "is FORESAIL_BINARY right?") from error
+        # That of the log begins first: the other one waits for it at the end.
         self._readers = [
-            threading.Thread(target=self._read_answers, name="foresail-answers", daemon=True),
             threading.Thread(target=self._read_log, name="foresail-log", daemon=True),
+            threading.Thread(target=self._read_answers, name="foresail-answers", daemon=True),
         ]
         for reader in self._readers:
             reader.start()
@@ -173,7 +174,7 @@ class Bridge:
             else:
                 answer.set_result(frame.get("result"))
         # The reason stands at the end of what it said.
-        self._readers[1].join(1.0)
+        self._readers[0].join(1.0)
         self._process.poll()
         with self._lock:
             self._ended = True

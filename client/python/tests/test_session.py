@@ -94,7 +94,9 @@ def test_the_default_client_starts_when_it_is_needed(tmp_path: Path) -> None:
     nothing_is_left(tmp_path)
 
 
-def test_a_session_that_was_killed_is_told_of(tmp_path: Path) -> None:
+def test_a_session_that_was_killed_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What was killed cannot delete its folder.
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     client = foresail.Client(data=str(tmp_path / "data"), workers=1)
     sleeps = foresail.task(time.sleep)
     run = client.submit(sleeps(600))

@@ -2,8 +2,8 @@
 //!
 //! JSON-RPC 2.0, one object per line; `docs/bridge.md` has the methods. What is large goes by files in a
 //! directory of the session, which is gone when it ends. Requests are answered as they are done, in any
-//! order. The session ends when stdin is closed, when the program asks for it, or when whoever serves says so;
-//! runs of a stack that ends with it are cancelled first. Nothing but answers is written to stdout.
+//! order. The session ends when stdin is closed, when the program asks for it, or when whoever serves says
+//! so; runs of a stack that ends with it are cancelled first. Nothing but answers is written to stdout.
 //!
 //! Times in ms, sizes in bytes, memory in MB, money in USD.
 
@@ -109,8 +109,8 @@ async fn answer_all(session: &Arc<Session>, mut lines: mpsc::Receiver<Result<Vec
     }
 }
 
-/// The lines of stdin, until it is closed. They are read on a thread that nobody waits for: a read from a pipe
-/// cannot be given up.
+/// The lines of stdin, until it is closed. They are read on a thread that nobody waits for: a read from a
+/// pipe cannot be given up.
 fn read_lines() -> mpsc::Receiver<Result<Vec<u8>, String>> {
     let (tell, told) = mpsc::channel(1);
     std::thread::spawn(move || {
