@@ -3,9 +3,10 @@
 //!
 //! Faults: a crash of a worker, a request, an answer or an invocation that is lost, a request or an
 //! invocation that arrives twice, a lost hint, everything under way later than a lease lasts (a false expiry
-//! and a zombie), a replaced plan. Invariants: a task has one result; an attempt begins with results or with
-//! what its worker made itself; what becomes a result was made of results and was not discarded; no task has
-//! two live leases; from every state the run completes and everybody leaves once no more faults come.
+//! and a zombie), a replaced plan; attempts of one task that decide differently. Invariants: a task has one
+//! result; an attempt begins with results or with what its worker made itself; what becomes a result was made
+//! of results and was not discarded; no task has two live leases; tasks run or are skipped as the result that
+//! stands decides; from every state the run completes and everybody leaves once no more faults come.
 //! `FORESAIL_PROOF=1` explores two faults on the flexible chain. A ledger with a mistake is found.
 
 mod model;
@@ -133,7 +134,23 @@ fn a_fork_and_join_on_held_outputs_keeps_every_invariant() {
 #[test]
 fn a_fan_out_on_one_worker_runs_what_the_result_that_stands_decides() {
     let places: [&[_]; 2] = [&[W0; 4], &[W1; 4]];
-    check(&scenario("fan-out on one worker", fan_out(), places, faults(1, 1)));
+    // What comes too late is the next test.
+    let faults = Faults { late: u8::from(is_proof()), ..faults(1, 1) };
+    check(&scenario("fan-out on one worker", fan_out(), places, faults));
+}
+
+/// A worker that is thought to be lost decides for nothing and goes on; its successor decides for one.
+fn decided_twice() -> Scenario {
+    let places: [&[_]; 2] = [&[W0; 4], &[W0; 4]];
+    let faults = Faults { total: 1, late: 1, ..Faults::default() };
+    let mut scenario = scenario("fan-out decided twice", fan_out(), places, faults);
+    scenario.decisions.reverse();
+    scenario
+}
+
+#[test]
+fn what_ran_ahead_without_a_task_does_not_stand_where_another_result_calls_for_it() {
+    check(&decided_twice());
 }
 
 #[test]
@@ -192,6 +209,13 @@ fn a_ledger_that_forgets_marks_is_found_without_a_fault() {
 fn a_ledger_that_takes_the_last_commit_is_found() {
     let faults = Faults { total: 1, late: 1, ..Faults::default() };
     check_mutant(Mutant::TakesTheLast, "two results", chain_of_two(), &[W0, W0], faults);
+}
+
+#[test]
+fn a_ledger_that_trusts_what_ran_ahead_of_a_decision_is_found() {
+    let scenario = Scenario { mutant: Some(Mutant::TrustsWhatRanAhead), ..decided_twice() };
+    let refuted = explore(&scenario).expect_err("the last task read nothing, and the first part ran");
+    assert!(refuted.broken.contains("task 3") && refuted.broken.contains("made of"), "{}", refuted.broken);
 }
 
 #[test]

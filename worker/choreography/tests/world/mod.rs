@@ -469,7 +469,9 @@ impl World {
                 }
                 Action::Abort { task } => {
                     self.seen.stopped += 1;
-                    self.change(id, |m| drop(m.begun.remove(&task)));
+                    self.change(id, |m| {
+                        m.begun.remove(&task);
+                    });
                 }
                 Action::Discard { task, attempt } => {
                     let name = format!("i{id}");
