@@ -10,8 +10,11 @@ ARGS ?=
 RIVALS ?= history quantiles durable engine
 # The Python that has the package `redis`; that of .venv or python3 where empty.
 PYTHON ?=
+# Where cargo builds, and where the programs of the virtual environment are.
+TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
+VENV = $(CURDIR)/.venv/bin
 
-.PHONY: help demo test bench bench-rivals bench-planners proof lint fuzz
+.PHONY: help demo test test-python bench bench-rivals bench-planners proof lint fuzz
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\): ## /  make \1\t/p' Makefile | expand -t 24
@@ -19,8 +22,21 @@ help: ## Show the targets
 demo: ## Run a real workflow several times, first blind, then with what was learned (ARGS=...)
 	$(CARGO) run --release --bin foresail -- demo $(ARGS)
 
-test: ## Run all tests, the long proofs scaled down
+test: ## Run all tests, the long proofs scaled down, those of the Python package too
 	$(CARGO) test --workspace
+	$(MAKE) --no-print-directory test-python
+
+# With the binary that cargo has built, in a virtual environment that is made where it is missing.
+test-python: .venv/tests-ready ## Run the tests and checks of the Python package alone
+	$(CARGO) build --workspace --bin foresail
+	cd client/python && PYTHONPATH=$(CURDIR)/client/python FORESAIL_BINARY=$(TARGET)/debug/foresail $(VENV)/python -m pytest -q
+	cd client/python && $(VENV)/python -m mypy
+	cd client/python && $(VENV)/python -m ruff check .
+
+.venv/tests-ready: client/python/tests/requirements.txt
+	test -x .venv/bin/python || python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 bench: ## Run all benchmarks
 	$(CARGO) bench --workspace

@@ -29,6 +29,7 @@
 //! Units stand in the last part of a name: times in ms, sizes in bytes, memory in MB, money in USD.
 
 mod basis;
+pub mod bridge;
 pub mod builder;
 pub mod cli;
 pub mod client;
@@ -42,6 +43,7 @@ pub mod outlook;
 pub mod page;
 pub mod planning;
 pub mod predict;
+pub mod prepare;
 pub mod progress;
 pub mod reasons;
 mod replan;
@@ -65,6 +67,7 @@ pub use foresail_worker::host::local::WorkerCommand;
 pub use foresail_worker::{
     CustomOptimization, OptimizedTask, Reach, Registry, TaskError, TaskInput, TaskOutput,
 };
+pub use prepare::PlanRequest;
 pub use progress::Progress;
 pub use run::{RunHandle, RunOutcome};
 pub use settings::ClientSettings;

@@ -1,6 +1,6 @@
 //! A run as its submitter sees it: events, progress, the end, results.
 
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ use crate::watch::{self, Services};
 
 /// Pause between two looks at the workers of a run that has ended.
 const SETTLE_LOOK: Duration = Duration::from_millis(20);
+/// Results that are asked for in one request: each may carry its outputs.
+const COMMITS_PER_REQUEST_MAX: usize = 1_000;
 
 /// A run. While a handle from [`Client::submit`](crate::Client::submit) lives, its run is watched over: what
 /// is stuck is started again. Dropping it ends the watching and not the run.
@@ -142,8 +144,13 @@ impl RunHandle {
         self.page(after, wait, None).await
     }
 
-    /// A page of events; a metad that does not answer is waited for.
-    async fn page(&self, after: u64, wait: Duration, kinds: Option<&str>) -> Result<EventPage, ClientError> {
+    /// A page of events of some kinds; a metad that does not answer is waited for.
+    pub(crate) async fn page(
+        &self,
+        after: u64,
+        wait: Duration,
+        kinds: Option<&str>,
+    ) -> Result<EventPage, ClientError> {
         let path = ["v1", "runs", self.id.as_str(), "events"];
         let mut call = Call::get(&path).query("after", after).waiting(wait);
         if let Some(kinds) = kinds {
@@ -160,6 +167,11 @@ impl RunHandle {
                 done => return done,
             }
         }
+    }
+
+    /// How long one long poll for events waits.
+    pub(crate) fn poll(&self) -> Duration {
+        self.services.metad.settings().poll
     }
 
     /// All events from the first on, until the run has ended. An error ends the stream.
@@ -309,14 +321,15 @@ impl RunHandle {
     /// # Errors
     /// [`ClientError`] when metad does not answer or a task has no result yet.
     pub async fn results(&self) -> Result<Vec<(TaskId, ObjectName, StoredObject)>, ClientError> {
+        let sinks: Vec<u32> = self.workflow.graph().sinks().collect();
         let mut results = Vec::new();
-        for at in self.workflow.graph().sinks() {
-            let task = self.workflow.task(at);
-            let commit = match self.commit(at).await {
-                Err(ClientError::NoResult(_)) if self.summary().await?.status == RunStatus::Completed => {
-                    continue;
+        for (at, commit) in sinks.iter().zip(self.commits(&sinks).await?) {
+            let task = self.workflow.task(*at);
+            let Some(commit) = commit else {
+                match self.summary().await?.status {
+                    RunStatus::Completed => continue,
+                    _ => return Err(ClientError::NoResult(task.id.to_string())),
                 }
-                commit => commit?,
             };
             let named = task.output_names().into_iter().zip(commit.outputs);
             results.extend(named.map(|(name, object)| (task.id.clone(), name, object)));
@@ -351,33 +364,66 @@ impl RunHandle {
     /// An object outside the commit record: a file of the workers' directory where that is known, else a
     /// blob.
     async fn stored(&self, task: &str, key: &str) -> Result<Bytes, ClientError> {
-        let Some(folder) = &self.services.metad.settings().objects else {
+        let Some(file) = self.file_of(task, key)? else {
             let mut path = vec!["v1", "runs", self.id.as_str(), "blobs"];
             path.extend(key.split('/'));
             return self.services.metad.bytes(Call::get(&path)).await;
         };
-        let lost = |reason: String| ClientError::Lost { task: task.to_owned(), key: key.to_owned(), reason };
+        tokio::fs::read(file).await.map(Bytes::from).map_err(|e| lost(task, key, e.to_string()))
+    }
+
+    /// The file that a stored output lies in, where it is one of this machine.
+    pub(crate) fn object_file(
+        &self,
+        task: &str,
+        object: &StoredObject,
+    ) -> Result<Option<PathBuf>, ClientError> {
+        match &object.location {
+            Location::Stored(key) => self.file_of(task, key),
+            Location::Inline(_) | Location::Unstored(_) => Ok(None),
+        }
+    }
+
+    fn file_of(&self, task: &str, key: &str) -> Result<Option<PathBuf>, ClientError> {
+        let Some(folder) = &self.services.metad.settings().objects else { return Ok(None) };
         // Keys are made of plain parts; one that would lead out of the folder is none of ours.
         if !Path::new(key).components().all(|part| matches!(part, Component::Normal(_))) {
-            return Err(lost("the key is not a plain path".to_owned()));
+            return Err(lost(task, key, "the key is not a plain path".to_owned()));
         }
-        tokio::fs::read(folder.join(key)).await.map(Bytes::from).map_err(|e| lost(e.to_string()))
+        Ok(Some(folder.join(key)))
+    }
+
+    /// The results of tasks, in their order; nothing for one that has none.
+    pub(crate) async fn commits(&self, tasks: &[u32]) -> Result<Vec<Option<Commit>>, ClientError> {
+        let mut all = Vec::with_capacity(tasks.len());
+        for part in tasks.chunks(COMMITS_PER_REQUEST_MAX) {
+            let asked = vec![Operation::Commits { tasks: part.to_vec() }];
+            let answer = self.services.operate(&self.id, asked).await?;
+            let found = answer.results.into_iter().find_map(|result| match result {
+                OperationResult::Commits { commits } => Some(commits),
+                _ => None,
+            });
+            let mut found = found.unwrap_or_default();
+            found.resize(part.len(), None);
+            all.append(&mut found);
+        }
+        Ok(all)
     }
 
     async fn commit(&self, at: u32) -> Result<Commit, ClientError> {
-        let answer = self.services.operate(&self.id, vec![Operation::Commits { tasks: vec![at] }]).await?;
-        let commits = answer.results.into_iter().find_map(|result| match result {
-            OperationResult::Commits { commits } => commits.into_iter().next().flatten(),
-            _ => None,
-        });
-        commits.ok_or_else(|| ClientError::NoResult(self.workflow.task(at).id.to_string()))
+        let found = self.commits(&[at]).await?.into_iter().next().flatten();
+        found.ok_or_else(|| ClientError::NoResult(self.workflow.task(at).id.to_string()))
     }
 
-    fn task_index(&self, task: &str) -> Result<u32, ClientError> {
+    pub(crate) fn task_index(&self, task: &str) -> Result<u32, ClientError> {
         let missing = || ClientError::NoSuchResult(task.to_owned());
         let id = TaskId::new(task).map_err(|_| missing())?;
         self.workflow.graph().find(&id).ok_or_else(missing)
     }
+}
+
+fn lost(task: &str, key: &str, reason: String) -> ClientError {
+    ClientError::Lost { task: task.to_owned(), key: key.to_owned(), reason }
 }
 
 impl RunOutcome {

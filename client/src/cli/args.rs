@@ -17,6 +17,7 @@ use foresail_schemas::optimization::OptimizationKind;
 use foresail_schemas::plan::Objective;
 use foresail_schemas::run::ReplanMode;
 
+use crate::prepare::PlanRequest;
 use crate::units;
 
 pub use ask::{AskedSla, PredictArgs, Quantities, ScoresArgs, TuneArgs};
@@ -155,6 +156,9 @@ pub enum Command {
     Lab(LabArgs),
     /// Run one real workflow several times and watch it get better.
     Demo(DemoArgs),
+    /// Serve one program of another language over stdin and stdout.
+    #[command(hide = true)]
+    Bridge(BridgeArgs),
     /// Write completions for a shell to stdout.
     Completions {
         /// The shell.
@@ -163,7 +167,7 @@ pub enum Command {
 }
 
 /// How workers of an embedded stack behave.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct HostArgs {
     /// Most workers at the same time [default: the processors of this machine].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -171,9 +175,23 @@ pub struct HostArgs {
     /// Delay added to every cold start, as a platform far away would have it.
     #[arg(long, value_name = "MS")]
     pub cold_start_ms: Option<f64>,
+    /// Memory sizes of workers in MB, separated by commas [default: 442,885,1769].
+    #[arg(long, value_name = "MB,...", value_delimiter = ',',
+        value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
+    pub memory: Vec<u32>,
     /// Python interpreter of the workers, 3.9 or later [default: python3].
     #[arg(long, value_name = "PATH", env = "FORESAIL_PYTHON")]
-    pub python: Option<std::path::PathBuf>,
+    pub python: Option<PathBuf>,
+}
+
+/// `foresail bridge`.
+#[derive(Debug, Args)]
+#[command(after_help = "Speaks JSON-RPC 2.0, one object per line, on stdin and stdout: docs/bridge.md.\n\
+    It ends, and with it a stack that it started, when stdin is closed or its parent ends.")]
+pub struct BridgeArgs {
+    /// Workers, where a stack is started for the session.
+    #[command(flatten)]
+    pub workers: HostArgs,
 }
 
 /// `foresail up`.
@@ -228,6 +246,20 @@ pub struct PlanningArgs {
     /// Factor on the recorded sizes of a WfFormat file [default: 0.001 to run, 1 to plan].
     #[arg(long, value_name = "X")]
     pub size_scale: Option<f64>,
+}
+
+impl PlanningArgs {
+    /// Who plans, and what for.
+    #[must_use]
+    pub fn request(&self) -> PlanRequest {
+        PlanRequest {
+            planner: self.planner.clone(),
+            objective: self.objective,
+            sla: self.sla,
+            seed: self.seed,
+            without: self.without.clone(),
+        }
+    }
 }
 
 /// `foresail run`.

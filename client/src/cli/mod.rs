@@ -5,6 +5,7 @@
 
 mod apart;
 pub mod args;
+mod bridge;
 mod demo;
 mod error;
 mod execute;
@@ -35,6 +36,7 @@ use tracing_subscriber::EnvFilter;
 use args::{Cli, Command, ExportArgs, ExportWhat, Format, LabArgs, LabCommand, SamplesArgs};
 use error::CliError;
 use interrupt::Interrupt;
+pub(crate) use plan::basis_name;
 use terminal::Terminal;
 
 /// Parses the arguments, carries out the command and tells what went wrong.
@@ -69,7 +71,12 @@ async fn until_interrupted(cli: &Cli, terminal: &Terminal) -> Result<(), CliErro
         Command::Lab(args) => matches!(args.command, LabCommand::Plans(_)),
         command => matches!(
             command,
-            Command::Up(_) | Command::Run(_) | Command::Resume(_) | Command::Demo(_) | Command::Plan(_)
+            Command::Up(_)
+                | Command::Run(_)
+                | Command::Resume(_)
+                | Command::Demo(_)
+                | Command::Plan(_)
+                | Command::Bridge(_)
         ),
     };
     let given_up = async {
@@ -130,6 +137,7 @@ async fn carry_out(cli: &Cli, terminal: &Terminal, interrupt: &Interrupt) -> Res
         Command::Export(args) => export::export(global, args, terminal).await,
         Command::Lab(args) => lab::lab(global, args, terminal, interrupt).await,
         Command::Demo(args) => demo::demo(global, args, terminal, interrupt).await,
+        Command::Bridge(args) => bridge::bridge(global, args, interrupt).await,
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "foresail", &mut std::io::stdout());
             Ok(())

@@ -20,7 +20,7 @@ use super::render::{self, Table};
 use super::session::Session;
 use super::source;
 use super::terminal::Terminal;
-use crate::client::{self, Client};
+use crate::client::Client;
 use crate::page;
 use crate::planning::Stop;
 use crate::reasons::worth_explaining;
@@ -47,8 +47,7 @@ pub async fn plan(
 ) -> Result<(), CliError> {
     let mut platform = source::platform(&args.platform)?;
     let workflow = source::workflow(&args.planning, UNSCALED)?;
-    let workers = HostArgs { concurrency: None, cold_start_ms: None, python: None };
-    let session = Session::open(global, &workers, ClientSettings::default()).await?;
+    let session = Session::open(global, &HostArgs::default(), ClientSettings::default()).await?;
     if platform.name == session.platform.name {
         platform = session.platform.clone();
     }
@@ -116,9 +115,6 @@ pub struct Planned {
     pub problem: Problem,
 }
 
-/// Most tasks for which `auto` is told the distributions: beyond, drawing takes longer than planning.
-const WEIGHED_TASKS_MAX: usize = 20_000;
-
 /// Predicts and plans, until the user interrupts.
 ///
 /// # Errors
@@ -131,17 +127,11 @@ pub async fn make(
     terminal: &Terminal,
     interrupt: &Interrupt,
 ) -> Result<Planned, CliError> {
-    let mut predictions = tokio::select! {
-        predictions = client.predictions(workflow, platform, args.sla) => predictions?,
+    let request = args.request();
+    let problem = tokio::select! {
+        problem = client.prepare(workflow, platform, &request) => problem?,
         () = interrupt.asked() => return Err(CliError::Stopped { hint: "" }),
     };
-    let asks_chances = args.planner == "robust" || matches!(args.objective, Objective::Confidence { .. });
-    let weighs_chances = args.planner.split(':').next() == Some("auto");
-    if asks_chances || (weighs_chances && workflow.tasks().len() <= WEIGHED_TASKS_MAX) {
-        client.add_distributions(workflow, platform, &mut predictions);
-    }
-    let mut problem = client::problem(workflow, platform, predictions, args.objective, args.seed);
-    problem.without.clone_from(&args.without);
     let (stop, planner, with) = (Stop::never(), args.planner.clone(), client.clone());
     let asked = stop.clone();
     let what = format!("planning {} tasks with {planner}", workflow.tasks().len());

@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::platform::Platform;
 use serde::{Deserialize, Serialize};
 
@@ -80,8 +81,7 @@ impl Session {
     /// # Errors
     /// [`CliError`] when one was named that does not answer, or none can be started.
     pub async fn look(global: &Global) -> Result<Self, CliError> {
-        let workers = HostArgs { concurrency: None, cold_start_ms: None, python: None };
-        Self::open(global, &workers, ClientSettings::default()).await
+        Self::open(global, &HostArgs::default(), ClientSettings::default()).await
     }
 
     /// A session on a stack of this process.
@@ -157,10 +157,22 @@ pub fn stack_settings(global: &Global, workers: &HostArgs) -> StackSettings {
     if let Some(concurrency) = workers.concurrency {
         settings.platform.concurrency_max = concurrency;
     }
+    if !workers.memory.is_empty() {
+        offer(&mut settings.platform, &workers.memory);
+    }
     if let Some(ms) = workers.cold_start_ms {
         settings.cold_start = Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default();
     }
     settings
+}
+
+/// Makes these the sizes of a platform, in MB. What is not known of a task is run on the middle one.
+fn offer(platform: &mut Platform, memory_mb: &[u32]) {
+    let mut sizes = memory_mb.to_vec();
+    sizes.sort_unstable();
+    sizes.dedup();
+    platform.menu = sizes.into_iter().map(|memory_mb| ResourceConfig { memory_mb, vcpu: None }).collect();
+    platform.default_config = platform.menu[platform.menu.len() / 2];
 }
 
 /// What is written down about a stack of this process.
@@ -250,6 +262,14 @@ mod tests {
             data: None,
             verbose: 0,
         }
+    }
+
+    #[test]
+    fn the_sizes_that_were_asked_for_are_the_menu_in_order() {
+        let mut platform = local_platform();
+        offer(&mut platform, &[4096, 512, 1024, 512]);
+        assert_eq!(platform.menu.iter().map(|size| size.memory_mb).collect::<Vec<_>>(), [512, 1024, 4096]);
+        assert_eq!(platform.default_config.memory_mb, 1024);
     }
 
     #[test]

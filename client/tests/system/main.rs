@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends with the panic that tells what was unexpected")]
 
+mod bridge;
 mod cli;
 mod fan_out;
 mod history;

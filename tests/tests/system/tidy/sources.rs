@@ -6,7 +6,17 @@
 use std::path::{Path, PathBuf};
 
 /// Folders that hold nothing of the project's own.
-const FOREIGN: &[&str] = &["target", ".git", ".venv", "node_modules", "foresail-data"];
+const FOREIGN: &[&str] = &[
+    "target",
+    ".git",
+    ".venv",
+    "node_modules",
+    "foresail-data",
+    "__pycache__",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".ruff_cache",
+];
 
 /// A text file of the project.
 pub struct File {

@@ -1,0 +1,104 @@
+"""What can go wrong, as exceptions; each says what to do next."""
+
+from __future__ import annotations
+
+import base64
+import pickle
+from typing import Any, Dict, Optional
+
+
+class ForesailError(Exception):
+    """Something went wrong between this program, the planner and the workers.
+
+    `hint` says what to do next; it is part of the text.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message}\nhint: {hint}" if hint else message)
+        self.hint = hint
+
+
+class BridgeError(ForesailError):
+    """The program `foresail` could not be started, or has ended."""
+
+
+class PlanError(ForesailError):
+    """No plan was found: no such planner, or a task that fits nowhere."""
+
+
+class ResultLost(ForesailError):
+    """A result is not there any more, or was damaged."""
+
+
+class TaskFailed(ForesailError):
+    """A task used up its attempts, for a reason that is no exception of its function.
+
+    Or for one that could not be pickled. `task`, `attempt` and `kind` (`task_error`, `task_crash`, `timeout`,
+    `out_of_memory`, ...) say where and how.
+    """
+
+    def __init__(self, message: str, failure: Optional[Dict[str, Any]] = None, hint: str = "") -> None:
+        super().__init__(message, hint)
+        failure = failure or {}
+        self.task: Optional[str] = failure.get("task")
+        self.attempt: int = failure.get("attempt", 0)
+        self.kind: str = failure.get("kind", "")
+
+
+class RunCancelled(ForesailError):
+    """The run was cancelled."""
+
+
+class RemoteTraceback(Exception):
+    """The cause of an exception that a task raised: where it was raised, in the worker."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}\n"""'
+
+
+_KINDS = {"no_plan": PlanError, "lost_result": ResultLost, "no_result": ResultLost}
+
+
+def of_fault(fault: Dict[str, Any]) -> ForesailError:
+    """The exception of a fault of the bridge."""
+    data = fault.get("data") or {}
+    kind = _KINDS.get(data.get("kind", ""), ForesailError)
+    return kind(fault.get("message", "it failed"), data.get("hint", ""))
+
+
+def of_failure(run: str, status: str, failure: Optional[Dict[str, Any]]) -> BaseException:
+    """The exception of a run that did not complete: that of the user's function where there was one."""
+    message = (failure or {}).get("message", "")
+    if status == "cancelled":
+        return RunCancelled(f"run `{run}` was cancelled: {message}")
+    failure = failure or {}
+    where = f"attempt {failure.get('attempt')} of task `{failure.get('task')}` in run `{run}`"
+    original = _exception(failure.get("exception"))
+    if original is not None:
+        original.__cause__ = RemoteTraceback(f"{where}: {message}")
+        return original
+    if failure.get("task") is None:
+        return TaskFailed(f"run `{run}` failed: {message}", failure)
+    return TaskFailed(f"{where} failed ({failure.get('kind')}): {message}", failure, _HINTS.get(failure["kind"], ""))
+
+
+_HINTS = {
+    "timeout": "give it more time with `@foresail.task(timeout=...)`, or look for a loop without end",
+    "out_of_memory": "give it more with `@foresail.task(memory=MB)`, and let workers be larger with "
+    "`foresail.Client(memory=[...])`",
+}
+
+
+def _exception(pickled: Optional[str]) -> Optional[BaseException]:
+    """The exception as the task raised it; nothing where this process cannot unpickle it."""
+    if not pickled:
+        return None
+    try:
+        found = pickle.loads(base64.b64decode(pickled))
+    except Exception:
+        return None
+    return found if isinstance(found, BaseException) else None

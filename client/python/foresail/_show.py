@@ -1,0 +1,140 @@
+"""What is shown of a run while it goes on: one line that is redrawn, plain lines, or a bar in a notebook."""
+
+from __future__ import annotations
+
+import html
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Dict, Optional
+
+if TYPE_CHECKING:
+    from ._run import Progress, Run
+
+FIRST_SECONDS = 0.4
+"""Runs that are shorter are not shown."""
+PLAIN_SECONDS = 2.0
+"""Shortest time between two plain lines."""
+BAR_LEN = 20
+
+
+def seconds(ms: float) -> str:
+    """A time in words."""
+    if ms < 1_000:
+        return f"{ms:.0f} ms"
+    if ms < 120_000:
+        return f"{ms / 1_000:.1f} s"
+    return f"{ms / 60_000:.1f} min"
+
+
+def usd(amount: float) -> str:
+    """Money in words, with three digits that say something."""
+    return f"${amount:.3g}" if amount < 0.01 else f"${amount:.4f}"
+
+
+def size(count: float) -> str:
+    """Bytes in words."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1_000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1_000
+    raise AssertionError("the last unit takes all")
+
+
+def _parts(progress: "Progress") -> str:
+    text = f"{progress.done}/{progress.tasks} done, {progress.running} running"
+    for count, what in (
+        (progress.skipped, "skipped"),
+        (progress.failed_attempts, "failed"),
+        (progress.replanned, "re-planned"),
+    ):
+        if count:
+            text += f", {count} {what}"
+    return text
+
+
+def line(progress: "Progress") -> str:
+    """A run in one line."""
+    filled = BAR_LEN * progress.done // max(1, progress.tasks)
+    bar = "#" * filled + "." * (BAR_LEN - filled)
+    ends = f"ETA {seconds(progress.left_ms)}" if progress.status == "running" else progress.status
+    return f"[{bar}] {_parts(progress)}  {seconds(progress.elapsed_ms)}, {ends}  {usd(progress.cost_usd)}"
+
+
+def bar(progress: "Progress") -> str:
+    """A run as a bar in a notebook."""
+    percent = 100.0 * progress.done / max(1, progress.tasks)
+    ends = f"ETA {seconds(progress.left_ms)}" if progress.status == "running" else html.escape(progress.status)
+    color = "#d1242f" if progress.status == "failed" else "#2f6feb"
+    return (
+        '<div style="font: 13px system-ui, sans-serif; max-width: 40em">'
+        '<div style="background: #8883; border-radius: 4px; height: 10px">'
+        f'<div style="background: {color}; border-radius: 4px; height: 10px; width: {percent:.1f}%"></div></div>'
+        f"{_parts(progress)} &middot; {seconds(progress.elapsed_ms)}, {ends} &middot; "
+        f"{usd(progress.cost_usd)} of {usd(progress.predicted_usd)}</div>"
+    )
+
+
+def run(name: str, progress: "Progress", predicted: Dict[str, Any]) -> str:
+    """A run in a notebook."""
+    told = f"predicted {seconds(predicted['makespan_ms'])}, {usd(predicted['cost_usd'])}"
+    return f"<div><code>{html.escape(name)}</code> &middot; {told}{bar(progress)}</div>"
+
+
+def notebook() -> Optional[Any]:
+    """The display function of a notebook, where this is one."""
+    if "IPython" not in sys.modules:
+        return None
+    try:
+        from IPython import get_ipython  # type: ignore[import-not-found,unused-ignore]
+        from IPython.display import display  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        return None
+    shell = get_ipython()
+    return display if shell is not None and shell.__class__.__name__ == "ZMQInteractiveShell" else None
+
+
+class _Html:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def _repr_html_(self) -> str:
+        return self.text
+
+
+class Display:
+    """Shows one run on stderr or in the notebook, from the thread that waits for it."""
+
+    def __init__(self, run: "Run[Any]", show: bool) -> None:
+        self._began = time.monotonic()
+        self._show = show
+        self._notebook = notebook() if show else None
+        self._shown: Any = None
+        self._is_live = show and sys.stderr is not None and sys.stderr.isatty()
+        self._plain_next = self._began + PLAIN_SECONDS
+        self._done = -1
+        # A wait that nobody watches needs no looks.
+        self.pause = 0.1 if show else 3_600.0
+
+    def update(self, progress: "Progress") -> None:
+        """Shows how far the run is."""
+        now = time.monotonic()
+        if not self._show or now - self._began < FIRST_SECONDS:
+            return
+        if self._notebook is not None:
+            content = _Html(bar(progress))
+            if self._shown is None:
+                self._shown = self._notebook(content, display_id=True)
+            elif self._shown is not None:
+                self._shown.update(content)
+        elif self._is_live:
+            sys.stderr.write("\r\x1b[2K" + line(progress))
+            sys.stderr.flush()
+        elif now >= self._plain_next and progress.done != self._done:
+            print(line(progress), file=sys.stderr)
+            self._plain_next, self._done = now + PLAIN_SECONDS, progress.done
+
+    def end(self) -> None:
+        """Leaves the terminal as it was."""
+        if self._is_live and self._notebook is None:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
