@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
 mod crash;
+mod deaf;
+mod killed;
 mod plans;
+mod proof;
 mod runs;
 mod schemas;
 mod stack;

@@ -51,7 +51,8 @@ fn expected() -> String {
     format!("{}\n", NUMBERS * (NUMBERS + 1))
 }
 
-fn host(data: &Path, metad: &str) -> Process {
+/// A host of workers on `data`.
+pub fn host(data: &Path, metad: &str) -> Process {
     let data = data.join("host");
     let args =
         ["host", "--listen", "127.0.0.1:0", "--metad", metad, "--data", data.to_str().expect("a plain name")];
@@ -59,7 +60,7 @@ fn host(data: &Path, metad: &str) -> Process {
 }
 
 /// Process ids of the workers of a host.
-fn workers(host: &Process) -> Vec<i32> {
+pub fn workers(host: &Process) -> Vec<i32> {
     let parent = |pid: i32| -> Option<i32> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()

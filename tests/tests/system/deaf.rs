@@ -1,0 +1,125 @@
+//! Runs whose workers hear nothing: a proxy before metad takes every event out of what they are told, for
+//! whole runs, and no run waits for ever.
+//!
+//! One run in two gets empty pages, as if nothing happened; the others get no page at all. Only the client
+//! that waits for the end of the run is answered. `FORESAIL_PROOF=1` drops 1,000 notifications instead of 40.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use foresail::Client;
+use foresail_schemas::run::{EventPage, RunStatus};
+
+use crate::proof::{Stack, amount, expected, finish, submit, workflow};
+
+/// Tasks of one worker wait for those of others under all of these.
+const PLANNERS: [&str; 2] = ["uniform", "random"];
+/// How long a task sleeps.
+const SLEEP_MS: u64 = 30;
+/// Most runs until so many notifications are dropped.
+const RUNS_MAX: u64 = 2_000;
+/// Longest request or answer, in bytes.
+const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// The proxy.
+struct Deaf {
+    metad: String,
+    http: reqwest::Client,
+    /// Refuses pages rather than emptying them.
+    refuses: AtomicBool,
+    /// Events that were taken out of pages.
+    dropped: AtomicU64,
+    /// Pages that were not answered, or emptied.
+    pages: AtomicU64,
+}
+
+impl Deaf {
+    async fn start(metad: String) -> (Arc<Self>, String) {
+        let (refuses, dropped, pages) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+        let deaf = Arc::new(Self { metad, http: reqwest::Client::new(), refuses, dropped, pages });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let routes = Router::new().fallback(pass).with_state(Arc::clone(&deaf));
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        (deaf, address)
+    }
+
+    fn muffle(&self, page: &[u8]) -> Response {
+        let mut page: EventPage = serde_json::from_slice(page).expect("metad tells a page");
+        let dropped = page.events.len() as u64 + u64::from(page.status != RunStatus::Running);
+        self.dropped.fetch_add(dropped, Ordering::Relaxed);
+        self.pages.fetch_add(1, Ordering::Relaxed);
+        if self.refuses.load(Ordering::Relaxed) {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
+        (page.events, page.status) = (Vec::new(), RunStatus::Running);
+        axum::Json(page).into_response()
+    }
+}
+
+/// Passes a request on, and its answer back, unless that tells a worker what happened.
+async fn pass(
+    State(deaf): State<Arc<Deaf>>,
+    method: Method,
+    uri: Uri,
+    mut headers: HeaderMap,
+    body: Body,
+) -> Response {
+    for name in [header::HOST, header::CONTENT_LENGTH, header::CONNECTION, header::TRANSFER_ENCODING] {
+        headers.remove(name);
+    }
+    let body: Bytes = axum::body::to_bytes(body, BODY_BYTES_MAX).await.expect("requests are small");
+    let request = deaf.http.request(method, format!("{}{uri}", deaf.metad)).headers(headers).body(body);
+    let Ok(answer) = request.send().await else { return StatusCode::BAD_GATEWAY.into_response() };
+    let (status, mut headers) = (answer.status(), answer.headers().clone());
+    let Ok(body) = answer.bytes().await else { return StatusCode::BAD_GATEWAY.into_response() };
+    let is_hint = uri.query().is_some_and(|query| query.contains("kinds=task_ready"));
+    if is_hint && status.is_success() {
+        return deaf.muffle(&body);
+    }
+    for name in [header::CONTENT_LENGTH, header::CONNECTION, header::TRANSFER_ENCODING] {
+        headers.remove(name);
+    }
+    (status, headers, body).into_response()
+}
+
+#[test]
+fn no_run_waits_for_ever_when_every_notification_is_lost() {
+    let wanted = amount(40, 1_000);
+    let began = Instant::now();
+    let stack = Stack::start();
+    let workflow = workflow(SLEEP_MS);
+    let expected = expected(&workflow);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let (deaf, address) = Deaf::start(stack.address()).await;
+        let client = Client::connect(&address, &stack.host.address).await.expect("both listen");
+        let mut runs = 0;
+        while deaf.dropped.load(Ordering::Relaxed) < wanted {
+            assert!(runs < RUNS_MAX, "{RUNS_MAX} runs asked for too few notifications");
+            let planner = PLANNERS[runs as usize % PLANNERS.len()];
+            deaf.refuses.store(runs / PLANNERS.len() as u64 % 2 == 1, Ordering::Relaxed);
+            let handle = submit(&client, &workflow, planner, runs).await;
+            finish(&handle, &expected, &format!("run {runs} under `{planner}`")).await;
+            runs += 1;
+            if runs.is_multiple_of(20) {
+                let dropped = deaf.dropped.load(Ordering::Relaxed);
+                eprintln!(
+                    "{dropped} of {wanted} dropped in {runs} runs, {:.0} s",
+                    began.elapsed().as_secs_f64()
+                );
+            }
+        }
+        let (dropped, pages) = (deaf.dropped.load(Ordering::Relaxed), deaf.pages.load(Ordering::Relaxed));
+        let seconds = began.elapsed().as_secs_f64();
+        eprintln!(
+            "{dropped} notifications in {pages} pages dropped, {runs} runs complete and right, {seconds:.0} s"
+        );
+    });
+}
