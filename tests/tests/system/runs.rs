@@ -59,11 +59,13 @@ pub fn host(data: &Path, metad: &str) -> Process {
     Process::start("foresail-worker", &args)
 }
 
-/// Process ids of the workers of a host.
+/// Process ids of the workers of a host that live.
 pub fn workers(host: &Process) -> Vec<i32> {
     let parent = |pid: i32| -> Option<i32> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let is_alive = fields.next()? != "Z";
+        fields.next().filter(|_| is_alive)?.parse().ok()
     };
     let pids = std::fs::read_dir("/proc").expect("Linux").flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
