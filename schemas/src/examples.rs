@@ -348,6 +348,7 @@ pub fn run_summary() -> RunSummary {
         predicted: plan_summary(),
         usage: vec![ConfigUsage { config: config(), invocations: 2, cold_starts: 2, usage: usage() }],
         last_event: 31,
+        stalled_ms: None,
     }
 }
 

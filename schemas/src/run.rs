@@ -171,6 +171,11 @@ pub struct RunSummary {
     pub usage: Vec<ConfigUsage>,
     /// Number of the last event.
     pub last_event: u64,
+    /// Time since anybody worked on the run or watched over it, in ms, where that is long enough to tell that
+    /// nobody does: longer than three leases and looks of a watchdog. Only of a run that has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0))]
+    pub stalled_ms: Option<f64>,
 }
 
 /// What the workers of one size used.

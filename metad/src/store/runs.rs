@@ -207,6 +207,7 @@ pub(crate) mod tests {
             predicted: header.predicted,
             usage: Vec::new(),
             last_event: 9,
+            stalled_ms: None,
         }
     }
 

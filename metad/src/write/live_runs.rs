@@ -74,6 +74,7 @@ pub fn summary(header: &RunHeader, ledger: &Ledger, now_ms: f64) -> RunSummary {
         predicted: header.predicted,
         usage: state.usage,
         last_event: ledger.last_seq(),
+        stalled_ms: None,
     }
 }
 
@@ -263,7 +264,8 @@ pub fn recover(view: &ReadView, number: u64, header: RunHeader) -> Result<LiveRu
     let (workflow, mut ledger) = replay(&Rows::Shown(view), number, &header)?;
     let clock = RunClock::resumed(header.created_at, ledger.last_ms());
     ledger.recovered(clock.now_ms());
-    let shown = summary(&header, &ledger, clock.now_ms());
+    // Whether anybody works on it is seen when he asks.
+    let shown = summary(&header, &ledger, ledger.last_ms());
     let board = Arc::new(Board::new(number, header.options, clock, shown));
     Ok(LiveRun { number, header, workflow, ledger, clock, board, staged: Vec::new(), written: Vec::new() })
 }

@@ -5,8 +5,10 @@
 mod crash;
 mod deaf;
 mod killed;
+mod orphans;
 mod plans;
 mod proof;
+mod resumed;
 mod runs;
 mod schemas;
 mod stack;

@@ -8,6 +8,7 @@
 
 mod data;
 mod failing;
+mod guard;
 mod held;
 mod host;
 mod limits;
