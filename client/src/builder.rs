@@ -19,12 +19,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use foresail_schemas::decision::{Condition, Wanted};
 use foresail_schemas::id::NameError;
 use foresail_schemas::optimization::Optimization;
 use foresail_schemas::retry::Retry;
 use foresail_schemas::workflow::{Hint, Input, Output, Task, Work, WorkflowError, WorkflowSpec};
 use foresail_schemas::{ObjectName, TaskId, TaskName, Workflow, WorkflowName};
 use serde::Serialize;
+
+mod branches;
 
 /// Why a workflow could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +110,8 @@ struct Draft {
     inputs: Vec<DraftInput>,
     outputs: Vec<(String, Option<u64>)>,
     after: Vec<String>,
+    decision: Option<String>,
+    when: Option<(String, Wanted)>,
     memory_mb_min: Option<u32>,
     timeout_ms: Option<f64>,
     attempts_max: Option<u32>,
@@ -117,7 +122,7 @@ struct Draft {
 
 #[derive(Debug)]
 enum DraftInput {
-    Output { task: String, output: Option<String> },
+    Output { task: String, output: Option<String>, optional: bool },
     Ready(Input),
 }
 
@@ -151,6 +156,8 @@ impl WorkflowBuilder {
             inputs: Vec::new(),
             outputs: Vec::new(),
             after: Vec::new(),
+            decision: None,
+            when: None,
             memory_mb_min: None,
             timeout_ms: None,
             attempts_max: None,
@@ -208,12 +215,13 @@ impl TaskBuilder<'_> {
     /// Reads the only output of `other`.
     pub fn reads(self, other: &TaskHandle) -> Self {
         let task = other.id.clone();
-        self.change(|draft| draft.inputs.push(DraftInput::Output { task, output: None }))
+        self.change(|draft| draft.inputs.push(DraftInput::Output { task, output: None, optional: false }))
     }
 
     /// Reads one named output of `other`.
     pub fn reads_output(self, other: &TaskHandle, output: impl Into<String>) -> Self {
-        let input = DraftInput::Output { task: other.id.clone(), output: Some(output.into()) };
+        let (task, output) = (other.id.clone(), Some(output.into()));
+        let input = DraftInput::Output { task, output, optional: false };
         self.change(|draft| draft.inputs.push(input))
     }
 
@@ -340,11 +348,16 @@ impl Draft {
             .map(|(name, bytes)| ObjectName::new(name).map(|name| Output { name, bytes: *bytes }))
             .collect::<Result<_, _>>();
         let after = self.after.iter().map(TaskId::new).collect::<Result<_, _>>();
+        let decision = self.decision.as_ref().map(ObjectName::new).transpose();
+        let condition = |(task, wanted)| TaskId::new(task).map(|task| Condition { task, wanted });
+        let when = self.when.map(condition).transpose();
         let wrong = |source| BuildError::TaskName { task: self.id.clone(), source };
         let mut task = Task::new(id, name, run);
         task.inputs = inputs.map_err(wrong)?;
         task.outputs = outputs.map_err(wrong)?;
         task.after = after.map_err(wrong)?;
+        task.decision = decision.map_err(wrong)?;
+        task.when = when.map_err(wrong)?;
         task.memory_mb_min = self.memory_mb_min;
         task.timeout_ms = self.timeout_ms;
         task.attempts_max = self.attempts_max;
@@ -359,9 +372,9 @@ impl DraftInput {
     fn finish(self) -> Result<Input, NameError> {
         Ok(match self {
             Self::Ready(input) => input,
-            Self::Output { task, output } => {
+            Self::Output { task, output, optional } => {
                 let output = output.map_or_else(|| Ok(ObjectName::default()), ObjectName::new)?;
-                Input::task(TaskId::new(task)?, output)
+                Input::Task { task: TaskId::new(task)?, output, optional }
             }
         })
     }

@@ -104,6 +104,12 @@ impl Progress {
         }
     }
 
+    /// Tasks that need nothing any more: they have a result or are skipped.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.committed + self.skipped
+    }
+
     /// Tasks that run now.
     #[must_use]
     pub fn running(&self) -> u64 {
@@ -221,5 +227,11 @@ mod tests {
         assert!((done.summary(&rates(), 5_000.0).makespan_ms - 700.0).abs() < 1e-9);
         assert_eq!(done.workers(), 0);
         assert_eq!(done.sizes()[0].1, 1);
+    }
+
+    #[test]
+    fn skipped_tasks_count_as_settled() {
+        let skipped = progress(vec![(0.0, Change::TasksSkipped { by: 0, tasks: vec![1, 2] })]);
+        assert_eq!((skipped.committed, skipped.skipped, skipped.settled()), (0, 2, 2));
     }
 }

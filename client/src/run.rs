@@ -303,7 +303,8 @@ impl RunHandle {
         self.object(task, object).await
     }
 
-    /// The outputs of the tasks that nothing waits for, with their hashes: the results of the workflow.
+    /// The outputs of the tasks that nothing waits for, with their hashes: the results of the workflow. Tasks
+    /// that were skipped have none.
     ///
     /// # Errors
     /// [`ClientError`] when metad does not answer or a task has no result yet.
@@ -311,7 +312,12 @@ impl RunHandle {
         let mut results = Vec::new();
         for at in self.workflow.graph().sinks() {
             let task = self.workflow.task(at);
-            let commit = self.commit(at).await?;
+            let commit = match self.commit(at).await {
+                Err(ClientError::NoResult(_)) if self.summary().await?.status == RunStatus::Completed => {
+                    continue;
+                }
+                commit => commit?,
+            };
             let named = task.output_names().into_iter().zip(commit.outputs);
             results.extend(named.map(|(name, object)| (task.id.clone(), name, object)));
         }

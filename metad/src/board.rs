@@ -194,6 +194,7 @@ pub(crate) mod tests {
             plan_epoch: 1,
             tasks: 1,
             committed: 0,
+            skipped: 0,
             running: 0,
             retries: 0,
             elapsed_ms: 0.0,

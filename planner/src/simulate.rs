@@ -7,6 +7,7 @@
 //! happen as they would. What a worker fetches beforehand does not arrive if the worker leaves first.
 
 mod agenda;
+mod decisions;
 mod held;
 mod places;
 
@@ -357,7 +358,11 @@ impl<'a> World<'a> {
             let told = listeners.filter(|l| l.commits == CommitHints::Pass && l.id != id);
             let told: Vec<usize> = told.map(|listener| listener.id).collect();
             for id in told {
-                let hint = Event::Hint { ready: Vec::new(), committed: vec![(task, commit.clone())] };
+                let hint = Event::Hint {
+                    ready: Vec::new(),
+                    committed: vec![(task, commit.clone())],
+                    skipped: Vec::new(),
+                };
                 self.tell_later(self.dense.dispatch_ms / 2.0, id, hint);
             }
         }
@@ -375,10 +380,12 @@ impl<'a> World<'a> {
                     let told = workers.flat_map(|worker| &self.listeners[worker as usize]);
                     let told: Vec<usize> = told.map(|listener| listener.id).collect();
                     for id in told {
-                        let hint = Event::Hint { ready: vec![task], committed: Vec::new() };
+                        let hint =
+                            Event::Hint { ready: vec![task], committed: Vec::new(), skipped: Vec::new() };
                         self.tell_later(way_ms, id, hint);
                     }
                 }
+                Change::TasksSkipped { ref tasks, .. } => self.tell_skipped(tasks),
                 Change::RunFinished { status, .. } => {
                     self.summary.makespan_ms = self.agenda.now_ms;
                     let mut all: Vec<usize> = self.listeners.iter().flatten().map(|l| l.id).collect();
@@ -443,7 +450,7 @@ impl<'a> World<'a> {
         };
         let outputs = self.graph.writes(task).iter().map(object).collect();
         let measured = Measured { exec_ms: self.dense.exec_ms(size, task), ..Measured::default() };
-        Executed { outputs, measured }
+        Executed { outputs, measured, decision: decisions::largest(&self.graph, task) }
     }
 
     fn finish(mut self) -> Result<Simulated, SimulationFailure> {

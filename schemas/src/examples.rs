@@ -342,6 +342,7 @@ pub fn run_summary() -> RunSummary {
         plan_epoch: 1,
         tasks: 4,
         committed: 3,
+        skipped: 0,
         running: 0,
         retries: 1,
         elapsed_ms: 3010.5,
@@ -397,7 +398,10 @@ pub fn operation_answer() -> OperationAnswer {
     OperationAnswer {
         status: RunStatus::Running,
         plan_epoch: 1,
-        results: vec![OperationResult::Won { ready: Vec::new() }, OperationResult::NotReady],
+        results: vec![
+            OperationResult::Won { ready: Vec::new(), skipped: Vec::new() },
+            OperationResult::NotReady,
+        ],
     }
 }
 

@@ -7,8 +7,13 @@
 
 use std::collections::HashMap;
 
+use crate::decision::Wanted;
 use crate::id::TaskId;
 use crate::workflow::{Input, Task};
+
+mod branches;
+
+use branches::Branches;
 
 /// Why a list of tasks is not a DAG.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +106,7 @@ pub struct Graph {
     objects: Vec<Object>,
     order: Vec<u32>,
     index: HashMap<TaskId, u32>,
+    branches: Branches,
 }
 
 impl Graph {
@@ -159,7 +165,8 @@ impl Graph {
         let bits = edge_bits(&parents, &children, tasks.len());
         let order = topological(&parents, &children, tasks)?;
         let (reads, writes) = (Rows::from_rows(reads), Rows::from_rows(writes));
-        Ok(Self { parents, children, bits, reads, writes, consumers, objects, order, index })
+        let branches = Branches::of(tasks, &index);
+        Ok(Self { parents, children, bits, reads, writes, consumers, objects, order, index, branches })
     }
 
     /// Number of tasks.
@@ -238,6 +245,26 @@ impl Graph {
     #[must_use]
     pub fn find(&self, id: &TaskId) -> Option<u32> {
         self.index.get(id).copied()
+    }
+
+    /// Whether the result of a task says which of the tasks after it run.
+    #[must_use]
+    #[inline]
+    pub fn decides(&self, task: u32) -> bool {
+        self.branches.deciders.contains(&task)
+    }
+
+    /// Who decides whether a task runs, and what is wanted; nothing for one that always does.
+    #[must_use]
+    pub fn condition(&self, task: u32) -> Option<(u32, &Wanted)> {
+        self.branches.conditions.get(&task).map(|(decider, wanted)| (*decider, wanted))
+    }
+
+    /// Whether `child` runs although `parent`, one of its parents, is skipped: all that it wants of it are
+    /// optional inputs.
+    #[must_use]
+    pub fn is_optional(&self, parent: u32, child: u32) -> bool {
+        self.branches.optional.contains(&(parent, child))
     }
 
     /// The bit of the edge from `parent` to `child` in the in-edge set of `child`.

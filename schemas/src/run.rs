@@ -127,7 +127,7 @@ fn is_zero(number: &u64) -> bool {
 pub enum RunStatus {
     /// Tasks are left.
     Running,
-    /// Every task has a result.
+    /// Every task that was to run has a result.
     Completed,
     /// A task used up its attempts.
     Failed,
@@ -157,6 +157,9 @@ pub struct RunSummary {
     pub tasks: u64,
     /// Tasks with a result.
     pub committed: u64,
+    /// Tasks that will not run, because of what another decided.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: u64,
     /// Tasks with a live lease.
     pub running: u64,
     /// Attempts beyond the first of each task.

@@ -21,7 +21,8 @@ use crate::registry::{Registry, TaskError};
 
 /// The worker half of an optimisation. Called on the thread of the attempt, by several at once.
 pub trait CustomOptimization: Send + Sync {
-    /// The inputs of a task that begins, in its order; what is returned is what its code reads.
+    /// The inputs of a task that begins, in its order, without optional ones that do not exist; what is
+    /// returned is what its code reads.
     ///
     /// # Errors
     /// [`TaskError`], which fails the attempt.
@@ -49,7 +50,7 @@ pub struct OptimizedTask<'a> {
     pub task: &'a TaskId,
     /// The parameters written beside the name of the optimisation.
     pub params: &'a Value,
-    /// How far each input reaches.
+    /// How far each of the inputs given reaches.
     pub inputs: Vec<Reach>,
     /// How far each output reaches.
     pub outputs: Vec<Reach>,
@@ -94,13 +95,22 @@ impl Customs {
     }
 
     /// What the code of the task reads.
-    pub fn before(&self, mut inputs: Vec<Bytes>) -> Result<Vec<Bytes>, TaskError> {
-        for layer in self.layers.iter().rev() {
-            let expected = inputs.len();
-            inputs = self.half(layer)?.before(&self.told(layer), inputs)?;
-            self.check(layer, "inputs", expected, inputs.len())?;
+    pub fn before(&self, inputs: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, TaskError> {
+        if self.layers.is_empty() {
+            return Ok(inputs);
         }
-        Ok(inputs)
+        let is_there: Vec<bool> = inputs.iter().map(Option::is_some).collect();
+        let mut given: Vec<Bytes> = inputs.into_iter().flatten().collect();
+        for layer in self.layers.iter().rev() {
+            let expected = given.len();
+            let mut told = self.told(layer);
+            let mut there = is_there.iter();
+            told.inputs.retain(|_| there.next().is_some_and(|is_there| *is_there));
+            given = self.half(layer)?.before(&told, given)?;
+            self.check(layer, "inputs", expected, given.len())?;
+        }
+        let mut given = given.into_iter();
+        Ok(is_there.into_iter().map(|is_there| if is_there { given.next() } else { None }).collect())
     }
 
     /// What is stored.
@@ -243,8 +253,8 @@ mod tests {
         let workflow = workflow(&[&["a", "b"], &["a", "b"]]);
         let stored = customs(&workflow, 0).after(vec!["x".into()]).unwrap();
         assert_eq!(stored, ["xab"]);
-        let read = customs(&workflow, 1).before(vec![stored[0].clone(), "1".into()]).unwrap();
-        assert_eq!(read, ["x", "1"]);
+        let read = customs(&workflow, 1).before(vec![Some(stored[0].clone()), Some("1".into())]).unwrap();
+        assert_eq!(read, [Some("x".into()), Some("1".into())]);
         assert_eq!(customs(&workflow, 1).after(vec!["result".into()]).unwrap(), ["result"]);
     }
 
@@ -252,8 +262,15 @@ mod tests {
     fn what_somebody_else_reads_is_left_as_it_is() {
         let workflow = workflow(&[&["a", "b"], &["b"]]);
         assert_eq!(customs(&workflow, 0).after(vec!["x".into()]).unwrap(), ["xb"]);
-        let read = customs(&workflow, 1).before(vec!["xb".into(), "1".into()]).unwrap();
-        assert_eq!(read, ["x", "1"]);
+        let read = customs(&workflow, 1).before(vec![Some("xb".into()), Some("1".into())]).unwrap();
+        assert_eq!(read, [Some("x".into()), Some("1".into())]);
+    }
+
+    #[test]
+    fn what_does_not_exist_is_not_shown_to_an_optimisation() {
+        let workflow = workflow(&[&["a"], &["a"]]);
+        let read = customs(&workflow, 1).before(vec![None, Some("1".into())]).unwrap();
+        assert_eq!(read, [None, Some("1".into())]);
     }
 
     #[test]

@@ -109,10 +109,13 @@ pub struct TaskInput {
     pub attempt: u32,
     /// The parameters written in the workflow.
     pub params: Value,
-    /// The inputs in the order of the task: objects, files that were read in, values as JSON text.
+    /// The inputs in the order of the task: objects, files that were read in, values as JSON text. Optional
+    /// inputs from tasks that were skipped are left out.
     pub inputs: Vec<Bytes>,
-    /// What each input is: `task/output`, the address of a file, or `value`.
+    /// What each of them is: `task/output`, the address of a file, or `value`.
     pub input_names: Vec<String>,
+    /// Which input of the task each of them is, from 0: not in a row where optional inputs are left out.
+    pub input_places: Vec<usize>,
     /// The outputs that are expected, in order.
     pub outputs: Vec<Output>,
     /// Set when the attempt is not wanted any more.
@@ -129,6 +132,7 @@ impl TaskInput {
             task: TaskId::new("task").expect("a legal literal"),
             attempt: 1,
             params,
+            input_places: (0..inputs.len()).collect(),
             inputs,
             input_names,
             outputs: vec![Output { name: ObjectName::default(), bytes: None }],

@@ -107,7 +107,7 @@ fn list_table(runs: &[RunSummary]) -> Table {
             run.run.to_string(),
             run.workflow.to_string(),
             standing(run).to_owned(),
-            format!("{}/{}", run.committed, run.tasks),
+            format!("{}/{}", run.committed + run.skipped, run.tasks),
             run.planner.to_string(),
             units::ms(run.predicted.makespan_ms),
             units::ms(run.elapsed_ms),
@@ -121,13 +121,14 @@ fn detail_table(handle: &RunHandle, summary: &RunSummary, events: &[RunEvent]) -
     events.iter().for_each(|event| progress.apply(event));
     let actual = progress.summary(handle.rates(), summary.elapsed_ms);
     let mut text = format!(
-        "run {} of {}, created {}: {}, {}/{} tasks, {} attempts failed\n",
+        "run {} of {}, created {}: {}, {}/{} tasks{}, {} attempts failed\n",
         summary.run,
         summary.workflow,
         summary.created_at,
         standing(summary),
-        summary.committed,
+        summary.committed + summary.skipped,
         summary.tasks,
+        if summary.skipped > 0 { format!(" ({} skipped)", summary.skipped) } else { String::new() },
         progress.failed_attempts
     );
     if let Some(failure) = &summary.failure {
@@ -197,13 +198,25 @@ fn timeline(workflow: &Workflow, events: &[RunEvent]) -> Table {
             }
             Change::RunFinished { status, .. } => (String::new(), status_name(*status).to_owned()),
             Change::TasksSkipped { by, tasks } => {
-                (String::new(), format!("{} tasks, as {} decided", tasks.len(), id(*by)))
+                (String::new(), format!("{}, as {} decided", named(tasks, id), id(*by)))
             }
             Change::TaskReady { .. } => continue,
         };
         table.row([units::ms(event.at_ms), event.change.kind().replace('_', " "), who, what]);
     }
     table
+}
+
+/// Tasks of one event that are named.
+const NAMED_MAX: usize = 4;
+
+/// The tasks by their ids, or how many they are where that would fill the line.
+fn named(tasks: &[u32], id: impl Fn(u32) -> String) -> String {
+    let shown: Vec<String> = tasks.iter().take(NAMED_MAX).map(|&task| id(task)).collect();
+    match tasks.len().saturating_sub(NAMED_MAX) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 /// Why a plan gives way, and what both are predicted to take and to cost.

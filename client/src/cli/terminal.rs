@@ -88,10 +88,10 @@ impl ProgressLine {
             return;
         }
         let due =
-            self.last.is_none_or(|(at, done)| at.elapsed() >= PLAIN_PAUSE && done != progress.committed);
+            self.last.is_none_or(|(at, done)| at.elapsed() >= PLAIN_PAUSE && done != progress.settled());
         if due {
             eprintln!("{text}");
-            self.last = Some((Instant::now(), progress.committed));
+            self.last = Some((Instant::now(), progress.settled()));
         }
     }
 
@@ -166,19 +166,23 @@ impl ElapsedLine {
 
 fn line(progress: &Progress, actual: &PlanSummary, predicted: &PlanSummary) -> String {
     let tasks = progress.tasks.max(1);
-    let filled = (progress.committed * BAR_LEN as u64 / tasks) as usize;
+    let filled = (progress.settled() * BAR_LEN as u64 / tasks) as usize;
     let bar = format!("{}{}", "#".repeat(filled), ".".repeat(BAR_LEN - filled.min(BAR_LEN)));
     let failed = match progress.failed_attempts {
         0 => String::new(),
         n => format!(", {n} attempts failed"),
+    };
+    let skipped = match progress.skipped {
+        0 => String::new(),
+        n => format!(" ({n} skipped)"),
     };
     let replanned = match progress.replanned {
         0 => String::new(),
         n => format!(", plan {} in force", n + 1),
     };
     format!(
-        "[{bar}] {}/{} tasks, {} running on {} workers{failed}{replanned}  {} of {} predicted  {} of {}",
-        progress.committed,
+        "[{bar}] {}/{} tasks{skipped}, {} running on {} workers{failed}{replanned}  {} of {} predicted  {} of {}",
+        progress.settled(),
         progress.tasks,
         progress.running(),
         progress.workers(),
@@ -204,5 +208,8 @@ mod tests {
             "[#####...............] 2/8 tasks, 0 running on 0 workers  1.50 s of 4.00 s predicted  \
              $0.000010 of $0.000050"
         );
+        progress.skipped = 2;
+        let told = line(&progress, &actual, &predicted);
+        assert!(told.starts_with("[##########..........] 4/8 tasks (2 skipped), 0 running"), "{told}");
     }
 }

@@ -90,8 +90,9 @@ pub fn expected(workflow: &Workflow, registry: &Registry) -> Result<String, Refe
     for task in graph.sinks() {
         let task = workflow.task(task);
         for name in task.output_names() {
-            let content = outputs.get(&(task.id.to_string(), name.to_string()));
-            let hash = blake3::hash(content.map_or(&[], |bytes| bytes));
+            // One that is skipped has no result.
+            let Some(content) = outputs.get(&(task.id.to_string(), name.to_string())) else { continue };
+            let hash = blake3::hash(content);
             results.push((task.id.to_string(), name.to_string(), hash.to_hex().to_string()));
         }
     }

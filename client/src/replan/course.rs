@@ -38,6 +38,11 @@ pub enum Step {
         /// Size of all its outputs.
         output_bytes: u64,
     },
+    /// It will not run, because of what another decided.
+    Skipped {
+        /// Since when that is known.
+        at_ms: f64,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -128,6 +133,12 @@ impl Course {
         })
     }
 
+    /// The tasks that will not run.
+    pub fn skipped(&self) -> impl Iterator<Item = u32> + '_ {
+        let is_skipped = |(_, step): &(u32, &Step)| matches!(step, Step::Skipped { .. });
+        (0..).zip(&self.steps).filter(is_skipped).map(|(task, _)| task)
+    }
+
     /// Workers that were lost so far.
     #[must_use]
     pub fn lost(&self) -> usize {
@@ -183,10 +194,12 @@ impl Course {
                 let name = self.workflow.tasks().get(*task as usize)?.name.clone();
                 return Some(Execution { name, task: *task, config, exec_ms: m.exec_ms });
             }
+            Change::TasksSkipped { tasks, .. } => {
+                tasks.iter().for_each(|&task| self.set(task, Step::Skipped { at_ms }));
+            }
             Change::PlanReplaced { epoch, .. } => self.epoch = *epoch,
             Change::RunFinished { .. } => self.is_over = true,
             Change::TaskReady { .. }
-            | Change::TasksSkipped { .. }
             | Change::TaskDuplicated { .. }
             | Change::PlanSuggested { .. }
             | Change::RunResumed { .. } => {}
@@ -221,7 +234,8 @@ impl Course {
     pub fn progress(&self, plan: &Plan, rates: &Rates, now_ms: f64) -> Progress {
         let names = self.names(plan);
         let graph = self.workflow.graph();
-        let is_done = |t: u32| matches!(self.steps[t as usize], Step::Done { .. });
+        let is_done = self.settled();
+        let is_done = |t: u32| is_done[t as usize];
         let mut objects: BTreeMap<&InstanceId, Vec<u32>> = BTreeMap::new();
         let mut tasks = Vec::with_capacity(self.steps.len());
         for (t, step) in (0..).zip(&self.steps) {
@@ -237,7 +251,10 @@ impl Course {
                 Step::Leased { instance, since_ms } if graph.parents(t).iter().all(|&p| is_done(p)) => {
                     TaskProgress::Leased { worker: names.get(instance).cloned(), since_ms: *since_ms }
                 }
-                Step::Leased { .. } | Step::Open => TaskProgress::Open,
+                Step::Skipped { at_ms } if is_done(t) => {
+                    TaskProgress::Done { start_ms: *at_ms, end_ms: *at_ms, output_bytes: Some(0) }
+                }
+                Step::Skipped { .. } | Step::Leased { .. } | Step::Open => TaskProgress::Open,
             });
         }
         let mut workers = Vec::new();
@@ -256,6 +273,21 @@ impl Course {
         }
         let used = self.instances.values().filter_map(|i| i.worker.clone()).collect();
         Progress { now_ms, tasks, workers, idle: self.idle(), used, spent: self.spent(rates) }
+    }
+
+    /// Which tasks need nothing any more. For who re-plans nothing is done before its parents are, so that a
+    /// skipped task stays open as long as one of them is.
+    fn settled(&self) -> Vec<bool> {
+        let graph = self.workflow.graph();
+        let mut settled = vec![false; self.steps.len()];
+        for &task in graph.order() {
+            settled[task as usize] = match self.steps[task as usize] {
+                Step::Done { .. } => true,
+                Step::Skipped { .. } => graph.parents(task).iter().all(|&p| settled[p as usize]),
+                Step::Leased { .. } | Step::Open => false,
+            };
+        }
+        settled
     }
 
     /// What each instance is called: a flexible one by a name that no planned worker has.

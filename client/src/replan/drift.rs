@@ -1,8 +1,8 @@
 //! Whether a run goes as its plan says: what was expected of each task beside what was measured. Pure.
 //!
 //! Looked for are tasks that run longer than their p95, types of tasks that take another time than
-//! predicted, and workers that are lost. What cannot move the makespan by [`SHARE_MIN`] is no cause, as one
-//! task of twenty passes its p95 in any run. Times in ms.
+//! predicted, workers that are lost, and tasks that others decided to skip. What cannot move the makespan by
+//! [`SHARE_MIN`] is no cause, as one task of twenty passes its p95 in any run. Times in ms.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
@@ -51,6 +51,11 @@ pub enum Cause {
         /// How many in all of the run.
         count: usize,
     },
+    /// Tasks do not run, because of what others decided.
+    Skipped {
+        /// How many in all of the run.
+        count: usize,
+    },
 }
 
 impl fmt::Display for Cause {
@@ -63,6 +68,7 @@ impl fmt::Display for Cause {
                 write!(f, "{samples} executions of `{name}` took {ratio:.2} times what was predicted")
             }
             Self::Lost { count } => write!(f, "{count} workers were lost"),
+            Self::Skipped { count } => write!(f, "{count} tasks are skipped, as was decided"),
         }
     }
 }
@@ -88,6 +94,7 @@ pub struct Drift {
     /// Running tasks, by the time they were taken, that were a cause already.
     told_slow: HashSet<(u32, u64)>,
     told_lost: usize,
+    told_skipped: usize,
 }
 
 impl Drift {
@@ -105,6 +112,7 @@ impl Drift {
             tasks,
             told_slow: HashSet::new(),
             told_lost: 0,
+            told_skipped: 0,
         };
         drift.expect(plan);
         drift
@@ -176,6 +184,11 @@ impl Drift {
         if count > self.told_lost {
             causes.push(Cause::Lost { count });
         }
+        let spared_ms: f64 = course.skipped().map(|task| self.expected[task as usize].exec_ms).sum();
+        let count = course.skipped().count();
+        if count > self.told_skipped && spared_ms > SHARE_MIN * self.makespan_ms {
+            causes.push(Cause::Skipped { count });
+        }
         causes
     }
 
@@ -190,6 +203,7 @@ impl Drift {
                     }
                 }
                 Cause::Lost { count } => self.told_lost = *count,
+                Cause::Skipped { count } => self.told_skipped = *count,
                 Cause::Drift { .. } => {}
             }
         }

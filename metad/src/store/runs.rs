@@ -201,6 +201,7 @@ pub(crate) mod tests {
             plan_epoch: 1,
             tasks: 3,
             committed: 3,
+            skipped: 0,
             running: 0,
             retries: 0,
             elapsed_ms,

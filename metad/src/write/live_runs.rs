@@ -68,6 +68,7 @@ pub fn summary(header: &RunHeader, ledger: &Ledger, now_ms: f64) -> RunSummary {
         plan_epoch: ledger.plan_epoch(),
         tasks: header.tasks,
         committed: state.committed,
+        skipped: state.skipped,
         running: state.running,
         retries: state.retries,
         elapsed_ms: state.elapsed_ms,

@@ -127,7 +127,7 @@ pub enum Operation {
         /// The parent whose edges do not count.
         parent: u32,
     },
-    /// Read: which of these tasks have no result, and which of those are ready and free.
+    /// Read: which of these tasks have no result and are not skipped, and which of those are ready and free.
     Open {
         /// The tasks.
         tasks: Vec<u32>,
@@ -186,15 +186,16 @@ pub enum OperationResult {
     Granted {
         /// Number of the attempt, from 1.
         attempt: u32,
-        /// The commits of the task's parents, in the order of the graph.
-        parents: Vec<Commit>,
+        /// The commits of the task's parents, in the order of the graph; nothing for one that is skipped,
+        /// and for one without a result that the asker holds the outputs of.
+        parents: Vec<Option<Commit>>,
     },
     /// One of the tasks may be run as well.
     Duplicated {
         /// It.
         task: u32,
-        /// The commits of its parents, in the order of the graph.
-        parents: Vec<Commit>,
+        /// The commits of its parents, in the order of the graph; nothing for one that is skipped.
+        parents: Vec<Option<Commit>>,
     },
     /// Somebody else holds the lease.
     Held {
@@ -210,13 +211,19 @@ pub enum OperationResult {
         /// The result.
         commit: Commit,
     },
+    /// The task will not run, because of what another decided.
+    Skipped,
     /// The plan was replaced; read it again.
     StaleEpoch,
     /// The commit was the first and stands.
     Won {
-        /// Its children that are ready and that nobody has.
+        /// The tasks that it made ready and that nobody has: its children, and those of tasks that it made
+        /// be skipped.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         ready: Vec<u32>,
+        /// The tasks that will not run, because of what it decided.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        skipped: Vec<u32>,
     },
     /// The commits asked for, in order.
     Commits {
@@ -225,12 +232,12 @@ pub enum OperationResult {
     },
     /// In-edges that are missing of the tasks asked for, in order.
     Missing {
-        /// One per task; nothing for a task that somebody has or that has a result.
+        /// One per task; nothing for a task that somebody has, that has a result or that is skipped.
         counts: Vec<Option<u32>>,
     },
     /// What is open of the tasks asked for.
     Open {
-        /// Those without a result.
+        /// Those that are to run and have no result.
         tasks: Vec<u32>,
         /// Those of them that are ready and that nobody has.
         ready: Vec<u32>,

@@ -223,13 +223,14 @@ pub fn result() -> impl Strategy<Value = OperationResult> {
             .prop_map(|before| OperationResult::Joined { before }),
         Just(OperationResult::NotReady),
         Just(OperationResult::StaleEpoch),
-        tasks().prop_map(|ready| OperationResult::Won { ready }),
+        (tasks(), tasks()).prop_map(|(ready, skipped)| OperationResult::Won { ready, skipped }),
+        Just(OperationResult::Skipped),
         Just(OperationResult::RunOver),
         instance().prop_map(|instance| OperationResult::AlreadyAlive { instance }),
         tasks().prop_map(|tasks| OperationResult::Stay { tasks }),
-        (any::<u32>(), proptest::collection::vec(commit(), 0..3))
+        (any::<u32>(), proptest::collection::vec(proptest::option::of(commit()), 0..3))
             .prop_map(|(attempt, parents)| OperationResult::Granted { attempt, parents }),
-        (any::<u32>(), proptest::collection::vec(commit(), 0..3))
+        (any::<u32>(), proptest::collection::vec(proptest::option::of(commit()), 0..3))
             .prop_map(|(task, parents)| OperationResult::Duplicated { task, parents }),
         amount().prop_map(|expires_in_ms| OperationResult::Held { expires_in_ms }),
         commit().prop_map(|commit| OperationResult::Committed { commit }),

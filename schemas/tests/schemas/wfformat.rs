@@ -303,6 +303,7 @@ fn finished(workflow: &Workflow) -> (RunSummary, Vec<RunEvent>) {
         plan_epoch: 1,
         tasks: count,
         committed: count,
+        skipped: 0,
         running: 0,
         retries: 0,
         elapsed_ms: 99_500.0,

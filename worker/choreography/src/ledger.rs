@@ -1,7 +1,7 @@
 //! The ledger of a run: decides every operation and is the fold of its own events.
 //!
 //! `apply` is the whole protocol of docs/architecture.md on the side of the store: lease, attempts, commit if
-//! absent, in-edge sets. Operations are atomic and idempotent; a repeated one answers like
+//! absent, in-edge sets, decisions. Operations are atomic and idempotent; a repeated one answers like
 //! the first and adds no event. Times are ms since the run was created, by the host's clock; the ledger keeps
 //! them from going back. Source of the set-based fan-in and of commit-if-absent: Unum (NSDI'23).
 
@@ -13,14 +13,15 @@ use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
 use foresail_schemas::retry::Retry;
 use foresail_schemas::run::{
-    Assumption, Change, Commit, ConfigUsage, Failure, FailureKind, Operation, OperationResult, Replanning,
-    RunEvent, RunOptions, RunStatus, WorkerUsage,
+    Change, Commit, ConfigUsage, Failure, FailureKind, Operation, OperationResult, Replanning, RunEvent,
+    RunOptions, RunStatus, WorkerUsage,
 };
 use foresail_schemas::workflow::Workflow;
 use foresail_schemas::{ResourceConfig, TaskId};
 
 use crate::ledger_state::State;
 
+mod commits;
 mod failing;
 mod leases;
 mod looks;
@@ -45,6 +46,8 @@ pub struct Ledger {
 pub struct LedgerSummary {
     /// Tasks with a result.
     pub committed: u64,
+    /// Tasks that will not run, because of what another decided.
+    pub skipped: u64,
     /// Tasks under a live lease.
     pub running: u64,
     /// Attempts beyond the first of each task.
@@ -158,6 +161,12 @@ impl Ledger {
         self.state.last_ms
     }
 
+    /// Whether a task will not run, because of what another decided.
+    #[must_use]
+    pub fn is_skipped(&self, task: u32) -> bool {
+        self.state.tasks.get(task as usize).is_some_and(|state| state.skipped)
+    }
+
     /// The result of a task.
     #[must_use]
     pub fn commit(&self, task: u32) -> Option<&Commit> {
@@ -171,6 +180,7 @@ impl Ledger {
         let first_leases = self.state.tasks.iter().filter(|t| t.attempts > 0).count() as u64;
         LedgerSummary {
             committed: self.state.committed,
+            skipped: self.state.skipped,
             running: self.state.leased.count_after(now_ms) as u64,
             retries: self.state.leases_granted - first_leases,
             elapsed_ms: self.state.ended_ms.unwrap_or(now_ms),
@@ -285,60 +295,6 @@ impl Ledger {
             self.state.prolong(task, instance, now_ms + self.options.lease_ms);
         }
         read(OperationResult::Done)
-    }
-
-    /// The first commit of a task stands. Its out-edges are marked with it, so that nobody ever finds a
-    /// result whose consequences are missing.
-    fn commit_task(&mut self, task: u32, commit: &Commit, assuming: &[Assumption], now_ms: f64) -> Decision {
-        let state = self.state.task(task);
-        if let Some(first) = &state.commit {
-            let same = first.attempt == commit.attempt && first.instance == commit.instance;
-            let result = if same {
-                OperationResult::Won { ready: self.free_children(task, now_ms) }
-            } else {
-                OperationResult::Committed { commit: first.clone() }
-            };
-            return read(result);
-        }
-        if self.is_over() {
-            return read(OperationResult::RunOver);
-        }
-        if commit.attempt > state.attempts {
-            return refused(format!("attempt {} of task {task} was never granted", commit.attempt));
-        }
-        if !self.state.instances.contains_key(&commit.instance) {
-            return refused(format!("instance `{}` never joined", commit.instance));
-        }
-        if let Some(refusal) = self.unfounded(task, commit, assuming) {
-            return refused(refusal);
-        }
-        let outputs = self.graph.writes(task).len();
-        if commit.outputs.len() != outputs {
-            return refused(format!(
-                "task {task} has {outputs} outputs, the commit has {}",
-                commit.outputs.len()
-            ));
-        }
-        let mut changes = vec![Change::TaskCommitted { task, commit: commit.clone() }];
-        // A run that took over results of another may have one already.
-        let filled = |&&child: &&u32| {
-            let state = self.state.task(child);
-            state.commit.is_none() && self.graph.parents(child).len() as u32 == state.marked + 1
-        };
-        let filled: Vec<u32> = self.graph.children(task).iter().filter(filled).copied().collect();
-        let is_free = |&task: &u32| self.state.task(task).live_lease(now_ms).is_none();
-        let ready = filled.iter().copied().filter(is_free).collect();
-        changes.extend(filled.into_iter().map(|task| Change::TaskReady { task }));
-        if self.state.committed + 1 == self.graph.len() as u64 {
-            changes.push(Change::RunFinished { status: RunStatus::Completed, failure: None });
-        }
-        (OperationResult::Won { ready }, changes)
-    }
-
-    /// Children of a task that are ready and that nobody has.
-    fn free_children(&self, task: u32, now_ms: f64) -> Vec<u32> {
-        let is_free = |&&child: &&u32| self.state.task(child).is_free_for_its_worker(now_ms);
-        self.graph.children(task).iter().filter(is_free).copied().collect()
     }
 
     /// A repeated request is recorded again: a suggestion changes nothing.

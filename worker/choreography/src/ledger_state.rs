@@ -91,7 +91,7 @@ impl TaskState {
     fn free_since(&self, now_ms: f64) -> Option<f64> {
         let ready_ms = self.idle_since_ms?;
         match &self.lease {
-            _ if self.commit.is_some() => None,
+            _ if self.commit.is_some() || self.skipped => None,
             None => Some(ready_ms),
             Some(lease) if lease.expires_ms > now_ms => None,
             Some(lease) => Some(lease.expires_ms),
@@ -194,6 +194,7 @@ pub(crate) struct State {
     pub failure: Option<Failure>,
     pub plan_epoch: u64,
     pub committed: u64,
+    pub skipped: u64,
     /// Results taken over from an earlier run.
     pub reused: u64,
     pub leases_granted: u64,
@@ -215,6 +216,7 @@ impl State {
             failure: None,
             plan_epoch: 1,
             committed: 0,
+            skipped: 0,
             reused: 0,
             leases_granted: 0,
             last_seq: 0,
@@ -235,7 +237,7 @@ impl State {
     fn change(&mut self, task: u32, change: impl FnOnce(&mut TaskState)) {
         let state = &mut self.tasks[task as usize];
         let place = |state: &TaskState| {
-            let ready_ms = state.idle_since_ms.filter(|_| state.commit.is_none())?;
+            let ready_ms = state.idle_since_ms.filter(|_| state.commit.is_none() && !state.skipped)?;
             Some(state.lease.as_ref().map_or((false, ready_ms), |lease| (true, lease.expires_ms)))
         };
         let before = place(state);
@@ -350,9 +352,10 @@ impl State {
             }
             Change::TasksSkipped { tasks, .. } => {
                 for &task in tasks {
-                    self.change(task, |state| state.skipped = true);
+                    self.change(task, |state| (state.skipped, state.lease) = (true, None));
                     self.mark_children(graph, task);
                 }
+                self.skipped += tasks.len() as u64;
             }
             Change::TaskReady { task } => {
                 self.change(*task, |state| state.idle_since_ms = Some(at_ms));

@@ -10,13 +10,15 @@
 //! waits, so a plan is simulated by the very machines that will carry it out.
 //!
 //! Guarantees, whatever crashes, is lost, doubled or late: a task has one commit; no task runs before the
-//! commits of its parents; a run whose watchdog lives either ends or has a task under a live lease.
+//! commits of its parents, but for those that are skipped because of what a task decided, and no skipped
+//! task runs; a run whose watchdog lives either ends or has a task under a live lease.
 
 pub mod ledger;
 mod ledger_state;
 mod outbox;
 mod plan_view;
 pub mod protocol;
+mod skips;
 pub mod watchdog;
 pub mod worker;
 

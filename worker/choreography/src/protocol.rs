@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use foresail_schemas::config::ResourceConfig;
+use foresail_schemas::decision::Decision;
 use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
 use foresail_schemas::plan::Plan;
@@ -71,12 +72,14 @@ pub enum Event {
         /// What it made, or why it failed.
         outcome: Result<Executed, Failure>,
     },
-    /// What became ready and what was committed; a hint, never the truth.
+    /// What became ready, what was committed and what is skipped; a hint that nothing relies on.
     Hint {
         /// Tasks that became ready.
         ready: Vec<u32>,
         /// Tasks that got a result, where [`CommitHints::Pass`] was asked for.
         committed: Vec<(u32, Commit)>,
+        /// Tasks that will not run, because of what another decided.
+        skipped: Vec<u32>,
     },
     /// The run ended.
     RunEnded {
@@ -108,6 +111,8 @@ pub struct Executed {
     pub outputs: Vec<StoredObject>,
     /// What it took.
     pub measured: Measured,
+    /// What it decided, where it is a task that decides.
+    pub decision: Option<Decision>,
 }
 
 /// What a machine asks of its host.
@@ -128,8 +133,8 @@ pub enum Action {
         task: u32,
         /// The attempt; 0 for a copy of what another worker runs.
         attempt: u32,
-        /// Commits of the parents, in the order of the graph.
-        parents: Vec<Commit>,
+        /// Commits of the parents, in the order of the graph; nothing for one that is skipped.
+        parents: Vec<Option<Commit>>,
         /// Where the outputs have at least so many bytes in all: keep them in memory, store nothing, and
         /// answer [`Event::Held`] instead.
         hold_bytes_min: Option<u64>,

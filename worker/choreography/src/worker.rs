@@ -7,12 +7,13 @@
 //! become/invoke: WUKONG (SoCC'20); here outputs are stored before edges are marked.
 //!
 //! By concern: `tasks` takes them and ends them, `ahead` begins them before the store has answered, `answers`
-//! makes sense of what the store says, `leave` ends the invocation, `replan` changes the plan, `retry`
+//! makes sense of what the store says, `decided` knows what will not run, `leave` ends the invocation, `replan` changes the plan, `retry`
 //! follows a failure; `preload`, `duplicate` and `prewarm` are the optimisations of these names, which cost a
 //! plan without them nothing.
 
 mod ahead;
 mod answers;
+mod decided;
 mod duplicate;
 mod hold;
 mod leave;
@@ -34,6 +35,7 @@ use crate::plan_view::PlanView;
 pub use crate::protocol::WorkerSettings;
 use crate::protocol::{Action, CommitHints, Event};
 use ahead::Ahead;
+use decided::Skips;
 use duplicate::Copies;
 use hold::Holds;
 use preload::PreLoads;
@@ -80,6 +82,7 @@ pub struct Worker {
     preloads: PreLoads,
     copies: Copies,
     ahead: Ahead,
+    skips: Skips,
     prewarms: PreWarms,
     holds: Holds,
     /// Since when there has been nothing to do.
@@ -118,6 +121,7 @@ impl Worker {
             preloads: PreLoads::default(),
             copies: Copies::default(),
             ahead: Ahead::default(),
+            skips: Skips::default(),
             prewarms: PreWarms::default(),
             holds: Holds::default(),
             idle_since_ms: None,
@@ -157,7 +161,8 @@ impl Worker {
             Event::Computed { task, attempt } => self.computed(task, attempt),
             Event::Held { task, attempt, executed } => self.held(task, attempt, executed),
             Event::Executed { task, attempt, outcome } => self.executed(task, attempt, outcome, now_ms, out),
-            Event::Hint { ready, committed } => {
+            Event::Hint { ready, committed, skipped } => {
+                self.skipped(skipped);
                 ready.into_iter().for_each(|task| self.hint(task));
                 committed.into_iter().for_each(|(task, commit)| self.committed(task, commit, out));
             }

@@ -226,7 +226,8 @@ fn a_worker_that_makes_way_begins_nothing_more_and_names_a_successor() {
                 worker.handle(Event::Retire, now_ms, &mut out);
                 let object =
                     StoredObject { bytes: 0, hash: String::new(), location: Location::Inline(String::new()) };
-                let outcome = Ok(Executed { outputs: vec![object], measured: Measured::default() });
+                let outcome =
+                    Ok(Executed { outputs: vec![object], measured: Measured::default(), decision: None });
                 worker.handle(Event::Executed { task, attempt, outcome }, now_ms, &mut out);
             }
             Action::ReadUsage => {

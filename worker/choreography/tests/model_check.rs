@@ -11,8 +11,9 @@
 mod model;
 
 use foresail_schemas::Workflow;
+use foresail_schemas::decision::Decision;
 use foresail_schemas::optimization::FlexibleRules;
-use model::{Faults, Mutant, Scenario, explore, plan, workflow};
+use model::{Faults, Mutant, Scenario, branch, explore, fan_out, plan, workflow};
 
 const W0: Option<usize> = Some(0);
 const W1: Option<usize> = Some(1);
@@ -25,7 +26,15 @@ fn scenario(
     faults: Faults,
 ) -> Scenario {
     let plans = places.map(|places| plan(&workflow, places, None));
-    Scenario { name, workflow, plans, faults, mutant: None }
+    Scenario { name, workflow, plans, faults, decisions: none_or_one(), mutant: None }
+}
+
+fn none_or_one() -> [Decision; 2] {
+    [Decision::Width(0), Decision::Width(1)]
+}
+
+fn left_or_right() -> [Decision; 2] {
+    ["left", "right"].map(|text| Decision::Branch(text.to_owned()))
 }
 
 fn chain_of_two() -> Workflow {
@@ -117,7 +126,35 @@ fn a_fork_and_join_on_held_outputs_keeps_every_invariant() {
     let plan = plan(&workflow, &[FLEXIBLE; 4], Some(held()));
     let plans = [plan.clone(), plan];
     let faults = faults(1, 1);
-    check(&Scenario { name: "held outputs", workflow, plans, faults, mutant: None });
+    let decisions = none_or_one();
+    check(&Scenario { name: "held outputs", workflow, plans, faults, decisions, mutant: None });
+}
+
+#[test]
+fn a_fan_out_on_one_worker_runs_what_the_result_that_stands_decides() {
+    let places: [&[_]; 2] = [&[W0; 4], &[W1; 4]];
+    check(&scenario("fan-out on one worker", fan_out(), places, faults(1, 1)));
+}
+
+#[test]
+fn a_fan_out_across_two_workers_runs_what_is_decided() {
+    let places: [&[_]; 2] = [&[W0, W0, W1, W0], &[W0, W1, W1, W1]];
+    check(&scenario("fan-out across two workers", fan_out(), places, faults(0, 0)));
+}
+
+#[test]
+fn a_branch_of_flexible_tasks_takes_one_way() {
+    let places: &[_] = &[FLEXIBLE; 4];
+    let scenario = scenario("flexible branch", branch(), [places, places], faults(1, 1));
+    check(&Scenario { decisions: left_or_right(), ..scenario });
+}
+
+#[test]
+fn a_branch_beside_held_outputs_takes_one_way() {
+    let workflow = branch();
+    let plan = plan(&workflow, &[FLEXIBLE; 4], Some(held()));
+    let (plans, decisions) = ([plan.clone(), plan], left_or_right());
+    check(&Scenario { name: "held branch", workflow, plans, faults: faults(1, 1), decisions, mutant: None });
 }
 
 /// The ledger with this mistake breaks what `says` says, in a run with these faults.

@@ -164,7 +164,7 @@ impl Play {
     }
 
     fn executed(&mut self, task: u32, attempt: u32) {
-        let outcome = Ok(Executed { outputs: outputs(), measured: Measured::default() });
+        let outcome = Ok(Executed { outputs: outputs(), measured: Measured::default(), decision: None });
         self.hear(Event::Executed { task, attempt, outcome });
     }
 
@@ -180,7 +180,7 @@ impl Play {
     }
 
     fn ready_hint(&mut self, task: u32) {
-        self.hear(Event::Hint { ready: vec![task], committed: Vec::new() });
+        self.hear(Event::Hint { ready: vec![task], committed: Vec::new(), skipped: Vec::new() });
     }
 }
 
@@ -247,7 +247,7 @@ fn a_plan_without_optimisations_costs_no_request_and_no_operation() {
     play.asked();
     play.ready_hint(1);
     let commit = play.elsewhere("b", 1);
-    play.hear(Event::Hint { ready: Vec::new(), committed: vec![(1, commit)] });
+    play.hear(Event::Hint { ready: Vec::new(), committed: vec![(1, commit)], skipped: Vec::new() });
     assert!(play.sent().is_empty() && play.asked().is_empty());
 }
 
@@ -330,13 +330,13 @@ fn what_is_made_later_is_fetched_once_and_only_where_it_was_not_made() {
     let mut play = Play::new(&rows, &[1]).begun();
     play.asked();
     let commit = play.elsewhere("b", 0);
-    let hint = Event::Hint { ready: Vec::new(), committed: vec![(0, commit)] };
+    let hint = Event::Hint { ready: Vec::new(), committed: vec![(0, commit)], skipped: Vec::new() };
     play.hear(hint.clone());
     play.hear(hint);
     assert_eq!(preloads(&play.asked()), [(3, vec![0])]);
     play.executed(1, 1);
     let own = play.ledger.commit(1).cloned().unwrap();
-    play.hear(Event::Hint { ready: Vec::new(), committed: vec![(1, own)] });
+    play.hear(Event::Hint { ready: Vec::new(), committed: vec![(1, own)], skipped: Vec::new() });
     assert_eq!(preloads(&play.asked()), [], "what was made here is in memory");
 }
 

@@ -2,9 +2,10 @@
 //!
 //! Random graphs and plans; crashes of workers, lost and doubled requests, lost answers, lost, doubled and
 //! late invocations, lost hints, restarts of the store, replaced plans, failing attempts, tasks that need
-//! more memory than they were planned with, workers that make way for others; with and without each
-//! optimisation. Whatever happens: every task has exactly one commit, none runs before its parents, no worker
-//! has more under way than its lanes allow, fetches what is no result or reads what another holds, the run
+//! more memory than they were planned with, attempts that decide something else than the one before, workers
+//! that make way for others; with and without branches, fan-outs and each optimisation. Whatever happens:
+//! exactly the tasks that the decisions call for have a commit, one each, the others are skipped; none runs
+//! before its parents or on what does not stand, no worker has more under way than its lanes allow, fetches what is no result or reads what another holds, the run
 //! ends and every worker leaves.
 //! `FORESAIL_PROOF=1` runs 10,000 seeds instead of 2,000; `FORESAIL_SEED=n` replays one.
 
@@ -38,7 +39,10 @@ fn a_run_without_faults_wastes_nothing() {
         let (seen, tasks) = (world.seen(), world.tasks() as u64);
         assert_eq!(world.retries(), 0, "seed {seed}: no task has a second lease");
         let executed = world.executions();
-        assert!(executed <= tasks, "seed {seed}: {executed} attempts of {tasks} tasks");
+        let tasks = tasks - seen.skipped;
+        // What began on a result that lost against its copy is stopped and runs again.
+        let stopped = if seen.copies_won > 0 { seen.stopped } else { 0 };
+        assert!(executed <= tasks + stopped, "seed {seed}: {executed} attempts of {tasks} tasks");
         // Of a task whose copy was first the owner may have no need to begin.
         assert!(executed + seen.copies_won >= tasks, "seed {seed}: {executed} and {}", seen.copies_won);
         all.copies += seen.copies;
@@ -50,9 +54,15 @@ fn a_run_without_faults_wastes_nothing() {
         all.out_of_memory += seen.out_of_memory;
         all.never_stored += seen.never_stored;
         all.ahead += seen.ahead;
+        all.skipped += seen.skipped;
+        all.without += seen.without;
+        all.without_ahead += seen.without_ahead;
     }
-    let Seen { copies, copies_won, preloads, prewarms, overlaps, held, out_of_memory, never_stored, ahead } =
+    let Seen { copies, copies_won, preloads, prewarms, overlaps, held, out_of_memory, never_stored, .. } =
         all;
+    let Seen { ahead, skipped, without, without_ahead, .. } = all;
+    assert!(skipped > 300, "{skipped} tasks were skipped");
+    assert!(without > without_ahead && without_ahead > 10, "{without}, {without_ahead} without a parent");
     assert!(ahead > 200, "{ahead} tasks began without waiting for their lease");
     assert_eq!(out_of_memory, 0, "every worker has the memory that its tasks need");
     assert!(copies > copies_won && copies_won > 0, "copies win and lose: {copies_won} of {copies}");
@@ -101,6 +111,17 @@ fn a_dead_worker_is_noticed_within_two_heartbeats_and_a_second_of_the_end_of_its
 fn a_fan_out_wider_than_a_request_completes() {
     let mut world = World::wide(OPERATIONS_PER_REQUEST_MAX + 500);
     world.run().unwrap_or_else(|broken| panic!("{broken}"));
+}
+
+#[test]
+fn a_fan_out_runs_as_many_as_are_decided_however_many_there_could_be() {
+    let width_max = OPERATIONS_PER_REQUEST_MAX + 500;
+    for width in [0, 3] {
+        let mut world = World::fan_out(width_max, width);
+        world.run().unwrap_or_else(|broken| panic!("width {width}: {broken}"));
+        assert_eq!(world.executions(), 2 + width);
+        assert_eq!(world.seen().skipped, width_max as u64 - width);
+    }
 }
 
 #[test]

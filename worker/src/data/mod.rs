@@ -140,7 +140,8 @@ impl Data {
         std::mem::take(&mut lock(&self.account).transfers)
     }
 
-    /// The inputs of `task` in its order, given the commits of its parents in the order of the graph.
+    /// The inputs of `task` in its order, given the commits of its parents in the order of the graph; nothing
+    /// for an optional input of a parent that has none, because it is skipped.
     ///
     /// # Errors
     /// [`FailureKind::InputUnavailable`] when an object cannot be read or is not what was committed.
@@ -148,19 +149,25 @@ impl Data {
         &self,
         workflow: &Workflow,
         task: u32,
-        parents: &[Commit],
-    ) -> Result<Vec<Bytes>, TaskError> {
+        parents: &[Option<Commit>],
+    ) -> Result<Vec<Option<Bytes>>, TaskError> {
         let spec = workflow.task(task);
         let read = |input: &Input| match input {
-            Input::Task { task: parent, output, .. } => {
-                let object = committed(workflow, task, parents, parent, output)
+            Input::Task { task: parent, output, optional } => {
+                let object = committed(workflow, task, parents, parent, output);
+                if object.is_none() && *optional {
+                    return Ok(None);
+                }
+                let object = object
                     .ok_or_else(|| unavailable(format!("`{parent}/{output}` is not in the commits given")))?;
-                self.read(object).map_err(|cause| unavailable(format!("input `{parent}/{output}`: {cause}")))
+                let read = self.read(object).map(Some);
+                read.map_err(|cause| unavailable(format!("input `{parent}/{output}`: {cause}")))
             }
             Input::External { uri, .. } => {
-                self.read_external(uri).map_err(|cause| unavailable(format!("input file `{uri}`: {cause}")))
+                let read = self.read_external(uri).map(Some);
+                read.map_err(|cause| unavailable(format!("input file `{uri}`: {cause}")))
             }
-            Input::Value { value } => Ok(value.to_string().into()),
+            Input::Value { value } => Ok(Some(value.to_string().into())),
         };
         spec.inputs.iter().map(read).collect()
     }
@@ -378,7 +385,7 @@ fn unavailable(cause: String) -> TaskError {
 fn committed<'a>(
     workflow: &Workflow,
     task: u32,
-    parents: &'a [Commit],
+    parents: &'a [Option<Commit>],
     parent: &TaskId,
     output: &ObjectName,
 ) -> Option<&'a StoredObject> {
@@ -386,7 +393,7 @@ fn committed<'a>(
     let index = graph.find(parent)?;
     let place = graph.parents(task).iter().position(|&p| p == index)?;
     let at = workflow.task(index).output_names().iter().position(|name| name == output)?;
-    parents.get(place)?.outputs.get(at)
+    parents.get(place)?.as_ref()?.outputs.get(at)
 }
 
 /// The hash of an object, and what came of storing it: a large one is hashed while it is stored.

@@ -98,7 +98,9 @@ impl Bench {
     }
 
     fn gather(&self) -> Vec<Bytes> {
-        self.data.gather(&self.workflow, 2, &self.commits).unwrap()
+        let commits: Vec<_> = self.commits.iter().cloned().map(Some).collect();
+        let inputs = self.data.gather(&self.workflow, 2, &commits).unwrap();
+        inputs.into_iter().map(|input| input.expect("no input is optional")).collect()
     }
 
     fn reads(&self) -> u32 {

@@ -70,8 +70,9 @@ fn made(data: &Data) -> Commit {
 }
 
 fn read(data: &Data, commit: &Commit) -> WorkerUsage {
-    let inputs = data.gather(&workflow(), 1, std::slice::from_ref(commit)).unwrap();
-    assert!(inputs[0].len() as u64 == LEN && inputs[0].iter().all(|byte| *byte == 7));
+    let inputs = data.gather(&workflow(), 1, &[Some(commit.clone())]).unwrap();
+    let input = inputs[0].as_ref().expect("it is not optional");
+    assert!(input.len() as u64 == LEN && input.iter().all(|byte| *byte == 7));
     data.usage()
 }
 

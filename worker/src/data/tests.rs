@@ -40,8 +40,9 @@ fn a_worker_that_made_an_object_downloads_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (workflow, here) = (workflow(), data(dir.path(), "a"));
     let commit = commit(&here, &workflow);
-    let inputs = here.gather(&workflow, 1, &[commit]).unwrap();
-    assert_eq!(inputs, [Bytes::from(vec![7; 1000]), r#"{"a":[1,"x"]}"#.into(), "small".into()]);
+    let inputs = here.gather(&workflow, 1, &[Some(commit)]).unwrap();
+    let expected = [Bytes::from(vec![7; 1000]), r#"{"a":[1,"x"]}"#.into(), "small".into()];
+    assert_eq!(inputs, expected.map(Some));
     let usage = here.usage();
     assert_eq!((usage.puts, usage.gets, usage.upload_bytes, usage.saved_bytes), (1, 0, 1000, 1000));
     assert_eq!(usage.inline_bytes, 5, "`small` came inside the commit");
@@ -54,7 +55,7 @@ fn another_worker_downloads_once_and_keeps_it() {
     let commit = commit(&data(dir.path(), "a"), &workflow);
     let there = data(dir.path(), "b");
     for _ in 0..2 {
-        there.gather(&workflow, 1, std::slice::from_ref(&commit)).unwrap();
+        there.gather(&workflow, 1, &[Some(commit.clone())]).unwrap();
     }
     let usage = there.usage();
     assert_eq!((usage.puts, usage.gets, usage.download_bytes, usage.saved_bytes), (0, 1, 1000, 1000));
@@ -81,7 +82,7 @@ fn content_that_changed_is_an_unavailable_input() {
     let workflow = workflow();
     let commit = commit(&data(dir.path(), "a"), &workflow);
     std::fs::write(dir.path().join("r/make/1-a/large"), vec![8; 1000]).unwrap();
-    let error = data(dir.path(), "b").gather(&workflow, 1, &[commit]).unwrap_err();
+    let error = data(dir.path(), "b").gather(&workflow, 1, &[Some(commit)]).unwrap_err();
     assert_eq!(error.kind, FailureKind::InputUnavailable);
     assert!(error.message.contains("`make/large`") && error.message.contains("hash"), "{error:?}");
 }
@@ -92,7 +93,7 @@ fn a_discarded_attempt_leaves_nothing_in_the_store() {
     let (workflow, here) = (workflow(), data(dir.path(), "a"));
     let commit = commit(&here, &workflow);
     here.discard(&workflow, 0, 1);
-    let error = here.gather(&workflow, 1, &[commit]).unwrap_err();
+    let error = here.gather(&workflow, 1, &[Some(commit)]).unwrap_err();
     assert!(error.message.contains("not in the store"), "{error:?}");
 }
 
@@ -112,7 +113,7 @@ fn files_outside_the_workflow_are_read_by_path_and_by_address() {
             {"id": "t", "name": "t", "run": "x", "inputs": [{"uri": uri}]}]}));
         let found = data(dir.path(), "a").gather(&workflow.unwrap(), 0, &[]);
         match (found, expect) {
-            (Ok(inputs), Ok(content)) => assert_eq!(inputs[0], content),
+            (Ok(inputs), Ok(content)) => assert_eq!(inputs[0].as_deref(), Some(content.as_bytes())),
             (Err(error), Err(words)) => assert!(error.message.contains(words), "{error:?}"),
             (found, expect) => panic!("`{uri}`: {found:?} instead of {expect:?}"),
         }

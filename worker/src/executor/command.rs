@@ -1,6 +1,7 @@
 //! Command lines, run by `sh -c` in a fresh directory and a process group of their own.
 //!
-//! Inputs are the files `$FORESAIL_INPUTS/0`, `1`, …; the first is standard input too. Outputs are the files
+//! Inputs are the files `$FORESAIL_INPUTS/0`, `1`, …; the first is standard input too. An optional input of
+//! a task that was skipped has no file. Outputs are the files
 //! `$FORESAIL_OUTPUTS/<name>`; where the only output is `out` and no such file was written, standard output
 //! is it. The end of standard error becomes the failure message. Whatever of the group still runs when the
 //! command ends or its time is over is killed; directory and output files of the attempt are deleted when it
@@ -132,7 +133,8 @@ impl Place {
         for sub in ["inputs", "outputs", "work"] {
             fs::create_dir(place.path(sub)).map_err(no_place)?;
         }
-        for (at, bytes) in call.inputs.iter().enumerate() {
+        let there = call.inputs.iter().enumerate().filter_map(|(at, input)| Some((at, input.as_ref()?)));
+        for (at, bytes) in there {
             fs::write(place.path("inputs").join(at.to_string()), bytes).map_err(no_place)?;
         }
         for output in call.outputs() {
@@ -205,9 +207,9 @@ fn run(call: &Call, line: &str, place: &Place) -> Result<Ended, TaskError> {
     let cannot = |e: std::io::Error| {
         TaskError::of(FailureKind::TaskCrash, format!("`sh` could not be started for the command: {e}"))
     };
-    let stdin = match call.inputs.is_empty() {
-        true => Stdio::null(),
-        false => File::open(place.path("inputs").join("0")).map_err(cannot)?.into(),
+    let stdin = match call.inputs.first() {
+        None | Some(None) => Stdio::null(),
+        Some(Some(_)) => File::open(place.path("inputs").join("0")).map_err(cannot)?.into(),
     };
     let mut command = Command::new("sh");
     command

@@ -100,13 +100,17 @@ impl Executor for FunctionExecutor {
             return Err(TaskError::of(FailureKind::UnknownFunction, "not a function"));
         };
         let function = self.registry.get(name.as_str()).ok_or_else(|| self.unknown(name.as_str()))?;
+        let there = || call.inputs.iter().enumerate().filter_map(|(at, input)| Some((at, input.as_ref()?)));
+        let is_there = |at: usize| call.inputs.get(at).is_some_and(Option::is_some);
+        let names = call.input_names().into_iter().enumerate().filter(|(at, _)| is_there(*at));
         let input = TaskInput {
             run: call.run.clone(),
             task: call.spec().id.clone(),
             attempt: call.attempt,
             params: params.clone(),
-            inputs: call.inputs.clone(),
-            input_names: call.input_names(),
+            inputs: there().map(|(_, input)| input.clone()).collect(),
+            input_names: names.map(|(_, name)| name).collect(),
+            input_places: there().map(|(at, _)| at).collect(),
             outputs: call.outputs(),
             cancel: call.cancel.clone(),
         };
@@ -180,6 +184,22 @@ mod tests {
         let ran = run(registry, task).unwrap();
         assert_eq!(ran.outputs[0], "in+7");
         assert!(ran.peak_memory_mb > 0.0);
+    }
+
+    #[test]
+    fn a_function_gets_the_inputs_that_exist_and_hears_which_these_are() {
+        let registry = Registry::new().register("f", |input: TaskInput| {
+            assert_eq!(
+                (input.input_names.as_slice(), input.input_places.as_slice()),
+                (&["7".into()][..], &[1][..])
+            );
+            Ok(input.inputs[0].clone().into())
+        });
+        let task = json!({"id": "t", "name": "f", "run": {"function": "f"},
+            "inputs": [{"value": 1}, {"uri": "7"}, {"value": 2}]});
+        let mut call = call(task, vec!["a".into(), "b".into(), "c".into()]);
+        (call.inputs[0], call.inputs[2]) = (None, None);
+        assert_eq!(FunctionExecutor::new(registry).execute(&call).unwrap().outputs[0], "b");
     }
 
     #[test]

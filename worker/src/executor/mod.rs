@@ -44,8 +44,8 @@ pub struct Call {
     pub task: u32,
     /// The attempt, from 1.
     pub attempt: u32,
-    /// The inputs, in the order of the task.
-    pub inputs: Vec<Bytes>,
+    /// The inputs, in the order of the task; nothing for an optional one of a task that is skipped.
+    pub inputs: Vec<Option<Bytes>>,
     /// Set when the attempt is not wanted any more.
     pub cancel: Cancel,
 }
@@ -154,7 +154,7 @@ pub(crate) mod testing {
             workflow: Arc::new(serde_json::from_value(workflow).unwrap()),
             task: 0,
             attempt: 1,
-            inputs,
+            inputs: inputs.into_iter().map(Some).collect(),
             cancel: Cancel::default(),
         }
     }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use bytes::Bytes;
 use foresail_choreography::{Event, Executed};
+use foresail_schemas::decision::Decision;
 use foresail_schemas::id::InstanceId;
 use foresail_schemas::invocation::Invocation;
-use foresail_schemas::run::{Commit, Measured};
-use foresail_schemas::workflow::Workflow;
+use foresail_schemas::run::{Commit, FailureKind, Measured};
+use foresail_schemas::workflow::{Task, Workflow};
 use tokio::sync::mpsc;
 
 use super::STRAY_GRACE;
@@ -46,14 +48,14 @@ pub(super) enum Made {
 }
 
 impl Attempt {
-    pub fn run(self, parents: &[Commit]) -> Result<Made, TaskError> {
+    pub fn run(self, parents: &[Option<Commit>]) -> Result<Made, TaskError> {
         let (task, attempt) = (self.task, self.attempt);
         let notes = Arc::clone(&self.notes);
         let _pinned = notes.pin(&self.note());
         let began = Instant::now();
         let inputs = self.data.gather(&self.workflow, task, parents)?;
         // All that it reads, values included, as it was stored: a planner asks for the time at the same size.
-        let input_bytes = inputs.iter().map(|input| input.len() as u64).sum();
+        let input_bytes = inputs.iter().flatten().map(|input| input.len() as u64).sum();
         let inputs = self.customs.before(inputs)?;
         let download_ms = ms_since(began);
         let cancel = self.cancel.clone();
@@ -67,6 +69,7 @@ impl Attempt {
         };
         let ran = self.executors.execute(&call)?;
         drop(call);
+        let decision = decision(self.workflow.task(task), &ran.outputs)?;
         let began = Instant::now();
         let outputs = self.customs.after(ran.outputs)?;
         let output_bytes = outputs.iter().map(|o| o.len() as u64).sum();
@@ -80,7 +83,7 @@ impl Attempt {
         };
         if self.hold_bytes_min.is_some_and(|bytes_min| output_bytes >= bytes_min) && !cancel.is_set() {
             let outputs = self.data.hold(&self.workflow, task, attempt, outputs);
-            return Ok(Made::Held(Executed { outputs, measured }));
+            return Ok(Made::Held(Executed { outputs, measured, decision }));
         }
         if let Some(events) = self.computed.filter(|_| self.data.stores_any(&outputs)) {
             // Nobody listens any more when the invocation is over.
@@ -92,7 +95,7 @@ impl Attempt {
             self.data.discard(&self.workflow, task, attempt);
         }
         measured.upload_ms = ms_since(began);
-        Ok(Made::Stored(Executed { outputs, measured }))
+        Ok(Made::Stored(Executed { outputs, measured, decision }))
     }
 
     fn note(&self) -> Note {
@@ -111,6 +114,22 @@ pub(super) async fn tell_of_strays(strays: &AtomicUsize, events: &mpsc::Sender<E
     if strays.load(Ordering::SeqCst) > 0 {
         let _ = events.send(Event::Retire).await;
     }
+}
+
+/// What the task decided, as it stands in the output that decides, where it has one. What is none would
+/// be none the next time either.
+fn decision(spec: &Task, outputs: &[Bytes]) -> Result<Option<Decision>, TaskError> {
+    let Some(output) = &spec.decision else { return Ok(None) };
+    let at = spec.output_names().iter().position(|name| name == output);
+    let json = at.and_then(|at| outputs.get(at)).map(Bytes::as_ref).unwrap_or_default();
+    Decision::read(json).map(Some).map_err(|error| {
+        let detail = format!(
+            "the output `{output}` of task `{}` decides which tasks follow, and it cannot be read: \
+             {error}; hint: write JSON, for instance `3`, `[\"a\", \"b\"]` or `\"left\"`",
+            spec.id
+        );
+        TaskError::of(FailureKind::TaskRefused, detail)
+    })
 }
 
 fn ms_since(began: Instant) -> f64 {

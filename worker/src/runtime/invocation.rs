@@ -202,7 +202,7 @@ impl Driver {
     fn execute(
         &self,
         (task, attempt): (u32, u32),
-        parents: Vec<Commit>,
+        parents: Vec<Option<Commit>>,
         hold_bytes_min: Option<u64>,
         under_way: &mut UnderWay,
     ) {
@@ -248,7 +248,9 @@ impl Driver {
 
     /// Stores what an attempt of this invocation held back.
     fn store_held(&self, task: u32, attempt: u32, under_way: &mut UnderWay) {
-        let Some(Executed { outputs, mut measured }) = under_way.held.get(&task).cloned() else { return };
+        let Some(Executed { outputs, mut measured, decision }) = under_way.held.get(&task).cloned() else {
+            return;
+        };
         let (data, events) = (self.data.clone(), under_way.events.clone());
         let id = self.workflow.task(task).id.clone();
         under_way.work.spawn(async move {
@@ -260,7 +262,7 @@ impl Driver {
             let event = match stored {
                 Ok(outputs) => {
                     measured.upload_ms = began.elapsed().as_secs_f64() * 1000.0;
-                    Event::Executed { task, attempt, outcome: Ok(Executed { outputs, measured }) }
+                    Event::Executed { task, attempt, outcome: Ok(Executed { outputs, measured, decision }) }
                 }
                 Err(error) => failed(id, task, attempt, error),
             };

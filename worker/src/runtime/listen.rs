@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 use crate::metad::Metad;
 
 /// The events asked for by a machine that does not want to hear of results.
-const KINDS: &str = "task_ready,run_finished";
+const KINDS: &str = "task_ready,tasks_skipped,run_finished";
 /// The events asked for by one that does.
-const KINDS_WITH_COMMITS: &str = "task_ready,task_committed,run_finished";
+const KINDS_WITH_COMMITS: &str = "task_ready,task_committed,tasks_skipped,run_finished";
 /// First pause after a failed question; it doubles up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 /// Longest pause after a failed question.
@@ -55,15 +55,16 @@ fn hint(page: EventPage) -> Event {
     if page.status != RunStatus::Running {
         return Event::RunEnded { status: page.status };
     }
-    let (mut ready, mut committed) = (Vec::new(), Vec::new());
+    let (mut ready, mut committed, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     for event in page.events {
         match event.change {
             Change::TaskReady { task } => ready.push(task),
             Change::TaskCommitted { task, commit } => committed.push((task, commit)),
+            Change::TasksSkipped { tasks, .. } => skipped.extend(tasks),
             _ => {}
         }
     }
-    Event::Hint { ready, committed }
+    Event::Hint { ready, committed, skipped }
 }
 
 #[cfg(test)]
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_tasks_and_results_are_hints_and_the_end_outweighs_them() {
+    fn ready_and_skipped_tasks_and_results_are_hints_and_the_end_outweighs_them() {
         let commit = Commit {
             decision: None,
             attempt: 1,
@@ -88,10 +89,11 @@ mod tests {
         };
         let changes = vec![
             Change::TaskCommitted { task: 2, commit: commit.clone() },
+            Change::TasksSkipped { by: 2, tasks: vec![4, 5] },
             Change::TaskReady { task: 3 },
             Change::PlanReplaced { epoch: 2, why: None },
         ];
-        let expected = Event::Hint { ready: vec![3], committed: vec![(2, commit)] };
+        let expected = Event::Hint { ready: vec![3], committed: vec![(2, commit)], skipped: vec![4, 5] };
         assert_eq!(hint(page(RunStatus::Running, changes.clone())), expected);
         let ended = Event::RunEnded { status: RunStatus::Failed };
         assert_eq!(hint(page(RunStatus::Failed, changes)), ended);

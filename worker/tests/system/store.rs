@@ -136,6 +136,7 @@ fn summary_of(id: &RunId, run: &Run) -> RunSummary {
         plan_epoch: run.ledger.plan_epoch(),
         tasks: run.workflow.tasks().len() as u64,
         committed: sums.committed,
+        skipped: sums.skipped,
         running: sums.running,
         retries: sums.retries,
         elapsed_ms: sums.elapsed_ms,

@@ -34,6 +34,9 @@ impl Ledger {
         if self.is_over() {
             return read(OperationResult::RunOver);
         }
+        if self.state.task(task).skipped {
+            return read(OperationResult::Skipped);
+        }
         let Some(attempt) = self.failing_attempt(task, attempt, instance) else {
             return read(self.noted_before(task, attempt, instance, now_ms));
         };

@@ -21,6 +21,9 @@ impl Ledger {
         if let Some(commit) = &state.commit {
             return read(OperationResult::Committed { commit: commit.clone() });
         }
+        if state.skipped {
+            return read(OperationResult::Skipped);
+        }
         if self.state.instances.get(instance).is_none_or(|i| i.left) {
             return refused(format!("instance `{instance}` does not take part in the run"));
         }
@@ -68,7 +71,8 @@ impl Ledger {
         }
         let may_run = |&&t: &&u32| {
             let state = self.state.task(t);
-            state.commit.is_none() && state.idle_since_ms.is_some() && state.larger.is_none()
+            let is_open = state.commit.is_none() && !state.skipped;
+            is_open && state.idle_since_ms.is_some() && state.larger.is_none()
         };
         let Some(&task) = tasks.iter().find(may_run) else { return read(OperationResult::NotReady) };
         let granted = OperationResult::Duplicated { task, parents: self.parent_commits(task) };
@@ -81,9 +85,10 @@ impl Ledger {
         self.ids[task as usize].1.unwrap_or(self.options.attempts_max)
     }
 
-    /// A ready task has the commits of all its parents: an edge is marked only after the parent's commit.
-    fn parent_commits(&self, task: u32) -> Vec<Commit> {
-        self.graph.parents(task).iter().filter_map(|&p| self.state.task(p).commit.clone()).collect()
+    /// A ready task has the commits of all its parents but the skipped ones: an edge is marked only when its
+    /// parent has a commit or is skipped.
+    fn parent_commits(&self, task: u32) -> Vec<Option<Commit>> {
+        self.graph.parents(task).iter().map(|&p| self.state.task(p).commit.clone()).collect()
     }
 
     fn lost_too_often(&self, task: u32) -> Change {
@@ -100,11 +105,14 @@ impl Ledger {
     }
 
     /// Whether every in-edge is marked or comes from a parent that `instance` runs, and holds the outputs of.
+    /// What a task decides is known with its result and not before.
     fn is_assumed_ready(&self, task: u32, instance: &InstanceId, assuming: &[u32], now_ms: f64) -> bool {
         let state = self.state.task(task);
         let is_held = |parent: u32| {
             let lease = self.state.task(parent).live_lease(now_ms);
-            assuming.contains(&parent) && lease.is_some_and(|lease| lease.instance == *instance)
+            assuming.contains(&parent)
+                && !self.graph.decides(parent)
+                && lease.is_some_and(|lease| lease.instance == *instance)
         };
         let has_edge = |parent: u32| {
             self.graph.edge_bit(parent, task).is_some_and(|bit| state.is_marked(bit)) || is_held(parent)

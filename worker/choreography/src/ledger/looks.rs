@@ -8,7 +8,7 @@ impl Ledger {
     pub(super) fn missing(&self, tasks: &[u32], parent: u32, now_ms: f64) -> Decision {
         let count = |&t: &u32| {
             let state = self.state.task(t);
-            let is_free = state.commit.is_none() && state.live_lease(now_ms).is_none();
+            let is_free = state.commit.is_none() && !state.skipped && state.live_lease(now_ms).is_none();
             let marked = |&&p: &&u32| self.graph.edge_bit(p, t).is_some_and(|bit| state.is_marked(bit));
             let others = self.graph.parents(t).iter().filter(|&&p| p != parent);
             is_free.then(|| (others.clone().count() - others.filter(marked).count()) as u32)
@@ -18,7 +18,10 @@ impl Ledger {
 
     pub(super) fn open(&self, tasks: &[u32], now_ms: f64) -> Decision {
         // One that ran out of memory is none of its planned worker's any more.
-        let open = |t: &u32| self.state.task(*t).commit.is_none() && self.state.task(*t).larger.is_none();
+        let open = |t: &u32| {
+            let state = self.state.task(*t);
+            state.commit.is_none() && !state.skipped && state.larger.is_none()
+        };
         let ready = |t: &u32| self.state.task(*t).is_free_for_its_worker(now_ms);
         let tasks: Vec<u32> = tasks.iter().copied().filter(open).collect();
         let ready = tasks.iter().copied().filter(ready).collect();

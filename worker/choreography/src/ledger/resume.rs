@@ -10,6 +10,7 @@ use foresail_schemas::run::{Change, Commit, Location, RunEvent, RunStatus};
 use foresail_schemas::workflow::Task;
 
 use super::Ledger;
+use crate::skips::{decided_by, skipped_by};
 
 impl Ledger {
     /// The results of this run, which ran `old`, that stand for tasks of `new`; by index in `new`, parents
@@ -33,10 +34,20 @@ impl Ledger {
                 }
             }
         }
-        let mut taken: Vec<Option<Commit>> = vec![None; graph.len()];
-        for &task in order.iter().rev().filter(|&&task| is_same[task as usize]) {
+        let known = |task: u32| {
             let id = &new.task(task).id;
-            let commit = before.find(id).and_then(|t| self.commit(t)).filter(|_| !without.contains(id));
+            let commit = || before.find(id).and_then(|t| self.commit(t));
+            (is_same[task as usize] && !without.contains(id)).then(commit).flatten()
+        };
+        // What is decided anew may be decided otherwise: nothing that it is about is taken over.
+        let mut is_open = vec![false; graph.len()];
+        for &task in order.iter().filter(|&&task| graph.decides(task)) {
+            if is_open[task as usize] || known(task).is_none() {
+                decided_by(graph, task).into_iter().for_each(|task| is_open[task as usize] = true);
+            }
+        }
+        let mut taken: Vec<Option<Commit>> = vec![None; graph.len()];
+        for &task in order.iter().rev().filter(|&&task| !is_open[task as usize]) {
             // Of what was never stored only tasks that are not run again may have a need.
             let is_there = |commit: &&Commit| {
                 let unstored =
@@ -44,7 +55,7 @@ impl Ledger {
                 !commit.outputs.iter().any(unstored)
                     || graph.children(task).iter().all(|&c| taken[c as usize].is_some())
             };
-            taken[task as usize] = commit.filter(is_there).cloned();
+            taken[task as usize] = known(task).filter(is_there).cloned();
         }
         order.into_iter().filter_map(|task| Some((task, taken[task as usize].take()?))).collect()
     }
@@ -54,13 +65,26 @@ impl Ledger {
         let mut is_taken = vec![false; self.graph.len()];
         results.iter().for_each(|(task, _)| is_taken[*task as usize] = true);
         let mut changes = vec![Change::RunResumed { of: of.clone(), reused: results.len() as u64 }];
-        changes.extend(results.into_iter().map(|(task, commit)| Change::TaskCommitted { task, commit }));
-        for task in (0..self.graph.len() as u32).filter(|&task| !is_taken[task as usize]) {
-            if self.graph.parents(task).iter().all(|&parent| is_taken[parent as usize]) {
-                changes.push(Change::TaskReady { task });
+        // What was decided is decided again.
+        let mut is_skipped = vec![false; self.graph.len()];
+        let mut skips = Vec::new();
+        for (by, commit) in &results {
+            let Some(decision) = &commit.decision else { continue };
+            let mut tasks = skipped_by(&self.graph, *by, decision);
+            tasks.retain(|&task| !std::mem::replace(&mut is_skipped[task as usize], true));
+            if !tasks.is_empty() {
+                skips.push(Change::TasksSkipped { by: *by, tasks });
             }
         }
-        if is_taken.iter().all(|taken| *taken) {
+        changes.extend(results.into_iter().map(|(task, commit)| Change::TaskCommitted { task, commit }));
+        changes.extend(skips);
+        let is_settled = |task: u32| is_taken[task as usize] || is_skipped[task as usize];
+        let tasks = 0..self.graph.len() as u32;
+        let is_ready = |&task: &u32| {
+            !is_settled(task) && self.graph.parents(task).iter().all(|&parent| is_settled(parent))
+        };
+        changes.extend(tasks.clone().filter(is_ready).map(|task| Change::TaskReady { task }));
+        if tasks.clone().all(is_settled) {
             changes.push(Change::RunFinished { status: RunStatus::Completed, failure: None });
         }
         self.record(changes, now_ms)
@@ -78,4 +102,5 @@ fn is_same_work(old: &Task, new: &Task) -> bool {
         && old.inputs == new.inputs
         && old.output_names() == new.output_names()
         && waits_for(old) == waits_for(new)
+        && (&old.decision, &old.when) == (&new.decision, &new.when)
 }

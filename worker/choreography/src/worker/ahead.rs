@@ -17,6 +17,7 @@ use foresail_schemas::run::{Assumption, Before, Commit, Failure, Location, Opera
 
 use super::{Phase, Worker};
 use crate::protocol::{Action, Executed};
+use crate::skips::skipped_by;
 
 /// How long a task runs at most before its lease is asked for.
 const CLAIM_MS: f64 = 20.0;
@@ -88,13 +89,9 @@ impl Ahead {
         *self = Self::default();
     }
 
-    /// Parents whose commits are not answered.
-    pub fn unanswered(&self, parents: &[u32]) -> Vec<Assumption> {
-        let assumption = |&task: &u32| {
-            let &(attempt, _) = self.unanswered.get(&task)?;
-            Some(Assumption { task, attempt })
-        };
-        parents.iter().filter_map(assumption).collect()
+    /// The attempt of a task whose commit is not answered.
+    pub fn unanswered_attempt(&self, task: u32) -> Option<u32> {
+        self.unanswered.get(&task).map(|&(attempt, _)| attempt)
     }
 
     fn sent(&mut self, task: u32, attempt: u32, executed: &Executed) {
@@ -109,20 +106,47 @@ impl Ahead {
 }
 
 impl Worker {
-    /// Whether the task needs no answer to begin.
-    pub(super) fn may_run_ahead(&self, task: u32) -> bool {
+    /// What the task reads, where it needs no answer to begin: per parent its commit, or nothing for one that
+    /// is skipped.
+    pub(super) fn parents_ahead(&self, task: u32) -> Option<Vec<Option<Commit>>> {
         let ahead = &self.ahead;
         let has_room =
             ahead.unanswered.len() < UNANSWERED_MAX && ahead.unanswered_bytes < UNANSWERED_BYTES_MAX;
-        let parents = self.graph.parents(task).len();
+        let parents = self.graph.parents(task);
         let arrived = ahead.arrived.get(&task).map_or(0, |&arrived| arrived as usize);
         let is_own = self.phase == Phase::Working && self.mine.contains(&task) && self.is_mine(task);
-        ahead.is_allowed && has_room && is_own && arrived == parents && !ahead.tried.contains(&task)
+        if !(ahead.is_allowed && has_room && is_own) || arrived != parents.len() {
+            return None;
+        }
+        let known = |parent: &u32| match ahead.made.get(parent) {
+            Some(made) => Some(Some(made.commit.clone())),
+            None => self.skips.has_or_will(*parent).then_some(None),
+        };
+        (!ahead.tried.contains(&task)).then(|| parents.iter().map(known).collect())?
     }
 
-    pub(super) fn begin_ahead(&mut self, task: u32, now_ms: f64, out: &mut Vec<Action>) {
-        let made = |parent: &u32| self.ahead.made.get(parent).map(|made| made.commit.clone());
-        let parents: Vec<Commit> = self.graph.parents(task).iter().filter_map(made).collect();
+    /// What the attempt of a task here rests on and the store has not answered: parents, and decisions that
+    /// skip parents.
+    pub(super) fn assumptions(&self, task: u32) -> Vec<Assumption> {
+        let mut assumed: Vec<Assumption> = Vec::new();
+        for &parent in self.graph.parents(task) {
+            let made = self.skips.will_by(parent).unwrap_or(parent);
+            if let Some(attempt) = self.ahead.unanswered_attempt(made)
+                && assumed.iter().all(|assumption| assumption.task != made)
+            {
+                assumed.push(Assumption { task: made, attempt });
+            }
+        }
+        assumed
+    }
+
+    pub(super) fn begin_ahead(
+        &mut self,
+        task: u32,
+        parents: Vec<Option<Commit>>,
+        now_ms: f64,
+        out: &mut Vec<Action>,
+    ) {
         self.begins(task);
         self.ahead.running.insert(task, Claim::Unasked(now_ms + CLAIM_MS));
         self.running.insert(task, 0);
@@ -182,8 +206,10 @@ impl Worker {
                 self.give_up_ahead(task, out);
                 // Otherwise another has it, or what it rests on does not stand: it is heard of when it is
                 // ready.
-                if let OperationResult::Committed { .. } = other {
-                    self.mine.remove(&task);
+                match other {
+                    OperationResult::Committed { .. } => drop(self.mine.remove(&task)),
+                    OperationResult::Skipped => self.skipped([task]),
+                    _ => {}
                 }
             }
         }
@@ -197,22 +223,31 @@ impl Worker {
         }
         self.ahead.sent(task, attempt, executed);
         let graph = self.graph.clone();
-        let readers: Vec<u32> =
-            graph.children(task).iter().copied().filter(|child| self.mine.contains(child)).collect();
-        if readers.is_empty() {
-            return;
+        let decision = executed.decision.as_ref();
+        let skipped = decision.map(|decision| skipped_by(&graph, task, decision)).unwrap_or_default();
+        let reads = |child: &u32| self.mine.contains(child) && skipped.binary_search(child).is_err();
+        let readers: Vec<u32> = graph.children(task).iter().copied().filter(reads).collect();
+        if !readers.is_empty() {
+            let commit = self.commit_of(attempt, executed.clone());
+            self.ahead.made.insert(task, Made { commit, readers: readers.len() });
         }
-        let Executed { outputs, measured } = executed.clone();
-        let commit =
-            Commit { attempt, instance: self.settings.instance.clone(), outputs, measured, decision: None };
-        self.ahead.made.insert(task, Made { commit, readers: readers.len() });
-        for child in readers {
-            let arrived = self.ahead.arrived.entry(child).or_default();
-            *arrived += 1;
-            if *arrived as usize == graph.parents(child).len() {
-                self.enqueue(child);
-            }
+        readers.into_iter().for_each(|child| self.parent_arrived(child));
+        self.will_be_skipped(task, &skipped);
+    }
+
+    /// A parent of a task of this worker was made here, or is skipped.
+    pub(super) fn parent_arrived(&mut self, task: u32) {
+        let arrived = self.ahead.arrived.entry(task).or_default();
+        *arrived += 1;
+        if *arrived as usize == self.graph.parents(task).len() {
+            self.enqueue(task);
         }
+    }
+
+    /// Whether running ahead would count a parent of the task.
+    pub(super) fn awaits_parents(&self, task: u32) -> bool {
+        let is_new = !self.has_begun(task) && !self.ahead.tried.contains(&task);
+        self.ahead.is_allowed && is_new && self.is_mine(task) && self.mine.contains(&task)
     }
 
     /// The attempt has failed: as attempt 0, whose number the store knows or finds.
@@ -234,6 +269,10 @@ impl Worker {
         match result {
             OperationResult::Won { .. } | OperationResult::RunOver => {}
             OperationResult::Committed { .. } => self.lose(task, out),
+            OperationResult::Skipped => {
+                self.lose(task, out);
+                self.skipped([task]);
+            }
             _ => {
                 out.push(Action::Discard { task, attempt });
                 self.lose(task, out);
@@ -246,11 +285,12 @@ impl Worker {
         }
     }
 
-    /// What a task made here is not its result: what runs on it is given up.
+    /// What a task made here is not its result: what runs on it is given up, and on what it decided.
     fn lose(&mut self, task: u32, out: &mut Vec<Action>) {
         self.ahead.made.remove(&task);
         let graph = self.graph.clone();
-        for &child in graph.children(task) {
+        let lost = self.skips.take_back(task);
+        for &child in lost.iter().chain([&task]).flat_map(|&lost| graph.children(lost)) {
             self.ahead.arrived.remove(&child);
             if self.ahead.has(child) {
                 self.give_up_ahead(child, out);

@@ -21,18 +21,25 @@ impl Worker {
         for (operation, result) in operations.iter().zip(results) {
             match operation {
                 Operation::Join { .. } => self.joined(&result, out),
-                Operation::Lease { task, .. } => self.leased(*task, result, now_ms, out),
+                Operation::Lease { task, assuming, .. } => {
+                    self.leased(*task, assuming, result, now_ms, out);
+                }
                 Operation::Duplicate { tasks, .. } => self.copy_answered(tasks, result, out),
                 Operation::Commit { task, commit, .. } => {
                     self.settled(*task, commit.attempt, &result, out);
                     let is_held = commit.outputs.iter().any(|o| matches!(o.location, Location::Unstored(_)));
-                    if is_held
-                        || matches!(result, OperationResult::Committed { .. } | OperationResult::RunOver)
-                    {
+                    let is_lost = matches!(
+                        result,
+                        OperationResult::Committed { .. }
+                            | OperationResult::RunOver
+                            | OperationResult::Skipped
+                    );
+                    if is_held || is_lost {
                         out.push(Action::Discard { task: *task, attempt: commit.attempt });
                     }
-                    if let OperationResult::Won { ready } = result {
+                    if let OperationResult::Won { ready, skipped } = result {
                         arrived.extend(ready.into_iter().map(|child| (child, *task)));
+                        self.skipped(skipped);
                     }
                 }
                 Operation::Fail { task, .. } => self.failure_noted(*task, &result, now_ms, out),
@@ -78,17 +85,24 @@ impl Worker {
         }
     }
 
-    fn leased(&mut self, task: u32, result: OperationResult, now_ms: f64, out: &mut Vec<Action>) {
+    fn leased(
+        &mut self,
+        task: u32,
+        assumed: &[u32],
+        result: OperationResult,
+        now_ms: f64,
+        out: &mut Vec<Action>,
+    ) {
         if !self.leasing.remove(&task) {
             return self.claimed(task, result, out);
         }
         match result {
             // A lease granted at the very end of the run is given back by leaving.
             OperationResult::Granted { attempt, parents } if self.status == RunStatus::Running => {
-                let (parents, hold_bytes_min) = (self.with_held(task, parents), self.hold_bytes_min(task));
-                if parents.len() < self.graph.parents(task).len() {
+                let Some(parents) = self.with_held(task, parents, assumed) else {
                     return self.give_back(task, attempt);
-                }
+                };
+                let hold_bytes_min = self.hold_bytes_min(task);
                 self.begins(task);
                 self.running.insert(task, attempt);
                 out.push(Action::Execute { task, attempt, parents, hold_bytes_min });
@@ -100,6 +114,10 @@ impl Worker {
             // parent has one too, made elsewhere after a lease of this worker had run out.
             OperationResult::Committed { .. } => {
                 self.mine.remove(&task);
+                self.give_up_parents(task);
+            }
+            OperationResult::Skipped => {
+                self.skipped([task]);
                 self.give_up_parents(task);
             }
             OperationResult::StaleEpoch => {
@@ -155,6 +173,7 @@ impl Worker {
     fn open_known(&mut self, result: OperationResult) {
         if let OperationResult::Open { tasks, ready } = result {
             self.mine = tasks.into_iter().filter(|&task| self.is_mine(task)).collect();
+            self.mine.retain(|&task| !self.skips.has(task));
             ready.into_iter().for_each(|task| self.hint(task));
         }
     }

@@ -67,8 +67,11 @@ impl Worker {
         }
         let mut candidates = std::mem::take(&mut self.copies.candidates);
         candidates.retain(|candidate| {
-            candidate.children.iter().all(|child| self.mine.contains(child))
+            let waits = |child: &u32| self.mine.contains(child);
+            candidate.children.iter().all(|child| waits(child) || self.skips.has(*child))
+                && candidate.children.iter().any(waits)
                 && !self.is_known_committed(candidate.task)
+                && !self.skips.has(candidate.task)
         });
         let fitting = candidates.iter().map(|c| c.task).filter(|&t| self.fits_into_life(t, now_ms));
         let tasks: Vec<u32> = fitting.take(CANDIDATES_MAX).collect();

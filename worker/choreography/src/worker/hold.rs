@@ -101,7 +101,9 @@ impl Worker {
     pub(super) fn hold_bytes_min(&self, task: u32) -> Option<u64> {
         let rules = self.rules().filter(|rules| rules.cluster_fan_out || rules.delayed_io)?;
         let children = self.graph.children(task);
-        let serves = !children.is_empty() && children.iter().all(|&c| self.runs_here(c));
+        // What a task decides nobody knows before it is a result.
+        let serves =
+            !self.graph.decides(task) && !children.is_empty() && children.iter().all(|&c| self.runs_here(c));
         (serves && self.holds.held.len() < HELD_MAX).then_some(rules.large_output_bytes)
     }
 
@@ -237,31 +239,39 @@ impl Worker {
         due.into_iter().for_each(|task| self.look_at_children(task));
     }
 
-    /// The parents of a task whose outputs are held here: its lease assumes them.
+    /// The parents of a task whose outputs are held here: its lease assumes them. None that decides.
     pub(super) fn assumed(&self, task: u32) -> Vec<u32> {
         if self.holds.is_empty() {
             return Vec::new();
         }
-        self.graph.parents(task).iter().copied().filter(|&p| self.holds.has(p)).collect()
+        self.graph.parents(task).iter().copied().filter(|&p| self.is_assumable(p)).collect()
     }
 
-    /// The commits of the parents, those of held outputs among them, in the order of the graph.
-    pub(super) fn with_held(&self, task: u32, parents: Vec<Commit>) -> Vec<Commit> {
-        let wanted = self.graph.parents(task);
-        if parents.len() == wanted.len() {
-            return parents;
-        }
-        let mut known = parents.into_iter().peekable();
-        let of = |parent: &u32| {
-            let held = self.holds.held.get(parent).map(|hold| (hold.attempt, &hold.executed));
-            let here =
-                held.or_else(|| self.holds.settled.get(parent).map(|(attempt, made)| (*attempt, made)));
-            let here = here.map(|(attempt, executed)| self.commit_of(attempt, executed));
-            let here = here.or_else(|| self.holds.sent.get(parent).cloned());
-            // One that got its commit before the lease was granted is in both.
-            known.next_if(|next| here.as_ref().is_none_or(|own| own == next)).or(here)
+    fn is_assumable(&self, task: u32) -> bool {
+        self.holds.has(task) && !self.graph.decides(task)
+    }
+
+    /// The commits of the parents of a task whose lease assumed some, those among them, in the order of the
+    /// graph; nothing where one that was assumed is lost.
+    pub(super) fn with_held(
+        &self,
+        task: u32,
+        parents: Vec<Option<Commit>>,
+        assumed: &[u32],
+    ) -> Option<Vec<Option<Commit>>> {
+        let with = |(parent, known): (&u32, Option<Commit>)| match known {
+            None if assumed.contains(parent) => self.held_commit(*parent).map(Some),
+            known => Some(known),
         };
-        wanted.iter().filter_map(of).collect()
+        self.graph.parents(task).iter().zip(parents).map(with).collect()
+    }
+
+    /// What a task made here that has no result yet, or whose commit was just sent.
+    fn held_commit(&self, task: u32) -> Option<Commit> {
+        let held = self.holds.held.get(&task).map(|hold| (hold.attempt, &hold.executed));
+        let made = held.or_else(|| self.holds.settled.get(&task).map(|(attempt, made)| (*attempt, made)));
+        let here = made.map(|(attempt, executed)| self.commit_of(attempt, executed.clone()));
+        here.or_else(|| self.holds.sent.get(&task).cloned())
     }
 
     /// An output that a lease assumed was lost before it was granted: storing it, or what it was made of,
@@ -287,11 +297,6 @@ impl Worker {
         }
     }
 
-    fn commit_of(&self, attempt: u32, executed: &Executed) -> Commit {
-        let Executed { outputs, measured } = executed.clone();
-        Commit { attempt, instance: self.settings.instance.clone(), outputs, measured, decision: None }
-    }
-
     /// A child of a held output has run: its commit waits for that of the parent. False where it has none.
     pub(super) fn waits_for_parent(&mut self, task: u32, attempt: u32, executed: &Executed) -> bool {
         if self.assumed(task).is_empty() {
@@ -302,17 +307,36 @@ impl Worker {
         true
     }
 
-    /// An output is not held any more: it was stored, or that failed. In the second case the children that
-    /// ran on it are forgotten; their leases end, and they run again.
-    pub(super) fn release(&mut self, task: u32, end: Ended) {
+    /// An output is not held any more: it was stored, or that failed. In the second case what has begun on it
+    /// here is given up and runs again.
+    pub(super) fn release(&mut self, task: u32, end: Ended, out: &mut Vec<Action>) {
         if self.holds.held.remove(&task).is_none() || end == Ended::Well {
             return;
         }
+        let graph = self.graph.clone();
         let mut lost = vec![task];
         while let Some(parent) = lost.pop() {
-            let settled = &mut self.holds.settled;
-            lost.extend(self.graph.children(parent).iter().copied().filter(|c| settled.remove(c).is_some()));
+            for &child in graph.children(parent) {
+                if let Some(attempt) = self.forget(child, out) {
+                    self.give_back(child, attempt);
+                    lost.push(child);
+                }
+            }
         }
+    }
+
+    /// Gives up an attempt of a task that runs here or waits for the commit of a parent.
+    fn forget(&mut self, task: u32, out: &mut Vec<Action>) -> Option<u32> {
+        let held = self.holds.held.remove(&task).map(|hold| hold.attempt);
+        let begun = self.running.remove(&task).or_else(|| self.storing.remove(&task));
+        if begun.is_some() {
+            out.push(Action::Abort { task });
+        }
+        let made = held.or_else(|| self.holds.settled.remove(&task).map(|(attempt, _)| attempt));
+        if let Some(attempt) = made {
+            out.push(Action::Discard { task, attempt });
+        }
+        begun.or(made)
     }
 
     /// Commits held outputs whose children have all run here, and what waited for parents that have their

@@ -16,7 +16,7 @@ impl Worker {
     pub(super) fn follow(&mut self, plan: Arc<PlanView>) {
         self.index = self.settings.worker.as_ref().and_then(|worker| plan.index(worker));
         let mine = self.index.map(|index| plan.tasks_of(index)).unwrap_or_default();
-        self.mine = mine.iter().copied().collect();
+        self.mine = mine.iter().copied().filter(|&task| !self.skips.has(task)).collect();
         self.preloads = PreLoads::of(&self.graph, &plan, mine);
         self.copies = Copies::of(&self.graph, &plan, self.index, mine);
         self.plan = plan;

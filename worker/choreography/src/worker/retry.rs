@@ -19,6 +19,7 @@ impl Worker {
             OperationResult::NeedsLarger { config } => self.run_on_larger(task, *config, out),
             // Without the store it cannot be repeated here: its inputs are stored.
             OperationResult::NotReady => drop(self.give_up_parents(task)),
+            OperationResult::Skipped => self.skipped([task]),
             // The end of the run comes with the same answer; or somebody else has the task.
             _ => {}
         }

@@ -1,5 +1,6 @@
 //! Tasks of an invocation: which is taken next, and what its end leads to.
 
+use foresail_schemas::decision::Decision;
 use foresail_schemas::run::{Commit, Failure, Operation};
 
 use super::hold::Ended;
@@ -11,7 +12,7 @@ const LIFE_MARGIN_MS: f64 = 2_000.0;
 
 impl Worker {
     pub(super) fn enqueue(&mut self, task: u32) {
-        if !self.has_begun(task) {
+        if !self.has_begun(task) && !self.skips.has(task) {
             self.queue.insert((self.plan.rank(task), task));
         }
     }
@@ -39,10 +40,9 @@ impl Worker {
                 }
                 continue;
             }
-            if self.may_run_ahead(task) {
-                self.begin_ahead(task, now_ms, out);
-            } else {
-                self.lease(task);
+            match self.parents_ahead(task) {
+                Some(parents) => self.begin_ahead(task, parents, now_ms, out),
+                None => self.lease(task),
             }
         }
     }
@@ -81,10 +81,11 @@ impl Worker {
         self.running.remove(&task);
         self.storing.remove(&task);
         let is_ahead = self.ahead.has(task);
+        let decision = outcome.as_ref().ok().and_then(|executed| executed.decision.clone());
         match outcome {
             Ok(executed) => {
                 self.note_stored(task, &executed);
-                self.release(task, Ended::Well);
+                self.release(task, Ended::Well, out);
                 self.made(task, attempt, &executed);
                 if !self.waits_for_parent(task, attempt, &executed) {
                     self.commit(task, attempt, executed);
@@ -95,12 +96,12 @@ impl Worker {
             // Whoever holds the lease of a copied task goes on, so its failure is nobody's.
             Err(_) if attempt == 0 => return,
             Err(failure) => {
-                self.release(task, Ended::Badly);
+                self.release(task, Ended::Badly, out);
                 return self.failed(task, attempt, failure);
             }
         }
         self.take_tasks(now_ms, out);
-        self.lease_a_child(task, now_ms);
+        self.lease_a_child(task, decision.as_ref(), now_ms);
     }
 
     /// Gives the lease back; the store says what follows.
@@ -111,21 +112,26 @@ impl Worker {
     }
 
     pub(super) fn commit(&mut self, task: u32, attempt: u32, executed: Executed) {
-        let Executed { outputs, measured } = executed;
-        let commit =
-            Commit { attempt, instance: self.settings.instance.clone(), outputs, measured, decision: None };
+        let commit = self.commit_of(attempt, executed);
         self.note_sent(task, &commit);
-        let assuming = self.ahead.unanswered(self.graph.parents(task));
+        let (assuming, decision) = (self.assumptions(task), commit.decision.clone());
         self.outbox.push(Operation::Commit { task, commit, assuming });
         self.mine.remove(&task);
-        self.ask_owners(task);
+        self.ask_owners(task, decision.as_ref());
+    }
+
+    /// An attempt of this worker as a result.
+    pub(super) fn commit_of(&self, attempt: u32, executed: Executed) -> Commit {
+        let Executed { outputs, measured, decision } = executed;
+        Commit { attempt, instance: self.settings.instance.clone(), outputs, measured, decision }
     }
 
     /// Asks who lives among the owners of the children of a task.
-    fn ask_owners(&mut self, parent: u32) {
-        let children = self.graph.children(parent).iter();
+    fn ask_owners(&mut self, parent: u32, decision: Option<&Decision>) {
+        let children = self.graph.children(parent).iter().copied();
+        let children = children.filter(|&child| self.may_follow(child, parent, decision));
         let mut others: Vec<u32> = children
-            .filter_map(|&task| self.plan.worker_index(task))
+            .filter_map(|task| self.plan.worker_index(task))
             .filter(|&owner| self.index != Some(owner))
             .collect();
         others.sort_unstable();
@@ -136,15 +142,15 @@ impl Worker {
     }
 
     /// In the same request as the commit: the lease of the child that this worker would run if it is ready.
-    fn lease_a_child(&mut self, parent: u32, now_ms: f64) {
+    fn lease_a_child(&mut self, parent: u32, decision: Option<&Decision>, now_ms: f64) {
         if self.free_lanes() == 0 || self.reading_plan {
             return;
         }
-        let mine = |&&c: &&u32| self.is_mine(c);
-        let become_it = |&&c: &&u32| self.runs_here(c);
-        let children = self.graph.children(parent);
-        let planned = children.iter().filter(mine).min_by_key(|&&c| self.plan.rank(c));
-        if let Some(&child) = planned.or_else(|| children.iter().find(become_it))
+        let children = self.graph.children(parent).iter().copied();
+        let mut children = children.filter(|&child| self.may_follow(child, parent, decision));
+        let mine = children.clone().filter(|&c| self.is_mine(c));
+        let planned = mine.min_by_key(|&c| self.plan.rank(c));
+        if let Some(child) = planned.or_else(|| children.find(|&c| self.runs_here(c)))
             && !self.has_begun(child)
             && self.fits_into_life(child, now_ms)
         {

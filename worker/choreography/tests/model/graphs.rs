@@ -1,5 +1,6 @@
 //! The tiny workflows and plans that are explored.
 
+use foresail_schemas::decision::{Condition, Wanted};
 use foresail_schemas::optimization::FlexibleRules;
 use foresail_schemas::plan::{Bounds, Objective, PlanSummary, PlannedTask, PlannedWorker};
 use foresail_schemas::workflow::{Input, Task, Work, WorkflowSpec};
@@ -9,19 +10,49 @@ fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().expect("a legal name")
 }
 
-/// `parents[t]` are the tasks that task `t` reads.
-pub fn workflow(parents: &[&[usize]]) -> Workflow {
-    let task = |(t, parents): (usize, &&[usize])| {
-        let work = Work::Function { function: name("f"), params: serde_json::Value::Null };
-        let mut task = Task::new(name(&format!("t{t}")), name("f"), work);
-        let read = |p: &usize| Input::task(name(&format!("t{p}")), ObjectName::default());
-        task.inputs = parents.iter().map(read).collect();
-        task
-    };
-    let tasks = parents.iter().enumerate().map(task).collect();
+fn task((t, parents): (usize, &&[usize])) -> Task {
+    let work = Work::Function { function: name("f"), params: serde_json::Value::Null };
+    let mut task = Task::new(name(&format!("t{t}")), name("f"), work);
+    let read = |p: &usize| Input::task(name(&format!("t{p}")), ObjectName::default());
+    task.inputs = parents.iter().map(read).collect();
+    task
+}
+
+fn spec(tasks: Vec<Task>) -> Workflow {
     WorkflowSpec { name: name("w"), description: None, tasks, code: Default::default() }
         .check()
         .expect("edges go forward")
+}
+
+/// `parents[t]` are the tasks that task `t` reads.
+pub fn workflow(parents: &[&[usize]]) -> Workflow {
+    spec(parents.iter().enumerate().map(task).collect())
+}
+
+/// `t0` decides which of `t1` and `t2` run, by these conditions; the last reads what there is.
+fn decided(wanted: [Wanted; 2]) -> Workflow {
+    let parents: [&[usize]; 4] = [&[], &[0], &[0], &[1, 2]];
+    let mut tasks: Vec<Task> = parents.iter().enumerate().map(task).collect();
+    tasks[0].decision = Some(ObjectName::default());
+    for (at, wanted) in wanted.into_iter().enumerate() {
+        tasks[1 + at].when = Some(Condition { task: name("t0"), wanted });
+    }
+    for input in &mut tasks[3].inputs {
+        if let Input::Task { optional, .. } = input {
+            *optional = true;
+        }
+    }
+    spec(tasks)
+}
+
+/// The first task decides how many of the next two run.
+pub fn fan_out() -> Workflow {
+    decided([Wanted::Above(0), Wanted::Above(1)])
+}
+
+/// The first task decides for the next or for the one after.
+pub fn branch() -> Workflow {
+    decided(["left", "right"].map(|text| Wanted::Is(text.to_owned())))
 }
 
 /// `places[t]` is the number of the worker of task `t`; nothing for a flexible task.

@@ -39,6 +39,7 @@ impl Model {
             plans: scenario.plans.clone(),
             views: [view(0), view(1)],
             options,
+            decisions: scenario.decisions.clone(),
             mutant: scenario.mutant,
         }
     }
@@ -168,7 +169,9 @@ impl Model {
                 };
                 let object = StoredObject { bytes: 10, hash: String::new(), location };
                 let outputs = vec![object; self.graph.writes(task).len()];
-                let executed = Executed { outputs, measured: Measured::default() };
+                let decides = self.graph.decides(task).then(|| &self.decisions[machine as usize % 2]);
+                let executed =
+                    Executed { outputs, measured: Measured::default(), decision: decides.cloned() };
                 let event = match kind {
                     WorkKind::ToStore => Event::Executed { task, attempt, outcome: Ok(executed) },
                     WorkKind::ToMemory => Event::Held { task, attempt, executed },
@@ -208,11 +211,17 @@ impl Model {
                 store.apply(&self.graph, &self.options, operation, state.now_ms, self.mutant)?;
             results.push(result);
             for event in events {
-                if let Change::TaskReady { task } = event.change {
+                let (ready, skipped) = match event.change {
+                    Change::TaskReady { task } => (vec![task], Vec::new()),
+                    Change::TasksSkipped { tasks, .. } => (Vec::new(), tasks),
+                    _ => continue,
+                };
+                {
                     let listeners: Vec<u32> =
                         state.machines.iter().filter(|(_, b)| b.value.listens).map(|(&id, _)| id).collect();
                     for machine in listeners {
-                        let event = Event::Hint { ready: vec![task], committed: Vec::new() };
+                        let (ready, skipped) = (ready.clone(), skipped.clone());
+                        let event = Event::Hint { ready, committed: Vec::new(), skipped };
                         state.mail.push(seal(Mail::Tell { machine, event }));
                     }
                 }
@@ -286,13 +295,23 @@ impl Model {
 
     /// What must hold where nothing is under way and nobody lives.
     pub(super) fn check_end(&self, state: &State) -> Result<(), String> {
+        let store = &state.store.value;
+        let result = |task: u32| store.ledger.commit(task);
         let tasks = 0..self.graph.len() as u32;
         let missing: Vec<u32> =
-            tasks.filter(|&task| state.store.value.ledger.commit(task).is_none()).collect();
-        match state.status() == RunStatus::Completed && missing.is_empty() {
-            true => Ok(()),
-            false => Err(format!("the run ends {:?} without results of {missing:?}", state.status())),
+            tasks.clone().filter(|&task| result(task).is_none() && !store.is_skipped(task)).collect();
+        if state.status() != RunStatus::Completed || !missing.is_empty() {
+            return Err(format!("the run ends {:?} without results of {missing:?}", state.status()));
         }
+        for task in tasks {
+            let Some((decider, wanted)) = self.graph.condition(task) else { continue };
+            let decided = result(decider).and_then(|commit| commit.decision.as_ref());
+            let is_called = decided.is_some_and(|decided| wanted.holds(decided));
+            if is_called != result(task).is_some() {
+                return Err(format!("task {task} is called for: {is_called}; it has {:?}", result(task)));
+            }
+        }
+        Ok(())
     }
 }
 

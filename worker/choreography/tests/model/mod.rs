@@ -12,6 +12,7 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use foresail_choreography::{Event, Invoke, PlanView, Watchdog, Worker};
+use foresail_schemas::decision::Decision;
 use foresail_schemas::graph::Graph;
 use foresail_schemas::id::InstanceId;
 use foresail_schemas::run::{Operation, RunOptions, RunStatus};
@@ -24,7 +25,7 @@ mod steps;
 mod store;
 
 pub use explore::explore;
-pub use graphs::{plan, workflow};
+pub use graphs::{branch, fan_out, plan, workflow};
 pub use store::Mutant;
 
 use store::Store;
@@ -61,6 +62,8 @@ pub struct Scenario {
     /// In force by turns: the first under epoch 1, the second under epoch 2.
     pub plans: [Plan; 2],
     pub faults: Faults,
+    /// What deciding tasks decide, by turns of the workers: two attempts do not agree.
+    pub decisions: [Decision; 2],
     pub mutant: Option<Mutant>,
 }
 
@@ -70,6 +73,7 @@ struct Model {
     plans: [Plan; 2],
     views: [Arc<PlanView>; 2],
     options: RunOptions,
+    decisions: [Decision; 2],
     mutant: Option<Mutant>,
 }
 

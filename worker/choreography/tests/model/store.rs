@@ -36,7 +36,9 @@ struct Record {
     /// Who has a task, until when in ms.
     leases: BTreeMap<u32, (InstanceId, f64)>,
     /// What each attempt read.
-    read: BTreeMap<(InstanceId, u32, u32), Vec<Made>>,
+    read: BTreeMap<(InstanceId, u32, u32), Vec<Option<Made>>>,
+    /// Tasks that will not run.
+    skipped: BTreeSet<u32>,
     /// Outputs that are gone.
     discarded: BTreeSet<(InstanceId, u32, u32)>,
     /// How many commits of parents came, of a ledger that counts.
@@ -69,20 +71,35 @@ impl Store {
         graph: &Graph,
         instance: &InstanceId,
         (task, attempt): (u32, u32),
-        inputs: &[Commit],
+        inputs: &[Option<Commit>],
     ) -> Result<(), String> {
         let parents = graph.parents(task);
         if parents.len() != inputs.len() {
             return Err(format!("task {task} runs with {} of {} inputs", inputs.len(), parents.len()));
         }
-        for (parent, commit) in parents.iter().zip(inputs) {
-            if commit.instance != *instance && self.record.results.get(parent) != Some(&made(commit)) {
+        for (&parent, commit) in parents.iter().zip(inputs) {
+            let is_fine = match commit {
+                Some(commit) => {
+                    commit.instance == *instance || self.record.results.get(&parent) == Some(&made(commit))
+                }
+                // Ahead of a lease it may be skipped by what the worker decided itself.
+                None => {
+                    let is_skipped = attempt == 0 || self.record.skipped.contains(&parent);
+                    is_skipped && graph.is_optional(parent, task)
+                }
+            };
+            if !is_fine {
                 return Err(format!("task {task} runs on what is no result of task {parent}: {commit:?}"));
             }
         }
-        let read = inputs.iter().map(made).collect();
+        let read = inputs.iter().map(|input| input.as_ref().map(made)).collect();
         self.record.read.insert((instance.clone(), task, attempt), read);
         Ok(())
+    }
+
+    /// Whether the task will not run.
+    pub fn is_skipped(&self, task: u32) -> bool {
+        self.record.skipped.contains(&task)
     }
 
     /// The outputs of an attempt are deleted.
@@ -130,17 +147,21 @@ impl Store {
         operation: &Operation,
         told: OperationResult,
     ) -> OperationResult {
-        let stands = |ledger: &Ledger, task: u32| -> Vec<Commit> {
-            graph.parents(task).iter().filter_map(|&p| ledger.commit(p).cloned()).collect()
+        let stands = |ledger: &Ledger, task: u32| -> Vec<Option<Commit>> {
+            graph.parents(task).iter().map(|&p| ledger.commit(p).cloned()).collect()
         };
         match (mutant, operation, told) {
             (Mutant::GrantsTwice, Operation::Lease { task, .. }, OperationResult::Held { .. }) => {
                 OperationResult::Granted { attempt: 1, parents: stands(&self.ledger, *task) }
             }
             (Mutant::TakesTheLast, Operation::Commit { .. }, OperationResult::Committed { .. }) => {
-                OperationResult::Won { ready: Vec::new() }
+                OperationResult::Won { ready: Vec::new(), skipped: Vec::new() }
             }
-            (Mutant::CountsMarks, Operation::Commit { task, .. }, OperationResult::Won { mut ready }) => {
+            (
+                Mutant::CountsMarks,
+                Operation::Commit { task, .. },
+                OperationResult::Won { mut ready, skipped },
+            ) => {
                 for &child in graph.children(*task) {
                     let counted = self.record.counted.entry(child).or_default();
                     *counted += 1;
@@ -148,7 +169,7 @@ impl Store {
                         ready.push(child);
                     }
                 }
-                OperationResult::Won { ready }
+                OperationResult::Won { ready, skipped }
             }
             (Mutant::CountsMarks, Operation::Lease { task, .. }, OperationResult::NotReady)
                 if self
@@ -160,7 +181,8 @@ impl Store {
                 OperationResult::Granted { attempt: 1, parents: stands(&self.ledger, *task) }
             }
             (Mutant::ForgetsMarks, Operation::Lease { task, instance, .. }, told) => {
-                let others = stands(&self.ledger, *task).iter().any(|commit| commit.instance != *instance);
+                let stands = stands(&self.ledger, *task);
+                let others = stands.iter().flatten().any(|commit| commit.instance != *instance);
                 if others { OperationResult::NotReady } else { told }
             }
             (_, _, told) => told,
@@ -177,7 +199,8 @@ impl Store {
     ) -> Result<(), String> {
         let record = &mut self.record;
         match (operation, told) {
-            (Operation::Commit { task, commit, .. }, OperationResult::Won { .. }) => {
+            (Operation::Commit { task, commit, .. }, OperationResult::Won { skipped, .. }) => {
+                record.skipped.extend(skipped);
                 record.leases.remove(task);
                 return self.check_result(graph, *task, commit);
             }
@@ -187,14 +210,21 @@ impl Store {
             ) if record.results.get(task) != Some(&made(commit)) => {
                 return Err(format!("what is told to be the result of task {task} is none: {commit:?}"));
             }
+            (Operation::Lease { task, .. }, OperationResult::Granted { .. })
+                if record.skipped.contains(task) =>
+            {
+                return Err(format!("task {task} is granted, which is skipped"));
+            }
             (Operation::Lease { task, instance, assuming, .. }, OperationResult::Granted { parents, .. }) => {
                 if record.leases.get(task).is_some_and(|(who, end)| who != instance && *end > now_ms) {
                     return Err(format!("task {task} has two live leases, the second of `{instance}`"));
                 }
                 record.leases.insert(*task, (instance.clone(), now_ms + options.lease_ms));
                 let known = |p: &&u32| {
+                    let has = |r: &Made| parents.iter().flatten().any(|c| made(c) == *r);
                     assuming.contains(p)
-                        || record.results.get(*p).is_some_and(|r| parents.iter().any(|c| made(c) == *r))
+                        || record.skipped.contains(*p)
+                        || record.results.get(*p).is_some_and(has)
                 };
                 if let Some(missing) = graph.parents(*task).iter().find(|p| !known(p)) {
                     return Err(format!("task {task} is granted before task {missing} has a result"));
@@ -230,8 +260,13 @@ impl Store {
         let key = (commit.instance.clone(), task, commit.attempt);
         let read = self.record.read.get(&key).cloned().unwrap_or_default();
         let stand = graph.parents(task).iter().map(|parent| self.record.results.get(parent));
-        if !stand.eq(read.iter().map(Some)) {
+        let is_to_come =
+            |parent: &u32| !self.record.results.contains_key(parent) && !self.record.skipped.contains(parent);
+        if !stand.eq(read.iter().map(Option::as_ref)) || graph.parents(task).iter().any(is_to_come) {
             return Err(format!("the result of task {task} by {result:?} was made of {read:?}, no results"));
+        }
+        if self.record.skipped.contains(&task) {
+            return Err(format!("task {task} has a result and is skipped"));
         }
         if self.record.discarded.contains(&key) {
             return Err(format!("the result of task {task} by {result:?} was discarded before it stood"));
@@ -242,8 +277,9 @@ impl Store {
 
     fn check_event(&self, graph: &Graph, event: &RunEvent) -> Result<(), String> {
         let Change::TaskReady { task } = &event.change else { return Ok(()) };
-        let has_result = |parent: &u32| self.record.results.contains_key(parent);
-        match graph.parents(*task).iter().all(has_result) {
+        let has_result =
+            |parent: &u32| self.record.results.contains_key(parent) || self.record.skipped.contains(parent);
+        match graph.parents(*task).iter().all(has_result) && !self.record.skipped.contains(task) {
             true => Ok(()),
             false => Err(format!("task {task} is ready before its parents have results")),
         }

@@ -1,7 +1,7 @@
 //! What must hold at the end of every run.
 
 use foresail_choreography::Ledger;
-use foresail_schemas::run::{Change, RunEvent, RunStatus};
+use foresail_schemas::run::RunStatus;
 
 use super::World;
 
@@ -13,15 +13,7 @@ impl World {
         if !self.machines.is_empty() {
             return Err(format!("machines {:?} never left", self.machines.keys()));
         }
-        for task in 0..self.tasks() as u32 {
-            let committed =
-                |e: &&RunEvent| matches!(&e.change, Change::TaskCommitted { task: t, .. } if *t == task);
-            let commits = self.events.iter().filter(committed).count();
-            if commits != 1 {
-                return Err(format!("task {task} was committed {commits} times"));
-            }
-        }
-        Ok(())
+        self.check_called()
     }
 
     pub fn check_replay(&self) {
@@ -32,6 +24,7 @@ impl World {
         assert_eq!(replayed.summary(self.now_ms), self.ledger.summary(self.now_ms));
         for task in 0..self.tasks() as u32 {
             assert_eq!(replayed.commit(task), self.ledger.commit(task));
+            assert_eq!(replayed.is_skipped(task), self.ledger.is_skipped(task));
         }
     }
 }

@@ -8,17 +8,17 @@ use std::sync::Arc;
 use foresail_choreography::{
     Action, CommitHints, Event, Invoke, Ledger, PlanView, Watchdog, Worker, WorkerSettings,
 };
+use foresail_schemas::decision::Decision;
 use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
-use foresail_schemas::run::{
-    Change, Commit, Failure, Operation, OperationAnswer, RunEvent, RunOptions, WorkerUsage,
-};
+use foresail_schemas::run::{Commit, Failure, Operation, OperationAnswer, RunEvent, RunOptions, WorkerUsage};
 use foresail_schemas::{Plan, Workflow};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
 mod checks;
 mod death;
+mod decisions;
 mod network;
 mod problems;
 mod work;
@@ -45,6 +45,8 @@ pub struct Faults {
     retire: f64,
     restart: f64,
     replan: f64,
+    /// That an attempt decides something else than the others.
+    waver: f64,
 }
 
 impl Faults {
@@ -58,6 +60,7 @@ impl Faults {
             retire: 0.01,
             restart: 0.005,
             replan: 0.01,
+            waver: 0.2,
         }
     }
 
@@ -76,6 +79,7 @@ impl Faults {
             retire: 0.0,
             restart: 0.0,
             replan: 0.0,
+            waver: 0.0,
         }
     }
 }
@@ -129,8 +133,17 @@ pub struct Seen {
     pub held: u64,
     pub out_of_memory: u64,
     pub never_stored: u64,
+    /// Attempts that were told to stop.
+    pub stopped: u64,
     pub ahead: u64,
+    pub skipped: u64,
+    /// Attempts that began without a parent, which is skipped; and those of them ahead of a lease.
+    pub without: u64,
+    pub without_ahead: u64,
 }
+
+/// Who made a result, in which attempt.
+type Made = (InstanceId, u32);
 
 /// The client's watchdog is machine 0.
 const WATCHDOG: u64 = 0;
@@ -146,6 +159,8 @@ pub struct World {
     options: RunOptions,
     /// Memory that each task needs.
     needs_mb: Vec<u32>,
+    /// What each task decides, where it does.
+    decisions: Vec<Decision>,
     ledger: Ledger,
     events: Vec<RunEvent>,
     machines: BTreeMap<u64, Running>,
@@ -155,7 +170,7 @@ pub struct World {
     happened: u64,
     executed: u64,
     /// By machine and task: who made what the last attempt read, and in which attempt.
-    read: BTreeMap<(u64, u32), Vec<(InstanceId, u32)>>,
+    read: BTreeMap<(u64, u32), Vec<Option<Made>>>,
     seen: Seen,
     /// The one death that is asked for, in place of drawn crashes.
     death: Option<death::Death>,
@@ -175,6 +190,13 @@ impl World {
         Self::of(Pcg64::seed_from_u64(1), Faults::none(), problems::wide(children))
     }
 
+    /// One task that decides how many of many run, and one that reads what these have made.
+    pub fn fan_out(width_max: usize, width: u64) -> Self {
+        let mut world = Self::of(Pcg64::seed_from_u64(1), Faults::none(), problems::fan_out(width_max));
+        world.decisions[0] = Decision::Width(width);
+        world
+    }
+
     fn of(mut rng: Pcg64, faults: Faults, workflow: Workflow) -> Self {
         let plan = problems::plan(&mut rng, &workflow);
         let overlap_uploads = rng.random_bool(0.7);
@@ -182,6 +204,7 @@ impl World {
         let options =
             RunOptions { attempts_max, overlap_uploads, sizes: problems::menu(), ..RunOptions::default() };
         let needs_mb = problems::needs_mb(&mut rng, &workflow, faults.large);
+        let decisions = workflow.tasks().iter().map(|_| problems::decision(&mut rng)).collect();
         let ledger = Ledger::new(&workflow, options);
         Self {
             rng,
@@ -193,6 +216,7 @@ impl World {
             epoch: 1,
             options,
             needs_mb,
+            decisions,
             ledger,
             events: Vec::new(),
             machines: BTreeMap::new(),
@@ -301,32 +325,6 @@ impl World {
         let mut line = String::new();
         let _ = write!(line, "{:12.3} {text}", self.now_ms);
         self.trace.push(line);
-    }
-
-    fn store(&mut self, events: Vec<RunEvent>) {
-        for event in events {
-            self.note(&format!("event {} {:?}", event.seq, event.change));
-            match &event.change {
-                Change::TaskLeased { task, .. } => self.notice(&[*task], None),
-                Change::TaskReady { task } => {
-                    self.hint(|_| true, Event::Hint { ready: vec![*task], committed: Vec::new() });
-                }
-                Change::TaskCommitted { task, commit } => {
-                    let number = commit.instance.as_str().trim_start_matches('i').parse().unwrap_or(WATCHDOG);
-                    self.check_read(number, *task);
-                    self.forgive(*task);
-                    let maker = self.machines.get(&number);
-                    let planned = &self.plan.tasks[*task as usize].worker;
-                    let is_copy = commit.attempt == 0 && maker.is_some_and(|m| m.worker != *planned);
-                    self.seen.copies_won += u64::from(is_copy);
-                    self.seen.never_stored += u64::from(is_unstored(commit));
-                    let hint = Event::Hint { ready: Vec::new(), committed: vec![(*task, commit.clone())] };
-                    self.hint(|hints| hints == CommitHints::Pass, hint);
-                }
-                _ => {}
-            }
-            self.events.push(event);
-        }
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -469,9 +467,10 @@ impl World {
                 Action::Finished => {
                     self.machines.remove(&id);
                 }
-                Action::Abort { task } => self.change(id, |m| {
-                    m.begun.remove(&task);
-                }),
+                Action::Abort { task } => {
+                    self.seen.stopped += 1;
+                    self.change(id, |m| drop(m.begun.remove(&task)));
+                }
                 Action::Discard { task, attempt } => {
                     let name = format!("i{id}");
                     let stands =

@@ -1,6 +1,7 @@
 //! What workers do with tasks, in times drawn, and what they must never do.
 
 use foresail_choreography::{Event, Executed};
+use foresail_schemas::decision::Decision;
 use foresail_schemas::run::{Commit, Failure, FailureKind, Location, Measured, StoredObject};
 use rand::RngExt;
 
@@ -18,7 +19,7 @@ impl World {
         id: u64,
         task: u32,
         attempt: u32,
-        parents: &[Commit],
+        parents: &[Option<Commit>],
         hold_bytes_min: Option<u64>,
     ) {
         match attempt {
@@ -32,25 +33,23 @@ impl World {
             self.broken = Some(format!("task {task} runs with {} of its parents", parents.len()));
         }
         self.doom(id);
-        self.check_inputs(id, task, parents);
-        let read = parents.iter().map(|commit| (commit.instance.clone(), commit.attempt)).collect();
+        self.check_inputs(id, task, attempt, parents);
+        let maker = |commit: &Commit| (commit.instance.clone(), commit.attempt);
+        let read = parents.iter().map(|parent| parent.as_ref().map(maker)).collect();
         self.read.insert((id, task), read);
         self.change(id, |m| {
             m.begun.insert(task, Stage::Computes);
         });
         self.check_lanes(id);
-        let outputs = self.outputs(task, Location::Inline(String::new()));
-        let mut outcome = Ok(Executed { outputs, measured: Measured::default() });
+        let decision = self.decide(task);
+        let mut outcome = Ok(self.executed(task, Location::Inline(String::new()), decision));
         if self.machines.get(&id).is_some_and(|m| m.memory_mb < self.needs_mb[task as usize]) {
             return self.run_out_of_memory(id, task, attempt);
         }
         let computed_ms = self.rng.random_range(1.0..6_000.0);
         if hold_bytes_min.is_some() && !self.chance(self.faults.fail) && self.rng.random_bool(0.8) {
             self.seen.held += 1;
-            let executed = Executed {
-                outputs: self.outputs(task, Location::Unstored(String::new())),
-                measured: Measured::default(),
-            };
+            let executed = self.executed(task, Location::Unstored(String::new()), None);
             return self.later(computed_ms, tell(id, Event::Held { task, attempt, executed }));
         }
         let mut stored_ms = computed_ms;
@@ -87,8 +86,7 @@ impl World {
         self.change(id, |m| {
             m.begun.insert(task, Stage::StoresHeld);
         });
-        let outputs = self.outputs(task, Location::Inline(String::new()));
-        let mut outcome = Ok(Executed { outputs, measured: Measured::default() });
+        let mut outcome = Ok(self.executed(task, Location::Inline(String::new()), None));
         if self.chance(self.faults.fail) {
             let (kind, message) = (FailureKind::OutputNotStored, "drawn".to_owned());
             outcome = Err(Failure { task: None, attempt, kind, message });
@@ -97,15 +95,28 @@ impl World {
         self.later(delay_ms, tell(id, Event::Executed { task, attempt, outcome }));
     }
 
-    fn outputs(&self, task: u32, location: Location) -> Vec<StoredObject> {
+    fn executed(&self, task: u32, location: Location, decision: Option<Decision>) -> Executed {
         let object = StoredObject { bytes: 10, hash: String::new(), location };
-        vec![object; self.workflow.graph().writes(task).len()]
+        let outputs = vec![object; self.workflow.graph().writes(task).len()];
+        Executed { outputs, measured: Measured::default(), decision }
     }
 
-    /// Inputs are results that stand and are stored, or what this very worker made and has not committed.
-    fn check_inputs(&mut self, id: u64, task: u32, parents: &[Commit]) {
+    /// Inputs are results that stand and are stored, or what this very worker made and has not committed. One
+    /// is missing where its task is skipped, or will be once what this worker made is a result.
+    fn check_inputs(&mut self, id: u64, task: u32, attempt: u32, parents: &[Option<Commit>]) {
         let graph = self.workflow.graph().clone();
+        let mut is_without = false;
         for (&parent, commit) in graph.parents(task).iter().zip(parents) {
+            let Some(commit) = commit else {
+                is_without = true;
+                if !graph.is_optional(parent, task) {
+                    self.broken = Some(format!("{id} runs task {task}, which needs task {parent}, without"));
+                }
+                if attempt > 0 && !self.ledger.is_skipped(parent) {
+                    self.broken = Some(format!("task {task} is leased without task {parent}, not skipped"));
+                }
+                continue;
+            };
             let is_own = commit.instance.as_str() == format!("i{id}");
             if is_unstored(commit) && !is_own {
                 self.broken =
@@ -115,15 +126,21 @@ impl World {
                 self.broken = Some(format!("{id} runs task {task} on what is no result of task {parent}"));
             }
         }
+        self.seen.without += u64::from(is_without);
+        self.seen.without_ahead += u64::from(is_without && attempt == 0 && !self.is_copy(id, task));
     }
 
-    /// What has become a result was made of results.
+    /// What has become a result was made of results, without those that are skipped and no others.
     pub(super) fn check_read(&mut self, id: u64, task: u32) {
         let read = self.read.get(&(id, task)).cloned().unwrap_or_default();
         let stands = |parent: u32| self.ledger.commit(parent).map(|c| (c.instance.clone(), c.attempt));
         let parents = self.workflow.graph().parents(task);
-        if !parents.iter().map(|&parent| stands(parent)).eq(read.into_iter().map(Some)) {
+        if !parents.iter().map(|&parent| stands(parent)).eq(read.iter().cloned()) {
             self.broken = Some(format!("{id} made the result of task {task} of what is no result"));
+        }
+        let missing = parents.iter().zip(read).filter(|(_, read)| read.is_none());
+        if missing.into_iter().any(|(&parent, _)| !self.ledger.is_skipped(parent)) {
+            self.broken = Some(format!("{id} made the result of task {task} without one that is to come"));
         }
     }
 
