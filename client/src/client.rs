@@ -321,8 +321,8 @@ impl Client {
         Ok(handle)
     }
 
-    /// A run that was started before and that nobody works on any more: starts what is ready, and watches over
-    /// it until the handle is dropped. It goes on under the plan in force. Where somebody does work on it, no
+    /// A run that was started before and that nobody works on any more: starts what is ready, and watches
+    /// over it until the handle is dropped. It goes on under the plan in force. Where somebody does work on it, no
     /// harm is done.
     ///
     /// # Errors

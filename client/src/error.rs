@@ -232,6 +232,7 @@ mod tests {
             attempt: 3,
             kind: FailureKind::TaskError,
             message: "no such word".to_owned(),
+            lost: Vec::new(),
         };
         let error = ClientError::RunEnded {
             run: "r-1".parse().unwrap(),

@@ -359,6 +359,7 @@ fn failure() -> Failure {
         attempt: 2,
         kind: FailureKind::TaskCrash,
         message: "the command ended with exit code 2: sort: cannot read: in/0".to_owned(),
+        lost: Vec::new(),
     }
 }
 

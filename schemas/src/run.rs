@@ -310,6 +310,9 @@ pub struct Failure {
     pub kind: FailureKind,
     /// The cause in words: the user's error, the last lines of its output.
     pub message: String,
+    /// Keys of inputs that are lost: under each is nothing any more, or not what was committed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<String>,
 }
 
 /// The kind of cause of a failure.

@@ -228,6 +228,8 @@ pub struct TaskError {
     pub kind: FailureKind,
     /// The cause in words, at most [`FAILURE_TEXT_MAX`] bytes.
     pub message: String,
+    /// Keys of inputs that are lost.
+    pub(crate) lost: Vec<String>,
 }
 
 impl TaskError {
@@ -258,7 +260,7 @@ impl TaskError {
             cut(&mut message, FAILURE_TEXT_MAX - 16);
             message.push_str(" … (cut)");
         }
-        Self { kind, message }
+        Self { kind, message, lost: Vec::new() }
     }
 }
 

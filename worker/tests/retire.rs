@@ -46,8 +46,8 @@ fn committed_by(events: &[RunEvent]) -> Vec<(u32, String)> {
     by
 }
 
-/// `before`, `stubborn` and `after` in a row and `beside` are planned on one worker. Where `beside` runs is its
-/// own matter: there may be time for it until the function is given up.
+/// `before`, `stubborn` and `after` in a row and `beside` are planned on one worker. Where `beside` runs is
+/// its own matter: there may be time for it until the function is given up.
 fn a_worker_whose_function_ignores_its_limit_is_replaced() {
     let bench = Bench::new(|settings| settings.worker = None);
     let mark = bench.data.path().join("mark");

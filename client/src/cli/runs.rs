@@ -200,6 +200,10 @@ fn timeline(workflow: &Workflow, events: &[RunEvent]) -> Table {
             Change::TasksSkipped { by, tasks } => {
                 (String::new(), format!("{}, as {} decided", named(tasks, id), id(*by)))
             }
+            Change::TasksInvalidated { by, tasks } => {
+                let lost: Vec<String> = tasks.iter().map(|&task| id(task)).collect();
+                (String::new(), format!("{} found their objects lost: {}", id(*by), lost.join(", ")))
+            }
             Change::TaskReady { .. } => continue,
         };
         table.row([units::ms(event.at_ms), event.change.kind().replace('_', " "), who, what]);

@@ -155,8 +155,13 @@ pub(crate) mod tests {
                 }
                 3 => Change::PlanReplaced { epoch: 7, why: None },
                 _ => {
-                    let failure =
-                        Failure { task: None, attempt: 0, kind: FailureKind::Cancelled, message: text };
+                    let failure = Failure {
+                        task: None,
+                        attempt: 0,
+                        kind: FailureKind::Cancelled,
+                        message: text,
+                        lost: Vec::new(),
+                    };
                     Change::RunFinished { status: RunStatus::Cancelled, failure: Some(failure) }
                 }
             }

@@ -175,7 +175,13 @@ pub fn commit() -> impl Strategy<Value = Commit> {
 
 fn failure() -> impl Strategy<Value = Failure> {
     (proptest::option::of(name_text()), any::<u32>(), "(?s).{0,60}").prop_map(|(task, attempt, message)| {
-        Failure { task: task.map(|t| t.parse().unwrap()), attempt, kind: FailureKind::OutOfMemory, message }
+        Failure {
+            task: task.map(|t| t.parse().unwrap()),
+            attempt,
+            kind: FailureKind::OutOfMemory,
+            message,
+            lost: Vec::new(),
+        }
     })
 }
 

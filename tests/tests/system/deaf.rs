@@ -60,7 +60,7 @@ impl Deaf {
         let mut page: EventPage = serde_json::from_slice(page).expect("metad tells a page");
         self.dropped.fetch_add(page.events.len() as u64, Ordering::Relaxed);
         if page.status != RunStatus::Running {
-            // metad holds back no answer about a run that has ended, and who does not hear of the end asks on.
+            // metad holds back no answer about an ended run, and who does not hear of the end asks on.
             tokio::time::sleep(ENDED_PAUSE).await;
         }
         (page.events, page.status) = (Vec::new(), RunStatus::Running);

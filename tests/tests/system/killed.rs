@@ -1,8 +1,8 @@
 //! Runs of real processes under kill -9: one to three workers and metad die in each, and each completes with
 //! the result that the same functions give in one process; no task has two results, no process is left.
 //!
-//! `FORESAIL_PROOF=1` makes it 300 runs instead of 6; `FORESAIL_SEED=n` repeats one with the same draws, which
-//! are the plan, what is killed and after how many results.
+//! `FORESAIL_PROOF=1` makes it 300 runs instead of 6; `FORESAIL_SEED=n` repeats one with the same draws:
+//! the plan, what is killed and after how many results.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -25,6 +25,7 @@ mod commits;
 mod failing;
 mod leases;
 mod looks;
+mod lost;
 mod resume;
 
 use looks::unknown_task;
@@ -312,8 +313,13 @@ impl Ledger {
         if self.is_over() {
             return read(OperationResult::RunOver);
         }
-        let failure =
-            Failure { task: None, attempt: 0, kind: FailureKind::Cancelled, message: reason.to_owned() };
+        let failure = Failure {
+            task: None,
+            attempt: 0,
+            kind: FailureKind::Cancelled,
+            message: reason.to_owned(),
+            lost: Vec::new(),
+        };
         let failure = Some(failure);
         (OperationResult::Done, vec![Change::RunFinished { status: RunStatus::Cancelled, failure }])
     }

@@ -56,8 +56,13 @@ fn fail(
     kind: FailureKind,
     now_ms: f64,
 ) -> OperationResult {
-    let failure =
-        Failure { task: Some(name("t")), attempt, kind, message: "user 7: no such user".to_owned() };
+    let failure = Failure {
+        task: Some(name("t")),
+        attempt,
+        kind,
+        message: "user 7: no such user".to_owned(),
+        lost: Vec::new(),
+    };
     let fail = Operation::Fail { task: 0, attempt, instance: name(instance), failure };
     ledger.apply(&fail, now_ms).0
 }
@@ -150,8 +155,13 @@ fn out_of_memory_moves_a_task_to_the_next_size_for_good() {
     let mut l = ledger(Retry::default());
     lease(&mut l, "small", 0.0);
     let (mut events, needs) = (Vec::new(), OperationResult::NeedsLarger { config: size(1024) });
-    let failure =
-        Failure { task: None, attempt: 1, kind: FailureKind::OutOfMemory, message: "too much".to_owned() };
+    let failure = Failure {
+        task: None,
+        attempt: 1,
+        kind: FailureKind::OutOfMemory,
+        message: "too much".to_owned(),
+        lost: Vec::new(),
+    };
     let report = Operation::Fail { task: 0, attempt: 1, instance: name("small"), failure };
     let (result, told) = l.apply(&report, 1.0);
     assert_eq!(result, needs);

@@ -425,9 +425,9 @@ impl Driver {
 
 /// The end of an attempt that failed.
 fn failed(id: TaskId, task: u32, attempt: u32, error: TaskError) -> Event {
-    let TaskError { kind, message } = error;
+    let TaskError { kind, message, lost } = error;
     tracing::info!(task = %id, attempt, %message, "the attempt failed");
-    Event::Executed { task, attempt, outcome: Err(Failure { task: Some(id), attempt, kind, message }) }
+    Event::Executed { task, attempt, outcome: Err(Failure { task: Some(id), attempt, kind, message, lost }) }
 }
 
 /// What the plan predicted for a task on workers of this size; nothing where it planned another size.

@@ -13,6 +13,7 @@ mod held;
 mod host;
 mod limits;
 mod loss;
+mod lost;
 mod optimised;
 mod shared;
 mod store;

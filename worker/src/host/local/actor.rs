@@ -453,6 +453,7 @@ fn obituary(carried: &Carried, kind: FailureKind, death: &Death) -> Vec<Operatio
             attempt: note.attempt,
             kind,
             message: message.clone(),
+            lost: Vec::new(),
         },
     });
     let billed_ms = carried.since.elapsed().as_secs_f64() * 1000.0;

@@ -103,7 +103,13 @@ mod tests {
             task,
             attempt: 1,
             instance: "i".parse().unwrap(),
-            failure: Failure { task: None, attempt: 1, kind: FailureKind::TaskCrash, message: String::new() },
+            failure: Failure {
+                task: None,
+                attempt: 1,
+                kind: FailureKind::TaskCrash,
+                message: String::new(),
+                lost: Vec::new(),
+            },
         };
         let again_in = |in_ms| OperationResult::Again { in_ms };
         let larger = OperationResult::NeedsLarger { config: size(1024) };

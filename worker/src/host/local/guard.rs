@@ -1,7 +1,7 @@
 //! Watches over the runs that were invoked here, so that one whose client is gone ends all the same.
 //!
-//! A client that lives repairs sooner what is stuck, so that this is rarely needed and has to cost little: one
-//! small question per run and `guard_ms`. The plan is read, and a watchdog started, once
+//! A client that lives repairs sooner what is stuck, so that this is rarely needed and has to cost little:
+//! one small question per run and `guard_ms`. The plan is read, and a watchdog started, once
 //! something was stuck for so long. To repair twice costs an invocation and harms nothing.
 //!
 //! Only runs of this host's life are watched: others may belong to another host, whose files are not here.
