@@ -333,7 +333,32 @@ impl Client {
             without,
             mode: limits.replan,
         };
-        handle.watch(limits, replanner);
+        handle.watch(1, limits, replanner);
+        Ok(handle)
+    }
+
+    /// A run that was started before and that nobody works on any more: starts what is ready, and watches
+    /// over it until the handle is dropped. It goes on under the plan in force. Where somebody does work on it, no
+    /// harm is done.
+    ///
+    /// # Errors
+    /// [`ClientError`] when there is no such run, or no worker can be asked for.
+    pub async fn take_up(&self, run: &RunId) -> Result<RunHandle, ClientError> {
+        let call = Call::get(&["v1", "runs", run.as_str(), "plan"]);
+        let CurrentPlan { epoch, options, .. } = self.services.metad.json(call).await?;
+        let mut handle = self.attach(run).await?;
+        let ready = resume::ready(&self.services, run, handle.workflow()).await?;
+        watch::begin(&self.services, run, ready, handle.plan()).await?;
+        let replanner = Replanner {
+            client: self.clone(),
+            run: run.clone(),
+            workflow: handle.workflow().clone(),
+            platform: platform_of(handle.plan()),
+            plan: handle.plan().clone(),
+            without: Vec::new(),
+            mode: options.replan,
+        };
+        handle.watch(epoch, options, replanner);
         Ok(handle)
     }
 

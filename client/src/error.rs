@@ -233,6 +233,7 @@ mod tests {
             kind: FailureKind::TaskError,
             message: "no such word".to_owned(),
             exception: None,
+            lost: Vec::new(),
         };
         let error = ClientError::RunEnded {
             run: "r-1".parse().unwrap(),

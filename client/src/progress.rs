@@ -92,6 +92,10 @@ impl Progress {
                 self.running.remove(task);
                 self.committed += 1;
             }
+            // What was taken over from an earlier run does not count as done here, and may be lost as well.
+            Change::TasksInvalidated { tasks, .. } => {
+                self.committed = self.committed.saturating_sub(tasks.len() as u64);
+            }
             Change::TasksSkipped { tasks, .. } => self.skipped += tasks.len() as u64,
             Change::RunFinished { status, failure } => {
                 self.status = *status;

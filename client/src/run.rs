@@ -82,9 +82,9 @@ impl RunHandle {
         Self { services, id, workflow, plan, rates, reused: 0, watch: None }
     }
 
-    pub(crate) fn watch(&mut self, limits: RunOptions, replanner: Replanner) {
+    pub(crate) fn watch(&mut self, epoch: u64, limits: RunOptions, replanner: Replanner) {
         let services = self.services.as_ref().clone();
-        let watching = watch::watch(services, self.id.clone(), self.plan.clone(), limits);
+        let watching = watch::watch(services, self.id.clone(), epoch, self.plan.clone(), limits);
         let replanning = async {
             replanner.watch().await;
             std::future::pending().await

@@ -1,16 +1,15 @@
 //! Starts a run's first workers and drives its watchdog: the part of choreography that the client carries
 //! out.
 
-use std::collections::VecDeque;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foresail_choreography::{Action, Event, Invoke, PlanView, TimedStart, Watchdog};
+use foresail_choreography::{Invoke, PlanView, TimedStart};
 use foresail_schemas::id::RunId;
 use foresail_schemas::invocation::{Invocation, Invoked, Purpose};
 use foresail_schemas::plan::Plan;
 use foresail_schemas::run::{CurrentPlan, Operation, OperationAnswer, OperationRequest, RunOptions};
+use foresail_worker::watch::{Silence, Watched, watch_over};
 use futures_util::stream::{self, StreamExt};
 
 use crate::error::ClientError;
@@ -18,8 +17,6 @@ use crate::http::{Call, Service};
 
 /// Most first invocations under way at the same time.
 const INVOCATIONS_AT_ONCE: usize = 16;
-/// Longest sleep between two looks, should the machine name no time.
-const SLEEP_MAX: Duration = Duration::from_secs(60);
 
 /// The two services a run needs.
 #[derive(Debug, Clone)]
@@ -74,11 +71,12 @@ pub(crate) async fn begin(
 }
 
 /// Watches until the run has ended, and starts meanwhile the workers that the plan wants to be warm.
-pub(crate) async fn watch(services: Services, run: RunId, plan: Plan, options: RunOptions) {
-    let view = Arc::new(PlanView::new(1, &plan));
+pub(crate) async fn watch(services: Services, run: RunId, epoch: u64, plan: Plan, options: RunOptions) {
+    let view = Arc::new(PlanView::new(epoch, &plan));
+    let reached = Reached { services, run };
     tokio::select! {
-        () = watch_over(services.clone(), run.clone(), Arc::clone(&view), options) => {}
-        () = start_beforehand(&services, &run, &view) => {}
+        () = watch_over(&reached, Arc::clone(&view), options) => {}
+        () = start_beforehand(&reached.services, &reached.run, &view) => {}
     }
 }
 
@@ -98,99 +96,41 @@ async fn start_beforehand(services: &Services, run: &RunId, view: &PlanView) {
     std::future::pending().await
 }
 
-/// A metad that does not answer is not given up: once restarted it is found again. One that refuses for
-/// good, because it knows no such run or wants another token, ends the watching.
-async fn watch_over(services: Services, run: RunId, view: Arc<PlanView>, options: RunOptions) {
-    let mut machine = Watchdog::new(view, options);
-    let mut shell = Shell { services, run, began: Instant::now(), wake: None, events: VecDeque::new() };
-    let mut actions = Vec::new();
-    machine.start(shell.now_ms(), &mut actions);
-    loop {
-        shell.wake = None;
-        for action in actions.drain(..) {
-            if action == Action::Finished {
-                return;
-            }
-            if shell.perform(action).await.is_break() {
-                return;
-            }
-        }
-        let event = match shell.events.pop_front() {
-            Some(event) => event,
-            None => {
-                shell.sleep().await;
-                Event::Tick
-            }
-        };
-        machine.handle(event, shell.now_ms(), &mut actions);
-    }
-}
-
-/// The I/O of the machine.
-struct Shell {
+/// A run and the services that it needs.
+struct Reached {
     services: Services,
     run: RunId,
-    began: Instant,
-    wake: Option<f64>,
-    events: VecDeque<Event>,
 }
 
-impl Shell {
-    fn now_ms(&self) -> f64 {
-        self.began.elapsed().as_secs_f64() * 1000.0
+impl Watched for Reached {
+    async fn operate(&self, operations: Vec<Operation>) -> Result<OperationAnswer, Silence> {
+        self.services.operate(&self.run, operations).await.map_err(|error| {
+            let run = &self.run;
+            match error.is_final_refusal() {
+                true => {
+                    tracing::error!(%run, "nobody watches over the run any more: {error}");
+                    Silence::ForGood
+                }
+                false => {
+                    tracing::warn!(%run, "the watchdog was not answered: {error}");
+                    Silence::ForNow
+                }
+            }
+        })
     }
 
-    async fn sleep(&self) {
-        let longest_ms = SLEEP_MAX.as_secs_f64() * 1000.0;
-        let left_ms = self.wake.map_or(longest_ms, |at_ms| (at_ms - self.now_ms()).clamp(0.0, longest_ms));
-        tokio::time::sleep(Duration::from_secs_f64(left_ms / 1000.0)).await;
-    }
-
-    /// Carries out an action; breaks where no later one can succeed either.
-    async fn perform(&mut self, action: Action) -> ControlFlow<()> {
+    async fn plan(&self) -> Option<CurrentPlan> {
         let run = &self.run;
-        match action {
-            Action::Operate { request, operations } => {
-                self.events.push_back(match self.services.operate(run, operations.to_vec()).await {
-                    Ok(answer) => Event::Answered { request, answer },
-                    Err(error) if error.is_final_refusal() => {
-                        tracing::error!(%run, "nobody watches over the run any more: {error}");
-                        return ControlFlow::Break(());
-                    }
-                    Err(error) => {
-                        tracing::warn!(%run, "the watchdog was not answered: {error}");
-                        Event::Unanswered { request }
-                    }
-                });
-            }
-            Action::ReadPlan => {
-                let call = Call::get(&["v1", "runs", run.as_str(), "plan"]);
-                match self.services.metad.json(call).await {
-                    Ok(CurrentPlan { epoch, plan, .. }) => {
-                        self.events.push_back(Event::PlanRead { epoch, plan: Box::new(plan) });
-                    }
-                    Err(error) => tracing::warn!(%run, "the new plan could not be read: {error}"),
-                }
-            }
-            Action::Invoke(invoke) => {
-                tracing::info!(%run, tasks = ?invoke.tasks, "the watchdog starts tasks again");
-                if let Err(error) = self.services.invoke(run, invoke, Purpose::Work).await {
-                    tracing::warn!(%run, "{error}");
-                }
-            }
-            Action::WakeAt { at_ms } => self.wake = Some(at_ms),
-            // A watchdog runs no tasks and holds no subscription; its end is handled by the loop.
-            Action::Execute { .. }
-            | Action::Store { .. }
-            | Action::PreLoad { .. }
-            | Action::PreWarm { .. }
-            | Action::Abort { .. }
-            | Action::Discard { .. }
-            | Action::Listen { .. }
-            | Action::ReadUsage
-            | Action::Finished => {}
+        let plan = self.services.metad.json(Call::get(&["v1", "runs", run.as_str(), "plan"])).await;
+        plan.inspect_err(|error| tracing::warn!(%run, "the new plan could not be read: {error}")).ok()
+    }
+
+    async fn invoke(&self, invoke: Invoke) {
+        let run = &self.run;
+        tracing::info!(%run, tasks = ?invoke.tasks, "the watchdog starts tasks again");
+        if let Err(error) = self.services.invoke(run, invoke, Purpose::Work).await {
+            tracing::warn!(%run, "{error}");
         }
-        ControlFlow::Continue(())
     }
 }
 
@@ -218,7 +158,7 @@ mod tests {
         let blind = foresail_planner::blind_table(&workflow, &platform, Sla::MEDIAN);
         let plan = plan("simple", &problem(&workflow, &platform, blind, Objective::Fastest, 0)).unwrap();
         let options = RunOptions { watch_ms: 1.0, ..RunOptions::default() };
-        let watching = watch(services, "r-unknown".parse().unwrap(), plan, options);
+        let watching = watch(services, "r-unknown".parse().unwrap(), 1, plan, options);
         tokio::time::timeout(Duration::from_secs(60), watching).await.expect("the watching ends by itself");
     }
 }

@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 use crate::store::run_events::EventText;
 
+/// Leases and looks without a sign of anybody, after which nobody works on a run.
+const SILENT_TURNS: f64 = 3.0;
 /// Most events of one run that are held in memory.
 pub const TAIL_EVENTS_MAX: usize = 4096;
 /// Most bytes of events of one run that are held in memory.
@@ -94,9 +96,19 @@ impl Board {
     pub fn summary(&self) -> RunSummary {
         let mut summary = RunSummary::clone(&self.summary.load());
         if summary.status == RunStatus::Running {
-            summary.elapsed_ms = summary.elapsed_ms.max(self.clock.now_ms());
+            // Whoever works on a run or watches over it asks, and a summary is published with each answer.
+            let (heard_ms, now_ms) = (summary.elapsed_ms, self.clock.now_ms());
+            let silent_ms = now_ms - heard_ms;
+            summary.stalled_ms = Some(silent_ms).filter(|ms| *ms > self.stalled_after_ms());
+            summary.elapsed_ms = heard_ms.max(now_ms);
         }
         summary
+    }
+
+    /// Workers are heard of several times in a lease, the watchdog of a client at each look, that of a host
+    /// after a few.
+    fn stalled_after_ms(&self) -> f64 {
+        SILENT_TURNS * (self.options.lease_ms + self.options.watch_ms)
     }
 
     /// Where the run stands.
@@ -189,6 +201,7 @@ pub(crate) mod tests {
             predicted: PlanSummary::default(),
             usage: Vec::new(),
             last_event,
+            stalled_ms: None,
         }
     }
 
@@ -229,6 +242,20 @@ pub(crate) mod tests {
         board.publish(summary(3), vec![event(3, 1)]);
         assert!(bell.has_changed().unwrap());
         assert_eq!(*bell.borrow_and_update(), 3);
+    }
+
+    #[test]
+    fn a_run_that_nobody_asks_about_is_stalled_until_somebody_does() {
+        let options = RunOptions { lease_ms: 1_000.0, watch_ms: 500.0, ..RunOptions::default() };
+        let heard = |ms| RunSummary { elapsed_ms: ms, ..summary(2) };
+        let board = Board::new(1, options, RunClock::at(100_000.0), heard(96_000.0));
+        assert_eq!(board.summary().stalled_ms, None);
+        board.publish(heard(95_000.0), Vec::new());
+        assert!(board.summary().stalled_ms.is_some_and(|ms| ms >= 5_000.0), "{:?}", board.summary());
+        assert!(board.summary().elapsed_ms >= 100_000.0);
+        let ended = RunSummary { status: RunStatus::Failed, ..heard(95_000.0) };
+        board.publish(ended, Vec::new());
+        assert_eq!(board.summary().stalled_ms, None, "it has ended");
     }
 
     #[test]

@@ -367,6 +367,7 @@ pub fn run_summary() -> RunSummary {
         predicted: plan_summary(),
         usage: vec![ConfigUsage { config: config(), invocations: 2, cold_starts: 2, usage: usage() }],
         last_event: 31,
+        stalled_ms: None,
     }
 }
 
@@ -377,6 +378,7 @@ fn failure() -> Failure {
         kind: FailureKind::TaskCrash,
         message: "the command ended with exit code 2: sort: cannot read: in/0".to_owned(),
         exception: None,
+        lost: Vec::new(),
     }
 }
 

@@ -176,6 +176,11 @@ pub struct RunSummary {
     pub usage: Vec<ConfigUsage>,
     /// Number of the last event.
     pub last_event: u64,
+    /// Time since anybody worked on the run or watched over it, in ms, where that is long enough to tell that
+    /// nobody does: longer than three leases and looks of a watchdog. Only of a run that has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0))]
+    pub stalled_ms: Option<f64>,
 }
 
 /// What the workers of one size used.
@@ -313,6 +318,9 @@ pub struct Failure {
     /// The exception of a Python function: its pickle as base64, at most [`EXCEPTION_TEXT_MAX`] bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exception: Option<String>,
+    /// Keys of inputs that are lost: under each is nothing any more, or not what was committed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<String>,
 }
 
 /// The kind of cause of a failure.

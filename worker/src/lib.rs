@@ -6,6 +6,7 @@
 //! - [`runtime`]: the worker process; it carries out what the choreography machine decides.
 //! - [`host`]: platforms that start workers; [`host::local`] does so with processes on this machine.
 //! - [`metrics`]: measurements, on disk before they are sent.
+//! - [`watch`]: what whoever watches over a run does.
 //!
 //! A program that calls [`run_worker_if_asked`] first thing in `main` is its own worker:
 //!
@@ -36,6 +37,7 @@ mod note;
 pub mod registry;
 pub mod runtime;
 mod text;
+pub mod watch;
 
 pub use custom::{CustomOptimization, OptimizedTask, Reach};
 pub use host::local::{LocalFaas, LocalSettings};

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use foresail_schemas::Platform;
-use foresail_worker::host::local::settings::{OBJECT_RUNS_KEPT_MAX, SHARED_BYTES_MAX};
+use foresail_worker::host::local::settings::{GUARD_MS, OBJECT_RUNS_KEPT_MAX, SHARED_BYTES_MAX};
 use foresail_worker::host::local::{CpuShare, LocalFaas, LocalSettings, ObjectPlace, WorkerCommand};
 use foresail_worker::{Registry, run_worker_if_asked};
 use tokio::signal::unix::{SignalKind, signal};
@@ -71,6 +71,9 @@ struct HostArguments {
     /// Runs that have ended whose objects are kept; older ones are deleted.
     #[arg(long, env = "FORESAIL_HOST_OBJECT_RUNS_KEPT_MAX", default_value_t = OBJECT_RUNS_KEPT_MAX)]
     object_runs_kept_max: usize,
+    /// Time between two looks for tasks of a run that are stuck and that no client starts again, in ms.
+    #[arg(long, default_value_t = GUARD_MS)]
+    guard_ms: f64,
     /// The program of a worker [default: this one].
     #[arg(long)]
     worker: Option<PathBuf>,
@@ -151,6 +154,7 @@ fn settings(arguments: HostArguments) -> Result<LocalSettings, String> {
         cold_start_ms: arguments.cold_start_ms,
         shared_bytes_max: arguments.shared_bytes_max,
         object_runs_kept_max: arguments.object_runs_kept_max,
+        guard_ms: arguments.guard_ms,
         cpu_share: match arguments.cpu_share {
             Cpu::Enforced => CpuShare::Enforced,
             Cpu::Free => CpuShare::Free,

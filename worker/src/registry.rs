@@ -232,6 +232,8 @@ pub struct TaskError {
     ///
     /// [`Failure::exception`]: foresail_schemas::run::Failure::exception
     pub exception: Option<String>,
+    /// Keys of inputs that are lost.
+    pub(crate) lost: Vec<String>,
 }
 
 impl TaskError {
@@ -262,7 +264,7 @@ impl TaskError {
             cut(&mut message, FAILURE_TEXT_MAX - 16);
             message.push_str(" … (cut)");
         }
-        Self { kind, message, exception: None }
+        Self { kind, message, exception: None, lost: Vec::new() }
     }
 }
 

@@ -59,6 +59,9 @@ async fn list(global: &Global, session: &Session, terminal: &Terminal) -> Result
     if runs.is_empty() {
         terminal.say("nothing was run yet; `foresail run hello` does");
     }
+    if let Some(stalled) = runs.iter().find(|run| run.stalled_ms.is_some()) {
+        terminal.say(&stalled_hint(stalled));
+    }
     Ok(render::many(global.format, &runs, || list_table(&runs).to_string())?)
 }
 
@@ -103,7 +106,7 @@ fn list_table(runs: &[RunSummary]) -> Table {
         table.row([
             run.run.to_string(),
             run.workflow.to_string(),
-            status_name(run.status).to_owned(),
+            standing(run).to_owned(),
             format!("{}/{}", run.committed + run.skipped, run.tasks),
             run.planner.to_string(),
             units::ms(run.predicted.makespan_ms),
@@ -122,7 +125,7 @@ fn detail_table(handle: &RunHandle, summary: &RunSummary, events: &[RunEvent]) -
         summary.run,
         summary.workflow,
         summary.created_at,
-        status_name(summary.status),
+        standing(summary),
         summary.committed + summary.skipped,
         summary.tasks,
         if summary.skipped > 0 { format!(" ({} skipped)", summary.skipped) } else { String::new() },
@@ -130,6 +133,9 @@ fn detail_table(handle: &RunHandle, summary: &RunSummary, events: &[RunEvent]) -
     );
     if let Some(failure) = &summary.failure {
         text += &format!("cause: {}\n", failure.message);
+    }
+    if summary.stalled_ms.is_some() {
+        text += &format!("{}\n", stalled_hint(summary));
     }
     text += &format!("workers: {}\n\n", workers(&progress));
     text += &format!("{}\n", comparison(&summary.predicted, &actual));
@@ -194,6 +200,10 @@ fn timeline(workflow: &Workflow, events: &[RunEvent]) -> Table {
             Change::TasksSkipped { by, tasks } => {
                 (String::new(), format!("{}, as {} decided", named(tasks, id), id(*by)))
             }
+            Change::TasksInvalidated { by, tasks } => {
+                let lost: Vec<String> = tasks.iter().map(|&task| id(task)).collect();
+                (String::new(), format!("{} found their objects lost: {}", id(*by), lost.join(", ")))
+            }
             Change::TaskReady { .. } => continue,
         };
         table.row([units::ms(event.at_ms), event.change.kind().replace('_', " "), who, what]);
@@ -218,6 +228,17 @@ fn reasons_of(why: &Replanning) -> String {
     let Replanning { cause, reason, kept, new, moved } = why;
     let told = |p: &Promise| format!("{} for {}", units::ms(p.makespan_ms), units::usd(p.cost_usd));
     format!("{cause}; {reason}; {moved} tasks move, {} becomes {}", told(kept), told(new))
+}
+
+/// Where a run stands; one that nobody works on does not run, whatever metad waits for.
+fn standing(run: &RunSummary) -> &'static str {
+    if run.stalled_ms.is_some() { "stalled" } else { status_name(run.status) }
+}
+
+fn stalled_hint(run: &RunSummary) -> String {
+    let since = units::ms(run.stalled_ms.unwrap_or_default());
+    let run = &run.run;
+    format!("nobody has worked on run {run} for {since}; `foresail resume {run}` goes on with it")
 }
 
 fn status_name(status: RunStatus) -> &'static str {

@@ -222,6 +222,9 @@ impl Course {
             Change::TasksSkipped { tasks, .. } => {
                 tasks.iter().for_each(|&task| self.set(task, Step::Skipped { at_ms }));
             }
+            Change::TasksInvalidated { tasks, .. } => {
+                tasks.iter().for_each(|&task| self.set(task, Step::Open));
+            }
             Change::PlanReplaced { epoch, .. } => self.epoch = *epoch,
             Change::RunFinished { .. } => self.is_over = true,
             Change::TaskReady { .. }

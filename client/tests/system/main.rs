@@ -14,6 +14,7 @@ mod planning;
 mod pools;
 mod replan;
 mod resume;
+mod stalled;
 mod support;
 mod token;
 mod workloads;

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use redb::{TableDefinition, WriteTransaction};
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -65,34 +65,47 @@ pub(super) fn drop_all(transaction: &WriteTransaction, run: u64) -> Result<()> {
     Ok(())
 }
 
+fn events_in(
+    table: &impl ReadableTable<(u64, u64), &'static [u8]>,
+    run: u64,
+    after: u64,
+    events_max: usize,
+) -> Result<Vec<EventText>> {
+    let wanted = after.saturating_add(1);
+    let from =
+        table.range((run, 0)..=(run, wanted))?.next_back().transpose()?.map_or(0, |(key, _)| key.value().1);
+    let mut events = Vec::new();
+    for entry in table.range((run, from)..=(run, u64::MAX))? {
+        let (key, value) = entry?;
+        let found = decode(value.value()).map_err(|e| corrupt(NAME, key.value(), e))?;
+        events.extend(found.into_iter().filter(|event| event.seq > after));
+        if events.len() >= events_max {
+            events.truncate(events_max);
+            break;
+        }
+    }
+    Ok(events)
+}
+
 impl ReadView {
     /// Up to `events_max` events of a run after number `after`, in order.
     ///
     /// # Errors
     /// [`super::StoreError`].
     pub fn events_after(&self, run: u64, after: u64, events_max: usize) -> Result<Vec<EventText>> {
-        let table = self.0.open_table(TABLE)?;
-        let wanted = after.saturating_add(1);
-        let from = table
-            .range((run, 0)..=(run, wanted))?
-            .next_back()
-            .transpose()?
-            .map_or(0, |(key, _)| key.value().1);
-        let mut events = Vec::new();
-        for entry in table.range((run, from)..=(run, u64::MAX))? {
-            let (key, value) = entry?;
-            let found = decode(value.value()).map_err(|e| corrupt(NAME, key.value(), e))?;
-            events.extend(found.into_iter().filter(|event| event.seq > after));
-            if events.len() >= events_max {
-                events.truncate(events_max);
-                break;
-            }
-        }
-        Ok(events)
+        events_in(&self.0.open_table(TABLE)?, run, after, events_max)
     }
 }
 
 impl WriteGroup {
+    /// Up to `events_max` events of a run after number `after`, in order, as far as this group knows.
+    ///
+    /// # Errors
+    /// [`super::StoreError`].
+    pub fn events_after(&self, run: u64, after: u64, events_max: usize) -> Result<Vec<EventText>> {
+        events_in(&self.transaction()?.open_table(TABLE)?, run, after, events_max)
+    }
+
     /// Writes the events that one commit group has of a run.
     ///
     /// # Errors
@@ -155,6 +168,7 @@ pub(crate) mod tests {
                         kind: FailureKind::Cancelled,
                         message: text,
                         exception: None,
+                        lost: Vec::new(),
                     };
                     Change::RunFinished { status: RunStatus::Cancelled, failure: Some(failure) }
                 }

@@ -90,6 +90,10 @@ pub(super) fn drop(transaction: &WriteTransaction, number: u64, run: &[u8]) -> R
     blobs::drop_all(transaction, number)
 }
 
+fn header_in(table: &impl ReadableTable<u64, &'static [u8]>, number: u64) -> Result<Option<RunHeader>> {
+    table.get(number)?.map(|v| decode(number, v.value())).transpose()
+}
+
 impl ReadView {
     /// Every run, in order of creation. One that cannot be read comes as its error.
     ///
@@ -116,8 +120,7 @@ impl ReadView {
     /// # Errors
     /// [`super::StoreError`].
     pub fn run_header(&self, number: u64) -> Result<Option<RunHeader>> {
-        let table = self.0.open_table(HEADERS)?;
-        table.get(number)?.map(|v| decode(number, v.value())).transpose()
+        header_in(&self.0.open_table(HEADERS)?, number)
     }
 
     /// The largest run number ever given, 0 where there was none.
@@ -131,6 +134,14 @@ impl ReadView {
 }
 
 impl WriteGroup {
+    /// The header of a run, as far as this group knows.
+    ///
+    /// # Errors
+    /// [`super::StoreError`].
+    pub fn run_header(&self, number: u64) -> Result<Option<RunHeader>> {
+        header_in(&self.transaction()?.open_table(HEADERS)?, number)
+    }
+
     /// Writes the header of a run.
     ///
     /// # Errors
@@ -197,6 +208,7 @@ pub(crate) mod tests {
             predicted: header.predicted,
             usage: Vec::new(),
             last_event: 9,
+            stalled_ms: None,
         }
     }
 

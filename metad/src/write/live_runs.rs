@@ -17,7 +17,7 @@ use crate::meter::add;
 use crate::shared::Shared;
 use crate::store::run_events::EventText;
 use crate::store::runs::RunHeader;
-use crate::store::{ReadView, StoreError, StoreReader};
+use crate::store::{ReadView, StoreError, StoreReader, WriteGroup};
 
 /// Finished runs whose ledgers stay in memory.
 const FINISHED_LIVE_MAX: usize = 32;
@@ -75,6 +75,7 @@ pub fn summary(header: &RunHeader, ledger: &Ledger, now_ms: f64) -> RunSummary {
         predicted: header.predicted,
         usage: state.usage,
         last_event: ledger.last_seq(),
+        stalled_ms: None,
     }
 }
 
@@ -112,13 +113,14 @@ impl Runs {
     pub(super) fn get(
         &mut self,
         run: &RunId,
+        group: &Group,
         shared: &Shared,
     ) -> Result<Result<&mut LiveRun, Problem>, StoreError> {
         if !self.live.contains_key(run) {
             let Some(board) = shared.boards.load().get(run).cloned() else {
                 return Ok(Err(not_found(run)));
             };
-            match load(&shared.store, &board)? {
+            match load(group, &shared.store, &board)? {
                 Some(loaded) => self.live.insert(run.clone(), loaded),
                 None => return Ok(Err(not_found(run))),
             };
@@ -205,11 +207,50 @@ fn text(event: &RunEvent) -> EventText {
     EventText { seq: event.seq, kind: event.change.kind().to_owned(), json }
 }
 
+/// Where a run is read.
+enum Rows<'a> {
+    /// What everybody sees.
+    Shown(&'a ReadView),
+    /// The group that is being applied, and all before it. The writer must not wait until that is shown: it
+    /// would wait for itself.
+    Group(&'a WriteGroup),
+}
+
+impl Rows<'_> {
+    fn header(&self, number: u64) -> Result<Option<RunHeader>, StoreError> {
+        match self {
+            Self::Shown(view) => view.run_header(number),
+            Self::Group(group) => group.run_header(number),
+        }
+    }
+
+    fn workflow(&self, number: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        match self {
+            Self::Shown(view) => view.workflow_document(number),
+            Self::Group(group) => group.workflow_document(number),
+        }
+    }
+
+    fn events_after(&self, number: u64, after: u64) -> Result<Vec<EventText>, StoreError> {
+        match self {
+            Self::Shown(view) => view.events_after(number, after, REPLAY_EVENTS),
+            Self::Group(group) => group.events_after(number, after, REPLAY_EVENTS),
+        }
+    }
+}
+
 /// Brings a run back from the store, with the board it has.
-fn load(store: &StoreReader, board: &Arc<Board>) -> Result<Option<LiveRun>, StoreError> {
-    let view = store.view()?;
-    let Some(header) = view.run_header(board.number)? else { return Ok(None) };
-    let (workflow, ledger) = replay(&view, board.number, &header)?;
+fn load(group: &Group, store: &StoreReader, board: &Arc<Board>) -> Result<Option<LiveRun>, StoreError> {
+    let view;
+    let rows = match &group.writes {
+        Some(writes) => Rows::Group(writes),
+        None => {
+            view = store.view()?;
+            Rows::Shown(&view)
+        }
+    };
+    let Some(header) = rows.header(board.number)? else { return Ok(None) };
+    let (workflow, ledger) = replay(&rows, board.number, &header)?;
     let clock = RunClock::resumed(header.created_at, ledger.last_ms());
     let board = Arc::clone(board);
     let (staged, written) = (Vec::new(), Vec::new());
@@ -221,22 +262,23 @@ fn load(store: &StoreReader, board: &Arc<Board>) -> Result<Option<LiveRun>, Stor
 /// # Errors
 /// [`StoreError`] when its workflow or one of its events cannot be read.
 pub fn recover(view: &ReadView, number: u64, header: RunHeader) -> Result<LiveRun, StoreError> {
-    let (workflow, mut ledger) = replay(view, number, &header)?;
+    let (workflow, mut ledger) = replay(&Rows::Shown(view), number, &header)?;
     let clock = RunClock::resumed(header.created_at, ledger.last_ms());
     ledger.recovered(clock.now_ms());
-    let shown = summary(&header, &ledger, clock.now_ms());
+    // Whether anybody works on it is seen when he asks.
+    let shown = summary(&header, &ledger, ledger.last_ms());
     let board = Arc::new(Board::new(number, header.options, clock, shown));
     Ok(LiveRun { number, header, workflow, ledger, clock, board, staged: Vec::new(), written: Vec::new() })
 }
 
-fn replay(view: &ReadView, number: u64, header: &RunHeader) -> Result<(Workflow, Ledger), StoreError> {
+fn replay(rows: &Rows, number: u64, header: &RunHeader) -> Result<(Workflow, Ledger), StoreError> {
     let damaged =
         |reason: String| StoreError::Corrupt { table: "run_workflows", key: number.to_string(), reason };
-    let document = view.workflow_document(number)?.ok_or_else(|| damaged("it is missing".to_owned()))?;
+    let document = rows.workflow(number)?.ok_or_else(|| damaged("it is missing".to_owned()))?;
     let workflow: Workflow = serde_json::from_slice(&document).map_err(|e| damaged(e.to_string()))?;
     let mut ledger = Ledger::new(&workflow, header.options);
     loop {
-        let events = view.events_after(number, ledger.last_seq(), REPLAY_EVENTS)?;
+        let events = rows.events_after(number, ledger.last_seq())?;
         if events.is_empty() {
             return Ok((workflow, ledger));
         }

@@ -23,14 +23,10 @@ impl Runs {
         &mut self,
         resume: &Resume,
         workflow: &Workflow,
-        group: &mut Group,
+        group: &Group,
         shared: &Shared,
     ) -> Result<Result<Taken, Problem>, StoreError> {
-        // A run that is not in memory is read from the store, which shows nothing while a group is under way.
-        if let Some(writes) = group.writes.take() {
-            writes.commit()?;
-        }
-        let old = match self.get(&resume.run, shared)? {
+        let old = match self.get(&resume.run, group, shared)? {
             Ok(old) => old,
             Err(problem) => return Ok(Err(problem)),
         };

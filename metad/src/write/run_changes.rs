@@ -26,7 +26,7 @@ impl Runs {
         shared: &Shared,
     ) -> Result<(), StoreError> {
         if let Some(id) = &new.run
-            && let Ok(run) = self.get(id, shared)?
+            && let Ok(run) = self.get(id, group, shared)?
         {
             let result = repeated(run, &new, group)?;
             group.answer(reply, result);
@@ -99,7 +99,7 @@ impl Runs {
         group: &mut Group,
         shared: &Shared,
     ) -> Result<(), StoreError> {
-        let run = match self.get(id, shared)? {
+        let run = match self.get(id, group, shared)? {
             Ok(run) => run,
             Err(problem) => {
                 group.answer(reply, Err(problem));
@@ -128,7 +128,7 @@ impl Runs {
         group: &mut Group,
         shared: &Shared,
     ) -> Result<(), StoreError> {
-        let run = match self.get(&new.run, shared)? {
+        let run = match self.get(&new.run, group, shared)? {
             Ok(run) => run,
             Err(problem) => {
                 group.answer(reply, Err(problem));
@@ -153,7 +153,7 @@ impl Runs {
         group: &mut Group,
         shared: &Shared,
     ) -> Result<(), StoreError> {
-        let result = match self.get(id, shared)? {
+        let result = match self.get(id, group, shared)? {
             Err(problem) => Err(problem),
             Ok(run) => {
                 let limit = shared.settings.run_blob_bytes_max;
@@ -180,7 +180,7 @@ impl Runs {
         group: &mut Group,
         shared: &Shared,
     ) -> Result<(), StoreError> {
-        let result = match self.get(id, shared)? {
+        let result = match self.get(id, group, shared)? {
             Err(problem) => Err(problem),
             Ok(run) => {
                 group.writes()?.drop_blob(run.number, key)?;

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use foresail_model::SavedTask;
 use foresail_schemas::metric::{BatchAnswer, Record, Rejected, StartState, StartupRecord, TaskRecord};
-use foresail_schemas::run::{Operation, OperationResult, RunStatus};
+use foresail_schemas::run::{Operation, OperationResult, Resume, RunStatus};
 use foresail_schemas::{ErrorCode, Problem, RunId, TaskName, examples};
 use jiff::Timestamp;
 
@@ -250,6 +250,54 @@ fn a_finished_run_needs_no_ledger_until_somebody_asks_for_it() {
     let late = operate(&rig, Operation::Cancel { reason: "late".into() });
     assert_eq!((late.status, &late.results[0]), (RunStatus::Cancelled, &OperationResult::RunOver));
     rig.stop();
+}
+
+#[test]
+fn an_ended_run_is_brought_back_within_a_group_that_writes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, reader) = store::open(directory.path()).unwrap();
+    let mut rig = Rig::new(writer, reader, |_| {});
+    let id = |n: usize| RunId::new(format!("r-{n}")).unwrap();
+    let create = |n: usize, resume: Option<usize>| {
+        let resume = resume.map(|n| Resume { run: id(n), without: Vec::new() });
+        let new = Box::new(NewRun { run: Some(id(n)), resume, ..new_run() });
+        move |reply| Command::CreateRun(new, reply)
+    };
+    let cancel = || vec![Operation::Cancel { reason: "enough".into() }];
+    for n in [0, 1] {
+        rig.runtime.block_on(rig.shared.change(create(n, None))).unwrap();
+        let ended = rig.shared.change(|reply| Command::Operate(id(n), cancel(), reply));
+        rig.runtime.block_on(ended).unwrap();
+    }
+    rig.stop();
+    drop(rig.shared);
+    let (writer, reader) = store::open(directory.path()).unwrap();
+    let Recovered { world, boards, catalog, models, runs, .. } = recover(&reader).unwrap();
+    let settings = Settings { group_max: 2, ..Settings::default() };
+    let (shared, queue) = Shared::new(settings, reader, world, boards);
+    // The first group is stored and not shown when the others, which write before they read, are applied.
+    let mut created = Vec::new();
+    for (n, resume) in [(2, None), (3, None), (4, None)] {
+        let (shared, new) = (Arc::clone(&shared), create(n, resume));
+        created.push(rig.runtime.spawn(async move { shared.change(new).await }));
+    }
+    let (asked, old) = (Arc::clone(&shared), id(0));
+    let late = async move { asked.change(|reply| Command::Operate(old, cancel(), reply)).await };
+    let late = rig.runtime.spawn(late);
+    for (n, resume) in [(5, None), (6, Some(1))] {
+        let (shared, new) = (Arc::clone(&shared), create(n, resume));
+        created.push(rig.runtime.spawn(async move { shared.change(new).await }));
+    }
+    rig.runtime.block_on(async { tokio::task::yield_now().await });
+    assert_eq!(shared.queue_depth(), 6);
+    let writer = Writer::spawn(Arc::clone(&shared), writer, queue, catalog, models, runs).unwrap();
+    for created in created {
+        assert!(!rig.runtime.block_on(created).unwrap().unwrap().duplicate);
+    }
+    let late = rig.runtime.block_on(late).unwrap().unwrap();
+    assert_eq!((late.status, &late.results[0]), (RunStatus::Cancelled, &OperationResult::RunOver));
+    shared.stop_writer();
+    writer.join().unwrap();
 }
 
 #[test]

@@ -103,6 +103,13 @@ pub enum Change {
         /// The tasks, those that need something of a skipped one included.
         tasks: Vec<u32>,
     },
+    /// Results are taken back, because objects of theirs are lost; their out-edges are not marked any more.
+    TasksInvalidated {
+        /// The tasks.
+        tasks: Vec<u32>,
+        /// The task whose attempt failed for want of them; that attempt does not count.
+        by: u32,
+    },
     /// All in-edges of a task are marked.
     TaskReady {
         /// The task.
@@ -168,6 +175,7 @@ impl Change {
             Self::TaskFailed { .. } => "task_failed",
             Self::TaskCommitted { .. } => "task_committed",
             Self::TasksSkipped { .. } => "tasks_skipped",
+            Self::TasksInvalidated { .. } => "tasks_invalidated",
             Self::TaskReady { .. } => "task_ready",
             Self::RunResumed { .. } => "run_resumed",
             Self::PlanReplaced { .. } => "plan_replaced",

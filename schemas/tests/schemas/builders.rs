@@ -189,6 +189,7 @@ fn failure() -> impl Strategy<Value = Failure> {
             kind: FailureKind::OutOfMemory,
             message,
             exception: None,
+            lost: Vec::new(),
         }
     })
 }

@@ -311,6 +311,7 @@ fn finished(workflow: &Workflow) -> (RunSummary, Vec<RunEvent>) {
         predicted: Default::default(),
         usage: Vec::new(),
         last_event: events.len() as u64,
+        stalled_ms: None,
     };
     (run, events)
 }

@@ -51,18 +51,21 @@ fn expected() -> String {
     format!("{}\n", NUMBERS * (NUMBERS + 1))
 }
 
-fn host(data: &Path, metad: &str) -> Process {
+/// A host of workers on `data`.
+pub fn host(data: &Path, metad: &str) -> Process {
     let data = data.join("host");
     let args =
         ["host", "--listen", "127.0.0.1:0", "--metad", metad, "--data", data.to_str().expect("a plain name")];
     Process::start("foresail-worker", &args)
 }
 
-/// Process ids of the workers of a host.
-fn workers(host: &Process) -> Vec<i32> {
+/// Process ids of the workers of a host that live.
+pub fn workers(host: &Process) -> Vec<i32> {
     let parent = |pid: i32| -> Option<i32> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let is_alive = fields.next()? != "Z";
+        fields.next().filter(|_| is_alive)?.parse().ok()
     };
     let pids = std::fs::read_dir("/proc").expect("Linux").flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());

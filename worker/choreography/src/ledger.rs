@@ -25,6 +25,7 @@ mod commits;
 mod failing;
 mod leases;
 mod looks;
+mod lost;
 mod resume;
 
 use looks::unknown_task;
@@ -318,6 +319,7 @@ impl Ledger {
             kind: FailureKind::Cancelled,
             message: reason.to_owned(),
             exception: None,
+            lost: Vec::new(),
         };
         let failure = Some(failure);
         (OperationResult::Done, vec![Change::RunFinished { status: RunStatus::Cancelled, failure }])

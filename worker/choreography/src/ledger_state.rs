@@ -50,9 +50,13 @@ pub(crate) struct TaskState {
     pub idle_since_ms: Option<f64>,
     /// The attempts that failed, and how.
     pub failed: Vec<FailedAttempt>,
-    /// The size that the task needs since it ran out of memory, and how often that grew.
+    /// The size of a flexible worker that the task needs since it ran out of memory or its result was lost.
     pub larger: Option<ResourceConfig>,
+    /// Attempts that are not counted: they ran out of memory, failed for want of a lost input, or made what
+    /// was lost.
     pub raises: u32,
+    /// Results that were lost and taken back: who made them, and in which attempt.
+    pub lost: Vec<(InstanceId, u32)>,
     /// What attempts took from the memory of their worker, before it was a result.
     pub assumed: Vec<Assumed>,
     /// Who runs it beside the lease.
@@ -75,6 +79,13 @@ impl TaskState {
         if !self.is_marked(bit) {
             self.marks[word] |= 1 << (bit % 64);
             self.marked += 1;
+        }
+    }
+
+    fn unmark(&mut self, bit: u32) {
+        if self.is_marked(bit) {
+            self.marks[bit as usize / 64] &= !(1 << (bit % 64));
+            self.marked -= 1;
         }
     }
 
@@ -357,6 +368,10 @@ impl State {
                 }
                 self.skipped += tasks.len() as u64;
             }
+            Change::TasksInvalidated { tasks, by } => {
+                self.task_mut(*by).raises += 1;
+                tasks.iter().for_each(|&task| self.take_back(graph, task));
+            }
             Change::TaskReady { task } => {
                 self.change(*task, |state| state.idle_since_ms = Some(at_ms));
             }
@@ -376,6 +391,27 @@ impl State {
             if let Some(bit) = graph.edge_bit(task, child) {
                 self.task_mut(child).mark(bit);
             }
+        }
+    }
+
+    /// A result is none any more, and what reads it waits for it again.
+    fn take_back(&mut self, graph: &Graph, task: u32) {
+        let Some(commit) = self.task(task).commit.clone() else { return };
+        let ran_on = self.instances.get(&commit.instance).map(|instance| instance.config);
+        self.change(task, |state| {
+            (state.commit, state.lease, state.idle_since_ms) = (None, None, None);
+            state.larger = state.larger.or(ran_on);
+            // One that was taken over from an earlier run, or ran ahead, never counted.
+            state.raises += u32::from(commit.attempt > 0 && state.attempts > state.raises);
+            state.lost.push((commit.instance, commit.attempt));
+        });
+        self.committed -= 1;
+        for &child in graph.children(task) {
+            let Some(bit) = graph.edge_bit(task, child) else { continue };
+            self.change(child, |state| {
+                state.unmark(bit);
+                state.idle_since_ms = state.idle_since_ms.filter(|_| state.commit.is_some());
+            });
         }
     }
 

@@ -40,6 +40,7 @@ fn instance() -> InstanceId {
 fn result(width: Option<u64>) -> Commit {
     let object = StoredObject { bytes: 0, hash: String::new(), location: Location::Inline(String::new()) };
     Commit {
+        printed: None,
         attempt: 0,
         instance: instance(),
         outputs: vec![object],
@@ -58,7 +59,14 @@ fn lease(task: u32) -> Operation {
 
 fn fail(task: u32) -> Operation {
     let kind = FailureKind::TaskError;
-    let failure = Failure { task: None, attempt: 0, kind, message: "boom".to_owned() };
+    let failure = Failure {
+        task: None,
+        attempt: 0,
+        kind,
+        message: "boom".to_owned(),
+        exception: None,
+        lost: Vec::new(),
+    };
     Operation::Fail { task, attempt: 0, instance: instance(), failure }
 }
 

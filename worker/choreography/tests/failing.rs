@@ -62,6 +62,7 @@ fn fail(
         kind,
         message: "user 7: no such user".to_owned(),
         exception: None,
+        lost: Vec::new(),
     };
     let fail = Operation::Fail { task: 0, attempt, instance: name(instance), failure };
     ledger.apply(&fail, now_ms).0
@@ -161,6 +162,7 @@ fn out_of_memory_moves_a_task_to_the_next_size_for_good() {
         kind: FailureKind::OutOfMemory,
         message: "too much".to_owned(),
         exception: None,
+        lost: Vec::new(),
     };
     let report = Operation::Fail { task: 0, attempt: 1, instance: name("small"), failure };
     let (result, told) = l.apply(&report, 1.0);

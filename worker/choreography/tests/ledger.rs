@@ -70,7 +70,8 @@ fn commit(task: u32, attempt: u32, instance: &str) -> Operation {
 }
 
 fn fail(task: u32, attempt: u32, instance: &str, kind: FailureKind) -> Operation {
-    let failure = Failure { task: None, attempt, kind, message: "boom".to_owned(), exception: None };
+    let failure =
+        Failure { task: None, attempt, kind, message: "boom".to_owned(), exception: None, lost: Vec::new() };
     Operation::Fail { task, attempt, instance: name(instance), failure }
 }
 

@@ -172,7 +172,7 @@ impl Play {
 
     fn failed(&mut self, task: u32, attempt: u32) {
         let (kind, message) = (FailureKind::TaskError, "drawn".to_owned());
-        let outcome = Err(Failure { task: None, attempt, kind, message, exception: None });
+        let outcome = Err(Failure { task: None, attempt, kind, message, exception: None, lost: Vec::new() });
         self.hear(Event::Executed { task, attempt, outcome });
     }
 

@@ -2,11 +2,12 @@
 //!
 //! Random graphs and plans; crashes of workers, lost and doubled requests, lost answers, lost, doubled and
 //! late invocations, lost hints, restarts of the store, replaced plans, failing attempts, tasks that need
-//! more memory than they were planned with, attempts that decide something else than the one before, workers
-//! that make way for others; with and without branches, fan-outs and each optimisation. Whatever happens:
-//! exactly the tasks that the decisions call for have a commit, one each, the others are skipped; none runs
-//! before its parents, no worker has more under way than its lanes allow, fetches what is no result or reads
-//! what another holds, the run ends and every worker leaves.
+//! more memory than they were planned with, objects of results that are lost, attempts that decide something
+//! else than the one before, workers that make way for others; with and without branches, fan-outs and each
+//! optimisation. Whatever happens: exactly the tasks that the decisions call for have a commit, one each
+//! beside those that were taken back because they were lost, the others are skipped; none runs before its
+//! parents or on what does not stand, no worker has more under way than its lanes allow, fetches what is no
+//! result or reads what another holds, the run ends and every worker leaves.
 //! `FORESAIL_PROOF=1` runs 10,000 seeds instead of 2,000; `FORESAIL_SEED=n` replays one.
 
 mod world;
@@ -33,7 +34,8 @@ fn every_run_completes_once_whatever_happens() {
 #[test]
 fn a_run_without_faults_wastes_nothing() {
     let mut all = Seen::default();
-    for seed in 0..300 {
+    let seeds = if std::env::var("FORESAIL_PROOF").is_ok() { 4_000 } else { 300 };
+    for seed in 0..seeds {
         let mut world = World::new(seed, Faults::none());
         world.run().unwrap_or_else(|broken| panic!("seed {seed}: {broken}\n{}", world.trace_tail(60)));
         let (seen, tasks) = (world.seen(), world.tasks() as u64);
@@ -91,6 +93,18 @@ fn what_runs_out_of_memory_runs_again_on_the_next_size_and_at_the_top_fails_the_
     let failure = world.failure().expect("it has a cause");
     assert_eq!(failure.kind, FailureKind::OutOfMemory);
     assert!(failure.message.contains("7076 MB") && failure.message.contains("no larger size"), "{failure:?}");
+}
+
+#[test]
+fn what_is_lost_is_made_again_and_the_run_completes() {
+    let mut taken_back = 0;
+    for seed in 0..300 {
+        let mut world = World::new(seed, Faults::lost());
+        world.run().unwrap_or_else(|broken| panic!("seed {seed}: {broken}\n{}", world.trace_tail(60)));
+        taken_back += world.taken_back();
+        world.check_replay();
+    }
+    assert!(taken_back > 300, "{taken_back} results were lost");
 }
 
 #[test]

@@ -34,7 +34,7 @@ use crate::data::cache::ObjectCache;
 use crate::data::fetches::{Fetches, Found};
 use crate::data::mapped::SHARED_BYTES_MIN;
 use crate::data::shared::SharedMemory;
-use crate::data::store::{ObjectStore, object_key};
+use crate::data::store::{ObjectStore, StoreError, object_key};
 use crate::registry::TaskError;
 
 /// Largest file outside the workflow that is read as an input, in bytes.
@@ -160,8 +160,11 @@ impl Data {
                 }
                 let object = object
                     .ok_or_else(|| unavailable(format!("`{parent}/{output}` is not in the commits given")))?;
-                let read = self.read(object).map(Some);
-                read.map_err(|cause| unavailable(format!("input `{parent}/{output}`: {cause}")))
+                self.read(object).map(Some).map_err(|unread| {
+                    let Unread { cause, lost } = unread;
+                    let error = unavailable(format!("input `{parent}/{output}`: {cause}"));
+                    TaskError { lost: lost.into_iter().collect(), ..error }
+                })
             }
             Input::External { uri, .. } => {
                 let read = self.read_external(uri).map(Some);
@@ -249,18 +252,18 @@ impl Data {
         }
     }
 
-    fn read(&self, object: &StoredObject) -> Result<Bytes, String> {
+    fn read(&self, object: &StoredObject) -> Result<Bytes, Unread> {
         let key = match &object.location {
             Location::Inline(text) => {
                 let content = BASE64.decode(text).map_err(|e| format!("is not base64: {e}"))?;
                 lock(&self.account).usage.inline_bytes += object.bytes;
-                return verified(content.into(), object);
+                return Ok(verified(content.into(), object)?);
             }
             Location::Stored(key) => key,
             Location::Unstored(key) => {
                 let content = self.held.get(key);
-                let content =
-                    content.ok_or_else(|| "was held in memory by a worker that is gone".to_owned())?;
+                let gone = || "was held in memory by a worker that is gone".to_owned();
+                let content = content.ok_or_else(|| Unread::lost(key, gone()))?;
                 self.saved(key, object.bytes);
                 return Ok(content);
             }
@@ -276,7 +279,7 @@ impl Data {
     }
 
     /// Brings an object that is not in the memory of this worker there.
-    fn fetch(&self, key: &str, object: &StoredObject) -> Result<Bytes, String> {
+    fn fetch(&self, key: &str, object: &StoredObject) -> Result<Bytes, Unread> {
         let content = match self.find_shared(key, object) {
             Some(content) => content,
             None => self.read_store(key, object)?,
@@ -302,18 +305,24 @@ impl Data {
         }
     }
 
-    fn read_store(&self, key: &str, object: &StoredObject) -> Result<Bytes, String> {
+    fn read_store(&self, key: &str, object: &StoredObject) -> Result<Bytes, Unread> {
+        let get = || {
+            self.store.get(key).map_err(|error| match error {
+                StoreError::Missing { .. } => Unread::lost(key, error.to_string()),
+                StoreError::Failed { .. } => Unread::from(error.to_string()),
+            })
+        };
+        let verified = |content| verified(content, object).map_err(|cause| Unread::lost(key, cause));
         if self.store.is_shared(object.bytes) {
             let started = Instant::now();
-            let content = self.store.get(key).map_err(|e| e.to_string())?;
-            let content = verified(content, object)?;
+            let content = verified(get()?)?;
             self.read_in_place(object.bytes, started, self.store.name());
             return Ok(content);
         }
         let started = self.begin_download(object.bytes);
-        let content = self.store.get(key).map_err(|e| e.to_string())?;
+        let content = get()?;
         self.moved(Direction::Download, content.len() as u64, started, self.store.name());
-        Ok(self.share(key, verified(content, object)?))
+        Ok(self.share(key, verified(content)?))
     }
 
     /// Reads a file outside the workflow; within one run it is taken not to change.
@@ -376,6 +385,26 @@ impl Data {
             account.usage.upload_bytes += bytes;
         }
         account.transfers.push(Transfer { direction, bytes, time_ms, store });
+    }
+}
+
+/// Why an input cannot be read.
+#[derive(Debug)]
+struct Unread {
+    cause: String,
+    /// Its key, where it never will be.
+    lost: Option<String>,
+}
+
+impl Unread {
+    fn lost(key: &str, cause: String) -> Self {
+        Self { cause, lost: Some(key.to_owned()) }
+    }
+}
+
+impl From<String> for Unread {
+    fn from(cause: String) -> Self {
+        Self { cause, lost: None }
     }
 }
 

@@ -49,7 +49,7 @@ impl Data {
             return Ok(());
         }
         if let Found::Nowhere(_fetch) = self.fetches.find(key, || lock(&self.cache).get(key)) {
-            self.fetch(key, object)?;
+            self.fetch(key, object).map_err(|unread| unread.cause)?;
             lock(&self.account).fetched_early.insert(key.clone());
         }
         Ok(())

@@ -474,9 +474,9 @@ impl Telling {
 
 /// The end of an attempt that failed.
 fn failed(id: TaskId, task: u32, attempt: u32, error: TaskError) -> Event {
-    let TaskError { kind, message, exception } = error;
+    let TaskError { kind, message, exception, lost } = error;
     tracing::info!(task = %id, attempt, %message, "the attempt failed");
-    let failure = Failure { task: Some(id), attempt, kind, message, exception };
+    let failure = Failure { task: Some(id), attempt, kind, message, exception, lost };
     Event::Executed { task, attempt, outcome: Err(failure) }
 }
 

@@ -8,10 +8,12 @@
 
 mod data;
 mod failing;
+mod guard;
 mod held;
 mod host;
 mod limits;
 mod loss;
+mod lost;
 mod optimised;
 mod pickled;
 mod python;

@@ -143,6 +143,7 @@ fn summary_of(id: &RunId, run: &Run) -> RunSummary {
         predicted: run.plan.predicted,
         usage: sums.usage,
         last_event: run.ledger.last_seq(),
+        stalled_ms: None,
     }
 }
 

@@ -18,6 +18,8 @@ const TOLD_MAX: usize = 8;
 enum Verdict {
     Again,
     Larger(ResourceConfig),
+    /// Once these inputs, which are lost, have been made again.
+    MadeAgain(Vec<u32>),
     /// The end of the run, and why.
     End(String),
 }
@@ -43,7 +45,7 @@ impl Ledger {
         let verdict = self.verdict(task, attempt, instance, failure);
         let pause_ms = match verdict {
             Verdict::Again => self.retry(task).pause_ms(attempt, self.draw(task, attempt, instance)),
-            Verdict::Larger(_) | Verdict::End(_) => 0.0,
+            Verdict::Larger(_) | Verdict::MadeAgain(_) | Verdict::End(_) => 0.0,
         };
         let failed = |config| {
             let (instance, failure) = (instance.clone(), failure.clone());
@@ -57,6 +59,11 @@ impl Ledger {
             }
             Verdict::Again => (OperationResult::Again { in_ms: pause_ms }, failed(None)),
             Verdict::Larger(config) => (OperationResult::NeedsLarger { config }, failed(Some(config))),
+            Verdict::MadeAgain(lost) => {
+                let mut changes = failed(None);
+                changes.extend(self.taken_back(lost, task));
+                (OperationResult::NotReady, changes)
+            }
             Verdict::End(reason) => {
                 let mut changes = failed(None);
                 let message = format!("{}\n{}", failure.message, self.told(task, attempt, &reason));
@@ -106,6 +113,11 @@ impl Ledger {
 
     fn verdict(&self, task: u32, attempt: u32, instance: &InstanceId, failure: &Failure) -> Verdict {
         let kind = failure.kind;
+        let lost = self.lost_parents(task, failure);
+        if !lost.is_empty() {
+            let reason = self.lost_for_good(&lost);
+            return reason.map_or(Verdict::MadeAgain(lost), Verdict::End);
+        }
         if !kind.is_retryable() {
             return Verdict::End(format!("a failure `{kind}` is not retried"));
         }

@@ -101,6 +101,7 @@ impl Ledger {
                 "the worker disappeared in each of {attempts} attempts; the task may crash or exhaust it"
             ),
             exception: None,
+            lost: Vec::new(),
         };
         Change::RunFinished { status: RunStatus::Failed, failure: Some(failure) }
     }
@@ -125,6 +126,9 @@ impl Ledger {
     /// a parent did not become that.
     pub(super) fn unfounded(&self, task: u32, commit: &Commit, assuming: &[Assumption]) -> Option<String> {
         let state = self.state.task(task);
+        if state.lost.contains(&(commit.instance.clone(), commit.attempt)) {
+            return Some(format!("the result of attempt {} of task {task} is lost", commit.attempt));
+        }
         if (state.marked as usize) < self.graph.parents(task).len() {
             return Some(format!("task {task} waits for {} results", self.graph.parents(task).len()));
         }

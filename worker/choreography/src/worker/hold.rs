@@ -279,7 +279,7 @@ impl Worker {
     pub(super) fn give_back(&mut self, task: u32, attempt: u32) {
         let (instance, kind) = (self.settings.instance.clone(), FailureKind::InputUnavailable);
         let message = "an input that was held in memory is lost and made again".to_owned();
-        let failure = Failure { task: None, attempt, kind, message, exception: None };
+        let failure = Failure { task: None, attempt, kind, message, exception: None, lost: Vec::new() };
         self.outbox.push(Operation::Fail { task, attempt, instance, failure });
     }
 

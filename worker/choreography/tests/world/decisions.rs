@@ -51,9 +51,11 @@ impl World {
                 _ => false,
             };
             let leases = count(&begins);
-            if (commits, skips) != (usize::from(called), usize::from(!called)) {
+            let taken_back = self.times_taken_back(task);
+            if (commits, skips) != (usize::from(called) + taken_back, usize::from(!called)) {
                 return Err(format!(
-                    "task {task}, called for: {called}, has {commits} commits and was skipped {skips} times"
+                    "task {task}, called for: {called}, was committed {commits} times, {taken_back} of them \
+                     taken back, and skipped {skips} times"
                 ));
             }
             if !called && (leases > 0 || !self.ledger.is_skipped(task)) {

@@ -19,10 +19,13 @@ use rand_pcg::Pcg64;
 mod checks;
 mod death;
 mod decisions;
+mod faults;
+mod lost;
 mod network;
 mod problems;
 mod work;
 
+pub use faults::Faults;
 use work::is_unstored;
 
 /// Longest virtual time of a run.
@@ -31,58 +34,6 @@ const RUN_MS_MAX: f64 = 4.0 * 3_600_000.0;
 const HAPPENINGS_MAX: u64 = 1_000_000;
 /// How often something may go wrong in one run: attempts are limited, so faults must be.
 const FAULTS_PER_RUN_MAX: u32 = 40;
-
-/// Probability of each fault at each occasion.
-#[derive(Clone, Copy)]
-pub struct Faults {
-    crash: f64,
-    lose: f64,
-    double: f64,
-    fail: f64,
-    /// That a task needs more memory than the plan gives it; drawn once per task.
-    large: f64,
-    /// That a worker is told to make way for another process.
-    retire: f64,
-    restart: f64,
-    replan: f64,
-    /// That an attempt decides something else than the others.
-    waver: f64,
-}
-
-impl Faults {
-    pub fn all() -> Self {
-        Self {
-            crash: 0.02,
-            lose: 0.05,
-            double: 0.05,
-            fail: 0.02,
-            large: 0.05,
-            retire: 0.01,
-            restart: 0.005,
-            replan: 0.01,
-            waver: 0.2,
-        }
-    }
-
-    /// Tasks that need more memory than they get, and nothing else.
-    pub fn memory() -> Self {
-        Self { large: 0.3, ..Self::none() }
-    }
-
-    pub fn none() -> Self {
-        Self {
-            crash: 0.0,
-            lose: 0.0,
-            double: 0.0,
-            fail: 0.0,
-            large: 0.0,
-            retire: 0.0,
-            restart: 0.0,
-            replan: 0.0,
-            waver: 0.0,
-        }
-    }
-}
 
 /// Who an event is for.
 #[derive(Debug, Clone, PartialEq)]
@@ -178,6 +129,7 @@ pub struct World {
     seen: Seen,
     /// The one death that is asked for, in place of drawn crashes.
     death: Option<death::Death>,
+    lost: lost::Lost,
     trace: Vec<String>,
     broken: Option<String>,
 }
@@ -232,6 +184,7 @@ impl World {
             read: BTreeMap::new(),
             seen: Seen::default(),
             death: None,
+            lost: lost::Lost::default(),
             trace: Vec::new(),
             broken: None,
         }
@@ -383,7 +336,9 @@ impl World {
         let mut results = Vec::new();
         for operation in operations {
             self.hear_of_doomed(machine, operation);
+            let before = self.standing(operation);
             let (result, events) = self.ledger.apply(operation, self.now_ms);
+            events.iter().for_each(|event| self.note_taken_back(&before, event));
             self.note(&format!("{machine} {operation:?} -> {result:?}"));
             self.store(events);
             results.push(result);

@@ -2,6 +2,7 @@
 
 use foresail_choreography::{Event, Executed};
 use foresail_schemas::decision::Decision;
+use foresail_schemas::id::InstanceId;
 use foresail_schemas::run::{Commit, Failure, FailureKind, Location, Measured, StoredObject};
 use rand::RngExt;
 
@@ -42,7 +43,11 @@ impl World {
         });
         self.check_lanes(id);
         let decision = self.decide(task);
-        let mut executed = self.executed(task, Location::Inline(String::new()), decision);
+        let mut executed = self.executed(task, Self::stored(id, task, attempt), decision);
+        if let Some(failure) = self.misses_input(id, task, attempt, parents) {
+            let delay_ms = self.rng.random_range(0.1..50.0);
+            return self.later(delay_ms, tell(id, Event::Executed { task, attempt, outcome: Err(failure) }));
+        }
         if self.machines.get(&id).is_some_and(|m| m.memory_mb < self.needs_mb[task as usize]) {
             return self.run_out_of_memory(id, task, attempt);
         }
@@ -64,8 +69,14 @@ impl World {
         if self.chance(self.faults.fail) {
             let kind =
                 if stored_ms > computed_ms { FailureKind::OutputNotStored } else { FailureKind::TaskError };
-            outcome =
-                Err(Failure { task: None, attempt, kind, message: "drawn".to_owned(), exception: None });
+            outcome = Err(Failure {
+                task: None,
+                attempt,
+                kind,
+                message: "drawn".to_owned(),
+                exception: None,
+                lost: Vec::new(),
+            });
         }
         self.later(stored_ms, tell(id, Event::Executed { task, attempt, outcome }));
     }
@@ -81,7 +92,7 @@ impl World {
         self.seen.out_of_memory += 1;
         let delay_ms = self.rng.random_range(1.0..3_000.0);
         let (kind, message) = (FailureKind::OutOfMemory, "drawn".to_owned());
-        let outcome = Err(Failure { task: None, attempt, kind, message, exception: None });
+        let outcome = Err(Failure { task: None, attempt, kind, message, exception: None, lost: Vec::new() });
         self.later(delay_ms, tell(id, Event::Executed { task, attempt, outcome }));
     }
 
@@ -90,10 +101,10 @@ impl World {
         self.change(id, |m| {
             m.begun.insert(task, Stage::StoresHeld);
         });
-        let mut outcome = Ok(self.executed(task, Location::Inline(String::new()), None));
+        let mut outcome = Ok(self.executed(task, Self::stored(id, task, attempt), None));
         if self.chance(self.faults.fail) {
             let (kind, message) = (FailureKind::OutputNotStored, "drawn".to_owned());
-            outcome = Err(Failure { task: None, attempt, kind, message, exception: None });
+            outcome = Err(Failure { task: None, attempt, kind, message, exception: None, lost: Vec::new() });
         }
         let delay_ms = self.rng.random_range(0.0..4_000.0);
         self.later(delay_ms, tell(id, Event::Executed { task, attempt, outcome }));
@@ -126,7 +137,9 @@ impl World {
                 self.broken =
                     Some(format!("{id} runs task {task} on an output of task {parent} held elsewhere"));
             }
-            if !is_own && self.ledger.commit(parent) != Some(commit) {
+            let stood =
+                self.ledger.commit(parent) == Some(commit) || self.was_taken_back(parent, |c| c == commit);
+            if !is_own && !stood {
                 self.broken = Some(format!("{id} runs task {task} on what is no result of task {parent}"));
             }
         }
@@ -137,9 +150,13 @@ impl World {
     /// What has become a result was made of results, without those that are skipped and no others.
     pub(super) fn check_read(&mut self, id: u64, task: u32) {
         let read = self.read.get(&(id, task)).cloned().unwrap_or_default();
-        let stands = |parent: u32| self.ledger.commit(parent).map(|c| (c.instance.clone(), c.attempt));
+        let stood = |(&parent, read): (&u32, &Option<(InstanceId, u32)>)| {
+            let Some((instance, attempt)) = read else { return self.ledger.commit(parent).is_none() };
+            let is_it = |c: &Commit| (&c.instance, c.attempt) == (instance, *attempt);
+            self.ledger.commit(parent).is_some_and(is_it) || self.was_taken_back(parent, is_it)
+        };
         let parents = self.workflow.graph().parents(task);
-        if !parents.iter().map(|&parent| stands(parent)).eq(read.iter().cloned()) {
+        if parents.len() != read.len() || !parents.iter().zip(&read).all(stood) {
             self.broken = Some(format!("{id} made the result of task {task} of what is no result"));
         }
         let missing = parents.iter().zip(read).filter(|(_, read)| read.is_none());
@@ -162,7 +179,10 @@ impl World {
     pub(super) fn preload(&mut self, id: u64, task: u32, parents: &[(u32, Commit)]) {
         self.seen.preloads += 1;
         let graph = self.workflow.graph();
-        if parents.iter().any(|(p, commit)| self.ledger.commit(*p) != Some(commit)) {
+        let stood = |(p, commit): &(u32, Commit)| {
+            self.ledger.commit(*p) == Some(commit) || self.was_taken_back(*p, |c| c == commit)
+        };
+        if !parents.iter().all(stood) {
             self.broken = Some(format!("{id} fetches for task {task} what is no result"));
         }
         if parents.iter().any(|(p, _)| !graph.parents(task).contains(p)) {

@@ -18,13 +18,14 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::LocalError;
 use super::again;
 use super::cgroup::Caps;
+use super::guard::{RUNS_WAITING_MAX, guard};
 use super::objects::{RunsSeen, Sweeper};
 use super::pool::{Limits, Pool, ProcessId, Step};
 use super::process::{Birth, Death, Order, Report, Stage, live};
 use super::settings::{LocalSettings, WorkerCommand};
+use super::{LocalError, Requests};
 use crate::host::{HostError, HttpHost};
 use crate::metad::Metad;
 use crate::metrics::send_left_over;
@@ -76,6 +77,8 @@ pub(super) struct Actor {
     /// Worker programs that ended in a row without becoming workers, by run.
     unregistered: HashMap<RunId, u32>,
     runs_seen: RunsSeen,
+    /// Tells of the runs that are invoked here.
+    to_guard: mpsc::Sender<RunId>,
     reports: mpsc::Receiver<Report>,
     to_host: mpsc::Sender<Report>,
     /// Sockets lie here where the data directory is too deep for the address of a socket.
@@ -100,7 +103,12 @@ struct Carried {
 }
 
 impl Actor {
-    pub(super) fn new(settings: LocalSettings, caps: Caps, url: String) -> Result<Self, LocalError> {
+    pub(super) fn new(
+        settings: LocalSettings,
+        caps: Caps,
+        url: String,
+        host: Requests,
+    ) -> Result<Self, LocalError> {
         let setup = |cause: String| LocalError::Setup(cause);
         let epoch = base36(Timestamp::now().as_microsecond().unsigned_abs());
         let metad =
@@ -128,6 +136,9 @@ impl Actor {
             keep_alive_ms: settings.keep_alive_ms,
         };
         let (to_host, reports) = mpsc::channel(REPORTS_MAX);
+        let (to_guard, told) = mpsc::channel(RUNS_WAITING_MAX);
+        // Ends with the runtime of the host.
+        tokio::spawn(guard(settings.guard_ms, metad.clone(), host, told));
         Ok(Self {
             settings,
             worker,
@@ -140,6 +151,7 @@ impl Actor {
             obituaries: JoinSet::new(),
             unregistered: HashMap::new(),
             runs_seen: RunsSeen::default(),
+            to_guard,
             reports,
             to_host,
             sockets,
@@ -237,6 +249,7 @@ impl Actor {
                 .expect("a legal name with letters and digits behind it")
         };
         self.runs_seen.note(&invocation.run);
+        let _told_by_a_later_one_if_full = self.to_guard.try_send(invocation.run.clone());
         let invoked = self.pool.invoke(invocation, name);
         let queue_max = u64::from(self.settings.queue_max);
         invoked
@@ -442,6 +455,7 @@ fn obituary(carried: &Carried, kind: FailureKind, death: &Death) -> Vec<Operatio
             kind,
             message: message.clone(),
             exception: None,
+            lost: Vec::new(),
         },
     });
     let billed_ms = carried.since.elapsed().as_secs_f64() * 1000.0;

@@ -109,6 +109,7 @@ mod tests {
                 kind: FailureKind::TaskCrash,
                 message: String::new(),
                 exception: None,
+                lost: Vec::new(),
             },
         };
         let again_in = |in_ms| OperationResult::Again { in_ms };

@@ -8,6 +8,7 @@
 mod actor;
 mod again;
 mod cgroup;
+mod guard;
 mod http;
 mod objects;
 mod pool;
@@ -263,6 +264,7 @@ fn check(settings: &LocalSettings) -> Result<(), LocalError> {
         ("life_ms_max", settings.life_ms_max),
         ("stop_ms_max", settings.stop_ms_max),
         ("sweep_ms", settings.sweep_ms),
+        ("guard_ms", settings.guard_ms),
     ] {
         if Duration::try_from_secs_f64(ms / 1000.0).is_err() {
             return refuse(name, ms.to_string(), "a number of ms, at least 0");
@@ -291,9 +293,10 @@ fn run(
         let (listen, token) = (settings.listen, settings.token.clone());
         let cannot = |e: std::io::Error| LocalError::Listen { listen, cause: e.to_string() };
         let bound = TcpListener::bind(listen).await.and_then(|l| Ok((l.local_addr()?, l))).map_err(cannot);
+        let for_guard = for_http.clone();
         let ready = bound.and_then(|(address, listener)| {
             let url = format!("http://{address}");
-            Ok((Actor::new(settings, caps, url.clone())?, listener, url))
+            Ok((Actor::new(settings, caps, url.clone(), for_guard)?, listener, url))
         });
         let (actor, listener, url) = match ready {
             Ok(ready) => ready,

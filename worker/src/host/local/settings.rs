@@ -25,6 +25,8 @@ pub const SHARED_BYTES_MAX: u64 = 1 << 30;
 pub const OBJECT_RUNS_KEPT_MAX: usize = 50;
 /// Time between two looks for objects that nobody needs any more, by default.
 pub const SWEEP_MS: f64 = 5_000.0;
+/// Time between two looks of the host at a run, by default: several looks of a client, and a lease.
+pub const GUARD_MS: f64 = 15_000.0;
 /// How long a worker may take to end when it is told to, by default.
 pub const STOP_MS_MAX: f64 = 2_000.0;
 
@@ -106,6 +108,8 @@ pub struct LocalSettings {
     pub object_runs_kept_max: usize,
     /// Time between two looks for objects that nobody needs any more.
     pub sweep_ms: f64,
+    /// Time between two looks for tasks of a run that are stuck and that no client starts again.
+    pub guard_ms: f64,
     /// Whether a worker gets the CPU share of its size.
     pub cpu_share: CpuShare,
     /// How long a worker may take to end when it is told to; then it is killed.
@@ -139,6 +143,7 @@ impl LocalSettings {
             shared_bytes_max: SHARED_BYTES_MAX,
             object_runs_kept_max: OBJECT_RUNS_KEPT_MAX,
             sweep_ms: SWEEP_MS,
+            guard_ms: GUARD_MS,
             cpu_share: CpuShare::default(),
             stop_ms_max: STOP_MS_MAX,
         }
