@@ -338,8 +338,8 @@ impl Client {
     }
 
     /// A run that was started before and that nobody works on any more: starts what is ready, and watches
-    /// over it until the handle is dropped. It goes on under the plan in force. Where somebody does work on it, no
-    /// harm is done.
+    /// over it until the handle is dropped. It goes on under the plan in force. Where somebody does work on
+    /// it, no harm is done.
     ///
     /// # Errors
     /// [`ClientError`] when there is no such run, or no worker can be asked for.

@@ -1,8 +1,8 @@
 //! Everything that crosses a process boundary in Foresail.
 //!
 //! One module per subject: names ([`id`]), resource sizes and quantiles ([`config`]), measurements
-//! ([`metric`]), predictions ([`prediction`]), workflows and their dense graph ([`workflow`], [`graph`]), what
-//! tasks decide at run time ([`decision`]), code that travels with a workflow ([`code`]),
+//! ([`metric`]), predictions ([`prediction`]), workflows and their dense graph ([`workflow`], [`graph`]),
+//! what tasks decide at run time ([`decision`]), code that travels with a workflow ([`code`]),
 //! platforms as data ([`platform`]), plans ([`plan`]) and their uncertainty
 //! ([`uncertainty`]), runs, their operations and events ([`run`]), what follows a failed attempt
 //! ([`retry`]), lists of what is kept ([`listing`]), invocations of workers ([`invocation`]) and errors

@@ -150,11 +150,7 @@ fn decided_twice() -> Scenario {
 
 #[test]
 fn what_ran_ahead_without_a_task_does_not_stand_where_another_result_calls_for_it() {
-    let places: [&[_]; 2] = [&[W0; 4], &[W0; 4]];
-    let faults = Faults { total: 1, late: 1, ..Faults::default() };
-    let mut scenario = scenario("fan-out decided twice", fan_out(), places, faults);
-    scenario.decisions.reverse();
-    check(&scenario);
+    check(&decided_twice());
 }
 
 #[test]

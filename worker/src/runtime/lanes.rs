@@ -1,10 +1,11 @@
 //! The lanes of an invocation: threads that run its attempts, one after another without asking in between.
 //!
 //! A lane runs one attempt at a time; what finds none free waits in the order in which it came, and goes on
-//! the thread of the attempt that ends, so that a task of a few microseconds pays for no hand-over. An attempt
-//! gives its lane back early where its code has ended and its outputs are being stored, or where nobody waits
-//! for it any more; its thread goes on by itself then. Threads are kept for the next attempts, across
-//! invocations, at most [`IDLE_MAX`] of them. How many wait is bounded by the machine, which asks for them.
+//! the thread of the attempt that ends, so that a task of a few microseconds pays for no hand-over. An
+//! attempt gives its lane back early where its code has ended and its outputs are being stored, or where
+//! nobody waits for it any more; its thread goes on by itself then. Threads are kept for the next attempts,
+//! across invocations, at most [`IDLE_MAX`] of them. How many wait is bounded by the machine, which asks for
+//! them.
 
 use std::collections::VecDeque;
 use std::io;

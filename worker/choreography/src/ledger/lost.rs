@@ -4,9 +4,9 @@
 //! failure. The results that stand with such a key are taken back: their tasks have none, what reads them
 //! waits for them again, and they are ready for a flexible worker of the size that they ran on, because their
 //! planned worker, which may live, has them for done. What a task reads may be lost too: its next attempt
-//! says so in the same way. The attempt that failed for want of an input is not counted. A task whose result was
-//! taken back [`INVALIDATIONS_MAX`] times, and one that decides what follows and could decide otherwise, end
-//! the run.
+//! says so in the same way. The attempt that failed for want of an input is not counted. A task whose result
+//! was taken back [`INVALIDATIONS_MAX`] times, and one that decides what follows and could decide otherwise,
+//! end the run.
 
 use foresail_schemas::run::{Change, Failure, Location};
 
