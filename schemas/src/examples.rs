@@ -102,10 +102,8 @@ pub fn workflow() -> Workflow {
         ..Task::new(task_id("merge"), task_name("merge"), Work::Command("sort -m in/* > out/out".to_owned()))
     };
     let tasks = vec![split, count(0), count(1), merge];
-    let description = Some("Counts the words of a text".to_owned());
-    WorkflowSpec { name: workflow_name(), description, tasks, code: Default::default() }
-        .check()
-        .expect("the example is a DAG")
+    let (description, code) = (Some("Counts the words of a text".to_owned()), Default::default());
+    WorkflowSpec { name: workflow_name(), description, tasks, code }.check().expect("the example is a DAG")
 }
 
 /// A batch with a record of each kind.

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use foresail_choreography::{Action, CommitHints, Event, Executed, Invoke, Worker};
@@ -17,23 +17,24 @@ use foresail_schemas::invocation::{Invocation, Purpose};
 use foresail_schemas::metric::{Forecast, Record, TaskRecord, TransferRecord};
 use foresail_schemas::plan::Plan;
 use foresail_schemas::run::{
-    Commit, CurrentPlan, Failure, FailureKind, Measured, Operation, OperationAnswer, OperationRequest,
+    Commit, CurrentPlan, FailureKind, Measured, Operation, OperationAnswer, OperationRequest,
     OperationResult, RunStatus, WorkerUsage,
 };
 use foresail_schemas::workflow::Workflow;
-use foresail_schemas::{ResourceConfig, TaskId, TaskName};
+use foresail_schemas::{ResourceConfig, TaskName};
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::KnownRun;
-use super::attempt::{Attempt, Made, tell_of_strays};
+use super::attempt::{Attempt, tell_of_strays};
 use super::carry::{Clock, PAUSE_MAX};
 use super::decided::Decided;
 use super::invoke::{INVOKE_PAUSE_FIRST, invoke_in_turn};
 use super::lanes::Lanes;
 use super::listen::listen;
+use super::telling::{Telling, failed};
 use crate::custom::Customs;
 use crate::data::{Data, Transfer};
 use crate::executor::{Executors, GiveUp};
@@ -237,25 +238,23 @@ impl Driver {
             hold_bytes_min,
         };
         let (id, events) = (self.workflow.task(task).id.clone(), under_way.events.clone());
-        let tell = Telling { id, task, attempt, events, is_told: Arc::default() };
+        let telling = Telling::new(id.clone(), task, attempt, events);
         let (strays, runtime) = (Arc::clone(&self.strays), Handle::current());
-        let of_lane = tell.clone();
         let begun = self.lanes.run(move |lane| {
-            let (own, given_up) = (lane.clone(), of_lane.clone());
+            let (own, given_up) = (lane.clone(), telling.clone());
             let give_up = GiveUp(Arc::new(move |error| {
                 given_up.tell(Err(error));
                 own.give_back();
                 runtime.spawn(tell_of_strays(Arc::clone(&strays), given_up.events.clone()));
             }));
             let outcome = catch_unwind(AssertUnwindSafe(|| attempt_of.run(&parents, lane, give_up)));
-            of_lane.tell(outcome.unwrap_or_else(|_| {
+            telling.tell(outcome.unwrap_or_else(|_| {
                 Err(TaskError::of(FailureKind::TaskCrash, "the executor crashed; see the log of the worker"))
             }));
         });
         if let Err(error) = begun {
             let detail = format!("no thread for the task: {error}; the worker is out of memory or threads");
             let error = TaskError::of(FailureKind::OutOfMemory, detail);
-            let Telling { id, .. } = tell;
             under_way.ready.push_back(failed(id, task, attempt, error));
         }
     }
@@ -444,40 +443,6 @@ impl Driver {
         }
         self.record_transfers(recorder);
     }
-}
-
-/// Tells the end of an attempt, once: where it was given up, what becomes of it later is nobody's.
-#[derive(Clone)]
-struct Telling {
-    id: TaskId,
-    task: u32,
-    attempt: u32,
-    events: mpsc::Sender<Event>,
-    is_told: Arc<AtomicBool>,
-}
-
-impl Telling {
-    fn tell(&self, outcome: Result<Made, TaskError>) {
-        if self.is_told.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        let (task, attempt) = (self.task, self.attempt);
-        let event = match outcome {
-            Ok(Made::Held(executed)) => Event::Held { task, attempt, executed },
-            Ok(Made::Stored(executed)) => Event::Executed { task, attempt, outcome: Ok(executed) },
-            Err(error) => failed(self.id.clone(), task, attempt, error),
-        };
-        // Nobody listens any more when the invocation is over.
-        let _ = self.events.blocking_send(event);
-    }
-}
-
-/// The end of an attempt that failed.
-fn failed(id: TaskId, task: u32, attempt: u32, error: TaskError) -> Event {
-    let TaskError { kind, message, exception, lost } = error;
-    tracing::info!(task = %id, attempt, %message, "the attempt failed");
-    let failure = Failure { task: Some(id), attempt, kind, message, exception, lost };
-    Event::Executed { task, attempt, outcome: Err(failure) }
 }
 
 /// What the plan predicted for a task on workers of this size; nothing where it planned another size.

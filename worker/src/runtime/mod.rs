@@ -12,6 +12,7 @@ mod invoke;
 mod lanes;
 mod listen;
 pub mod settings;
+mod telling;
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, IsTerminal, Write};
