@@ -120,18 +120,21 @@ impl Planner for Auto {
 
 #[cfg(test)]
 mod tests {
-    use foresail_schemas::plan::Objective;
+    use foresail_schemas::plan::{Objective, StartupTimes};
     use foresail_schemas::{Platform, Sla};
 
     use super::*;
     use crate::blind::blind_table;
     use crate::shapes::Shape;
 
-    /// Whether annealing is among what a plan says it tried, for 4,000 tasks of so many ms.
+    /// Whether annealing is among what a plan says it tried, for 4,000 tasks of so many ms that move nothing, on
+    /// workers that start at once.
     fn is_annealed(effort: Effort, exec_ms: f64) -> bool {
         let (workflow, platform) = (Shape::Layered(10, 400).workflow(), Platform::built_in().remove(1));
         let mut predictions = blind_table(&workflow, &platform, Sla::MEDIAN);
         predictions.exec_ms.iter_mut().flatten().for_each(|ms| *ms = exec_ms);
+        predictions.object_bytes.fill(0);
+        predictions.startup.fill(StartupTimes { cold_ms: 1.0, warm_ms: 1.0 });
         let (objective, seed, without) = (Objective::Fastest, 1, Vec::new());
         let problem = Problem { workflow, platform, predictions, objective, seed, without };
         let plan = Auto { effort }.plan(&problem).unwrap();
