@@ -127,8 +127,8 @@ mod tests {
     use crate::blind::blind_table;
     use crate::shapes::Shape;
 
-    /// Whether annealing is among what a plan says it tried, for 4,000 tasks of so many ms that move nothing, on
-    /// workers that start at once.
+    /// Whether annealing is among what a plan says it tried, for 4,000 tasks of so many ms that move nothing,
+    /// on workers that start at once.
     fn is_annealed(effort: Effort, exec_ms: f64) -> bool {
         let (workflow, platform) = (Shape::Layered(10, 400).workflow(), Platform::built_in().remove(1));
         let mut predictions = blind_table(&workflow, &platform, Sla::MEDIAN);
