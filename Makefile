@@ -26,9 +26,10 @@ test: ## Run all tests, the long proofs scaled down, those of the Python package
 	$(CARGO) test --workspace
 	$(MAKE) --no-print-directory test-python
 
-# With the binary that cargo has built, in a virtual environment that is made where it is missing.
+# With the binary that the tests of cargo were built with (a plain build would compile half of it again), in a virtual
+# environment that is made where it is missing.
 test-python: .venv/tests-ready ## Run the tests and checks of the Python package alone
-	$(CARGO) build --workspace --bin foresail
+	$(CARGO) test --workspace --no-run --quiet
 	cd client/python && PYTHONPATH=$(CURDIR)/client/python FORESAIL_BINARY=$(TARGET)/debug/foresail $(VENV)/python -m pytest -q
 	cd client/python && $(VENV)/python -m mypy
 	cd client/python && $(VENV)/python -m ruff check .
