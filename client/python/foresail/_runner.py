@@ -25,19 +25,18 @@ import struct
 import sys
 import time
 import traceback
-from array import array
 from collections import OrderedDict
-from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple
 
-if "foresail._wire" in sys.modules:  # the worker brings its own, whether or not the package is installed
-    _wire = sys.modules["foresail._wire"]
+if TYPE_CHECKING:
+    from foresail import _channel, _wire
+elif "foresail._wire" in sys.modules:  # the worker brings its own, whether or not the package is installed
+    _channel, _wire = sys.modules["foresail._channel"], sys.modules["foresail._wire"]
 else:
-    from foresail import _wire  # type: ignore[no-redef,unused-ignore]
+    from foresail import _channel, _wire
 
 FUNCTIONS_MAX = 256
 """Functions that are kept unpickled."""
-FRAME_BYTES = 64 << 10
-"""Size of the buffer that frames are received in; a larger frame gets one of its own."""
 APART_BYTES_MIN = 64 << 10
 """Outputs of so many bytes together go into files."""
 INLINE_BYTES_MAX = 4 << 10
@@ -45,14 +44,11 @@ INLINE_BYTES_MAX = 4 << 10
 OWN_FILE_BYTES_MIN = 256 << 10
 """An output of so many bytes gets a file of its own, which its store may take over as it is."""
 PAGE = 4096
-DESCRIPTORS_MAX = 253
-"""Most descriptors in one message (SCM_MAX_FD of Linux)."""
 FILES_MAX = 128
 """Outputs with files of their own; what comes past them shares one."""
 TEXT_BYTES_MAX = 7 << 10
 EXCEPTION_BYTES_MAX = 24 << 10
 """Largest pickled exception: 32 KiB as base64."""
-IOV_MAX = 1024
 TOGETHER = 0xFFFFFFFF
 """Stands for the number of the file that outputs share until that is known."""
 
@@ -64,12 +60,9 @@ ABSENT, INLINE, MAPPED, JSON_VALUE = 0, 1, 2, 3
 # What kind of failure an answer tells.
 USER, CODE, MISSING_MODULE, MEMORY, EXIT, RESULT, TOO_LARGE, OUTPUTS, INPUTS = range(1, 10)
 
-_LENGTH = struct.Struct("<I")
 _CALL = struct.Struct("<BBxxIIIIIQ32s")
 _PLACE = struct.Struct("<BxxxIQQ")
 _ANSWER = struct.Struct("<BBxxIQQII")
-_ANCILLARY = socket.CMSG_SPACE(DESCRIPTORS_MAX * 4)
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 _context = b""
 
@@ -86,83 +79,6 @@ class Failed(Exception):
     def __init__(self, category: int, text: str, exception: bytes = b"") -> None:
         super().__init__(text)
         self.category, self.text, self.exception = category, text, exception
-
-
-class Frame:
-    """A frame as received: its body, and the descriptors that came along."""
-
-    __slots__ = ("body", "descriptors")
-
-    def __init__(self, body: memoryview, descriptors: "List[int]") -> None:
-        self.body, self.descriptors = body, descriptors
-
-    def close(self) -> None:
-        """Closes the descriptors; what is mapped stays so."""
-        for descriptor in self.descriptors:
-            os.close(descriptor)
-        self.descriptors = []
-
-
-class Channel:
-    """The socket of the worker."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.buffer = bytearray(FRAME_BYTES)
-        self.view = memoryview(self.buffer)
-
-    def receive(self) -> Frame:
-        """The next frame; its body is good until the next one. Ends the process when the worker is gone."""
-        view, descriptors = self.view, []
-        have, ancillary, _, _ = self.sock.recvmsg_into([view], _ANCILLARY, _CLOEXEC)
-        if ancillary:
-            descriptors += _descriptors(ancillary)
-        while have < 4:
-            have += self._more(view[have:], descriptors)
-        (length,) = _LENGTH.unpack_from(view)
-        end = 4 + length
-        if end > len(view):
-            large = memoryview(bytearray(end))
-            large[:have] = view[:have]
-            view = large
-        while have < end:
-            have += self._more(view[have:end], descriptors)
-        return Frame(view[4:end], descriptors)
-
-    def _more(self, view: memoryview, descriptors: "List[int]") -> int:
-        got, ancillary, _, _ = self.sock.recvmsg_into([view], _ANCILLARY, _CLOEXEC)
-        if ancillary:
-            descriptors += _descriptors(ancillary)
-        if not got:
-            os._exit(0)
-        return got
-
-    def send(self, parts: "List[Any]", descriptors: "Sequence[int]" = ()) -> None:
-        """Sends a frame in parts."""
-        length = sum(map(_size, parts))
-        if not descriptors and length <= FRAME_BYTES:
-            self.sock.sendall(_LENGTH.pack(length) + b"".join(parts))
-            return
-        first = _LENGTH.pack(length)
-        if descriptors:
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))]
-            self.sock.sendmsg([first], rights)
-        else:
-            self.sock.sendall(first)
-        for part in parts:
-            self.sock.sendall(part)
-
-
-def _size(part: Any) -> int:
-    return len(part) if type(part) is bytes else memoryview(part).nbytes
-
-
-def _descriptors(ancillary: "List[Tuple[int, int, bytes]]") -> "List[int]":
-    found = array("i")
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            found.frombytes(data[: len(data) - len(data) % found.itemsize])
-    return list(found)
 
 
 class Functions:
@@ -289,7 +205,7 @@ def failure_of(error: BaseException) -> Failed:
         hint = "hint: return a value, or raise an exception that says what is wrong"
         told = f"the function called `sys.exit` with code {code}{said}; {hint}\n{text}"
         # The code goes along for `retry.not_on_exit`.
-        return Failed(EXIT, told, _LENGTH.pack(code & 0xFFFFFFFF))
+        return Failed(EXIT, told, struct.pack("<I", code & 0xFFFFFFFF))
     if isinstance(error, ModuleNotFoundError):
         told = missing_module(error, f"the function failed with `{first}`")
         return Failed(MISSING_MODULE, f"{told}\n{text}", pickled_exception(error))
@@ -299,7 +215,7 @@ def failure_of(error: BaseException) -> Failed:
 class Runner:
     """Carries out calls."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: _channel.Channel) -> None:
         self.channel = channel
         self.functions = Functions()
         self.flush_c = _c_flush()
@@ -320,7 +236,7 @@ class Runner:
                 self.fail(failed)
             del frame
 
-    def answer(self, frame: Frame) -> None:
+    def answer(self, frame: _channel.Frame) -> None:
         """Carries out what a frame asks for."""
         global _context
         body = frame.body
@@ -370,7 +286,7 @@ class Runner:
         del arguments, keywords, values
         objects = outputs(result, names, bool(flags & HAS_DECISION))
         del result
-        sizes = [sum(map(_size, parts)) for parts in objects]
+        sizes = [sum(map(_channel.size_of, parts)) for parts in objects]
         size = sum(sizes)
         if size > limit:
             raise Failed(
@@ -380,7 +296,7 @@ class Runner:
             )
         self.tell(objects, sizes, began, init_ns)
 
-    def inputs(self, frame: Frame, at: int, n_inputs: int) -> "Tuple[List[Any], List[bool]]":
+    def inputs(self, frame: _channel.Frame, at: int, n_inputs: int) -> "Tuple[List[Any], List[bool]]":
         """The values of the inputs, and which of them exist."""
         body = frame.body
         values: "List[Any]" = []
@@ -444,7 +360,7 @@ class Runner:
         for parts, size in zip(objects, sizes):
             if size >= OWN_FILE_BYTES_MIN and len(files) < FILES_MAX:
                 table.append(_PLACE.pack(MAPPED, len(files), 0, size))
-                files.append(written(place, parts))
+                files.append(_channel.written(place, parts))
             elif size > INLINE_BYTES_MAX:
                 together.append(bytes(-end % PAGE))
                 end += -end % PAGE
@@ -458,7 +374,7 @@ class Runner:
         if together:
             # Their file is the last one, whose number shows only now.
             table[:] = [self._numbered(entry, len(files)) for entry in table]
-            files.append(written("", together))
+            files.append(_channel.written("", together))
 
     @staticmethod
     def _numbered(entry: bytes, last: int) -> bytes:
@@ -499,7 +415,7 @@ def _arguments(args: bytes, values: "List[Any]", exists: "List[bool]") -> "Tuple
     try:
         if b"foresail." not in args:
             return pickle.loads(args)  # type: ignore[no-any-return]
-        return _wire.load_args(args, lambda pid: _wire.find_in(values, exists, pid))  # type: ignore[no-any-return]
+        return _wire.load_args(args, lambda pid: _wire.find_in(values, exists, pid))
     except ModuleNotFoundError as error:
         raise Failed(MISSING_MODULE, missing_module(error, "the arguments cannot be read")) from error
     except MemoryError:
@@ -589,61 +505,10 @@ def stored(value: Any, what: str) -> "List[Any]":
         data = value.data
         return [data if type(data) is bytes else memoryview(data).cast("B")]
     try:
-        return _wire.dumps(value)  # type: ignore[no-any-return]
+        return _wire.dumps(value)
     except _wire.Unpicklable as error:
         hint = "hint: return data (numbers, texts, arrays, containers of them), not handles of this process"
         raise Failed(RESULT, f"{what} of the function cannot be stored: {error}; {hint}") from None
-
-
-def written(place: str, parts: "List[Any]") -> int:
-    """A new file with this content: without a name in the directory `place`, where that can be, else in memory."""
-    if place:
-        descriptor = -1
-        try:
-            descriptor = os.open(place, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
-            write_all(descriptor, parts)
-            return descriptor
-        except OSError:  # the file system has no such files, or no room: there may be room in memory
-            if descriptor >= 0:
-                os.close(descriptor)
-    descriptor = memory_file()
-    try:
-        write_all(descriptor, parts)
-    except OSError as error:
-        os.close(descriptor)
-        raise MemoryError(f"no room for the result: {error}") from None
-    return descriptor
-
-
-def memory_file() -> int:
-    """A new file in memory; some interpreters are built without `os.memfd_create`."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("foresail-output")
-    try:
-        import ctypes
-
-        descriptor = int(ctypes.CDLL(None).memfd_create(b"foresail-output", 1))
-        if descriptor >= 0:
-            return descriptor
-    except (ImportError, AttributeError, OSError):
-        pass
-    import tempfile
-
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
-def write_all(descriptor: int, parts: "List[Any]") -> None:
-    """Writes the parts one after the other, copied once, by the kernel."""
-    views = [memoryview(part) for part in parts if len(part)]
-    first = 0
-    while first < len(views):
-        written = os.writev(descriptor, views[first : first + IOV_MAX])
-        while first < len(views) and written >= views[first].nbytes:
-            written -= views[first].nbytes
-            first += 1
-        if written:
-            views[first] = views[first][written:]
 
 
 def _c_flush() -> Callable[[], Any]:
@@ -699,7 +564,7 @@ def main() -> NoReturn:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    channel = Channel(sock)
+    channel = _channel.Channel(sock)
     fault = other_version()
     if fault:
         text = fault.encode()

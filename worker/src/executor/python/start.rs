@@ -14,7 +14,7 @@ const ORDERS_MAX: usize = 64;
 
 type Order = (Command, SyncSender<io::Result<Child>>);
 
-/// The code that an interpreter begins with: it reads the two modules from the socket that is its standard
+/// The code that an interpreter begins with: it reads the modules from the socket that is its standard
 /// input. Their sizes are its arguments. In a function, so that the main module of the user stays empty.
 const BOOT: &str = r#"
 def _foresail_boot():
@@ -32,16 +32,18 @@ def _foresail_boot():
         sys.modules[module.__name__] = module
         exec(compile(text, module.__file__, "exec"), module.__dict__)
         return module
-    wire, runner = map(int, sys.argv[1:3])
+    wire, channel, runner = map(int, sys.argv[1:4])
     sys.argv[:] = [""]
     load("_wire", wire)
+    load("_channel", channel)
     load("_runner", runner).main()
 _foresail_boot()
 "#;
 
 /// The modules that every runner is given, whether or not the package is installed.
-pub(super) const MODULES: [&str; 2] = [
+pub(super) const MODULES: [&str; 3] = [
     include_str!("../../../../client/python/foresail/_wire.py"),
+    include_str!("../../../../client/python/foresail/_channel.py"),
     include_str!("../../../../client/python/foresail/_runner.py"),
 ];
 
