@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::store::{FileStore, StoreError};
+use super::tests::committed;
 use super::*;
-use foresail_schemas::run::Measured;
 use serde_json::json;
 
 const LEN: u64 = 4 * SHARED_BYTES_MIN;
@@ -59,15 +59,7 @@ fn worker(store: &Arc<Remote>, instance: &str, dir: &Path, bytes_max: u64) -> Da
 }
 
 fn made(data: &Data) -> Commit {
-    let outputs = data.store(&workflow(), 0, 1, vec![vec![7; LEN as usize].into()]).unwrap();
-    Commit {
-        attempt: 1,
-        instance: InstanceId::new("a").unwrap(),
-        outputs,
-        measured: Measured::default(),
-        decision: None,
-        printed: None,
-    }
+    committed(data, &workflow(), vec![vec![7; LEN as usize].into()])
 }
 
 fn read(data: &Data, commit: &Commit) -> WorkerUsage {

@@ -25,11 +25,15 @@ fn data(dir: &std::path::Path, instance: &str) -> Data {
 
 fn commit(data: &Data, workflow: &Workflow) -> Commit {
     let outputs = vec![Bytes::from_static(b"small"), Bytes::from(vec![7; 1000])];
-    let outputs = data.store(workflow, 0, 1, outputs).unwrap();
+    committed(data, workflow, outputs)
+}
+
+/// What the first task of a workflow commits with these outputs.
+pub(super) fn committed(data: &Data, workflow: &Workflow, outputs: Vec<Bytes>) -> Commit {
     Commit {
         attempt: 1,
         instance: InstanceId::new("a").unwrap(),
-        outputs,
+        outputs: data.store(workflow, 0, 1, outputs).unwrap(),
         measured: Measured::default(),
         decision: None,
         printed: None,
