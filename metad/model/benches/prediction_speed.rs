@@ -2,9 +2,9 @@
 //! download, and the memory per (task, config). Times are those that the thread had a core, where the system
 //! tells them, so that other programs disturb them less.
 //!
-//! `cargo bench -p foresail-model --bench prediction_speed`
+//! `cargo bench -p foresail-model --bench prediction_speed`, `-- cold warm` for some parts of it.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,12 +15,14 @@ use foresail_schemas::metric::{Record, TaskRecord};
 use foresail_schemas::prediction::Query;
 use foresail_schemas::{Sla, TaskName};
 use jiff::Timestamp;
+use mimalloc::MiMalloc;
 
 const MEMORY_MB: [u32; 3] = [512, 1024, 1769];
 const PREDICTIONS: usize = 1_000_000;
 const COLD_ROUNDS: u64 = 2000;
 
 /// Counts the bytes in use, of the one thread that there is: nothing is locked, so that it hardly costs time.
+/// Memory comes from the allocator of the daemon.
 struct Counting;
 
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
@@ -29,30 +31,30 @@ fn count(more: usize, less: usize) {
     IN_USE.store(IN_USE.load(Ordering::Relaxed).wrapping_add(more).wrapping_sub(less), Ordering::Relaxed);
 }
 
-// SAFETY: every call goes to the system's allocator as it came.
+// SAFETY: every call goes to the allocator of the daemon as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size(), 0);
         // SAFETY: the caller's layout is passed on.
-        unsafe { System.alloc(layout) }
+        unsafe { MiMalloc.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(layout.size(), 0);
         // SAFETY: the caller's layout is passed on.
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { MiMalloc.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size, layout.size());
-        // SAFETY: the block came from the system's allocator with this layout.
-        unsafe { System.realloc(at, layout, size) }
+        // SAFETY: the block came from that allocator with this layout.
+        unsafe { MiMalloc.realloc(at, layout, size) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         count(0, layout.size());
-        // SAFETY: the block came from the system's allocator with this layout.
-        unsafe { System.dealloc(at, layout) }
+        // SAFETY: the block came from that allocator with this layout.
+        unsafe { MiMalloc.dealloc(at, layout) }
     }
 }
 
@@ -229,10 +231,16 @@ fn download() {
 }
 
 fn main() {
-    updates();
-    cold();
-    warm();
-    many_tasks();
-    memory();
-    download();
+    let parts: [(&str, fn()); 6] = [
+        ("updates", updates),
+        ("cold", cold),
+        ("warm", warm),
+        ("many-tasks", many_tasks),
+        ("memory", memory),
+        ("download", download),
+    ];
+    // Cargo adds an option of its own.
+    let asked: Vec<String> = std::env::args().skip(1).filter(|part| !part.starts_with("--")).collect();
+    let is_asked = |name: &str| asked.is_empty() || asked.iter().any(|part| part == name);
+    parts.iter().filter(|(name, _)| is_asked(name)).for_each(|(_, part)| part());
 }

@@ -127,25 +127,34 @@ fn likelihood(cells: &[Cell], shares: &[f64]) -> Vec<f64> {
     let Squares { constant, linear, square, weight } = squares(cells, shares.len());
     let most = shares.iter().fold(0.0_f64, |most, share| most.max(*share));
     let known = weight.min(shares.len() as f64) - 1.0;
-    let power = (MISFIT_SHARES + known.max(0.0)) / 2.0;
-    let slowdowns: Vec<Arc<Slowdowns>> = shares.iter().map(|share| Slowdowns::of(*share)).collect();
-    let (caps, mut f) = (caps_below(most), vec![0.0; shares.len()]);
-    let ln_scatter = |place: usize| {
-        let (follower, serial) = (place % (caps * POWERS.len()), place / (caps * POWERS.len()));
-        for (f, own) in f.iter_mut().zip(&slowdowns) {
-            let cap = (follower / POWERS.len()).min(own.caps - 1);
-            *f = own.lns[(serial * own.caps + cap) * POWERS.len() + follower % POWERS.len()];
+    let twice_power = MISFIT_SHARES + known.max(0.0);
+    // Column by column: neither a sum nor a logarithm waits for the one before.
+    let places = SERIALS.len() * caps_below(most) * POWERS.len();
+    let columns: Vec<Vec<f64>> =
+        shares.iter().map(|share| Slowdowns::of(*share).column(caps_below(most))).collect();
+    let mut scatters = vec![constant; places];
+    for (row, (f, linear)) in columns.iter().zip(&linear).enumerate() {
+        scatters.iter_mut().zip(f).for_each(|(scatter, f)| *scatter -= 2.0 * linear * f);
+        for (other, g) in columns.iter().enumerate().take(row + 1) {
+            let twice = if other == row { 1.0 } else { 2.0 };
+            let z = twice * square[row * shares.len() + other];
+            scatters.iter_mut().zip(f.iter().zip(g)).for_each(|(scatter, (f, g))| *scatter += z * f * g);
         }
-        let mut rss = constant;
-        for ((fi, linear), row) in f.iter().zip(&linear).zip(square.chunks_exact(shares.len())) {
-            rss += fi * (row.iter().zip(&f).map(|(z, fj)| z * fj).sum::<f64>() - 2.0 * linear);
-        }
-        (MISFIT_SHARES * MISFIT * MISFIT + rss.max(0.0)).ln()
-    };
-    let places = 0..SERIALS.len() * caps * POWERS.len();
-    let ln_scatters: Vec<f64> = places.map(ln_scatter).collect();
-    let least = ln_scatters.iter().fold(f64::MAX, |least, ln_scatter| least.min(*ln_scatter));
-    of_forms(most, |place| (power * (least - ln_scatters[place])).exp())
+    }
+    scatters.iter_mut().for_each(|scatter| *scatter = MISFIT_SHARES * MISFIT * MISFIT + scatter.max(0.0));
+    let least = scatters.iter().fold(f64::MAX, |least, scatter| least.min(*scatter));
+    of_forms(most, |place| to_half_power(least / scatters[place], twice_power))
+}
+
+/// A part to a power that is given twice. Most powers are whole or half ones: a root takes less time than a
+/// logarithm.
+fn to_half_power(part: f64, twice_power: f64) -> f64 {
+    let whole = twice_power.round();
+    if (twice_power - whole).abs() < 1e-9 {
+        part.sqrt().powi(whole as i32)
+    } else {
+        part.powf(twice_power / 2.0)
+    }
 }
 
 /// What a share tells apart; a function of the share alone.
@@ -187,6 +196,19 @@ impl Slowdowns {
             lns.extend(parallels.iter().map(|p| (serial + (1.0 - serial) * p).ln()));
         }
         Self { caps, lns }
+    }
+
+    /// ln f for every serial part with the first `caps` caps, at least as many as it tells apart, and every
+    /// power.
+    fn column(&self, caps: usize) -> Vec<f64> {
+        let (own, powers) = (self.caps.min(caps) * POWERS.len(), POWERS.len());
+        let mut column = Vec::with_capacity(SERIALS.len() * caps * powers);
+        for lns in self.lns.chunks_exact(self.caps * powers) {
+            column.extend_from_slice(&lns[..own]);
+            let last = column.len() - powers;
+            (self.caps..caps).for_each(|_| column.extend_from_within(last..last + powers));
+        }
+        column
     }
 }
 
@@ -274,6 +296,12 @@ fn cells(shared: &Shared) -> (Vec<f64>, Vec<Cell>) {
             shares.push(share);
         }
         for group in places.chunk_by(|a, b| a.bin == b.bin) {
+            if let [one] = group {
+                let (group, ln_size) = (shares.len() - 1, one.ln_size);
+                let ln_value = shared.ln_values[one.place];
+                raw.push(Raw { group, ln_size, ln_value, deviation: 0.0, count: 1.0 });
+                continue;
+            }
             values.clear();
             values.extend(group.iter().map(|p| (shared.ln_values[p.place], shared.points[p.place].weight)));
             let ln_value = median(&mut values);

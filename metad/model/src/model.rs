@@ -25,6 +25,8 @@ const VERSION_WITHOUT_DECISIONS: u32 = 4;
 /// Most task names kept per workflow; records of further names are counted in [`WorkflowModel::samples`] and
 /// otherwise left out, so that a flood of names cannot displace what is known.
 pub const TASKS_PER_WORKFLOW_MAX: usize = 65_536;
+/// Groups of records of one task among which that of a further record is looked for.
+const GROUPS_SEARCHED_MAX: usize = 16;
 
 /// The model of one workflow.
 ///
@@ -111,6 +113,28 @@ impl WorkflowModel {
                 Arc::make_mut(&mut self.decisions).record(r, at_us);
                 self.changed.decisions = Change::Yes;
             }
+        }
+    }
+
+    /// Takes in the records of a batch, like [`Self::update`] one after the other: those of a task together, so
+    /// that it is looked for once.
+    pub fn update_all(&mut self, records: &[Record], arrival: Timestamp) {
+        let mut groups: Vec<(&TaskName, Vec<(&TaskRecord, i64)>)> = Vec::new();
+        for record in records {
+            let Record::Task(r) = record else {
+                self.update(record, arrival);
+                continue;
+            };
+            let at_us = self.count(record, arrival);
+            // A name that came long ago begins another group: to look through all of many would take longer.
+            let known = groups.iter_mut().rev().take(GROUPS_SEARCHED_MAX).find(|group| *group.0 == r.task);
+            match known {
+                Some((_, group)) => group.push((r, at_us)),
+                None => groups.push((&r.task, vec![(r, at_us)])),
+            }
+        }
+        for (name, group) in groups {
+            self.update_task(name, |task| group.iter().for_each(|(r, at_us)| task.record(r, *at_us)));
         }
     }
 

@@ -52,8 +52,10 @@ impl Sample {
 
     /// The contents as a number that looks random.
     fn mixed(&self) -> u64 {
-        let fields = [self.size_bytes, self.output.map_or(0, NonZeroU64::get), self.value_ms.to_bits()];
-        fields.into_iter().fold(0, scatter)
+        // Odd factors tell sizes and outputs apart before all is scattered at once.
+        let output = self.output.map_or(0, NonZeroU64::get).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let sizes = self.size_bytes.wrapping_mul(0xd6e8_feb8_6659_fd93) ^ output.rotate_left(32);
+        scatter(sizes, self.value_ms.to_bits())
     }
 
     fn order(&self, other: &Self) -> Ordering {
@@ -90,8 +92,23 @@ pub fn scatter(mixed: u64, field: u64) -> u64 {
 
 /// The most recent samples, oldest first.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Stored")]
 pub struct Ring {
     samples: VecDeque<Sample>,
+}
+
+/// A ring as it is stored: samples of one time may stand in the order of another version.
+#[derive(Deserialize)]
+#[serde(rename = "Ring")]
+struct Stored {
+    samples: VecDeque<Sample>,
+}
+
+impl From<Stored> for Ring {
+    fn from(Stored { mut samples }: Stored) -> Self {
+        samples.make_contiguous().sort_by(Sample::order);
+        Self { samples }
+    }
 }
 
 /// Two block copies, where the derived one goes sample by sample: a ring is copied at the first update after
@@ -180,6 +197,15 @@ mod tests {
         (0..4000).for_each(|n| ring.push(Sample::new(0, 0, f64::from(n), None)));
         let middle = ring.iter().map(|s| s.value_ms).sum::<f64>() / RING_SAMPLES as f64;
         assert!((1600.0..2400.0).contains(&middle), "the kept ones are {middle} in the mean of 0 to 3999");
+    }
+
+    #[test]
+    fn a_ring_stored_in_another_order_is_read_in_this_one() {
+        let mut ring = Ring::default();
+        (0..20).for_each(|n| ring.push(Sample::new(0, n, n as f64, Some(n))));
+        let mut stored = serde_json::to_value(&ring).unwrap();
+        stored["samples"].as_array_mut().unwrap().reverse();
+        assert_eq!(serde_json::from_value::<Ring>(stored).unwrap(), ring);
     }
 
     #[test]

@@ -152,6 +152,9 @@ pub fn sorted_exactly<T: Copy>(values: &[(f64, T)]) -> Vec<(f64, T)> {
 
 /// Weighted median: the middle of the values at which half of the weight lies on either side.
 pub fn median(values: &mut [Weighted]) -> f64 {
+    if let [(value, _)] = values {
+        return *value;
+    }
     sort(values);
     sorted_median(values)
 }
@@ -186,6 +189,9 @@ pub const MAD: f64 = 1.4826;
 ///
 /// Source: F. R. Hampel, "The influence curve and its role in robust estimation", JASA 69, 1974.
 pub fn sorted_deviation(sorted: &[Weighted], centre: f64) -> f64 {
+    if let [(value, _)] = sorted {
+        return MAD * (value - centre).abs();
+    }
     let half = sorted.iter().map(|v| v.1).sum::<f64>() / 2.0;
     let (enough, exact) = (half * (1.0 + 1e-12), half * (1.0 - 1e-12));
     let mut above = sorted.partition_point(|v| v.0 < centre);

@@ -133,7 +133,7 @@ proptest! {
         let mut one = told(&records);
         let mut other = WorkflowModel::new();
         for batch in shuffled.chunks(cut) {
-            batch.iter().for_each(|record| other.update(record, at(20)));
+            other.update_all(batch, at(20));
             other.snapshot();
         }
         prop_assert_eq!(postcard::to_stdvec(&one).unwrap(), postcard::to_stdvec(&other).unwrap());

@@ -74,7 +74,18 @@ pub async fn post(
     headers: HeaderMap,
     content: Content,
 ) -> Answer {
-    let parse: fn(&[u8], u64) -> Result<Parsed, Failure> = match media_type(&headers).as_deref() {
+    take(&app, workflow, query, &headers, content).await
+}
+
+/// Stores the batch that a body has; `query` is what the address says of its origin.
+pub async fn take(
+    app: &App,
+    workflow: WorkflowName,
+    query: Origin,
+    headers: &HeaderMap,
+    content: Content,
+) -> Answer {
+    let parse: fn(&[u8], u64) -> Result<Parsed, Failure> = match media_type(headers).as_deref() {
         None | Some(JSON) => parse_json,
         Some(NDJSON | "application/jsonl" | "application/ndjson") => parse_lines,
         Some(COLUMNS) => columns::parse,
@@ -85,8 +96,8 @@ pub async fn post(
     };
     let limit = app.settings.batch_records_max;
     let bytes = content.bytes.clone();
-    let parsed = by_size(&app, bytes.len(), move || parse(&bytes, limit));
-    let batch = ingest(workflow, parsed.await??, query, &headers)?;
+    let parsed = by_size(app, bytes.len(), move || parse(&bytes, limit));
+    let batch = ingest(workflow, parsed.await??, query, headers)?;
     let answer = app.change(|reply| Command::Ingest(Box::new(batch), reply)).await?;
     Ok(json(&answer))
 }

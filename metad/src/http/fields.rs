@@ -23,16 +23,16 @@ pub struct Names(RefCell<Vec<Option<TaskName>>>);
 
 impl Names {
     /// The name, checked.
-    pub fn name(&self, text: &str) -> Option<TaskName> {
+    pub fn name(&self, text: &[u8]) -> Option<TaskName> {
         let mut known = self.0.borrow_mut();
         known.resize(NAMES_MAX, None);
         let mixed =
-            text.bytes().fold(text.len(), |sum, byte| sum.wrapping_mul(31).wrapping_add(byte as usize));
+            text.iter().fold(text.len(), |sum, byte| sum.wrapping_mul(31).wrapping_add(*byte as usize));
         let slot = &mut known[mixed % NAMES_MAX];
         match slot {
-            Some(name) if name.as_str() == text => Some(name.clone()),
+            Some(name) if name.as_str().as_bytes() == text => Some(name.clone()),
             _ => {
-                *slot = Some(TaskName::new(text).ok()?);
+                *slot = Some(TaskName::new(std::str::from_utf8(text).ok()?).ok()?);
                 slot.clone()
             }
         }

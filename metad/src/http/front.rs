@@ -1,10 +1,12 @@
-//! The front of the API: answers plain predictions itself and hands everything else to the router.
+//! The front of the API: answers plain requests of the most frequent kinds itself and hands everything else to
+//! the router.
 //!
 //! A warm prediction, whose curves were fitted by an earlier question, takes about a microsecond, the way
 //! through the router several. One whose own curve has to be fitted first takes some hundred, and is still
-//! answered here. What is cold (`pool`) or not plain (encoded names, compressed or long bodies, parameters
-//! that are wrong) goes through the router, which answers it with the same functions and finds the words for
-//! what is wrong. Both ways pass the same gate.
+//! answered here; so are batches and operations of workers, which are most of what is written. What is cold
+//! (`pool`) or not plain (encoded names, compressed or long bodies, parameters that are wrong) goes through
+//! the router, which answers it with the same functions and finds the words for what is wrong. Both ways pass
+//! the same gate.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -16,17 +18,18 @@ use axum::body::{Body, HttpBody};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Request, header};
 use axum::response::{IntoResponse, Response};
-use foresail_schemas::WorkflowName;
+use foresail_schemas::{RunId, WorkflowName};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use tower::Service as _;
 
+use super::batches::{self, Origin};
 use super::gate::{Asked, Places, enter, in_time};
 use super::pool::INLINE_BYTES_MAX;
 use super::predictions::{answer_many, answer_one, plain};
 use super::reply::JSON;
-use super::take::{App, content};
-use super::{PREDICTION, PREDICTIONS, router};
+use super::take::{App, JsonOf, content};
+use super::{BATCHES, OPERATIONS, PREDICTION, PREDICTIONS, router, runs};
 use crate::meter::RouteMeter;
 
 /// The API over the shared state.
@@ -36,6 +39,18 @@ pub struct Front {
     router: Router,
     prediction: Arc<RouteMeter>,
     predictions: Arc<RouteMeter>,
+    batches: Arc<RouteMeter>,
+    operations: Arc<RouteMeter>,
+}
+
+/// What a plain POST is about.
+enum Posted {
+    /// Questions about a workflow.
+    Predictions(WorkflowName),
+    /// Measurements of a workflow.
+    Batch(WorkflowName),
+    /// Operations on a run.
+    Operations(RunId),
 }
 
 /// An answer: made already, or on its way.
@@ -62,8 +77,10 @@ impl Future for Answering {
 impl Front {
     /// The API over the shared state.
     pub fn new(app: App) -> Self {
-        let (prediction, predictions) = (app.meter.route(PREDICTION), app.meter.route(PREDICTIONS));
-        Self { router: router(Arc::clone(&app)), app, prediction, predictions }
+        let route = |of| app.meter.route(of);
+        let (prediction, predictions) = (route(PREDICTION), route(PREDICTIONS));
+        let (batches, operations) = (route(BATCHES), route(OPERATIONS));
+        Self { router: router(Arc::clone(&app)), app, prediction, predictions, batches, operations }
     }
 
     /// Answers a plain GET of one prediction that is warm.
@@ -82,14 +99,14 @@ impl Front {
         }
     }
 
-    /// Answers a POST of many predictions.
-    fn many(
-        &self,
-        parts: Parts,
-        workflow: WorkflowName,
-        body: Incoming,
-    ) -> impl Future<Output = Response> + use<> {
-        let (app, route) = (Arc::clone(&self.app), Arc::clone(&self.predictions));
+    /// Answers a plain POST.
+    fn posted(&self, parts: Parts, posted: Posted, body: Incoming) -> impl Future<Output = Response> + use<> {
+        let route = match &posted {
+            Posted::Predictions(_) => &self.predictions,
+            Posted::Batch(_) => &self.batches,
+            Posted::Operations(_) => &self.operations,
+        };
+        let (app, route) = (Arc::clone(&self.app), Arc::clone(route));
         async move {
             let (method, path, headers) = (&parts.method, parts.uri.path(), &parts.headers);
             let asked = Asked { method, path, headers, places: Places::Requests };
@@ -99,7 +116,16 @@ impl Front {
             };
             let answer = async {
                 let content = content(&app, body, app.settings.body_bytes_max).await?;
-                answer_many(&app, workflow, content).await
+                match posted {
+                    Posted::Predictions(workflow) => answer_many(&app, workflow, content).await,
+                    Posted::Batch(workflow) => {
+                        batches::take(&app, workflow, Origin::default(), headers, content).await
+                    }
+                    Posted::Operations(run) => {
+                        let JsonOf(request, content) = JsonOf::read(&app, content).await?;
+                        runs::carry_out(&app, run, request, content).await
+                    }
+                }
             };
             let response = in_time(&app, async { answer.await.into_response() }).await;
             visit.leave(response)
@@ -107,20 +133,42 @@ impl Front {
     }
 }
 
-/// Whether a body is short, of known length, unpacked JSON and on its way already.
-fn is_plain_body(headers: &HeaderMap, body: &Incoming) -> bool {
-    let is_json = headers.get(header::CONTENT_TYPE).is_none_or(|found| found == JSON);
-    let is_short = body.size_hint().exact().is_some_and(|bytes| bytes <= INLINE_BYTES_MAX as u64);
-    is_json
-        && is_short
-        && !headers.contains_key(header::CONTENT_ENCODING)
-        && !headers.contains_key(header::EXPECT)
+/// Whether a body is short, of known length, unpacked and on its way already.
+fn is_plain_body(headers: &HeaderMap, body: &Incoming, bytes_max: u64) -> bool {
+    let is_short = body.size_hint().exact().is_some_and(|bytes| bytes <= bytes_max);
+    is_short && !headers.contains_key(header::CONTENT_ENCODING) && !headers.contains_key(header::EXPECT)
+}
+
+/// Whether a body is JSON, as it is where nothing else is said.
+fn is_json(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_none_or(|found| found == JSON)
 }
 
 /// The name of the workflow and what follows `/predictions` in the path of a prediction.
 fn prediction_path(path: &str) -> Option<(&str, &str)> {
     let (workflow, rest) = path.strip_prefix("/v1/workflows/")?.split_once('/')?;
     Some((workflow, rest.strip_prefix("predictions")?))
+}
+
+impl Posted {
+    /// What is posted to this address, where it is one of those that are answered here.
+    fn to(parts: &Parts) -> Option<Self> {
+        let path = parts.uri.path().strip_prefix("/v1/")?;
+        let (name, what) = path.split_once('/')?.1.split_once('/')?;
+        // Parameters of other addresses are read, or refused, by the router.
+        let is_bare = what == "predictions" || parts.uri.query().is_none();
+        match (path.starts_with("workflows/"), what) {
+            _ if !is_bare => None,
+            (true, "predictions") if is_json(&parts.headers) => {
+                WorkflowName::new(name).ok().map(Self::Predictions)
+            }
+            (true, "batches") => WorkflowName::new(name).ok().map(Self::Batch),
+            (false, "operations") if path.starts_with("runs/") && is_json(&parts.headers) => {
+                RunId::new(name).ok().map(Self::Operations)
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Service<Request<Incoming>> for Front {
@@ -130,24 +178,22 @@ impl Service<Request<Incoming>> for Front {
 
     fn call(&self, request: Request<Incoming>) -> Answering {
         let (parts, body) = request.into_parts();
-        match prediction_path(parts.uri.path()) {
-            Some((workflow, rest)) if parts.method == Method::GET && body.is_end_stream() => {
-                if let Some(kind) = rest.strip_prefix('/')
-                    && !parts.headers.contains_key(header::CONTENT_ENCODING)
-                    && let Some(response) = self.one(&parts, workflow, kind)
-                {
-                    return Answering::Now(Some(response));
-                }
+        if parts.method == Method::GET {
+            if let Some((workflow, rest)) = prediction_path(parts.uri.path())
+                && let Some(kind) = rest.strip_prefix('/')
+                && body.is_end_stream()
+                && !parts.headers.contains_key(header::CONTENT_ENCODING)
+                && let Some(response) = self.one(&parts, workflow, kind)
+            {
+                return Answering::Now(Some(response));
             }
-            Some((workflow, "")) if parts.method == Method::POST && is_plain_body(&parts.headers, &body) => {
-                let limit = self.app.settings.body_bytes_max;
-                if let Ok(workflow) = WorkflowName::new(workflow)
-                    && body.size_hint().upper().is_some_and(|bytes| bytes <= limit)
-                {
-                    return Answering::Later(Box::pin(self.many(parts, workflow, body)));
-                }
+        } else if parts.method == Method::POST {
+            let bytes_max = self.app.settings.body_bytes_max.min(INLINE_BYTES_MAX as u64);
+            if is_plain_body(&parts.headers, &body, bytes_max)
+                && let Some(posted) = Posted::to(&parts)
+            {
+                return Answering::Later(Box::pin(self.posted(parts, posted, body)));
             }
-            _ => {}
         }
         let routed = self.router.clone().call(Request::from_parts(parts, Body::new(body)));
         Answering::Later(Box::pin(async move {

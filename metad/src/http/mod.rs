@@ -4,8 +4,9 @@
 //! time limit, the size and the encoding of its body. Whatever fails is answered as problem+json, unknown
 //! addresses included.
 //!
-//! Predictions are what is asked most: where they are asked plainly, [`Front`] answers them before the
-//! router, through the same gate and with the same functions. Everything else goes through the router.
+//! Predictions are what is asked most, batches and operations what is written most: where they come plainly,
+//! [`Front`] answers them before the router, through the same gate and with the same functions. Everything
+//! else goes through the router.
 
 mod batches;
 mod blobs;
@@ -46,6 +47,11 @@ use take::App;
 /// Route of the events, whose requests may wait and have places of their own.
 const EVENTS: &str = "/v1/runs/{run}/events";
 
+/// Route of operations on a run.
+const OPERATIONS: &str = "/v1/runs/{run}/operations";
+
+/// Route of measurements.
+const BATCHES: &str = "/v1/workflows/{workflow}/batches";
 /// Route of many predictions.
 const PREDICTIONS: &str = "/v1/workflows/{workflow}/predictions";
 /// Route of one prediction.
@@ -72,7 +78,7 @@ fn workflow_routes() -> Router<App> {
     Router::new()
         .route("/v1/workflows", get(workflows::list))
         .route("/v1/workflows/{workflow}", get(workflows::get))
-        .route("/v1/workflows/{workflow}/batches", post(batches::post))
+        .route(BATCHES, post(batches::post))
         .route(PREDICTIONS, post(predictions::post))
         .route(PREDICTION, get(predictions::get))
         .route("/v1/workflows/{workflow}/tasks", get(workflows::tasks))
@@ -91,7 +97,7 @@ fn run_routes() -> Router<App> {
         .route("/v1/runs/{run}/workflow", get(runs::workflow))
         .route("/v1/runs/{run}/plan", get(runs::plan).put(runs::replan))
         .route("/v1/runs/{run}/plans/{epoch}", get(runs::plan_of))
-        .route("/v1/runs/{run}/operations", post(runs::operate))
+        .route(OPERATIONS, post(runs::operate))
         .route("/v1/runs/{run}/cancel", post(runs::cancel))
         .route(EVENTS, get(events::get))
         .route("/v1/runs/{run}/blobs/{*key}", blob)

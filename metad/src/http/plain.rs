@@ -11,6 +11,9 @@ use foresail_schemas::{BatchId, InstanceId, RunId};
 use super::batches::{Origin, Parsed};
 use super::fields::{Fields, Key, Kind, Names};
 
+/// Bytes of a short record, by which room is made for as many as a text may have, up to so many.
+const RECORD_BYTES_LIKELY: usize = 80;
+const RECORDS_LIKELY_MAX: usize = 1024;
 /// Digits of a whole number that fits into 64 bits whatever they are.
 const DIGITS_MAX: usize = 18;
 /// Largest whole number up to which all are exact, and the powers of ten that are: a quotient of both is the
@@ -96,7 +99,7 @@ impl<'a> Text<'a> {
             return Some(());
         }
         loop {
-            let key = self.string()?.as_bytes();
+            let key = self.ascii()?;
             self.sign(b':')?;
             field(self, key)?;
             if !self.goes_on(b'}')? {
@@ -107,11 +110,16 @@ impl<'a> Text<'a> {
 
     /// A text of ASCII without escapes.
     fn string(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.ascii()?).ok()
+    }
+
+    /// The same as bytes, which are not looked at twice.
+    fn ascii(&mut self) -> Option<&'a [u8]> {
         self.sign(b'"')?;
         let rest = &self.bytes[self.at..];
         let length = rest.iter().position(|b| !matches!(b, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~'))?;
         self.at += length + 1;
-        if rest[length] == b'"' { std::str::from_utf8(&rest[..length]).ok() } else { None }
+        (rest[length] == b'"').then_some(&rest[..length])
     }
 
     /// `null`, if that is next.
@@ -179,7 +187,8 @@ impl<'a> Text<'a> {
     }
 
     fn records(&mut self, names: &Names, records_max: u64) -> Option<Vec<Record>> {
-        let mut records = Vec::new();
+        let likely = (self.bytes.len() / RECORD_BYTES_LIKELY).min(RECORDS_LIKELY_MAX);
+        let mut records = Vec::with_capacity(likely);
         self.sign(b'[')?;
         if self.sign(b']').is_some() {
             return Some(records);
@@ -211,17 +220,17 @@ impl<'a> Text<'a> {
     fn field(&mut self, key: &[u8], names: &Names, fields: &mut Fields) -> Option<Key> {
         Some(match key {
             b"kind" => {
-                fields.kind = Some(match self.string()? {
-                    "task" => Kind::Task,
-                    "transfer" => Kind::Transfer,
-                    "startup" => Kind::Startup,
-                    "decision" => Kind::Decision,
+                fields.kind = Some(match self.ascii()? {
+                    b"task" => Kind::Task,
+                    b"transfer" => Kind::Transfer,
+                    b"startup" => Kind::Startup,
+                    b"decision" => Kind::Decision,
                     _ => return None,
                 });
                 Key::Kind
             }
             b"task" => {
-                fields.task = Some(names.name(self.string()?)?);
+                fields.task = Some(names.name(self.ascii()?)?);
                 Key::Task
             }
             b"memory_mb" => {
@@ -267,9 +276,9 @@ impl<'a> Text<'a> {
                 Key::Forecast
             }
             b"direction" => {
-                fields.direction = Some(match self.string()? {
-                    "download" => Direction::Download,
-                    "upload" => Direction::Upload,
+                fields.direction = Some(match self.ascii()? {
+                    b"download" => Direction::Download,
+                    b"upload" => Direction::Upload,
                     _ => return None,
                 });
                 Key::Direction
@@ -283,13 +292,13 @@ impl<'a> Text<'a> {
                 Key::TimeMs
             }
             b"store" => {
-                fields.store = self.optional(|text| names.name(text.string()?))?;
+                fields.store = self.optional(|text| names.name(text.ascii()?))?;
                 Key::Store
             }
             b"state" => {
-                fields.state = Some(match self.string()? {
-                    "cold" => StartState::Cold,
-                    "warm" => StartState::Warm,
+                fields.state = Some(match self.ascii()? {
+                    b"cold" => StartState::Cold,
+                    b"warm" => StartState::Warm,
                     _ => return None,
                 });
                 Key::State

@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 
 use super::pool::{blocking, by_size};
 use super::reply::{Answer, Failure, json, json_text};
-use super::take::{App, JsonOf, PathOf, QueryOf};
+use super::take::{App, Content, JsonOf, PathOf, QueryOf};
 use crate::board::Board;
 use crate::write::{Command, NewPlan, NewRun};
 
@@ -168,18 +168,23 @@ pub async fn replan(
 pub async fn operate(
     State(app): State<App>,
     PathOf(run): PathOf<RunId>,
-    JsonOf(mut request, content): JsonOf<OperationRequest>,
+    JsonOf(request, content): JsonOf<OperationRequest>,
 ) -> Answer {
+    carry_out(&app, run, request, content).await
+}
+
+/// Applies the operations of a request; `content` is its text, which is let go of once they are stored.
+pub async fn carry_out(app: &App, run: RunId, mut request: OperationRequest, content: Content) -> Answer {
     let (limit, count) = (app.settings.operations_max, request.operations.len());
     if count as u64 > limit {
         let detail = format!("the request has `{count}` operations, at most {limit} are taken");
         return Err(Failure::limit(ErrorCode::TooMany, detail, limit));
     }
-    find(&app, &run)?;
+    find(app, &run)?;
     request.operations.iter_mut().try_for_each(bounded)?;
     let answer = app.change(|reply| Command::Operate(run, request.operations, reply)).await?;
     drop(content);
-    by_size(&app, answer.results.len() * RESULT_BYTES, move || json(&answer)).await
+    by_size(app, answer.results.len() * RESULT_BYTES, move || json(&answer)).await
 }
 
 /// Cuts texts that are too long and refuses contents that are: a run keeps them for as long as it is kept.

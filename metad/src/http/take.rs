@@ -216,6 +216,16 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for JsonOf<T> {
             return Err(Failure::new(ErrorCode::UnsupportedMediaType, detail));
         }
         let content = Content::from_request(request, app).await?;
+        Self::read(app, content).await
+    }
+}
+
+impl<T: DeserializeOwned + Send + 'static> JsonOf<T> {
+    /// Reads a body that is JSON by what its sender says.
+    ///
+    /// # Errors
+    /// Invalid body.
+    pub async fn read(app: &App, content: Content) -> Result<Self, Failure> {
         let bytes = content.bytes.clone();
         let parsed = by_size(app, bytes.len(), move || serde_json::from_slice(&bytes)).await?;
         Ok(Self(parsed.map_err(|e| invalid_json(&e))?, content))

@@ -115,9 +115,7 @@ impl Model {
     }
 
     fn learn(&mut self, batch: &Learnt) {
-        for record in &batch.records {
-            self.model.update(record, batch.arrival);
-        }
+        self.model.update_all(&batch.records, batch.arrival);
         self.sequence = batch.sequence;
         self.unsaved += batch.records.len() as u64;
         self.unsaved_since.get_or_insert_with(Instant::now);
