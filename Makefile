@@ -6,15 +6,19 @@ CASES ?= 100000
 # Arguments of the demonstration, for instance ARGS=--help.
 ARGS ?=
 
-# Comparisons of `make bench-rivals`.
-RIVALS ?= history quantiles durable engine
+# Comparisons of `make bench-rivals`, or rivals of `make bench-python`; all where empty.
+RIVALS ?=
+# Rows of `make bench-python`, its turns and how its table is written; all rows and all rivals where empty.
+ROWS ?=
+TURNS ?= 3
+OUTPUT ?= table
 # The Python that has the package `redis`; that of .venv or python3 where empty.
 PYTHON ?=
 # Where cargo builds, and where the programs of the virtual environment are.
 TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
 VENV = $(CURDIR)/.venv/bin
 
-.PHONY: help demo test test-python bench bench-rivals bench-planners proof lint fuzz
+.PHONY: help demo test test-python bench bench-python bench-rivals bench-planners proof lint fuzz
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\): ## /  make \1\t/p' Makefile | expand -t 24
@@ -33,6 +37,7 @@ test-python: .venv/tests-ready ## Run the tests and checks of the Python package
 	cd client/python && PYTHONPATH=$(CURDIR)/client/python FORESAIL_BINARY=$(TARGET)/debug/foresail $(VENV)/python -m pytest -q
 	cd client/python && $(VENV)/python -m mypy
 	cd client/python && $(VENV)/python -m ruff check .
+	$(VENV)/python -m ruff check --config client/python/pyproject.toml --extend-ignore D1 tests/benches/python
 
 .venv/tests-ready: client/python/tests/requirements.txt
 	test -x .venv/bin/python || python3 -m venv .venv
@@ -42,11 +47,26 @@ test-python: .venv/tests-ready ## Run the tests and checks of the Python package
 bench: ## Run all benchmarks
 	$(CARGO) bench --workspace
 
+# In a virtual environment that is made where it is missing. Rivals that cannot be installed are named and left out.
+bench-python: .venv/bench-ready ## Measure the Python package beside Dask, Ray, Lithops (ROWS=noop,gemm RIVALS=dask TURNS=3 OUTPUT=json)
+	$(CARGO) build --release -p foresail --bin foresail
+	FORESAIL_BINARY=$(TARGET)/release/foresail PYTHONPATH=$(CURDIR)/client/python $(VENV)/python \
+		tests/benches/python/bench.py --rows "$(ROWS)" --rivals "$(RIVALS)" --turns $(TURNS) -o $(OUTPUT)
+
+.venv/bench-ready: tests/benches/python/requirements.txt tests/benches/python/rivals.txt
+	test -x .venv/bin/python || python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	while read rival; do \
+		.venv/bin/python -m pip install --quiet --disable-pip-version-check "$$rival" </dev/null \
+			|| echo "$$rival cannot be installed and is left out" >&2; \
+	done < tests/benches/python/rivals.txt
+	touch $@
+
 # Needs Debian's redis-server and prometheus (sudo apt-get install redis-server prometheus; nothing has to run as a
 # service) and the Python packages redis and dask (python3 -m venv .venv && .venv/bin/pip install redis 'dask[distributed]'). What is missing is
 # named, and its comparison left out.
 bench-rivals: ## Measure beside Redis, Python and Prometheus, where they are installed (RIVALS=..., PYTHON=...)
-	FORESAIL_BENCH_PYTHON=$(PYTHON) $(CARGO) bench -p foresail-tests --bench rivals -- $(RIVALS)
+	FORESAIL_BENCH_PYTHON=$(PYTHON) $(CARGO) bench -p foresail-tests --bench rivals -- $(or $(RIVALS),history quantiles durable engine)
 
 # Needs a Python with the packages anrg-saga and ortools (python3 -m venv .venv && .venv/bin/pip install anrg-saga
 # ortools).

@@ -31,10 +31,11 @@ from ._errors import (
     TaskFailed,
 )
 from ._executor import Executor
+from ._optimize import Optimization, OptimizedTask
 from ._plan import Picture, Plan
 from ._planner import Planner, Problem, planner
 from ._run import Progress, Run
-from ._settings import Custom, Optimization, PreLoad, PreWarm, TaskDup
+from ._settings import Custom, PreLoad, PreWarm, TaskDup
 from ._task import Task, task
 from ._values import Mapped, Value, gather, when
 from ._wire import Raw
@@ -52,6 +53,7 @@ __all__ = [
     "ForesailError",
     "Mapped",
     "Optimization",
+    "OptimizedTask",
     "Picture",
     "Plan",
     "PlanError",

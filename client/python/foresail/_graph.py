@@ -11,8 +11,9 @@ import re
 from collections import deque
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
-from . import _calls, _wire
+from . import _calls, _optimize, _wire
 from ._errors import ForesailError
+from ._optimize import Optimization, Optimized, OptimizedTask
 from ._settings import clean_name
 from ._values import Mapped, Node, Value
 
@@ -228,9 +229,10 @@ def build(
     wants = {(value._node, value._output) for value in wanted}
     code = _Code()
     used = read | wants
+    layers = _Layers(calls, wants)
     tasks = []
     for node in order:
-        task = _task(calls[node], ids, conditions.get(node), used, code)
+        task = _task(calls[node], layers.function(calls[node]), ids, conditions.get(node), used, code)
         task.update(node.settings.spec(retries))
         tasks.append(task)
     constants.forget()
@@ -320,11 +322,69 @@ class _Code:
         return digest
 
 
+class _Layers:
+    """The functions of tasks with the optimisations that the user gave them."""
+
+    def __init__(self, calls: Dict[Node, Call], wants: Set[Any]) -> None:
+        self.wants = wants
+        self.of: Dict[Node, List[Optimization]] = {}
+        self.readers: Dict[Tuple[Node, str], List[Node]] = {}
+        self.known: Dict[Any, Optimized] = {}
+        for node in calls:
+            # What Foresail knows itself stands in the workflow.
+            own = [each for each in node.settings.optimizations if each.spec() is None]
+            if own:
+                facts = OptimizedTask(node.name, (), [False] * node.outputs)
+                self.of[node] = [each for each in own if each.wanted(facts)]
+        if self.of:
+            for node, call in calls.items():
+                for source in call.inputs:
+                    if type(source) is tuple:
+                        self.readers.setdefault(source[:2], []).append(node)
+
+    def function(self, call: Call) -> Callable[..., Any]:
+        """What a worker calls for a task."""
+        node = call.node
+        own = self.of.get(node)
+        if not own:
+            return node.function
+        layers = [(each, self.facts(call, each)) for each in own]
+        told = tuple((id(each), facts.inputs_within, facts.outputs_within) for each, facts in layers)
+        key = (id(node.function), node.name, node.outputs, told)
+        if key not in self.known:
+            # Kept, so that the same function is pickled once.
+            self.known[key] = Optimized(node.function, layers, node.outputs)
+        return self.known[key]
+
+    def facts(self, call: Call, optimization: Optimization) -> OptimizedTask:
+        """What the optimisation is told of a task."""
+        node = call.node
+        outputs = [(node, node.output_name(number)) for number in range(node.outputs)]
+        inputs = [
+            type(source) is tuple and self.is_within(source[0], source[1], optimization.name) for source in call.inputs
+        ]
+        return OptimizedTask(node.name, inputs, [self.is_within(*output, optimization.name) for output in outputs])
+
+    def is_within(self, node: Node, output: str, name: str) -> bool:
+        """Whether nobody but tasks with this optimisation sees an output."""
+        if node.width or node.decides or (node, output) in self.wants:
+            return False
+        return all(
+            any(each.name == name for each in self.of.get(other, ()))
+            for other in [node, *self.readers.get((node, output), [])]
+        )
+
+
 def _task(
-    call: Call, ids: Dict[Node, str], condition: Optional[Dict[str, Any]], used: Set[Any], code: _Code
+    call: Call,
+    function: Callable[..., Any],
+    ids: Dict[Node, str],
+    condition: Optional[Dict[str, Any]],
+    used: Set[Any],
+    code: _Code,
 ) -> Dict[str, Any]:
     node = call.node
-    python: Dict[str, Any] = {"code": code.add(node.function)}
+    python: Dict[str, Any] = {"code": code.add(function)}
     if call.args is not None:
         python["args"] = base64.b64encode(call.args).decode()
     task: Dict[str, Any] = {"id": ids[node], "name": node.name, "run": {"python": python}}
@@ -403,6 +463,7 @@ def _register() -> None:
         import cloudpickle
 
         cloudpickle.register_pickle_by_value(_calls)
+        cloudpickle.register_pickle_by_value(_optimize)
     except (ImportError, AttributeError):
         pass
 

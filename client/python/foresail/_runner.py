@@ -269,6 +269,9 @@ class Runner:
         values: "List[Any]" = []
         if n_inputs:
             values, exists = self.inputs(frame, at, n_inputs)
+            before = getattr(function, "foresail_before", None)
+            if before is not None:
+                values = before(values)
             if not flags & HAS_ARGS:
                 arguments = tuple(values)
         if flags & HAS_ARGS:

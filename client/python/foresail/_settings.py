@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Union
 
 from ._errors import ForesailError
+from ._optimize import Optimization
 
 Memory = Union[str, int]
 Duration = Union[str, int, float]
@@ -16,19 +17,17 @@ _NAME = re.compile(r"[^A-Za-z0-9_.:@+~-]+")
 _NAME_MAX = 200
 
 
-@dataclass(frozen=True)
-class Optimization:
-    """What is done for a task beside running it, whether a planner finds that it pays or not."""
+class _Known(Optimization):
+    """An optimisation that workers have, whether a planner finds that it pays or not."""
 
-    kind: str
-    name: Optional[str] = None
-    params: Any = None
+    def __init__(self, kind: str, registered: Optional[str] = None, params: Any = None) -> None:
+        self.kind, self.registered, self.params = kind, registered, params
 
-    def spec(self) -> Dict[str, Any]:
+    def spec(self) -> Optional[Dict[str, Any]]:
         """As the workflow has it."""
         spec: Dict[str, Any] = {"kind": self.kind}
-        if self.name is not None:
-            spec["name"] = self.name
+        if self.registered is not None:
+            spec["name"] = self.registered
             if self.params is not None:
                 spec["params"] = self.params
         return spec
@@ -36,22 +35,22 @@ class Optimization:
 
 def PreLoad() -> Optimization:
     """The worker of the task fetches each input as soon as it exists, while it runs other tasks."""
-    return Optimization("pre_load")
+    return _Known("pre_load")
 
 
 def TaskDup() -> Optimization:
     """A worker that waits for the task's output may run the task too; the first result stands."""
-    return Optimization("task_dup")
+    return _Known("task_dup")
 
 
 def PreWarm() -> Optimization:
     """A worker is started beforehand, so that the task's own worker starts warm."""
-    return Optimization("pre_warm")
+    return _Known("pre_warm")
 
 
 def Custom(name: str, params: Any = None) -> Optimization:
     """One that is registered, in Rust, in the program that the workers run."""
-    return Optimization("custom", name, params)
+    return _Known("custom", name, params)
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,10 @@ class TaskSettings:
             raise ValueError(f'`memory` is {self.memory!r}; it must be "auto" or a number of MB from 1')
         if self.retries is not None and (not isinstance(self.retries, int) or self.retries < 0):
             raise ValueError(f"`retries` is {self.retries!r}; it must be a whole number from 0")
+        wrong = [each for each in self.optimizations if not isinstance(each, Optimization)]
+        if wrong:
+            hint = "`foresail.PreLoad()`, or an object of a class derived from `foresail.Optimization`"
+            raise ValueError(f"`optimizations` has {wrong[0]!r}, which is none; hint: {hint}")
         if self.timeout is not None and milliseconds(self.timeout) <= 0:
             raise ValueError(f"`timeout` is {self.timeout!r}; it must be more than 0")
 
@@ -85,8 +88,9 @@ class TaskSettings:
             spec["attempts_max"] = retries + 1
         if self.timeout is not None:
             spec["timeout_ms"] = milliseconds(self.timeout)
-        if self.optimizations:
-            spec["optimizations"] = [optimization.spec() for optimization in self.optimizations]
+        known = [found for found in (each.spec() for each in self.optimizations) if found is not None]
+        if known:
+            spec["optimizations"] = known
         return spec
 
 

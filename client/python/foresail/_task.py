@@ -20,11 +20,16 @@ from typing import (
     overload,
 )
 
-from ._settings import Duration, Memory, Optimization, TaskSettings, clean_name
+from ._optimize import Optimization
+from ._settings import Duration, Memory, TaskSettings, clean_name
 from ._values import WIDTH, Mapped, Node, Value, fan_out
 
-if TYPE_CHECKING or sys.version_info >= (3, 10):
+if sys.version_info >= (3, 10):
     from typing import ParamSpec
+
+    P = ParamSpec("P")
+elif TYPE_CHECKING:
+    from typing_extensions import ParamSpec
 
     P = ParamSpec("P")
 else:
@@ -167,7 +172,7 @@ def task(
     `retries`: attempts after a failed one; by default what broke (a worker that died, memory that ran out) is
     tried again, and an exception of the function or a time-out is not.
     `timeout`: longest time of one attempt, in seconds or as text like "20s".
-    `optimizations`: what every plan shall do for the task, for instance `[foresail.PreLoad()]`.
+    `optimizations`: what is done for the task beside running it, for instance `[foresail.PreLoad()]`.
     `outputs`: a function that returns a tuple of that many values; the call returns as many lazy values.
     `name`: the name under which its measurements are kept; module and name of the function by default.
     """

@@ -41,15 +41,19 @@ def get(dsk: Any, keys: Any, client: Optional[Client] = None, **options: Any) ->
     instance; those of other schedulers (`num_workers`, `pool`, ...) change nothing.
     """
     annotations = _annotations(dsk)
-    graph = dsk.__dask_graph__() if hasattr(dsk, "__dask_graph__") else dsk
     flat = list(_flat(keys))
-    found = _Graph(dict(graph), annotations).values(flat)
+    found = _Graph(_plain(dsk), annotations).values(flat)
     lazy = [key for key in dict.fromkeys(flat) if isinstance(found[key], Value)]
     if lazy:
         known = {name: value for name, value in options.items() if name in _OPTIONS}
         results = (client or default_client()).compute([found[key] for key in lazy], **known)
         found.update(zip(lazy, results))
     return _nested(keys, found)
+
+
+def _plain(dsk: Any) -> Dict[Any, Any]:
+    """The graph as a dict, without layers."""
+    return dict(dsk.__dask_graph__() if hasattr(dsk, "__dask_graph__") else dsk)
 
 
 def _flat(keys: Any) -> Iterable[Hashable]:
@@ -109,10 +113,16 @@ class _Graph:
         return call(_calls.run_node, (node, values), name=self.name(key), settings=self.settings.of(key))
 
     def value_of_tuple(self, key: Any, node: Any) -> Any:
-        if not (isinstance(node, (tuple, list)) or node in self.done):
+        if not (isinstance(node, (tuple, list)) or self.is_key(node)):
             return node
         values = {other: self.done[other] for other in self.dependencies(key)}
         return call(_calls.run_tuple, (node, values), name=self.name(key), settings=self.settings.of(key))
+
+    def is_key(self, node: Any) -> bool:
+        try:
+            return node in self.done
+        except TypeError:  # an array, for instance
+            return False
 
     def name(self, key: Any) -> str:
         """The name under which a task is measured: the same in every run."""

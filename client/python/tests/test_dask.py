@@ -69,7 +69,8 @@ def graph_of(value: Any) -> Dict[str, Any]:
     seen: Dict[str, Any] = {}
 
     def look(dsk: Any, keys: Any, **_: Any) -> Any:
-        values = fdask._Graph(dict(dsk.__dask_graph__()), fdask._annotations(dsk)).values(list(fdask._flat(keys)))
+        graph = fdask._plain(dsk)
+        values = fdask._Graph(graph, fdask._annotations(dsk)).values(list(fdask._flat(keys)))
         workflow = _graph.build(values.values(), "dask", _graph.Constants(""))
         seen.update({task["id"]: task for task in workflow.spec["tasks"]})
         return dask.get(dsk, keys)
@@ -101,3 +102,12 @@ def test_graphs_of_tuples_work_without_task_objects(client: foresail.Client, mon
     monkeypatch.setattr(fdask, "_spec", None)
     graph = {"x": 1, "y": (operator.add, "x", 10), "z": (sum, ["y", "x", (operator.mul, 2, "y")])}
     assert fdask.get(graph, ["z", ["x", "y"]]) == (34, (1, 11))
+
+
+def test_values_of_graphs_of_tuples_need_not_be_hashable(monkeypatch: pytest.MonkeyPatch) -> None:
+    numpy = pytest.importorskip("numpy")
+    monkeypatch.setattr(fdask, "_spec", None)
+    graph = {"x": numpy.arange(3), "y": {"unhashable": True}, "z": "x"}
+    values = fdask._Graph(graph, {}).values(["x", "y"])
+    assert values["x"] is graph["x"]
+    assert values["y"] is graph["y"]
