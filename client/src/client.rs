@@ -318,46 +318,46 @@ impl Client {
                 Some(_) => resume::ready(&self.services, handle.id(), workflow).await?,
                 None => workflow.graph().sources().collect(),
             };
-            watch::begin(&self.services, handle.id(), ready, handle.plan()).await
+            watch::begin(&self.services, handle.id(), ready, 1, handle.plan()).await
         };
         if let Err(error) = begun.await {
             let _ = handle.cancel("its first workers could not be started").await;
             return Err(error);
         }
-        let replanner = Replanner {
-            client: self.clone(),
-            run: handle.id().clone(),
-            workflow: workflow.clone(),
-            platform: platform.unwrap_or_else(|| platform_of(handle.plan())),
-            plan: handle.plan().clone(),
-            without,
-            mode: limits.replan,
-        };
-        handle.watch(1, limits, replanner);
+        let platform = platform.unwrap_or_else(|| platform_of(handle.plan()));
+        let current = CurrentPlan { epoch: 1, plan: handle.plan().clone(), options: limits };
+        let replanner = self.replanner_of(handle.id(), workflow.clone(), current, platform);
+        handle.watch(1, limits, Replanner { without, ..replanner });
         Ok(handle)
     }
 
     /// A run that was started before and that nobody works on any more: starts what is ready, and watches
     /// over it until the handle is dropped. It goes on under the plan in force. Where somebody does work on
-    /// it, no harm is done.
+    /// it, no harm is done. It is re-planned as its limits say, for the built-in platform that its plan names.
     ///
     /// # Errors
     /// [`ClientError`] when there is no such run, or no worker can be asked for.
     pub async fn take_up(&self, run: &RunId) -> Result<RunHandle, ClientError> {
-        let call = Call::get(&["v1", "runs", run.as_str(), "plan"]);
-        let CurrentPlan { epoch, options, .. } = self.services.metad.json(call).await?;
-        let mut handle = self.attach(run).await?;
-        let ready = resume::ready(&self.services, run, handle.workflow()).await?;
-        watch::begin(&self.services, run, ready, handle.plan()).await?;
-        let replanner = Replanner {
-            client: self.clone(),
-            run: run.clone(),
-            workflow: handle.workflow().clone(),
-            platform: platform_of(handle.plan()),
-            plan: handle.plan().clone(),
-            without: Vec::new(),
-            mode: options.replan,
-        };
+        self.take_up_on(run, None).await
+    }
+
+    /// As [`Self::take_up`], on workers of this platform.
+    ///
+    /// # Errors
+    /// As [`Self::take_up`].
+    pub async fn take_up_on(
+        &self,
+        run: &RunId,
+        platform: Option<Platform>,
+    ) -> Result<RunHandle, ClientError> {
+        let (workflow, current) = self.workflow_and_plan(run).await?;
+        let CurrentPlan { epoch, ref plan, options } = current;
+        let ready = resume::ready(&self.services, run, &workflow).await?;
+        watch::begin(&self.services, run, ready, epoch, plan).await?;
+        let platform = platform.unwrap_or_else(|| platform_of(plan));
+        let (services, rates, plan) = (self.services.clone(), rates_of(plan), plan.clone());
+        let replanner = self.replanner_of(run, workflow.clone(), current, platform);
+        let mut handle = RunHandle::new(services, run.clone(), workflow, plan, rates);
         handle.watch(epoch, options, replanner);
         Ok(handle)
     }
@@ -367,12 +367,20 @@ impl Client {
     /// # Errors
     /// [`ClientError`] when there is no such run.
     pub async fn attach(&self, run: &RunId) -> Result<RunHandle, ClientError> {
-        let workflow: Workflow =
-            self.services.metad.json(Call::get(&["v1", "runs", run.as_str(), "workflow"])).await?;
-        let current: CurrentPlan =
-            self.services.metad.json(Call::get(&["v1", "runs", run.as_str(), "plan"])).await?;
+        let (workflow, current) = self.workflow_and_plan(run).await?;
         let rates = rates_of(&current.plan);
         Ok(RunHandle::new(self.services.clone(), run.clone(), workflow, current.plan, rates))
+    }
+
+    /// What is run, and the plan in force.
+    pub(crate) async fn workflow_and_plan(
+        &self,
+        run: &RunId,
+    ) -> Result<(Workflow, CurrentPlan), ClientError> {
+        let metad = &self.services.metad;
+        let workflow = metad.json(Call::get(&["v1", "runs", run.as_str(), "workflow"])).await?;
+        let plan = metad.json(Call::get(&["v1", "runs", run.as_str(), "plan"])).await?;
+        Ok((workflow, plan))
     }
 
     /// The runs that metad keeps, youngest first.
@@ -381,6 +389,13 @@ impl Client {
     /// [`ClientError`] when metad does not answer.
     pub async fn runs(&self) -> Result<Vec<RunSummary>, ClientError> {
         let RunList { runs } = self.services.metad.json(Call::get(&["v1", "runs"])).await?;
+        Ok(runs)
+    }
+
+    /// The runs that have not ended, youngest first.
+    pub(crate) async fn running(&self) -> Result<Vec<RunSummary>, ClientError> {
+        let call = Call::get(&["v1", "runs"]).query("status", "running");
+        let RunList { runs } = self.services.metad.json(call).await?;
         Ok(runs)
     }
 
@@ -427,7 +442,7 @@ fn rates_of(plan: &Plan) -> Rates {
     platform_of(plan).rates()
 }
 
-fn platform_of(plan: &Plan) -> Platform {
+pub(crate) fn platform_of(plan: &Plan) -> Platform {
     let mut platforms = Platform::built_in();
     let at = platforms.iter().position(|p| p.name == plan.platform).unwrap_or(0);
     platforms.swap_remove(at)

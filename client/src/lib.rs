@@ -61,6 +61,7 @@ mod watch;
 pub use builder::{BuildError, TaskBuilder, TaskHandle, WorkflowBuilder};
 pub use client::{Client, SubmitOptions, plan, problem};
 pub use error::ClientError;
+pub use foresail_planner::Verdict;
 pub use foresail_schemas as schemas;
 pub use foresail_schemas::retry::Retry;
 pub use foresail_worker::host::local::WorkerCommand;
@@ -69,6 +70,7 @@ pub use foresail_worker::{
 };
 pub use prepare::PlanRequest;
 pub use progress::Progress;
+pub use replan::Proposal;
 pub use run::{RunHandle, RunOutcome};
 pub use settings::ClientSettings;
 pub use stack::{LocalStack, StackSettings};

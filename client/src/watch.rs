@@ -58,9 +58,10 @@ pub(crate) async fn begin(
     services: &Services,
     run: &RunId,
     ready: Vec<u32>,
+    epoch: u64,
     plan: &Plan,
 ) -> Result<(), ClientError> {
-    let first = foresail_choreography::invocations_for(ready, &PlanView::new(1, plan));
+    let first = foresail_choreography::invocations_for(ready, &PlanView::new(epoch, plan));
     let mut under_way = stream::iter(first)
         .map(|invoke| services.invoke(run, invoke, Purpose::Work))
         .buffered(INVOCATIONS_AT_ONCE);

@@ -4,6 +4,7 @@ mod ask;
 mod data;
 mod lab;
 mod plans;
+mod replan;
 mod runs;
 
 use std::path::PathBuf;
@@ -15,7 +16,6 @@ use foresail_schemas::config::Sla;
 use foresail_schemas::id::RunId;
 use foresail_schemas::optimization::OptimizationKind;
 use foresail_schemas::plan::Objective;
-use foresail_schemas::run::ReplanMode;
 
 use crate::prepare::PlanRequest;
 use crate::units;
@@ -24,6 +24,7 @@ pub use ask::{AskedSla, PredictArgs, Quantities, ScoresArgs, TuneArgs};
 pub use data::{ExportArgs, ExportWhat, ImportArgs, ImportOrder, SampleForm, SamplesArgs};
 pub use lab::{AccuracyArgs, BacktestArgs, LabArgs, LabCommand};
 pub use plans::{PlannersArgs, parse_goal};
+pub use replan::{Replan, ReplanArgs};
 pub use runs::LabRunArgs;
 
 const AFTER_HELP: &str = "\
@@ -106,27 +107,6 @@ pub enum Color {
     Never,
 }
 
-/// What happens when a run does not go as planned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Replan {
-    /// Its plan stays.
-    Off,
-    /// A better plan is shown.
-    Suggest,
-    /// A better plan is put in force.
-    Auto,
-}
-
-impl From<Replan> for ReplanMode {
-    fn from(replan: Replan) -> Self {
-        match replan {
-            Replan::Off => Self::Off,
-            Replan::Suggest => Self::Suggest,
-            Replan::Auto => Self::Auto,
-        }
-    }
-}
-
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -146,6 +126,8 @@ pub enum Command {
     Runs(RunsArgs),
     /// Go on where a run failed or was cancelled: what it finished is not run again.
     Resume(ResumeArgs),
+    /// Look for a better way to go on with a run, and put it in force.
+    Replan(ReplanArgs),
     /// End a run.
     Cancel(CancelArgs),
     /// Read measurements from a CSV or NDJSON file.

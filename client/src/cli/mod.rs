@@ -17,6 +17,7 @@ mod lab;
 mod plan;
 mod predict;
 mod render;
+mod replan;
 mod resume;
 mod run;
 mod runs;
@@ -131,6 +132,7 @@ async fn carry_out(cli: &Cli, terminal: &Terminal, interrupt: &Interrupt) -> Res
         Command::Runs(args) => runs::runs(global, args, terminal).await,
         Command::Resume(args) => resume::resume(global, args, terminal, interrupt).await,
         Command::Cancel(args) => runs::cancel(global, args, terminal).await,
+        Command::Replan(args) => replan::replan(global, args, terminal).await,
         Command::Tune(args) => tune::tune(global, args, terminal).await,
         Command::Scores(args) => scores::scores(global, args, terminal).await,
         Command::Import(args) => import::import(global, args, terminal).await,

@@ -46,8 +46,9 @@ async fn go_on(session: &Session, run: &RunId, terminal: &Terminal) -> Result<Ru
     if summary.status == RunStatus::Running && is_left {
         let (committed, tasks) = (summary.committed, summary.tasks);
         terminal.say(&format!("run {run} was left with {committed} of {tasks} tasks done; it goes on"));
-        return Ok(session.client.take_up(run).await?);
+        return Ok(session.client.take_up_on(run, Some(session.platform.clone())).await?);
     }
-    let options = SubmitOptions { resume: Some(run.clone()), ..SubmitOptions::on(&session.platform) };
+    let mut options = SubmitOptions { resume: Some(run.clone()), ..SubmitOptions::on(&session.platform) };
+    options.limits.replan = session.client.workflow_and_plan(run).await?.1.options.replan;
     Ok(session.client.submit(old.workflow(), old.plan().clone(), options).await?)
 }

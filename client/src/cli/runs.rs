@@ -9,6 +9,7 @@ use foresail_schemas::run::{Change, Promise, Replanning, RunEvent, RunStatus, Ru
 use super::args::{CancelArgs, Format, Global, RunsArgs};
 use super::error::CliError;
 use super::render::{self, Table};
+use super::replan::accept_hint;
 use super::run::{comparison, data_line};
 use super::session::Session;
 use super::terminal::Terminal;
@@ -69,14 +70,19 @@ async fn detail(global: &Global, session: &Session, run: &RunId) -> Result<(), C
     let handle = session.client.attach(run).await?;
     let summary = handle.summary().await?;
     let events = all_events(&handle).await?;
+    let suggestion = match summary.status {
+        RunStatus::Running => session.client.suggestion(run).await?,
+        _ => None,
+    };
     match global.format {
         Format::Table | Format::Markdown | Format::Csv | Format::Parquet => {
-            Ok(render::one(global.format, &(), || detail_table(&handle, &summary, &events))?)
+            let hint = suggestion.map(|_| accept_hint(run));
+            Ok(render::one(global.format, &(), || detail_table(&handle, &summary, &events, hint))?)
         }
         Format::Json => {
             let (plan, usage) = (handle.plan(), usage_of(&summary));
-            let document =
-                serde_json::json!({ "summary": summary, "usage": usage, "plan": plan, "events": events });
+            let document = serde_json::json!({ "summary": summary, "usage": usage, "plan": plan,
+                "suggestion": suggestion, "events": events });
             Ok(render::one(global.format, &document, String::new)?)
         }
         Format::Ndjson => Ok(render::many(global.format, &events, String::new)?),
@@ -116,7 +122,12 @@ fn list_table(runs: &[RunSummary]) -> Table {
     table
 }
 
-fn detail_table(handle: &RunHandle, summary: &RunSummary, events: &[RunEvent]) -> String {
+fn detail_table(
+    handle: &RunHandle,
+    summary: &RunSummary,
+    events: &[RunEvent],
+    hint: Option<String>,
+) -> String {
     let mut progress = handle.new_progress();
     events.iter().for_each(|event| progress.apply(event));
     let actual = progress.summary(handle.rates(), summary.elapsed_ms);
@@ -137,6 +148,7 @@ fn detail_table(handle: &RunHandle, summary: &RunSummary, events: &[RunEvent]) -
     if summary.stalled_ms.is_some() {
         text += &format!("{}\n", stalled_hint(summary));
     }
+    text.extend(hint.map(|hint| hint + "\n"));
     text += &format!("workers: {}\n\n", workers(&progress));
     text += &format!("{}\n", comparison(&summary.predicted, &actual));
     text += &format!("{}\n\n", data_line(&usage_of(summary)));

@@ -11,6 +11,8 @@ use super::interrupt::Interrupt;
 use super::render::{self, Table};
 use super::session::{STACK_FILE, StackFile, data_dir, stack_file, stack_settings};
 use super::terminal::Terminal;
+use crate::functions;
+use crate::replan::attend;
 use crate::stack::{LocalStack, StackSettings};
 
 /// Runs a stack until the user interrupts.
@@ -37,7 +39,17 @@ pub async fn up(
     let shown = written.and_then(|()| render::one(global.format, &shown, || table(&shown, &data)));
     if shown.is_ok() {
         terminal.say("press Ctrl-C to end it; `foresail run hello` in another terminal uses it");
-        interrupt.asked().await;
+        let attending = async {
+            match stack.client().await {
+                Ok(client) => attend(client, stack.platform().clone(), functions::registry()).await,
+                Err(error) => terminal.say(&format!("nobody looks after runs without a client: {error}")),
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = interrupt.asked() => {}
+            () = attending => {}
+        }
         terminal.say("ending");
     }
     // The file goes first: a stack that is ending must not be found.

@@ -40,10 +40,7 @@ pub enum Step {
         output_bytes: u64,
     },
     /// It will not run, because of what another decided.
-    Skipped {
-        /// Since when that is known.
-        at_ms: f64,
-    },
+    Skipped,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -129,18 +126,19 @@ impl Course {
         &self.steps[task as usize]
     }
 
-    /// The tasks that run, and since when.
-    pub fn running(&self) -> impl Iterator<Item = (u32, f64)> + '_ {
+    /// The tasks that run: since when, and at which size where that is known.
+    pub fn running(&self) -> impl Iterator<Item = (u32, f64, Option<ResourceConfig>)> + '_ {
         (0..).zip(&self.steps).filter_map(|(task, step)| match step {
-            Step::Leased { since_ms, .. } => Some((task, *since_ms)),
+            Step::Leased { since_ms, instance } => {
+                Some((task, *since_ms, self.instances.get(instance).map(|i| i.config)))
+            }
             _ => None,
         })
     }
 
     /// The tasks that will not run.
     pub fn skipped(&self) -> impl Iterator<Item = u32> + '_ {
-        let is_skipped = |(_, step): &(u32, &Step)| matches!(step, Step::Skipped { .. });
-        (0..).zip(&self.steps).filter(is_skipped).map(|(task, _)| task)
+        (0..).zip(&self.steps).filter(|(_, step)| **step == Step::Skipped).map(|(task, _)| task)
     }
 
     /// Workers that were lost so far.
@@ -200,7 +198,12 @@ impl Course {
                 }
                 self.set(*task, Step::Leased { instance: instance.clone(), since_ms: at_ms });
             }
-            Change::TaskFailed { task, .. } => self.set(*task, Step::Open),
+            Change::TaskFailed { task, .. } => {
+                // An attempt that began beside the one that made the result takes nothing away.
+                if matches!(self.steps.get(*task as usize), Some(Step::Leased { .. })) {
+                    self.set(*task, Step::Open);
+                }
+            }
             Change::TaskCommitted { task, commit } => {
                 let m = &commit.measured;
                 let took_ms = m.download_ms + m.exec_ms + m.upload_ms;
@@ -220,7 +223,7 @@ impl Course {
                 return Some(Execution { name, task: *task, config, exec_ms: m.exec_ms });
             }
             Change::TasksSkipped { tasks, .. } => {
-                tasks.iter().for_each(|&task| self.set(task, Step::Skipped { at_ms }));
+                tasks.iter().for_each(|&task| self.set(task, Step::Skipped));
             }
             Change::TasksInvalidated { tasks, .. } => {
                 tasks.iter().for_each(|&task| self.set(task, Step::Open));
@@ -262,8 +265,7 @@ impl Course {
     pub fn progress(&self, plan: &Plan, rates: &Rates, now_ms: f64) -> Progress {
         let names = self.names(plan);
         let graph = self.workflow.graph();
-        let is_done = self.settled();
-        let is_done = |t: u32| is_done[t as usize];
+        let is_settled = |&t: &u32| matches!(self.steps[t as usize], Step::Done { .. } | Step::Skipped);
         let mut objects: BTreeMap<&InstanceId, Vec<u32>> = BTreeMap::new();
         let mut tasks = Vec::with_capacity(self.steps.len());
         for (t, step) in (0..).zip(&self.steps) {
@@ -276,13 +278,11 @@ impl Course {
                     TaskProgress::Done { start_ms, end_ms, output_bytes: Some(*output_bytes) }
                 }
                 // A worker may hold the lease of a task whose last input it is about to commit.
-                Step::Leased { instance, since_ms } if graph.parents(t).iter().all(|&p| is_done(p)) => {
+                Step::Leased { instance, since_ms } if graph.parents(t).iter().all(is_settled) => {
                     TaskProgress::Leased { worker: names.get(instance).cloned(), since_ms: *since_ms }
                 }
-                Step::Skipped { at_ms } if is_done(t) => {
-                    TaskProgress::Done { start_ms: *at_ms, end_ms: *at_ms, output_bytes: Some(0) }
-                }
-                Step::Skipped { .. } | Step::Leased { .. } | Step::Open => TaskProgress::Open,
+                Step::Skipped => TaskProgress::Skipped,
+                Step::Leased { .. } | Step::Open => TaskProgress::Open,
             });
         }
         let mut workers = Vec::new();
@@ -301,21 +301,6 @@ impl Course {
         }
         let used = self.instances.values().filter_map(|i| i.worker.clone()).collect();
         Progress { now_ms, tasks, workers, idle: self.idle(), used, spent: self.spent(rates) }
-    }
-
-    /// Which tasks need nothing any more. For who re-plans nothing is done before its parents are, so that a
-    /// skipped task stays open as long as one of them is.
-    fn settled(&self) -> Vec<bool> {
-        let graph = self.workflow.graph();
-        let mut settled = vec![false; self.steps.len()];
-        for &task in graph.order() {
-            settled[task as usize] = match self.steps[task as usize] {
-                Step::Done { .. } => true,
-                Step::Skipped { .. } => graph.parents(task).iter().all(|&p| settled[p as usize]),
-                Step::Leased { .. } | Step::Open => false,
-            };
-        }
-        settled
     }
 
     /// What each instance is called: a flexible one by a name that no planned worker has.

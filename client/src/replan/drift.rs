@@ -2,9 +2,10 @@
 //!
 //! Looked for are tasks that run longer than their p95, types of tasks that take another time than
 //! predicted, workers that are lost, and tasks that others decided to skip. What cannot move the makespan by
-//! [`SHARE_MIN`] is no cause, as one task of twenty passes its p95 in any run. Times in ms.
+//! [`SHARE_MIN`] is no cause, as one task of twenty passes its p95 in any run. A cause is a reason to look:
+//! what is then expected of the tasks of a type is [`Drift::slowdowns`]. Times in ms.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 
 use foresail_schemas::config::ResourceConfig;
@@ -13,6 +14,7 @@ use foresail_schemas::plan::Plan;
 use foresail_schemas::{TaskId, TaskName, Workflow};
 
 use super::course::{Course, Step};
+use super::slowdown::{Lifetime, slowdown};
 use crate::units;
 
 /// Least deviation of a type of tasks from its prediction, as a part of it.
@@ -21,6 +23,12 @@ pub const DRIFT_MIN: f64 = 0.2;
 pub const SAMPLES_MIN: usize = 3;
 /// Executions of a type that are looked at: the newest.
 const SAMPLES_MAX: usize = 16;
+/// Executions of a type under way that are looked at.
+const RUNNING_MAX: usize = 64;
+/// A task that was a cause is one again after this many times what had elapsed then.
+const SLOW_AGAIN: f64 = 1.5;
+/// Least deviation of a type from its prediction that is told to a planner: less is noise.
+const SLOWDOWN_MIN: f64 = 0.02;
 /// Least part of the predicted makespan that a deviation must come to.
 const SHARE_MIN: f64 = 0.02;
 
@@ -92,8 +100,11 @@ impl fmt::Display for Cause {
 #[derive(Debug, Clone, PartialEq)]
 struct Expected {
     config: ResourceConfig,
+    /// In the user's code.
     exec_ms: f64,
-    /// With the time that the plan gives its transfers.
+    /// What the plan gives its transfers.
+    around_ms: f64,
+    /// In the user's code, where the model knows the task.
     p95_ms: Option<f64>,
     /// Whether it is expected to be skipped.
     is_unexpected: bool,
@@ -108,8 +119,8 @@ pub struct Drift {
     samples: BTreeMap<TaskName, VecDeque<(u32, f64)>>,
     /// Tasks by type.
     tasks: BTreeMap<TaskName, Vec<u32>>,
-    /// Running tasks, by the time they were taken, that were a cause already.
-    told_slow: HashSet<(u32, u64)>,
+    /// Running tasks, by the time they were taken, that were a cause already, and after which time.
+    told_slow: HashMap<(u32, u64), f64>,
     /// Decisions that were a cause already.
     told_decided: HashSet<u32>,
     told_lost: usize,
@@ -129,7 +140,7 @@ impl Drift {
             makespan_ms: 0.0,
             samples: BTreeMap::new(),
             tasks,
-            told_slow: HashSet::new(),
+            told_slow: HashMap::new(),
             told_decided: HashSet::new(),
             told_lost: 0,
             told_skipped: 0,
@@ -140,14 +151,12 @@ impl Drift {
 
     /// From now on this plan says what is expected, of tasks with a result too.
     pub fn expect(&mut self, plan: &Plan) {
-        let expected = plan.tasks.iter().map(|task| {
-            let around_ms = (task.end_ms - task.start_ms - task.exec_ms).max(0.0);
-            Expected {
-                config: task.config,
-                exec_ms: task.forecast.map_or(task.exec_ms, |f| f.median_ms),
-                p95_ms: task.forecast.map(|f| f.p95_ms + around_ms),
-                is_unexpected: task.unexpected,
-            }
+        let expected = plan.tasks.iter().map(|task| Expected {
+            config: task.config,
+            exec_ms: task.forecast.map_or(task.exec_ms, |f| f.median_ms),
+            around_ms: (task.end_ms - task.start_ms - task.exec_ms).max(0.0),
+            p95_ms: task.forecast.map(|f| f.p95_ms),
+            is_unexpected: task.unexpected,
         });
         self.expected = expected.collect();
         self.makespan_ms = plan.predicted.makespan_ms;
@@ -190,17 +199,7 @@ impl Drift {
         let drifts = self.ratios().into_iter();
         let mut causes: Vec<Cause> =
             drifts.map(|(name, ratio, samples)| Cause::Drift { name, ratio, samples }).collect();
-        for (at, since_ms) in course.running() {
-            let expected = &self.expected[at as usize];
-            let Some(p95_ms) = expected.p95_ms else { continue };
-            let elapsed_ms = now_ms - since_ms;
-            let beyond_ms = elapsed_ms - p95_ms.max(expected.exec_ms);
-            let is_new = !self.told_slow.contains(&(at, since_ms.to_bits()));
-            if beyond_ms > SHARE_MIN * self.makespan_ms && is_new {
-                let task = workflow.task(at).id.clone();
-                causes.push(Cause::Slow { task, at, elapsed_ms, p95_ms });
-            }
-        }
+        causes.extend(self.slow(workflow, course, now_ms));
         for (at, decision) in course.decided().filter(|(at, _)| !self.told_decided.contains(at)) {
             let id = &workflow.task(at).id;
             let is_called = |child: &&u32| {
@@ -226,14 +225,69 @@ impl Drift {
         causes
     }
 
+    /// Tasks that have just passed their p95, or that go on long after they were a cause, where this can
+    /// matter to the run.
+    fn slow(&self, workflow: &Workflow, course: &Course, now_ms: f64) -> Vec<Cause> {
+        let mut found = Vec::new();
+        let mut left_ms: HashMap<&TaskName, f64> = HashMap::new();
+        for (at, since_ms, _) in course.running() {
+            let expected = &self.expected[at as usize];
+            let Some(p95_ms) = expected.p95_ms.map(|p95_ms| p95_ms + expected.around_ms) else { continue };
+            let elapsed_ms = now_ms - since_ms;
+            let told_ms = self.told_slow.get(&(at, since_ms.to_bits()));
+            if elapsed_ms <= p95_ms || told_ms.is_some_and(|told_ms| elapsed_ms < SLOW_AGAIN * told_ms) {
+                continue;
+            }
+            let name = &workflow.task(at).name;
+            let left_ms = *left_ms.entry(name).or_insert_with(|| self.left_ms(name, course));
+            // What it takes too long, others of its type may as well.
+            let over = (elapsed_ms - expected.around_ms) / expected.exec_ms - 1.0;
+            if over * left_ms >= SHARE_MIN * self.makespan_ms {
+                found.push(Cause::Slow { task: workflow.task(at).id.clone(), at, elapsed_ms, p95_ms });
+            }
+        }
+        found
+    }
+
+    /// What the tasks of a type are expected to take that have no result.
+    fn left_ms(&self, name: &TaskName, course: &Course) -> f64 {
+        let is_left = |task: &&u32| matches!(course.step(**task), Step::Open | Step::Leased { .. });
+        let left = self.tasks[name].iter().filter(is_left);
+        left.map(|&task| self.expected[task as usize].exec_ms).sum()
+    }
+
+    /// The types that take another time than expected, and by which factor; what still runs counts too.
+    #[must_use]
+    pub fn slowdowns(&self, workflow: &Workflow, course: &Course, now_ms: f64) -> Vec<(TaskName, f64)> {
+        let lifetime = |task: u32, ms: f64| {
+            let expected = &self.expected[task as usize];
+            Lifetime::new(ms, expected.exec_ms, expected.p95_ms)
+        };
+        let mut seen: BTreeMap<&TaskName, (Vec<Lifetime>, Vec<Lifetime>)> = BTreeMap::new();
+        for (name, samples) in &self.samples {
+            let ended = samples.iter().filter_map(|&(task, ms)| lifetime(task, ms));
+            seen.entry(name).or_default().0.extend(ended);
+        }
+        for (task, since_ms, config) in course.running() {
+            let expected = &self.expected[task as usize];
+            let running = &mut seen.entry(&workflow.task(task).name).or_default().1;
+            if config.is_some_and(|c| c.key() == expected.config.key()) && running.len() < RUNNING_MAX {
+                running.extend(lifetime(task, now_ms - since_ms - expected.around_ms));
+            }
+        }
+        let found = seen.into_iter().map(|(name, (ended, running))| (name, slowdown(&ended, &running)));
+        let found = found.filter(|(_, factor)| (factor - 1.0).abs() >= SLOWDOWN_MIN);
+        found.map(|(name, factor)| (name.clone(), factor)).collect()
+    }
+
     /// These causes were looked into and are none any more. A drift stays one until something else is
     /// expected.
     pub fn told(&mut self, causes: &[Cause], course: &Course) {
         for cause in causes {
             match cause {
-                Cause::Slow { at, .. } => {
+                Cause::Slow { at, elapsed_ms, .. } => {
                     if let Step::Leased { since_ms, .. } = course.step(*at) {
-                        self.told_slow.insert((*at, since_ms.to_bits()));
+                        self.told_slow.insert((*at, since_ms.to_bits()), *elapsed_ms);
                     }
                 }
                 Cause::Decided { at, .. } => drop(self.told_decided.insert(*at)),
@@ -342,6 +396,51 @@ mod tests {
         assert!(matches!(causes[..], [Cause::Slow { at: 3, .. }]), "{causes:?}");
         drift.told(&causes, &course);
         assert_eq!(drift.causes(&workflow, &course, 1e6), []);
+    }
+
+    #[test]
+    fn a_task_that_runs_on_is_a_cause_again_and_more_often_ever_later() {
+        let (workflow, plan) = planned();
+        let mut drift = Drift::new(&workflow, &plan);
+        let mut course = Course::new(&workflow);
+        let instance: foresail_schemas::InstanceId = "i-1".parse().unwrap();
+        let assuming = Vec::new();
+        let change =
+            Change::TaskLeased { task: 3, attempt: 1, instance, epoch: 1, expires_ms: 1e9, assuming };
+        course.apply(&RunEvent { seq: 1, at_ms: 0.0, change });
+        let mut told_ms = Vec::new();
+        for now_ms in (0..20_000).map(f64::from) {
+            let causes = drift.causes(&workflow, &course, now_ms);
+            if !causes.is_empty() {
+                told_ms.push(now_ms);
+                drift.told(&causes, &course);
+            }
+        }
+        assert!(told_ms[0] < 2_500.0, "at its p95, with its transfers: {told_ms:?}");
+        assert!(told_ms.windows(2).all(|pair| pair[1] >= 1.5 * pair[0]), "{told_ms:?}");
+        assert!((3..9).contains(&told_ms.len()), "{told_ms:?}");
+    }
+
+    #[test]
+    fn what_ended_in_time_keeps_one_that_lags_from_making_its_type_suspect() {
+        let (workflow, plan) = planned();
+        let mut course = Course::new(&workflow);
+        let (config, instance) =
+            (plan.tasks[0].config, "i-1".parse::<foresail_schemas::InstanceId>().unwrap());
+        let start = StartState::Cold;
+        let joined = Change::WorkerJoined { worker: None, instance: instance.clone(), config, start };
+        let assuming = Vec::new();
+        let leased =
+            Change::TaskLeased { task: 7, attempt: 1, instance, epoch: 1, expires_ms: 1e9, assuming };
+        for (seq, change) in [(1, joined), (2, leased)] {
+            course.apply(&RunEvent { seq, at_ms: 0.0, change });
+        }
+        let alone = Drift::new(&workflow, &plan).slowdowns(&workflow, &course, 5_000.0);
+        assert!(alone.first().is_some_and(|(_, factor)| *factor > 1.3), "{alone:?}");
+        let mut drift = Drift::new(&workflow, &plan);
+        (0..6).for_each(|task| drift.measured(&name(), task, config, 1_000.0));
+        let beside = drift.slowdowns(&workflow, &course, 5_000.0);
+        assert!(beside.first().is_none_or(|(_, factor)| *factor < 1.2), "{beside:?}");
     }
 
     #[test]

@@ -3,40 +3,38 @@
 //!
 //! The client does it because it has what it takes (platform, model, planner) and nothing in a worker does.
 //! It is not needed: where the client is gone or metad does not answer, the plan in force goes on. Several
-//! clients do no harm, as a plan replaces only the one that it was made from (compare and set).
-//!
-//! Fresh predictions are those of metad, to which workers of such a run send early, times what the run itself
-//! showed beyond them: a model that has seen a hundred fast executions does not believe three slow ones.
+//! who re-plan do no harm, as a plan replaces only the one that it was made from (compare and set).
 
+mod asked;
 mod course;
 mod drift;
+#[cfg(test)]
+mod early_tests;
+mod fresh;
+mod slowdown;
+mod steward;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use foresail_planner::{self as planner, Replanned, Verdict};
-use foresail_schemas::config::Sla;
-use foresail_schemas::decision::DecisionForecast;
+use foresail_planner::{self as planner, Verdict};
 use foresail_schemas::id::RunId;
 use foresail_schemas::metric::Forecast;
 use foresail_schemas::optimization::OptimizationKind;
-use foresail_schemas::plan::{Plan, PredictionTable, Problem};
+use foresail_schemas::plan::{Plan, Problem};
 use foresail_schemas::platform::Platform;
-use foresail_schemas::prediction::{Prediction, Query};
 use foresail_schemas::run::{
-    CurrentPlan, EventPage, Operation, Promise, ReplanMode, ReplanRequest, Replanning, RunStatus, RunSummary,
+    CurrentPlan, EventPage, Promise, ReplanMode, ReplanRequest, Replanning, RunStatus, RunSummary,
 };
-use foresail_schemas::{ErrorCode, TaskId, TaskName, Workflow};
+use foresail_schemas::{ErrorCode, Workflow};
 
 use crate::client::Client;
 use crate::error::ClientError;
-use crate::forecast;
 use crate::http::Call;
 use course::Course;
 use drift::{Cause, Drift};
+use fresh::Fresh;
+pub use steward::attend;
 
-/// Time between two looks at a run.
-const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Time until the next look where metad did not answer.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 /// Least time between two re-plannings.
@@ -45,7 +43,21 @@ const REPLAN_PAUSE: Duration = Duration::from_millis(300);
 const REPLAN_REST: u32 = 10;
 /// Events that are looked at.
 const KINDS: &str = "worker_joined,worker_left,task_leased,task_failed,task_committed,tasks_skipped,\
-                     plan_replaced,run_finished";
+                     tasks_invalidated,plan_replaced,run_finished";
+
+/// How often a run is looked at, and how long something must stand until it is a cause.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Pace {
+    look: Duration,
+    patience: Duration,
+}
+
+impl Pace {
+    /// Of the client that submitted or took up the run.
+    pub const CLIENT: Self = Self { look: Duration::from_millis(100), patience: Duration::ZERO };
+    /// Of those who step in where there is none: a client that lives has acted before.
+    pub const STEWARD: Self = Self { look: Duration::from_secs(1), patience: Duration::from_secs(2) };
+}
 
 /// What re-planning needs to know of a run.
 #[derive(Debug)]
@@ -53,22 +65,36 @@ pub(crate) struct Replanner {
     pub client: Client,
     pub run: RunId,
     pub workflow: Workflow,
-    /// The plan in force.
+    /// The plan in force and its epoch.
     pub plan: Plan,
+    pub epoch: u64,
     pub platform: Platform,
     /// What a planner shall not do.
     pub without: Vec<OptimizationKind>,
     pub mode: ReplanMode,
+    pub pace: Pace,
+}
+
+/// What a look for a better plan has found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proposal {
+    /// Whether the new plan is worth taking the place of the one in force.
+    pub verdict: Verdict,
+    /// The plan that is to be in force from now on, why, and what both take and cost. With [`Verdict::Keep`]
+    /// it differs from the plan in force in its times only.
+    pub request: ReplanRequest,
 }
 
 /// The state of the watching.
 struct Watching {
     replanner: Replanner,
-    epoch: u64,
     course: Course,
     drift: Drift,
     last_event: u64,
-    began: Instant,
+    /// A moment, and how long the run had taken then by the clock of metad.
+    clock: Option<(Instant, f64)>,
+    /// Since when there is a cause.
+    noticed: Option<Instant>,
     /// No re-planning before.
     next: Instant,
 }
@@ -79,12 +105,10 @@ impl Replanner {
         if self.mode.is_off() || self.plan.flexible.is_some() {
             return;
         }
-        let (course, drift) = (Course::new(&self.workflow), Drift::new(&self.workflow, &self.plan));
-        let (began, run) = (Instant::now(), self.run.clone());
-        let mut watching =
-            Watching { replanner: self, epoch: 1, course, drift, last_event: 0, began, next: began };
+        let (run, pause) = (self.run.clone(), self.pace.look);
+        let mut watching = Watching::new(self);
         loop {
-            tokio::time::sleep(LOOK_PAUSE).await;
+            tokio::time::sleep(pause).await;
             match watching.look().await {
                 Ok(()) if watching.course.is_over() => return,
                 Ok(()) => {}
@@ -99,26 +123,64 @@ impl Replanner {
             }
         }
     }
+
+    /// Looks once for a better plan, whether there is a cause or not.
+    ///
+    /// # Errors
+    /// [`ClientError`] when metad does not answer, the run has ended, or its plan cannot be replaced.
+    pub async fn propose(self) -> Result<Proposal, ClientError> {
+        let mut watching = Watching::new(self);
+        watching.read_events().await?;
+        let (proposal, _) = watching.propose(&[]).await?;
+        Ok(proposal)
+    }
 }
 
 impl Watching {
+    fn new(replanner: Replanner) -> Self {
+        let course = Course::new(&replanner.workflow);
+        let drift = Drift::new(&replanner.workflow, &replanner.plan);
+        let (clock, noticed, next) = (None, None, Instant::now());
+        Self { replanner, course, drift, last_event: 0, clock, noticed, next }
+    }
+
     async fn look(&mut self) -> Result<(), ClientError> {
         self.read_events().await?;
         if self.course.is_over() {
             return Ok(());
         }
-        if self.course.epoch() != self.epoch {
+        if self.course.epoch() > self.replanner.epoch {
             self.read_plan().await?;
         }
-        let now_ms = self.course.at_ms().max(self.began.elapsed().as_secs_f64() * 1000.0);
+        let now_ms = self.now_ms().await?;
         let causes = self.drift.causes(&self.replanner.workflow, &self.course, now_ms);
-        if causes.is_empty() || Instant::now() < self.next {
+        if causes.is_empty() {
+            self.noticed = None;
             return Ok(());
         }
+        let noticed = *self.noticed.get_or_insert_with(Instant::now);
+        if noticed.elapsed() < self.replanner.pace.patience || Instant::now() < self.next {
+            return Ok(());
+        }
+        self.noticed = None;
         let began = Instant::now();
         let done = self.replan(&causes).await;
         self.next = Instant::now() + REPLAN_PAUSE.max(began.elapsed() * REPLAN_REST);
         done
+    }
+
+    /// Time since the run was created.
+    async fn now_ms(&mut self) -> Result<f64, ClientError> {
+        let (at, elapsed_ms) = match self.clock {
+            Some(clock) => clock,
+            None => *self.clock.insert((Instant::now(), self.summary().await?.elapsed_ms)),
+        };
+        Ok(self.course.at_ms().max(elapsed_ms + at.elapsed().as_secs_f64() * 1000.0))
+    }
+
+    async fn summary(&self) -> Result<RunSummary, ClientError> {
+        let Replanner { client, run, .. } = &self.replanner;
+        client.services.metad.json(Call::get(&["v1", "runs", run.as_str()])).await
     }
 
     async fn read_events(&mut self) -> Result<(), ClientError> {
@@ -143,20 +205,56 @@ impl Watching {
         let call = Call::get(&["v1", "runs", self.replanner.run.as_str(), "plan"]);
         let CurrentPlan { epoch, plan, .. } = self.replanner.client.services.metad.json(call).await?;
         self.drift.expect(&plan);
-        (self.epoch, self.replanner.plan) = (epoch, plan);
+        (self.replanner.epoch, self.replanner.plan) = (epoch, plan);
         Ok(())
     }
 
-    /// Looks for a better plan.
+    /// Looks for a better plan, and carries out what the mode says.
     async fn replan(&mut self, causes: &[Cause]) -> Result<(), ClientError> {
-        let Replanner { client, run, workflow, plan, platform, .. } = &self.replanner;
-        let fresh = Fresh::ask(client, workflow, platform, plan.sla, self.course.facts()).await?;
-        let summary: RunSummary =
-            client.services.metad.json(Call::get(&["v1", "runs", run.as_str()])).await?;
-        if summary.status != RunStatus::Running || summary.plan_epoch != self.epoch {
-            return Ok(());
+        let run = self.replanner.run.clone();
+        let (Proposal { verdict, request }, fresh) = match self.propose(causes).await {
+            // The events will tell.
+            Err(ClientError::RunEnded { .. }) => return Ok(()),
+            Err(error @ ClientError::NoPlan { .. }) => {
+                tracing::warn!(%run, "the plan stays: {error}");
+                self.drift.told(causes, &self.course);
+                return Ok(());
+            }
+            found => found?,
+        };
+        if let Some(why) = &request.why {
+            tracing::info!(%run, ?verdict, "{}; {}", why.cause, why.reason);
         }
-        let (fresh, expected) = fresh.with_what_was_seen(workflow, plan, &mut self.drift);
+        let client = &self.replanner.client;
+        match (verdict, self.replanner.mode) {
+            (Verdict::Keep, _) | (_, ReplanMode::Off) => {}
+            (Verdict::Replace, ReplanMode::Suggest) => match client.suggest(&run, &request).await {
+                Err(error) if is_late(&error) => return Ok(()),
+                done => done?,
+            },
+            (Verdict::Replace, ReplanMode::Auto) => match client.put_in_force(&run, &request).await {
+                Err(error) if is_late(&error) => return Ok(()),
+                epoch => (self.replanner.epoch, self.replanner.plan) = (epoch?, request.plan),
+            },
+        }
+        self.drift.told(causes, &self.course);
+        // What the fresh predictions say is no surprise any more, whatever the verdict.
+        self.drift.expect(&fresh.retimed(&self.replanner.workflow, &self.replanner.plan));
+        Ok(())
+    }
+
+    /// The best plan from now on.
+    async fn propose(&mut self, causes: &[Cause]) -> Result<(Proposal, Fresh), ClientError> {
+        let Replanner { client, run, workflow, plan, epoch, platform, .. } = &self.replanner;
+        let mut fresh = Fresh::ask(client, workflow, platform, plan.sla, self.course.facts()).await?;
+        let summary = self.summary().await?;
+        if summary.status != RunStatus::Running {
+            let (run, status, failure) = (run.clone(), summary.status, summary.failure);
+            return Err(ClientError::RunEnded { run, status, failure });
+        }
+        let now_ms = summary.elapsed_ms;
+        self.drift.expect(&fresh.retimed(workflow, plan));
+        fresh.slow_down(workflow, self.drift.slowdowns(workflow, &self.course, now_ms));
         let problem = Problem {
             workflow: workflow.clone(),
             platform: platform.clone(),
@@ -165,52 +263,12 @@ impl Watching {
             seed: plan.seed,
             without: self.replanner.without.clone(),
         };
-        let progress = self.course.progress(plan, &platform.rates(), summary.elapsed_ms);
+        let progress = self.course.progress(plan, &platform.rates(), now_ms);
         let old = plan.clone();
         let planning = move || planner::replan(&problem, &old, &progress, &planner::ReplanOptions::default());
-        let answer = match tokio::task::spawn_blocking(planning).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => {
-                tracing::warn!(%run, "the plan stays: {error}");
-                self.drift.told(causes, &self.course);
-                return Ok(());
-            }
-            Err(error) => {
-                let no_plan = |reason| ClientError::NoPlan { planner: "replan".to_owned(), reason };
-                return Err(no_plan(error.to_string()));
-            }
-        };
-        tracing::info!(%run, verdict = ?answer.verdict, "{}; {}", sentence(causes), answer.reason);
-        if answer.verdict == Verdict::Replace {
-            self.carry_out(causes, answer, &fresh).await?;
-        }
-        self.drift.told(causes, &self.course);
-        // What the fresh predictions say is no surprise any more, whatever the verdict.
-        self.drift.expect(&expected);
-        Ok(())
-    }
-
-    /// Puts the plan in force, or suggests it.
-    async fn carry_out(
-        &mut self,
-        causes: &[Cause],
-        answer: Replanned,
-        fresh: &Fresh,
-    ) -> Result<(), ClientError> {
-        let Replanner { client, run, workflow, mode, .. } = &self.replanner;
-        let promise =
-            |rest: &planner::Rest| Promise { makespan_ms: rest.makespan_ms, cost_usd: rest.cost_usd };
-        let why = Replanning {
-            cause: sentence(causes),
-            kept: promise(&answer.kept),
-            new: promise(&answer.new),
-            moved: answer.moved.len() as u64,
-            reason: answer.reason,
-        };
-        if *mode == ReplanMode::Suggest {
-            let suggestion = Operation::Suggest { epoch: self.epoch, why };
-            return client.services.operate(run, vec![suggestion]).await.map(drop);
-        }
+        let no_plan = |reason| ClientError::NoPlan { planner: "replan".to_owned(), reason };
+        let answer = tokio::task::spawn_blocking(planning).await.map_err(|e| no_plan(e.to_string()))?;
+        let answer = answer.map_err(|e| no_plan(e.to_string()))?;
         let mut plan = answer.plan;
         let begun: Vec<Option<Forecast>> = plan.tasks.iter().map(|task| task.forecast).collect();
         fresh.fill(workflow, &mut plan);
@@ -219,95 +277,36 @@ impl Watching {
                 task.forecast = forecast;
             }
         }
-        let request = ReplanRequest { expected_epoch: self.epoch, plan, why: Some(why) };
-        let call = Call::put(&["v1", "runs", run.as_str(), "plan"], &request);
-        match client.services.metad.json::<CurrentPlan>(call).await {
-            Ok(CurrentPlan { epoch, .. }) => {
-                (self.epoch, self.replanner.plan) = (epoch, request.plan);
-                Ok(())
-            }
-            // Somebody was faster, or the run has ended: the events will tell.
-            Err(error) if matches!(error.code(), Some(ErrorCode::PlanEpochConflict | ErrorCode::RunOver)) => {
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
+        let promise =
+            |rest: &planner::Rest| Promise { makespan_ms: rest.makespan_ms, cost_usd: rest.cost_usd };
+        let why = Replanning {
+            cause: sentence(causes, &fresh),
+            kept: promise(&answer.kept),
+            new: promise(&answer.new),
+            moved: answer.moved.len() as u64,
+            reason: answer.reason,
+        };
+        let request = ReplanRequest { expected_epoch: *epoch, plan, why: Some(why) };
+        Ok((Proposal { verdict: answer.verdict, request }, fresh))
     }
 }
 
-fn sentence(causes: &[Cause]) -> String {
+/// Somebody was faster, or the run has ended: the events will tell.
+fn is_late(error: &ClientError) -> bool {
+    matches!(error.code(), Some(ErrorCode::PlanEpochConflict | ErrorCode::RunOver))
+}
+
+/// Why a plan is looked for, and what is expected otherwise than the model says.
+fn sentence(causes: &[Cause], fresh: &Fresh) -> String {
     /// Causes that are named.
     const NAMED_MAX: usize = 3;
-    let named: Vec<String> = causes.iter().take(NAMED_MAX).map(ToString::to_string).collect();
-    let more = causes.len().saturating_sub(NAMED_MAX);
-    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    format!("{}{more}", named.join("; "))
-}
-
-/// Predictions in the middle of a run.
-struct Fresh {
-    table: PredictionTable,
-    model: Option<std::sync::Arc<foresail_model::Predictor>>,
-    /// Types that the run showed to differ from what the model says, and by which factor.
-    factors: Vec<(TaskName, f64)>,
-}
-
-impl Fresh {
-    async fn ask(
-        client: &Client,
-        workflow: &Workflow,
-        platform: &Platform,
-        sla: Sla,
-        decided: BTreeMap<TaskId, DecisionForecast>,
-    ) -> Result<Self, ClientError> {
-        let mut table = client.predictions_given(workflow, platform, sla, decided).await?;
-        client.add_distributions(workflow, platform, &mut table);
-        let model = client.models.find(workflow.name(), table.epoch);
-        Ok(Self { table, model, factors: Vec::new() })
+    let mut told: Vec<String> = causes.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    if let more @ 1.. = causes.len().saturating_sub(NAMED_MAX) {
+        told.push(format!("and {more} more"));
     }
-
-    /// Makes the times those that the run showed, where they still differ; also the plan in force with what
-    /// is expected of its tasks now.
-    fn with_what_was_seen(mut self, workflow: &Workflow, plan: &Plan, drift: &mut Drift) -> (Self, Plan) {
-        drift.expect(&self.retimed(workflow, plan));
-        self.factors = drift.ratios().into_iter().map(|(name, ratio, _)| (name, ratio)).collect();
-        for (at, task) in workflow.tasks().iter().enumerate() {
-            if let Some(factor) = self.factor(&task.name) {
-                self.table.exec_ms.iter_mut().for_each(|row| row[at] *= factor);
-            }
-        }
-        let expected = self.retimed(workflow, plan);
-        (self, expected)
+    if causes.is_empty() {
+        told.push("it was asked for".to_owned());
     }
-
-    fn factor(&self, name: &TaskName) -> Option<f64> {
-        self.factors.iter().find(|(of, _)| of == name).map(|(_, factor)| *factor)
-    }
-
-    /// `plan` with the times in the user's code that are predicted now; those around them stay.
-    fn retimed(&self, workflow: &Workflow, plan: &Plan) -> Plan {
-        let mut plan = plan.clone();
-        for (at, task) in plan.tasks.iter_mut().enumerate() {
-            let size = self.table.configs.iter().position(|c| c.key() == task.config.key());
-            if let Some(exec_ms) = size.map(|size| self.table.exec_ms[size][at]) {
-                task.end_ms += exec_ms - task.exec_ms;
-                task.exec_ms = exec_ms;
-            }
-        }
-        self.fill(workflow, &mut plan);
-        plan
-    }
-
-    fn fill(&self, workflow: &Workflow, plan: &mut Plan) {
-        let Some(model) = &self.model else { return };
-        forecast::fill(workflow, &self.table, plan, |query, slas| {
-            let mut answer: Prediction = model.predict(query, slas);
-            if let Query::ExecutionTime { task, .. } = query
-                && let Some(factor) = self.factor(task)
-            {
-                answer.values.values_mut().flatten().for_each(|ms| *ms *= factor);
-            }
-            answer
-        });
-    }
+    told.extend(fresh.in_words());
+    told.join("; ")
 }

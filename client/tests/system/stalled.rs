@@ -1,11 +1,14 @@
 //! A run that nobody works on: it is told apart from one that runs, and goes on when it is asked to.
 
+use std::time::{Duration, Instant};
+
 use foresail::schemas::plan::Objective;
 use foresail::schemas::run::{RunOptions, RunRequest};
 use foresail::schemas::{Platform, Sla};
 use foresail::{Client, WorkflowBuilder, problem};
 
-use crate::support;
+use crate::replan::Services;
+use crate::support::{self, Ended};
 
 /// A run whose client died before it had asked for a worker, which nobody can see but by the silence.
 async fn abandoned(addresses: &serde_json::Value) -> String {
@@ -29,25 +32,40 @@ async fn abandoned(addresses: &serde_json::Value) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_nobody_works_on_is_shown_as_stalled_and_is_taken_up_by_resume() {
-    let data = tempfile::tempdir().unwrap();
-    let (_up, addresses) = support::stack(data.path(), &[]);
-    let run = abandoned(&addresses).await;
-    support::eventually("the run is stalled", || {
-        let runs = support::run(data.path(), &["runs"]);
-        let hint = format!("`foresail resume {run}`");
+    let services = Services::start().await;
+    let run = abandoned(&services.addresses()).await;
+    let hint = format!("`foresail resume {run}`");
+    let is_told = |runs: &Ended| {
         assert_eq!(runs.stderr.contains(&hint), runs.stdout.contains("stalled"), "{runs:?}");
         runs.stdout.contains("stalled")
-    });
-    let detail = support::run(data.path(), &["runs", &run]);
+    };
+    let until = Instant::now() + support::LIMIT;
+    while !is_told(&services.command(&["runs"]).await) {
+        assert!(Instant::now() < until, "the run does not stall");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let detail = services.command(&["runs", &run]).await;
     assert!(detail.stdout.contains("stalled, 0/2 tasks"), "{detail:?}");
-    let listed = support::run(data.path(), &["runs", "-o", "json"]).json();
+    let listed = services.command(&["runs", "-o", "json"]).await.json();
     assert!(listed[0]["stalled_ms"].as_f64().is_some_and(|ms| ms > 600.0), "{listed}");
 
-    let resumed = support::run(data.path(), &["resume", &run]);
+    let resumed = services.command(&["resume", &run]).await;
     assert_eq!(resumed.code, Some(0), "{resumed:?}");
     assert!(resumed.stderr.contains("0 of 2 tasks done; it goes on"), "{resumed:?}");
     assert!(resumed.stdout.contains("\n  21\n"), "{resumed:?}");
-    let runs = support::run(data.path(), &["runs"]);
+    let runs = services.command(&["runs"]).await;
     let line = runs.stdout.lines().find(|line| line.contains(&run)).unwrap();
     assert!(line.contains("completed"), "no other run was made of it: {runs:?}");
+    services.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stack_takes_up_a_run_that_nobody_works_on() {
+    let data = tempfile::tempdir().unwrap();
+    let (_up, addresses) = support::stack(data.path(), &[]);
+    let run = abandoned(&addresses).await;
+    support::eventually("the run is completed", || {
+        let runs = support::run(data.path(), &["runs"]);
+        runs.stdout.lines().any(|line| line.contains(&run) && line.contains("completed"))
+    });
 }

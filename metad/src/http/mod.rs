@@ -96,6 +96,7 @@ fn run_routes() -> Router<App> {
         .route("/v1/runs/{run}", get(runs::get))
         .route("/v1/runs/{run}/workflow", get(runs::workflow))
         .route("/v1/runs/{run}/plan", get(runs::plan).put(runs::replan))
+        .route("/v1/runs/{run}/plans/suggested", get(runs::suggestion).put(runs::suggest))
         .route("/v1/runs/{run}/plans/{epoch}", get(runs::plan_of))
         .route(OPERATIONS, post(runs::operate))
         .route("/v1/runs/{run}/cancel", post(runs::cancel))

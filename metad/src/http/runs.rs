@@ -20,7 +20,8 @@ use super::pool::{blocking, by_size};
 use super::reply::{Answer, Failure, json, json_text};
 use super::take::{App, Content, JsonOf, PathOf, QueryOf};
 use crate::board::Board;
-use crate::write::{Command, NewPlan, NewRun};
+use crate::store::documents::SUGGESTED;
+use crate::write::{Command, NewPlan, NewRun, Standing};
 
 /// Bytes of answer that one operation stands for when it is decided where to write it.
 const RESULT_BYTES: usize = 256;
@@ -119,9 +120,29 @@ pub async fn plan(State(app): State<App>, PathOf(run): PathOf<RunId>) -> Answer 
 /// The plan of an epoch.
 pub async fn plan_of(State(app): State<App>, PathOf((run, epoch)): PathOf<(RunId, u64)>) -> Answer {
     let board = find(&app, &run)?;
-    stored_plan(&app, &board, epoch).await?.ok_or_else(|| {
+    let plan = if epoch == SUGGESTED { None } else { stored_plan(&app, &board, epoch).await? };
+    plan.ok_or_else(|| {
         let last = board.plan_epoch();
         Failure::new(ErrorCode::NotFound, format!("run `{run}` has no plan `{epoch}`, it has 1 to {last}"))
+    })
+}
+
+/// The plan that was suggested last, while the one that it would replace is in force.
+pub async fn suggestion(State(app): State<App>, PathOf(run): PathOf<RunId>) -> Answer {
+    #[derive(Deserialize)]
+    struct Made {
+        expected_epoch: u64,
+    }
+    let board = find(&app, &run)?;
+    let (store, number) = (app.store.clone(), board.number);
+    let document = blocking(&app, move || store.view()?.plan_document(number, SUGGESTED)).await??;
+    let in_force = board.plan_epoch();
+    let is_current = |text: &Vec<u8>| {
+        serde_json::from_slice::<Made>(text).is_ok_and(|made| made.expected_epoch == in_force)
+    };
+    document.filter(is_current).map(json_text).ok_or_else(|| {
+        let detail = format!("for run `{run}` no plan is suggested in place of plan `{in_force}`");
+        Failure::new(ErrorCode::NotFound, detail)
     })
 }
 
@@ -159,9 +180,33 @@ pub async fn replan(
         (plan, json)
     })
     .await?;
-    let new = NewPlan { run, expected_epoch, plan, plan_json: plan_json.clone(), why };
+    let new =
+        NewPlan { run, expected_epoch, plan, json: plan_json.clone(), standing: Standing::InForce(why) };
     let epoch = app.change(|reply| Command::Replan(Box::new(new), reply)).await?;
     plan_answer(epoch, plan_json, board.options)
+}
+
+/// Keeps a plan beside the one in force, and tells that it was found.
+pub async fn suggest(
+    State(app): State<App>,
+    PathOf(run): PathOf<RunId>,
+    JsonOf(mut request, content): JsonOf<ReplanRequest>,
+) -> Answer {
+    find(&app, &run)?;
+    request.why.iter_mut().for_each(bounded_reasons);
+    let Some(why) = request.why.clone() else {
+        let detail = "a plan that is suggested needs `why`: what it brings".to_owned();
+        return Err(Failure::new(ErrorCode::InvalidBody, detail));
+    };
+    let expected_epoch = request.expected_epoch;
+    let (plan, json) = by_size(&app, content.bytes.len(), move || {
+        let json = text(&request);
+        (request.plan, json)
+    })
+    .await?;
+    let new = NewPlan { run, expected_epoch, plan, json: json.clone(), standing: Standing::Suggested(why) };
+    app.change(|reply| Command::Replan(Box::new(new), reply)).await?;
+    Ok(json_text(json))
 }
 
 /// Applies operations.
@@ -191,7 +236,6 @@ pub async fn carry_out(app: &App, run: RunId, mut request: OperationRequest, con
 fn bounded(operation: &mut Operation) -> Result<(), Failure> {
     match operation {
         Operation::Cancel { reason } => cut(reason),
-        Operation::Suggest { why, .. } => bounded_reasons(why),
         Operation::Fail { failure, .. } => cut(&mut failure.message),
         Operation::Commit { task, commit, .. } => {
             for output in &commit.outputs {

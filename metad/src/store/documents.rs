@@ -2,7 +2,8 @@
 //!
 //! Table `run_workflows`: run number (u64) -> JSON of the workflow.
 //! Table `run_plans`: (run number u64, epoch u64 from 1) -> JSON of the plan. Former plans stay until the run
-//! goes.
+//! goes. Under epoch 0 ([`SUGGESTED`]) lies the plan that was suggested last, as the request that would put it
+//! in force.
 //!
 //! They are kept as text because they are read far more often than they are changed, and a read is a copy.
 
@@ -13,6 +14,8 @@ use super::{ReadView, Result, WriteGroup};
 
 const WORKFLOWS: TableDefinition<u64, &[u8]> = TableDefinition::new("run_workflows");
 const PLANS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("run_plans");
+/// The place of the plan that was suggested last, among those in force, which count from 1.
+pub const SUGGESTED: u64 = 0;
 
 pub(super) fn prepare(group: &WriteTransaction) -> Result<()> {
     group.open_table(WORKFLOWS)?;
@@ -93,12 +96,13 @@ impl WriteGroup {
 mod tests {
     use proptest::prelude::*;
 
+    use super::SUGGESTED;
     use crate::store::testing;
 
     proptest! {
         #[test]
         fn documents_come_back_byte_for_byte(
-            run in any::<u64>(), epoch in 1u64..9, json in proptest::collection::vec(any::<u8>(), 0..99),
+            run in any::<u64>(), epoch in SUGGESTED..9, json in proptest::collection::vec(any::<u8>(), 0..99),
         ) {
             let (writer, reader) = testing::in_memory();
             let group = writer.begin().unwrap();

@@ -107,7 +107,16 @@ pub struct NewRun {
     pub plan_json: Vec<u8>,
 }
 
-/// A plan to replace the one in force.
+/// What becomes of a new plan.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Standing {
+    /// It replaces the one in force, for this reason where one is said.
+    InForce(Option<Replanning>),
+    /// It is kept beside the one in force.
+    Suggested(Replanning),
+}
+
+/// A plan to replace the one in force, or to be kept beside it.
 #[derive(Debug, Clone)]
 pub struct NewPlan {
     /// The run.
@@ -116,10 +125,10 @@ pub struct NewPlan {
     pub expected_epoch: u64,
     /// The plan.
     pub plan: Plan,
-    /// The plan as JSON.
-    pub plan_json: Vec<u8>,
-    /// Why it is replaced, where that was said.
-    pub why: Option<Replanning>,
+    /// As it is kept: the plan as JSON, of a suggested one the request that would put it in force.
+    pub json: Vec<u8>,
+    /// What becomes of it.
+    pub standing: Standing,
 }
 
 /// Sends one answer: the prepared one, or the problem that kept the group from the disk.

@@ -7,10 +7,11 @@ use foresail_schemas::{ErrorCode, Problem, RunId, WorkflowName};
 use jiff::Timestamp;
 
 use super::live_runs::LiveRun;
-use super::{Group, NewPlan, NewRun, Reply, Runs};
+use super::{Group, NewPlan, NewRun, Reply, Runs, Standing};
 use crate::meter::add;
 use crate::shared::{Shared, overloaded};
 use crate::store::StoreError;
+use crate::store::documents::SUGGESTED;
 use crate::store::runs::RunHeader;
 
 /// Longest part of a run id that comes from the name of the workflow, in bytes.
@@ -120,7 +121,7 @@ impl Runs {
         Ok(())
     }
 
-    /// Replaces the plan if its epoch is still the one expected.
+    /// Takes a plan if the one in force is still the one expected.
     pub(super) fn replan(
         &mut self,
         new: NewPlan,
@@ -135,7 +136,7 @@ impl Runs {
                 return Ok(());
             }
         };
-        let result = replace_plan(run, &new, group)?;
+        let result = take_plan(run, &new, group)?;
         if result.is_ok() {
             self.touched.insert(new.run);
         }
@@ -213,15 +214,17 @@ fn repeated(
     })
 }
 
-fn replace_plan(
+/// Puts a plan in force or keeps it beside that; the epoch that is then in force.
+fn take_plan(
     run: &mut LiveRun,
     new: &NewPlan,
     group: &mut Group,
 ) -> Result<Result<u64, Problem>, StoreError> {
     let (expected, current) = (new.expected_epoch, run.ledger.plan_epoch());
-    let id = &new.run;
-    if expected.checked_add(1) == Some(current)
-        && group.writes()?.plan_document(run.number, current)?.is_some_and(|d| d == new.plan_json)
+    let (id, now_ms) = (&new.run, run.clock.now_ms());
+    if matches!(new.standing, Standing::InForce(_))
+        && expected.checked_add(1) == Some(current)
+        && group.writes()?.plan_document(run.number, current)?.is_some_and(|d| d == new.json)
     {
         // The same request again: its first answer was lost on the way.
         return Ok(Ok(current));
@@ -229,7 +232,11 @@ fn replace_plan(
     if let Err(error) = new.plan.check(&run.workflow) {
         return Ok(Err(Problem::new(ErrorCode::InvalidPlan, error.to_string())));
     }
-    let events = match run.ledger.replan(expected, new.why.clone(), run.clock.now_ms()) {
+    let taken = match new.standing.clone() {
+        Standing::InForce(why) => run.ledger.replan(expected, why, now_ms),
+        Standing::Suggested(why) => run.ledger.suggest(expected, why, now_ms),
+    };
+    let events = match taken {
         Ok(events) => events,
         Err(_) if run.ledger.status() != RunStatus::Running => {
             return Ok(Err(Problem::new(ErrorCode::RunOver, format!("run `{id}` has ended"))));
@@ -242,10 +249,14 @@ fn replace_plan(
     };
     run.staged.extend(events);
     let epoch = run.ledger.plan_epoch();
+    let writes = group.writes()?;
+    if let Standing::Suggested(_) = new.standing {
+        writes.put_plan_document(run.number, SUGGESTED, &new.json)?;
+        return Ok(Ok(epoch));
+    }
     run.header.planner = new.plan.planner.clone();
     run.header.predicted = new.plan.predicted;
-    let writes = group.writes()?;
-    writes.put_plan_document(run.number, epoch, &new.plan_json)?;
+    writes.put_plan_document(run.number, epoch, &new.json)?;
     writes.put_run(run.number, &run.header)?;
     Ok(Ok(epoch))
 }

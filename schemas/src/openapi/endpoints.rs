@@ -347,6 +347,23 @@ fn runs() -> Vec<Endpoint> {
                 TooLarge,
                 StoreFailed,
             ]),
+        run("get", "/v1/runs/{run}/plans/suggested", "getRunPlanSuggested")
+            .summary("The plan suggested last, as the request that puts it in force")
+            .gives(200, "The request", "replan-request")
+            .fails(&[NotFound]),
+        run("put", "/v1/runs/{run}/plans/suggested", "putRunPlanSuggested")
+            .summary("Keep a plan beside the one in force and tell that it was found; it needs `why`")
+            .takes("replan-request")
+            .gives(200, "What is kept", "replan-request")
+            .fails(&[
+                InvalidBody,
+                InvalidPlan,
+                RunNotFound,
+                PlanEpochConflict,
+                RunOver,
+                TooLarge,
+                StoreFailed,
+            ]),
         run("get", "/v1/runs/{run}/plans/{epoch}", "getRunPlanEpoch").summary("The plan of an epoch").gives(
             200,
             "The plan and its epoch",

@@ -149,7 +149,7 @@ pub enum Change {
 
 impl Change {
     /// All kinds, as [`Change::kind`] names them.
-    pub const KINDS: [&'static str; 12] = [
+    pub const KINDS: [&'static str; 13] = [
         "worker_joined",
         "worker_left",
         "task_leased",
@@ -157,6 +157,7 @@ impl Change {
         "task_failed",
         "task_committed",
         "tasks_skipped",
+        "tasks_invalidated",
         "task_ready",
         "run_resumed",
         "plan_replaced",

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Commit, Failure, Replanning, RunStatus, WorkerUsage};
+use super::{Commit, Failure, RunStatus, WorkerUsage};
 use crate::config::ResourceConfig;
 use crate::id::{InstanceId, WorkerId};
 use crate::metric::StartState;
@@ -107,13 +107,6 @@ pub enum Operation {
     Cancel {
         /// Why.
         reason: String,
-    },
-    /// Record that a better plan was found; the plan in force stays.
-    Suggest {
-        /// Epoch of the plan in force.
-        epoch: u64,
-        /// What the better one would bring.
-        why: Replanning,
     },
     /// Read: commits of tasks.
     Commits {

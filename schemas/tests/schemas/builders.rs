@@ -224,7 +224,6 @@ pub fn operation() -> impl Strategy<Value = Operation> {
         "\\PC{0,20}".prop_map(|reason| Operation::Cancel { reason }),
         tasks().prop_map(|tasks| Operation::Commits { tasks }),
         worker().prop_map(|worker| Operation::WhoIs { worker }),
-        (any::<u64>(), replanning()).prop_map(|(epoch, why)| Operation::Suggest { epoch, why }),
         (amount(), any::<u32>()).prop_map(|(idle_ms_min, limit)| Operation::Frontier { idle_ms_min, limit }),
     ]
 }
@@ -298,6 +297,10 @@ pub fn event() -> impl Strategy<Value = RunEvent> {
         ),
         (any::<u32>(), commit()).prop_map(|(task, commit)| Change::TaskCommitted { task, commit }),
         any::<u32>().prop_map(|task| Change::TaskReady { task }),
+        (any::<u32>(), proptest::collection::vec(any::<u32>(), 0..5))
+            .prop_map(|(by, tasks)| Change::TasksSkipped { by, tasks }),
+        (any::<u32>(), proptest::collection::vec(any::<u32>(), 0..5))
+            .prop_map(|(by, tasks)| Change::TasksInvalidated { by, tasks }),
         (any::<u64>(), proptest::option::of(replanning()))
             .prop_map(|(epoch, why)| Change::PlanReplaced { epoch, why: why.map(Box::new) }),
         (any::<u64>(), replanning())

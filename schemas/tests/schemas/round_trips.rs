@@ -1,7 +1,7 @@
 //! What is written as JSON is read back as it was, and names and service levels keep their rules.
 
 use foresail_schemas::metric::Batch;
-use foresail_schemas::run::{Operation, OperationResult, RunEvent};
+use foresail_schemas::run::{Change, Operation, OperationResult, RunEvent};
 use foresail_schemas::{ObjectName, Plan, Sla, TaskId, Workflow};
 use proptest::prelude::*;
 use serde::Serialize;
@@ -29,6 +29,11 @@ proptest! {
 
     #[test]
     fn events_round_trip(event in builders::event()) { check::<RunEvent>(&event); }
+
+    #[test]
+    fn events_of_every_kind_can_be_asked_for(event in builders::event()) {
+        prop_assert!(Change::KINDS.contains(&event.change.kind()), "{event:?}");
+    }
 
     #[test]
     fn operations_round_trip(operation in builders::operation()) { check::<Operation>(&operation); }

@@ -116,6 +116,19 @@ impl Ledger {
         Ok(self.record(vec![Change::PlanReplaced { epoch, why }], now_ms.max(self.state.last_ms)))
     }
 
+    /// Records that a plan was found that is better than the one of `epoch`, which stays in force. Repeated, it
+    /// is recorded again.
+    ///
+    /// # Errors
+    /// The epoch in force, when it is another or the run is over.
+    pub fn suggest(&mut self, epoch: u64, why: Replanning, now_ms: f64) -> Result<Vec<RunEvent>, u64> {
+        if self.state.plan_epoch != epoch || self.is_over() {
+            return Err(self.state.plan_epoch);
+        }
+        let suggested = Change::PlanSuggested { epoch, why: Box::new(why) };
+        Ok(self.record(vec![suggested], now_ms.max(self.state.last_ms)))
+    }
+
     /// Takes an event of an earlier life of the host.
     pub fn replay(&mut self, event: &RunEvent) {
         self.state.evolve(&self.graph, event);
@@ -228,7 +241,6 @@ impl Ledger {
                 self.fail(*task, *attempt, instance, failure, now_ms)
             }
             Operation::Cancel { reason } => self.cancel(reason),
-            Operation::Suggest { epoch, why } => self.suggest(*epoch, why),
             Operation::Commits { tasks } => {
                 let commits = tasks.iter().map(|&t| self.state.task(t).commit.clone()).collect();
                 read(OperationResult::Commits { commits })
@@ -296,17 +308,6 @@ impl Ledger {
             self.state.prolong(task, instance, now_ms + self.options.lease_ms);
         }
         read(OperationResult::Done)
-    }
-
-    /// A repeated request is recorded again: a suggestion changes nothing.
-    fn suggest(&self, epoch: u64, why: &Replanning) -> Decision {
-        if self.is_over() {
-            return read(OperationResult::RunOver);
-        }
-        if epoch != self.state.plan_epoch {
-            return read(OperationResult::StaleEpoch);
-        }
-        (OperationResult::Done, vec![Change::PlanSuggested { epoch, why: Box::new(why.clone()) }])
     }
 
     fn cancel(&mut self, reason: &str) -> Decision {

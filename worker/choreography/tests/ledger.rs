@@ -235,11 +235,10 @@ fn a_replaced_plan_makes_leases_of_the_old_one_stale() {
 fn a_suggested_plan_is_recorded_and_changes_nothing() {
     let mut l = ledger();
     let why = examples::replan_request().why.unwrap();
-    let suggest = |epoch| Operation::Suggest { epoch, why: why.clone() };
-    let (result, events) = l.apply(&suggest(1), 1.0);
-    assert_eq!((result, l.plan_epoch()), (OperationResult::Done, 1));
+    let events = l.suggest(1, why.clone(), 1.0).unwrap();
     assert!(matches!(&events[0].change, Change::PlanSuggested { epoch: 1, why: told } if **told == why));
-    assert_eq!(l.apply(&suggest(2), 2.0), (OperationResult::StaleEpoch, vec![]));
+    assert_eq!(l.plan_epoch(), 1);
+    assert_eq!(l.suggest(2, why, 2.0), Err(1));
 }
 
 #[test]

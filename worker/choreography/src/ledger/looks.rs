@@ -68,7 +68,6 @@ pub(super) fn unknown_task(operation: &Operation, len: usize) -> Option<u32> {
         | Operation::Commits { tasks } => tasks.iter().copied().find(|t| !known(t)),
         Operation::Join { .. }
         | Operation::Cancel { .. }
-        | Operation::Suggest { .. }
         | Operation::WhoIs { .. }
         | Operation::Frontier { .. } => None,
     }

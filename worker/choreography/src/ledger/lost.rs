@@ -30,9 +30,11 @@ impl Ledger {
         let mut at = 0;
         while let Some(&task) = lost.get(at) {
             at += 1;
-            let unstored = self.parents_with(task, |location| matches!(location, Location::Unstored(_)));
-            let known = lost.clone();
-            lost.extend(unstored.into_iter().filter(|parent| !known.contains(parent)));
+            for parent in self.parents_with(task, |location| matches!(location, Location::Unstored(_))) {
+                if !lost.contains(&parent) {
+                    lost.push(parent);
+                }
+            }
         }
         lost
     }

@@ -28,6 +28,9 @@ use crate::watch::{Silence, Watched, watch_over};
 pub(super) const RUNS_WAITING_MAX: usize = 1024;
 /// Runs that are watched at a time.
 const RUNS_WATCHED_MAX: usize = 4096;
+/// Looks in a row that are passed over because invocations wait for a place: on a host that is always full
+/// something may be stuck all the same.
+const PASSED_MAX: u32 = 8;
 
 /// Watches over each run that is told of, until it has ended; ends when nobody can tell of any more.
 pub(super) async fn guard(pause_ms: f64, metad: Metad, host: Requests, mut told: mpsc::Receiver<RunId>) {
@@ -67,8 +70,15 @@ enum Found {
 impl Guarded {
     async fn watch(self, pause_ms: f64) -> RunId {
         let pause = Duration::try_from_secs_f64(pause_ms / 1000.0).unwrap_or(Duration::MAX);
+        let mut passed = 0;
         loop {
             tokio::time::sleep(pause).await;
+            // While invocations wait for a place here, what they are for is not stuck.
+            if passed < PASSED_MAX && self.host.status().await.is_ok_and(|status| status.queued > 0) {
+                passed += 1;
+                continue;
+            }
+            passed = 0;
             match self.look(pause_ms).await {
                 Found::Over => return self.run,
                 Found::Stuck => {}
@@ -82,11 +92,8 @@ impl Guarded {
         }
     }
 
-    /// Whether something is stuck. While invocations wait for a place here, what they are for is not.
+    /// Whether something is stuck.
     async fn look(&self, idle_ms_min: f64) -> Found {
-        if self.host.status().await.is_ok_and(|status| status.queued > 0) {
-            return Found::Nothing;
-        }
         match self.operate(vec![Operation::Frontier { idle_ms_min, limit: 1 }]).await {
             Err(Silence::ForGood) => Found::Over,
             Err(Silence::ForNow) => Found::Nothing,
