@@ -1,6 +1,6 @@
 //! `auto`: a portfolio. Everything that `simple`, `sweep`, `heft`, `uniform` and `nonuniform` do, where the
-//! size of the workflow allows it, is timed, and the best are annealed with a small effort; the best of all
-//! under the objective wins. So it is never worse than `simple` under the model.
+//! size of the workflow allows it, is timed, large gathers are brought together (see `gather`), and the best
+//! are annealed with a small effort; the best of all under the objective wins. So it is never worse than `simple` under the model.
 //!
 //! Planning takes time too, and a run waits for it. So beyond `simple` and `sweep` the planner by name spends
 //! at most a tenth of the makespan that the best plan so far is predicted to have: a run of a second is not
@@ -14,7 +14,7 @@ use crate::error::PlanFailure;
 use crate::planner::Planner;
 use crate::search::Search;
 use crate::steady::{self, Finalist};
-use crate::{heft, nonuniform, simple, sweep, uniform};
+use crate::{gather, heft, nonuniform, simple, sweep, uniform};
 
 /// Most effort of the annealing of the planner by name, in seconds.
 const EFFORT_S: f64 = 0.3;
@@ -24,6 +24,8 @@ const SHARE_OF_MAKESPAN: f64 = 0.1;
 const ALWAYS_S: f64 = 0.02;
 /// Passes that `heft` and `uniform` take about as long as: 20 to 300 ms for 10,000 tasks.
 const FIXED_PASSES: u32 = 50;
+/// Passes that gathers and what is done beside running tasks take about as long as.
+const GATHER_PASSES: u32 = 200;
 /// Moves per task that are enough: a small workflow is done before its effort is spent.
 const MOVES_PER_TASK: u32 = 300;
 /// Fewer moves than this are not worth while, so large workflows are not annealed.
@@ -100,6 +102,12 @@ impl Planner for Auto {
             }
             found.refine("uniform");
             search.absorb(found);
+            starts.note(&search);
+        }
+        if dense.len() <= FIXED_TASKS_MAX && self.effort.covers(&search, GATHER_PASSES) {
+            gather::offer(&mut search);
+            // Annealed are plans with workers that are started beforehand, which no move finds.
+            search.refine(self.name());
             starts.note(&search);
         }
         let passes = anneal::passes(&dense, self.effort.seconds(&search));

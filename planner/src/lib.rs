@@ -37,6 +37,7 @@ mod explain;
 mod extras;
 mod faasflow;
 mod gantt;
+mod gather;
 mod grouping;
 mod heft;
 mod horizon;

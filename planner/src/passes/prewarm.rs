@@ -22,8 +22,14 @@ pub(crate) const WARMINGS_MAX: usize = 10_000;
 pub(super) fn derive(bench: &mut Bench, mut state: State) -> State {
     let dense = bench.dense;
     for _ in 0..ROUNDS_MAX {
-        let warmings = wanted(dense, &state);
-        if warmings.is_empty() || !try_warmings(bench, &mut state, &warmings) {
+        let warmings = wanted(dense, &state, Starts::Cold);
+        if warmings.is_empty() {
+            break;
+        }
+        // Who is started beforehand may take an idle container from under another, which then starts cold.
+        let all = wanted(dense, &state, Starts::All);
+        let is_better = all.len() > warmings.len() && set(bench, &mut state, &all);
+        if !is_better && !try_warmings(bench, &mut state, &warmings) {
             break;
         }
     }
@@ -35,17 +41,22 @@ pub(super) fn derive(bench: &mut Bench, mut state: State) -> State {
 
 /// Sets these besides those that are there; where that makes the plan no better, halves of them.
 fn try_warmings(bench: &mut Bench, state: &mut State, warmings: &[Warming]) -> bool {
-    let is_better = bench.try_change(state, |a| {
-        let all = &mut a.extras.warmings;
-        all.retain(|old| !warmings.iter().any(|new| new.serves == old.serves));
-        all.extend(warmings);
-    });
+    let is_better = set(bench, state, warmings);
     if is_better || warmings.len() < 2 || !bench.has_tries() {
         return is_better;
     }
     let (first, second) = warmings.split_at(warmings.len() / 2);
     let is_better = try_warmings(bench, state, first);
     try_warmings(bench, state, second) || is_better
+}
+
+/// Sets these besides those that are there, if that makes the plan better.
+fn set(bench: &mut Bench, state: &mut State, warmings: &[Warming]) -> bool {
+    bench.try_change(state, |a| {
+        let all = &mut a.extras.warmings;
+        all.retain(|old| !warmings.iter().any(|new| new.serves == old.serves));
+        all.extend(warmings);
+    })
 }
 
 /// Leaves out what the plan is better without, by halves.
@@ -63,9 +74,17 @@ fn thin(bench: &mut Bench, state: &mut State) {
     }
 }
 
-/// A warming for every worker that starts cold, or starts warm because of one, and whose start decides the
-/// makespan or would if another did no more; by time.
-fn wanted(dense: &Dense, state: &State) -> Vec<Warming> {
+/// Which starts are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Starts {
+    /// Those that are cold, or warm because of a warming.
+    Cold,
+    /// Those as well that find a container that another has left.
+    All,
+}
+
+/// A warming for every worker whose start decides the makespan, or would if another did no more; by time.
+fn wanted(dense: &Dense, state: &State, starts: Starts) -> Vec<Warming> {
     let (assignment, timed) = (&state.assignment, &state.timed);
     let limit_ms = timed.summary.makespan_ms;
     let slack_ms = slack_ms(dense, assignment, timed, limit_ms);
@@ -74,7 +93,8 @@ fn wanted(dense: &Dense, state: &State) -> Vec<Warming> {
     let gains = |life: &&Life| {
         let (size, first) = (life.size, life.first as usize);
         let gain_ms = dense.startup_ms(size, true) - dense.startup_ms(size, false);
-        life.first != NONE && (life.is_cold || is_served(life.first)) && slack_ms[first] < gain_ms
+        let is_looked_at = starts == Starts::All || life.is_cold || is_served(life.first);
+        life.first != NONE && is_looked_at && slack_ms[first] < gain_ms
     };
     let lives = timed.lives.iter().filter(gains);
     lives.filter_map(|life| clock.warming(life.size, life.first, life.start_ms)).take(WARMINGS_MAX).collect()
