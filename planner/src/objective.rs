@@ -96,6 +96,19 @@ pub(crate) fn regret(objective: &Objective, summary: &PlanSummary, bounds: (f64,
     }
 }
 
+/// The part of [`regret`] that is for a limit that is missed.
+pub(crate) fn limit_regret(objective: &Objective, summary: &PlanSummary, bounds: (f64, f64)) -> f64 {
+    let over = |value: f64, limit: f64| if limit > 0.0 { (value / limit - 1.0).max(0.0) } else { 0.0 };
+    LIMIT_WEIGHT
+        * match *objective {
+            Objective::Deadline { makespan_ms } | Objective::Confidence { makespan_ms, .. } => {
+                over(summary.makespan_ms, makespan_ms.max(bounds.0))
+            }
+            Objective::Budget { cost_usd } => over(summary.cost_usd, cost_usd.max(bounds.1)),
+            Objective::Fastest | Objective::Cheapest | Objective::Balance { .. } => 0.0,
+        }
+}
+
 /// The objective in words.
 pub(crate) fn in_words(objective: &Objective) -> String {
     match objective {

@@ -7,12 +7,16 @@
 //! varies by from draw to draw. What a plan gains by its structure (a transfer or a start that it saves) it
 //! gains in every draw; what it gains by a guess it gains in half of them.
 //!
+//! Where there is a limit, missing it in other draws than the flexible plan does makes the difference vary
+//! most. So a plan is also taken that misses it by no more on the average and is better within it by more
+//! than that varies.
+//!
 //! Source: the optimiser's curse (Smith, Winkler, Management Science 2006).
 
 use crate::assignment::Assignment;
 use crate::draw;
 use crate::montecarlo::Chances;
-use crate::objective::{RELATIVE_EPSILON, regret};
+use crate::objective::{RELATIVE_EPSILON, limit_regret, regret};
 use crate::search::Search;
 
 /// Tasks timed in the draws of all candidates together.
@@ -59,12 +63,23 @@ pub(crate) fn choose(search: &mut Search, mut finalists: Vec<Finalist>) {
     search.choose(label, assignment, reason);
 }
 
-/// Per finalist and draw: how bad that is under the objective.
-fn regrets(search: &Search, finalists: &[Finalist], mut chances: Chances, draws: u32) -> Vec<Vec<f64>> {
+/// How bad one draw of a plan is under the objective: in all, and by what it misses a limit.
+#[derive(Debug, Clone, Copy)]
+struct Regret {
+    total: f64,
+    of_limit: f64,
+}
+
+/// Per finalist and draw: how bad that is.
+fn regrets(search: &Search, finalists: &[Finalist], mut chances: Chances, draws: u32) -> Vec<Vec<Regret>> {
     let seed = search.dense.problem.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let of = |finalist: &Finalist| {
         let drawn = chances.summaries(&finalist.assignment, draws, seed);
-        drawn.iter().map(|summary| regret(&search.objective, summary, search.bounds)).collect()
+        let regret = |summary| Regret {
+            total: regret(&search.objective, summary, search.bounds),
+            of_limit: limit_regret(&search.objective, summary, search.bounds),
+        };
+        drawn.iter().map(regret).collect()
     };
     finalists.iter().map(of).collect()
 }
@@ -88,15 +103,23 @@ fn keep_those_no_worse(search: &mut Search, finalists: &mut Vec<Finalist>) {
 }
 
 /// Whether no plan differs from draw to draw.
-fn is_certain(regrets: &[Vec<f64>]) -> bool {
-    regrets.iter().all(|of| of.iter().all(|x| (x - of[0]).abs() <= RELATIVE_EPSILON * of[0].abs()))
+fn is_certain(regrets: &[Vec<Regret>]) -> bool {
+    let is_same = |a: &Regret, b: &Regret| (a.total - b.total).abs() <= RELATIVE_EPSILON * b.total.abs();
+    regrets.iter().all(|of| of.iter().all(|x| is_same(x, &of[0])))
 }
 
 /// The one that gains most over the first, of those that gain more than the gain varies; else the first.
-fn steadiest(regrets: &[Vec<f64>]) -> usize {
-    let gains: Vec<(f64, f64)> = regrets.iter().map(|of| gain(&regrets[0], of)).collect();
-    let is_steady = |at: &usize| gains[*at].0 > DEVIATIONS * gains[*at].1;
-    let most = (1..regrets.len()).filter(is_steady).max_by(|&a, &b| gains[a].0.total_cmp(&gains[b].0));
+fn steadiest(regrets: &[Vec<Regret>]) -> usize {
+    let by = |of: fn(&Regret) -> f64| -> Vec<(f64, f64)> {
+        let column = |regrets: &Vec<Regret>| regrets.iter().map(of).collect::<Vec<f64>>();
+        let standard = column(&regrets[0]);
+        regrets.iter().map(|regrets| gain(&standard, &column(regrets))).collect()
+    };
+    let (total, of_limit) = (by(|r| r.total), by(|r| r.of_limit));
+    let within = by(|r| r.total - r.of_limit);
+    let is_sure = |(mean, deviation): (f64, f64)| mean > DEVIATIONS * deviation;
+    let is_steady = |at: &usize| is_sure(total[*at]) || (of_limit[*at].0 >= 0.0 && is_sure(within[*at]));
+    let most = (1..regrets.len()).filter(is_steady).max_by(|&a, &b| total[a].0.total_cmp(&total[b].0));
     most.unwrap_or(0)
 }
 
@@ -113,13 +136,29 @@ fn gain(standard: &[f64], of: &[f64]) -> (f64, f64) {
 mod tests {
     use super::*;
 
+    fn without_limit(totals: [f64; 4]) -> Vec<Regret> {
+        totals.iter().map(|&total| Regret { total, of_limit: 0.0 }).collect()
+    }
+
     #[test]
     fn only_a_gain_larger_than_it_varies_is_taken() {
-        let standard = vec![10.0, 12.0, 14.0, 16.0];
-        let steady = vec![9.0, 11.0, 13.0, 15.5];
-        let lucky = vec![2.0, 13.0, 15.0, 17.0];
+        let standard = without_limit([10.0, 12.0, 14.0, 16.0]);
+        let steady = without_limit([9.0, 11.0, 13.0, 15.5]);
+        let lucky = without_limit([2.0, 13.0, 15.0, 17.0]);
         assert_eq!(steadiest(&[standard.clone(), lucky.clone()]), 0, "it gains more, once");
         assert_eq!(steadiest(&[standard.clone(), lucky, steady]), 2);
         assert_eq!(steadiest(&[standard.clone(), standard]), 0, "of equals the first");
+    }
+
+    #[test]
+    fn what_is_cheaper_and_misses_a_limit_no_more_is_taken_though_it_misses_it_elsewhere() {
+        let drawn = |within: f64, of_limit: [f64; 4]| -> Vec<Regret> {
+            of_limit.iter().map(|&of_limit| Regret { total: within + of_limit, of_limit }).collect()
+        };
+        let standard = drawn(5.0, [4.0, 0.0, 4.0, 0.0]);
+        let elsewhere = drawn(4.0, [0.0, 4.0, 0.0, 4.0]);
+        let later = drawn(4.0, [0.0, 4.0, 1.0, 4.0]);
+        assert_eq!(steadiest(&[standard.clone(), elsewhere]), 1);
+        assert_eq!(steadiest(&[standard, later]), 0);
     }
 }

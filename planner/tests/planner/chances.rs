@@ -126,6 +126,28 @@ fn what_auto_gains_over_simple_it_gains_on_fresh_draws() {
 }
 
 #[test]
+fn at_the_makespan_of_simple_auto_is_cheaper_on_fresh_draws_and_not_later() {
+    let (mut time, mut cost, mut bound) = (0.0, 0.0, 0);
+    let problems = 30;
+    for seed in 0..problems {
+        let drawn = drawn::problem_of(seed, 10..40);
+        let fastest = uncertain(Problem { objective: Objective::Fastest, ..drawn }, seed);
+        let simple = by("simple", &fastest);
+        let objective = Objective::Deadline { makespan_ms: simple.predicted.makespan_ms };
+        let problem = Problem { objective, ..fastest };
+        let auto = by("auto:0.02", &problem);
+        bound += u32::from(!auto.workers.is_empty());
+        let [simple, auto] = [simple, auto].map(|plan| draws(&problem, &plan, 400, 1_000 + seed));
+        time += (auto.mean_makespan_ms() / simple.mean_makespan_ms()).ln();
+        cost += (auto.mean_cost_usd() / simple.mean_cost_usd()).ln();
+    }
+    let [time, cost] = [time, cost].map(|sum: f64| (sum / problems as f64).exp());
+    println!("at simple's makespan auto takes {time:.3} times the time and {cost:.3} times the money; ");
+    println!("{bound} of {problems} plans bind tasks to workers");
+    assert!(time < 1.01 && cost < 1.0, "{time} times the time, {cost} times the money");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_draws_and_another_gives_others() {
     let problem = uncertain(drawn::problem_of(3, 20..40), 3);
     let plan = by("simple", &problem);
