@@ -87,7 +87,13 @@ impl Part {
         let mut is_in = vec![true; progress.tasks.len()];
         for &t in workflow.graph().order() {
             is_in[t as usize] = match progress.tasks[t as usize] {
-                TaskProgress::Leased { .. } | TaskProgress::Done { .. } => true,
+                TaskProgress::Leased { .. } | TaskProgress::Done { .. } => {
+                    if !has_needs(workflow, workflow.task(t), |p| is_in[p as usize]) {
+                        // It began before what it needs: whoever looks at the whole says so.
+                        return None;
+                    }
+                    true
+                }
                 TaskProgress::Skipped => false,
                 TaskProgress::Open => is_expected(workflow, &problem.predictions.decisions, t, &is_in),
             };

@@ -4,6 +4,8 @@
 //! Whoever holds a new plan learns of it by one round trip: workers that live are told of tasks that wait
 //! for them, those that do not are started now.
 
+use std::collections::HashSet;
+
 use crate::dense::NONE;
 use crate::link::Links;
 use crate::standing::{Living, Stage, Standing};
@@ -122,8 +124,8 @@ impl Timing<'_> {
         };
         let mut ready: Vec<u32> = (0..self.dense.len()).filter(is_ready).collect();
         ready.sort_unstable_by_key(|&t| (self.tasks[t as usize].rank, t));
-        let starting: Vec<u32> =
-            self.live.iter().filter(|l| l.phase == Phase::Joining).map(|l| l.worker).collect();
+        let starting = self.live.iter().filter(|l| l.phase == Phase::Joining).map(|l| l.worker);
+        let starting: HashSet<u32> = starting.collect();
         for task in ready {
             let times = &mut self.tasks[task as usize];
             times.ready_ms = now_ms;

@@ -284,3 +284,19 @@ fn a_run_that_turns_out_wider_is_replanned_with_what_was_decided() {
     validate_rest(&problem, &wide.plan, is_open).unwrap();
     assert!(wide.new.makespan_ms < wide.kept.makespan_ms, "{}", wide.reason);
 }
+
+#[test]
+fn a_state_in_which_a_task_ran_before_what_it_needs_is_refused() {
+    let problem = fan_problem(4, Some(2));
+    let mut spec = problem.workflow.spec().clone();
+    // A reader that cannot do without.
+    spec.tasks[5].inputs = vec![Input::task(name("map3"), ObjectName::default())];
+    let strict = Problem { workflow: spec.check().unwrap(), ..problem };
+    let strict_plan = plan(&strict, &*find("simple").unwrap()).unwrap();
+    let mut progress = Progress::as_planned(&strict, &strict_plan, 0.0).unwrap();
+    for at in [0, 5] {
+        progress.tasks[at] = TaskProgress::Done { start_ms: 0.0, end_ms: 0.0, output_bytes: None };
+    }
+    let error = replan(&strict, &strict_plan, &progress, &ReplanOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("`reduce` has begun, and `map3`"), "{error}");
+}
