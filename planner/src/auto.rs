@@ -1,6 +1,7 @@
 //! `auto`: a portfolio. Everything that `simple`, `sweep`, `heft`, `uniform` and `nonuniform` do, where the
 //! size of the workflow allows it, is timed, large gathers are brought together (see `gather`), and the best
-//! are annealed with a small effort; the best of all under the objective wins. So it is never worse than `simple` under the model.
+//! are annealed with a small effort; the best of all under the objective wins. So it is never worse than
+//! `simple` under the model.
 //!
 //! Planning takes time too, and a run waits for it. So beyond `simple` and `sweep` the planner by name spends
 //! at most a tenth of the makespan that the best plan so far is predicted to have: a run of a second is not
