@@ -263,7 +263,19 @@ impl Client {
     /// # Errors
     /// [`ClientError::NoPlan`] when there is no such planner, or it finds no plan.
     pub fn plan_until(&self, planner: &str, problem: &Problem, stop: &Stop) -> Result<Plan, ClientError> {
-        let mut plan = planning::plan_until(planner, problem, stop)?;
+        self.forecast(problem, planning::plan_until(planner, problem, stop)?)
+    }
+
+    /// As [`Client::plan_until`], for a run that begins at once: without the outlook, whose draws take longer
+    /// than many a plan.
+    ///
+    /// # Errors
+    /// As [`Client::plan_until`].
+    pub fn plan_to_run(&self, planner: &str, problem: &Problem, stop: &Stop) -> Result<Plan, ClientError> {
+        self.forecast(problem, planning::plan_alone_until(planner, problem, stop)?)
+    }
+
+    fn forecast(&self, problem: &Problem, mut plan: Plan) -> Result<Plan, ClientError> {
         let (workflow, table) = (&problem.workflow, &problem.predictions);
         if let Some(model) = self.models.find(workflow.name(), table.epoch) {
             forecast::fill(workflow, table, &mut plan, |query, slas| model.predict(query, slas));

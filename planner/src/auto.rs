@@ -23,6 +23,8 @@ const EFFORT_S: f64 = 0.3;
 const SHARE_OF_MAKESPAN: f64 = 0.1;
 /// Effort in seconds that is worth while for the shortest run.
 const ALWAYS_S: f64 = 0.02;
+/// Effort of the draws that choose among the finalists, as a multiple of that of annealing.
+const DRAWS_SHARE: f64 = 1.0;
 /// Passes that `heft` and `uniform` take about as long as: 20 to 300 ms for 10,000 tasks.
 const FIXED_PASSES: u32 = 50;
 /// Passes that gathers and what is done beside running tasks take about as long as.
@@ -122,7 +124,8 @@ impl Planner for Auto {
             let label_loosened = format!("{label}, flexible");
             [Finalist { label, assignment }, Finalist { label: label_loosened, assignment: loosened }]
         });
-        steady::choose(&mut search, finalists.collect());
+        let passes_max = anneal::passes(&dense, DRAWS_SHARE * self.effort.seconds(&search));
+        steady::choose(&mut search, finalists.collect(), passes_max);
         Ok(search.plan(self.name()))
     }
 }

@@ -35,10 +35,12 @@ pub(crate) struct Finalist {
 }
 
 /// Makes the best of `finalists` by the draws that of the search; the first is what others must beat. Leaves
-/// the search as it is where all times are certain, or the workflow is too large for draws.
-pub(crate) fn choose(search: &mut Search, mut finalists: Vec<Finalist>) {
+/// the search as it is where all times are certain, or the workflow is too large for draws that time no more
+/// than `passes_max` whole plans.
+pub(crate) fn choose(search: &mut Search, mut finalists: Vec<Finalist>, passes_max: u32) {
     let dense = search.dense;
-    let most = TASKS_TIMED_MAX / (dense.len() * finalists.len() as u32).max(1);
+    let affordable = TASKS_TIMED_MAX.min(dense.len().saturating_mul(passes_max));
+    let most = affordable / (dense.len() * finalists.len() as u32).max(1);
     if most < DRAWS[0] && !dense.is_blind() {
         return;
     }

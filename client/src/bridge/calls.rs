@@ -22,7 +22,8 @@ use tokio::sync::{Notify, mpsc};
 use super::wire::{Fault, notification};
 use super::{PROTOCOL, Place, Served, follow, reasons, results};
 use crate::cli::args::parse_objective;
-use crate::client::SubmitOptions;
+use crate::client::{Client, SubmitOptions};
+use crate::error::ClientError;
 use crate::planning::Stop;
 use crate::prepare::PlanRequest;
 use crate::run::RunHandle;
@@ -96,6 +97,9 @@ impl Default for Options {
         Self { planner, objective, sla, seed, without, replan, keep_intermediate, attempts_max, resume }
     }
 }
+
+/// How a plan is made: with what is told of it, or as it is run.
+type Make = fn(&Client, &str, &Problem, &Stop) -> Result<Plan, ClientError>;
 
 impl Session {
     pub fn new(served: Served, folder: PathBuf, say: mpsc::Sender<String>, over: Arc<Notify>) -> Self {
@@ -179,7 +183,8 @@ impl Session {
     }
 
     async fn plan(&self, asked: Asked) -> Result<Value, Fault> {
-        let planned = self.planned(asked.workflow, asked.workflow_file, &asked.options).await?;
+        let make: Make = Client::plan_until;
+        let planned = self.planned(asked.workflow, asked.workflow_file, &asked.options, make).await?;
         let basis: Vec<&str> = planned.basis.iter().map(|basis| crate::cli::basis_name(*basis)).collect();
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let id = format!("plan-{number}");
@@ -193,6 +198,7 @@ impl Session {
         workflow: Option<WorkflowSpec>,
         file: Option<PathBuf>,
         options: &Options,
+        make: Make,
     ) -> Result<Arc<Planned>, Fault> {
         let workflow = match (workflow, file) {
             (Some(spec), _) => checked(spec)?,
@@ -211,7 +217,7 @@ impl Session {
         let problem = client.prepare(&workflow, platform, &request).await?;
         let (with, stop) = (client.clone(), self.stop.clone());
         let work = move || {
-            let plan = with.plan_until(&request.planner, &problem, &stop)?;
+            let plan = make(&with, &request.planner, &problem, &stop)?;
             Ok(Arc::new(Planned { basis: with.basis(&problem, &plan), plan, problem }))
         };
         apart(work).await?
@@ -221,7 +227,7 @@ impl Session {
         let Asked { workflow, workflow_file, plan, options } = asked;
         let planned = match plan {
             Some(id) => self.find_plan(&id).ok_or_else(|| no_plan(&id))?,
-            None => self.planned(workflow, workflow_file, &options).await?,
+            None => self.planned(workflow, workflow_file, &options, Client::plan_to_run).await?,
         };
         let mut submit = SubmitOptions { resume: options.resume, ..SubmitOptions::on(&self.served.platform) };
         submit.without = options.without;

@@ -69,7 +69,7 @@ impl Data {
                 TaskError::of(FailureKind::OutputNotStored, cause)
             };
             let content = self.held.get(key).ok_or_else(gone)?;
-            self.upload(key, key, content)?;
+            self.upload(key, key, content, self.durable)?;
             self.held.remove(key);
             Ok(StoredObject { location: Location::Stored(key.clone()), ..object.clone() })
         };

@@ -8,6 +8,7 @@
 //! calls block; times in ms, sizes in bytes.
 
 pub mod cache;
+mod external;
 mod fetches;
 mod held;
 pub mod mapped;
@@ -73,6 +74,15 @@ struct Sharing {
     scratch: PathBuf,
 }
 
+/// Which objects a store must have on the disk before their commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durable {
+    /// All of them: the run keeps its intermediate objects.
+    All,
+    /// Results, which are outputs of tasks that nothing waits for. What other tasks read can be made again.
+    Results,
+}
+
 /// The data of one invocation.
 #[derive(Clone)]
 pub struct Data {
@@ -82,6 +92,7 @@ pub struct Data {
     cache: Arc<Mutex<ObjectCache>>,
     shared: Option<Arc<Sharing>>,
     inline_bytes_max: u64,
+    durable: Durable,
     account: Arc<Mutex<Account>>,
     fetches: Arc<Fetches>,
     held: Arc<held::Held>,
@@ -114,6 +125,7 @@ impl Data {
             cache,
             shared: None,
             inline_bytes_max,
+            durable: Durable::All,
             account: Arc::default(),
             fetches: Arc::default(),
             held: Arc::default(),
@@ -126,6 +138,12 @@ impl Data {
     #[must_use]
     pub fn sharing(self, memory: SharedMemory, scratch: PathBuf) -> Self {
         Self { shared: Some(Arc::new(Sharing { memory, scratch })), ..self }
+    }
+
+    /// The same, with only what must be on the disk there before a commit.
+    #[must_use]
+    pub fn durable(self, durable: Durable) -> Self {
+        Self { durable, ..self }
     }
 
     /// Puts, gets and bytes so far; `billed_ms` is 0 here.
@@ -201,6 +219,8 @@ impl Data {
     ) -> Result<Vec<StoredObject>, TaskError> {
         let spec = workflow.task(task);
         let names = spec.output_names();
+        let is_result = workflow.graph().children(task).is_empty();
+        let durable = if is_result { Durable::All } else { self.durable };
         let keep = |(name, object): (&ObjectName, Bytes)| {
             let bytes = object.len() as u64;
             if bytes <= self.inline_bytes_max {
@@ -208,7 +228,7 @@ impl Data {
                 return Ok(StoredObject { bytes, hash, location: Location::Inline(BASE64.encode(&object)) });
             }
             let key = object_key(&self.run, &spec.id, attempt, &self.instance, name);
-            let upload = |object| self.upload(&key, &format!("{}/{name}", spec.id), object);
+            let upload = |object| self.upload(&key, &format!("{}/{name}", spec.id), object, durable);
             let (hash, stored) = hash_beside(object, upload);
             stored.map(|()| StoredObject { bytes, hash, location: Location::Stored(key) })
         };
@@ -216,10 +236,14 @@ impl Data {
     }
 
     /// Puts an object into the store and keeps it in memory.
-    fn upload(&self, key: &str, name: &str, object: Bytes) -> Result<(), TaskError> {
+    fn upload(&self, key: &str, name: &str, object: Bytes, durable: Durable) -> Result<(), TaskError> {
         let started = Instant::now();
         let failed = |e| TaskError::of(FailureKind::OutputNotStored, format!("output `{name}`: {e}"));
-        self.store.put(key, &object).map_err(failed)?;
+        let stored = match durable {
+            Durable::All => self.store.put(key, &object),
+            Durable::Results => self.store.put_rebuildable(key, &object),
+        };
+        stored.map_err(failed)?;
         self.moved(Direction::Upload, object.len() as u64, started, self.store.name());
         let object = self.share(key, object);
         lock(&self.cache).put(key.to_owned(), object);
@@ -343,7 +367,7 @@ impl Data {
     }
 
     fn fetch_external(&self, key: &str, uri: &str) -> Result<Bytes, String> {
-        let path = external_path(uri)?;
+        let path = external::path(uri)?;
         let len = std::fs::metadata(&path).map_err(|e| e.to_string())?.len();
         if len > EXTERNAL_BYTES_MAX {
             return Err(format!("has `{len}` bytes, at most {EXTERNAL_BYTES_MAX} are read"));
@@ -457,29 +481,6 @@ fn verified(content: Bytes, object: &StoredObject) -> Result<Bytes, String> {
         "{found} bytes with hash `{hash}` are not what was committed: {expected} bytes with hash `{}`",
         object.hash
     ))
-}
-
-fn external_path(uri: &str) -> Result<PathBuf, String> {
-    if let Some(rest) = uri.strip_prefix("file://") {
-        let path = rest.strip_prefix("localhost").unwrap_or(rest);
-        return percent_decoded(path).map(PathBuf::from);
-    }
-    match uri.split_once("://") {
-        Some((scheme, _)) => Err(format!("a worker reads paths and `file://` addresses, not `{scheme}://`")),
-        None => Ok(PathBuf::from(uri)),
-    }
-}
-
-fn percent_decoded(text: &str) -> Result<String, String> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let hex = (byte == b'%').then(|| tail.get(..2)).flatten();
-        let escaped = hex.and_then(|h| u8::from_str_radix(std::str::from_utf8(h).ok()?, 16).ok());
-        decoded.push(escaped.unwrap_or(byte));
-        rest = if escaped.is_some() { &tail[2..] } else { tail };
-    }
-    String::from_utf8(decoded).map_err(|_| "the address is not UTF-8".to_owned())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use foresail_schemas::Workflow;
 use foresail_schemas::run::{Commit, Location, StoredObject};
 use foresail_schemas::workflow::Input;
 
-use super::{Data, Found, external_path, lock};
+use super::{Data, Found, external, lock};
 
 impl Data {
     /// Fetches what `task` reads from outside the workflow and of these parents, one object after another in
@@ -57,7 +57,7 @@ impl Data {
 
     fn preload_external(&self, uri: &str) -> Result<(), String> {
         let key = self.external_key(uri);
-        let len = std::fs::metadata(external_path(uri)?).map_err(|e| e.to_string())?.len();
+        let len = std::fs::metadata(external::path(uri)?).map_err(|e| e.to_string())?.len();
         if !lock(&self.cache).can_keep(len) {
             return Ok(());
         }

@@ -59,6 +59,15 @@ pub trait ObjectStore: Send + Sync {
     /// [`StoreError::Failed`]; nothing is there then, or the whole object.
     fn put(&self, key: &str, object: &Bytes) -> Result<(), StoreError>;
 
+    /// Writes a whole object that can be made again: it outlives every process, and need not outlive a loss of
+    /// power. Whoever reads it compares it with its hash, and a run makes it again where it is not whole.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`], as of [`ObjectStore::put`].
+    fn put_rebuildable(&self, key: &str, object: &Bytes) -> Result<(), StoreError> {
+        self.put(key, object)
+    }
+
     /// Whether an object of this size is read in place, in memory that all workers of this machine share.
     fn is_shared(&self, bytes: u64) -> bool {
         let _ = bytes;
@@ -139,19 +148,31 @@ impl FileStore {
         Self { root: root.into() }
     }
 
-    fn write(&self, path: &Path, object: &Bytes) -> std::io::Result<()> {
+    /// Writes a file; `ready` is done with its content before it has its name.
+    fn write(
+        &self,
+        path: &Path,
+        object: &Bytes,
+        ready: fn(&File) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        let dir = path.parent().unwrap_or(&self.root);
+        fs::create_dir_all(dir)?;
+        if !mapped::link(object, path, ready)? {
+            let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
+            file.write_all(object)?;
+            ready(file.as_file())?;
+            file.persist(path).map_err(|e| e.error)?;
+        }
+        Ok(())
+    }
+
+    /// A commit may be durable at once, and a power loss must not take the object of a commit: its content is
+    /// on disk before it has its name, and its name before the put ends.
+    fn write_durably(&self, path: &Path, object: &Bytes) -> std::io::Result<()> {
         let dir = path.parent().unwrap_or(&self.root);
         // The directory is that of one attempt alone: who finds it missing makes its name durable too.
         let is_new = !dir.exists();
-        fs::create_dir_all(dir)?;
-        // A commit may be durable at once, and a power loss must not take the object of a commit: its content
-        // is on disk before it has its name, and its name before the put ends.
-        if !mapped::link(object, path, File::sync_all)? {
-            let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
-            file.write_all(object)?;
-            file.as_file().sync_all()?;
-            file.persist(path).map_err(|e| e.error)?;
-        }
+        self.write(path, object, File::sync_all)?;
         let made =
             if is_new { dir.ancestors().take_while(|up| up.starts_with(&self.root)).count() } else { 1 };
         dir.ancestors().take(made.max(1)).try_for_each(|up| File::open(up)?.sync_all())
@@ -164,7 +185,11 @@ impl ObjectStore for FileStore {
     }
 
     fn put(&self, key: &str, object: &Bytes) -> Result<(), StoreError> {
-        self.write(&self.path(key)?, object).map_err(|e| self.failed(key, e))
+        self.write_durably(&self.path(key)?, object).map_err(|e| self.failed(key, e))
+    }
+
+    fn put_rebuildable(&self, key: &str, object: &Bytes) -> Result<(), StoreError> {
+        self.write(&self.path(key)?, object, |_| Ok(())).map_err(|e| self.failed(key, e))
     }
 
     fn is_shared(&self, bytes: u64) -> bool {

@@ -92,6 +92,68 @@ fn content_that_changed_is_an_unavailable_input() {
     assert!(error.message.contains("`make/large`") && error.message.contains("hash"), "{error:?}");
 }
 
+/// A store that notes what must outlive a loss of power and what need not.
+#[derive(Default)]
+struct Noted {
+    durable: Mutex<Vec<String>>,
+    rebuildable: Mutex<Vec<String>>,
+}
+
+impl ObjectStore for Noted {
+    fn name(&self) -> &'static str {
+        "noted"
+    }
+
+    fn put(&self, key: &str, _: &Bytes) -> Result<(), StoreError> {
+        self.durable.lock().unwrap().push(key.to_owned());
+        Ok(())
+    }
+
+    fn put_rebuildable(&self, key: &str, _: &Bytes) -> Result<(), StoreError> {
+        self.rebuildable.lock().unwrap().push(key.to_owned());
+        Ok(())
+    }
+
+    fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        Err(StoreError::Missing { key: key.to_owned(), store: self.name() })
+    }
+
+    fn delete(&self, _: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn results_are_stored_durably_and_what_other_tasks_read_only_where_it_is_kept() {
+    let workflow = workflow();
+    let (made, used) = ("r/make/1-a/large", "r/use/1-a/out");
+    for (durable, expect) in [(Durable::Results, vec![used]), (Durable::All, vec![made, used])] {
+        let store = Arc::new(Noted::default());
+        let cache = Arc::new(Mutex::new(ObjectCache::new(1 << 20)));
+        let (run, instance) = (RunId::new("r").unwrap(), InstanceId::new("a").unwrap());
+        let data = Data::new(run, instance, store.clone(), cache, INLINE_BYTES_MAX).durable(durable);
+        commit(&data, &workflow);
+        data.store(&workflow, 1, 1, vec![Bytes::from(vec![7; 1000])]).unwrap();
+        assert_eq!(*store.durable.lock().unwrap(), expect, "{durable:?}");
+        assert_eq!(store.rebuildable.lock().unwrap().len(), 2 - expect.len(), "{durable:?}");
+    }
+}
+
+#[test]
+fn an_object_that_a_power_loss_cut_short_or_took_is_lost_and_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let workflow = workflow();
+    let commit = commit(&data(dir.path(), "a").durable(Durable::Results), &workflow);
+    let path = dir.path().join("r/make/1-a/large");
+    let lost = || data(dir.path(), "b").gather(&workflow, 1, &[Some(commit.clone())]).unwrap_err().lost;
+    std::fs::write(&path, vec![0; 1000]).unwrap();
+    assert_eq!(lost(), ["r/make/1-a/large"], "other content");
+    std::fs::write(&path, "").unwrap();
+    assert_eq!(lost(), ["r/make/1-a/large"], "no content");
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(lost(), ["r/make/1-a/large"], "no file");
+}
+
 #[test]
 fn a_discarded_attempt_leaves_nothing_in_the_store() {
     let dir = tempfile::tempdir().unwrap();

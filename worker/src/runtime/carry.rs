@@ -16,8 +16,8 @@ use super::invocation::Driver;
 use super::lanes::Lanes;
 use super::{KnownRun, Process};
 use crate::api::ApiError;
-use crate::data::Data;
 use crate::data::store::{BlobStore, FileStore, ObjectStore};
+use crate::data::{Data, Durable};
 use crate::metad::Metad;
 use crate::metrics::Recorder;
 use crate::runtime::settings::StoreSettings;
@@ -107,7 +107,9 @@ async fn carry_out_checked(
             Arc::new(BlobStore::new(metad.clone(), invocation.run.clone(), Handle::current()))
         }
     };
-    let mut data = Data::new(invocation.run.clone(), instance.clone(), store, cache, inline_bytes_max);
+    let durable = if known.plan.options.keep_intermediate { Durable::All } else { Durable::Results };
+    let data = Data::new(invocation.run.clone(), instance.clone(), store, cache, inline_bytes_max);
+    let mut data = data.durable(durable);
     if let Some(shared) = &settings.shared {
         data = data.sharing(shared.clone(), settings.scratch_dir.clone());
     }
