@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use foresail_planner::is_expected;
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::decision::DecisionForecast;
-use foresail_schemas::metric::{Direction, StartState};
-use foresail_schemas::plan::{PredictionTable, StartupTimes, TransferTimes};
+use foresail_schemas::metric::{Direction, STORE_OF_LANES, STORE_OF_STATE, StartState};
+use foresail_schemas::plan::{EngineTimes, PredictionTable, StartupTimes, TransferTimes};
 use foresail_schemas::prediction::{Basis, Prediction, Query};
 use foresail_schemas::workflow::Input;
 use foresail_schemas::{Sla, TaskId, TaskName, Workflow};
@@ -43,6 +43,7 @@ pub fn table(
         filler.transfer(at, &probes);
         filler.startup(at);
     }
+    filler.engine();
     filler.table
 }
 
@@ -155,6 +156,25 @@ impl<F: Fn(&Query, Sla) -> Prediction> Filler<'_, F> {
         }
     }
 
+    /// What the engine takes. The round trip is one figure: at its other end is the run's state, whatever the
+    /// size of the worker.
+    fn engine(&mut self) {
+        let sla = self.table.sla;
+        let ask = |config: &ResourceConfig, way: &str| {
+            let (direction, bytes, store) = (Direction::Upload, 0, Some(TaskName::new(way).ok()?));
+            let ResourceConfig { memory_mb, vcpu } = *config;
+            let query = Query::TransferTime { direction, bytes, memory_mb, vcpu, store };
+            value(&(self.ask)(&query, sla), sla)
+        };
+        let configs = &self.table.configs;
+        let trips = configs.iter().filter_map(|config| ask(config, STORE_OF_STATE)).collect();
+        if let Some(dispatch_ms) = median(trips) {
+            let attempt_ms = configs.iter().map(|config| ask(config, STORE_OF_LANES).unwrap_or(0.0));
+            let attempt_ms = attempt_ms.collect();
+            self.table.engine = Some(EngineTimes { dispatch_ms, attempt_ms });
+        }
+    }
+
     fn startup(&mut self, at: usize) {
         let config = self.table.configs[at];
         let sla = self.table.sla;
@@ -168,6 +188,12 @@ impl<F: Fn(&Query, Sla) -> Prediction> Filler<'_, F> {
             warm_ms: ask(StartState::Warm).unwrap_or(times.warm_ms),
         };
     }
+}
+
+/// The middle one; the lower of two.
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied()
 }
 
 /// Sizes that stand for the objects that will be moved: evenly spaced among them, so that what is frequent
@@ -276,6 +302,7 @@ mod tests {
             object_bytes: vec![7; workflow.graph().objects().len()],
             transfer: vec![transfer; 2],
             startup: vec![StartupTimes { cold_ms: 100.0, warm_ms: 5.0 }; 2],
+            engine: None,
             basis: vec![Basis::None; tasks],
             warm: Vec::new(),
             decisions: BTreeMap::new(),

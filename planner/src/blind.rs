@@ -43,6 +43,7 @@ pub fn blind_table(workflow: &Workflow, platform: &Platform, sla: Sla) -> Predic
         object_bytes: object_bytes(workflow.graph(), assumed.output_ratio),
         transfer: vec![transfer; configs.len()],
         startup: vec![startup; configs.len()],
+        engine: None,
         configs,
         basis: vec![Basis::None; workflow.tasks().len()],
         warm: Vec::new(),

@@ -33,6 +33,8 @@ pub(crate) struct Size {
     pub usd_per_ms: f64,
     pub transfer: TransferTimes,
     pub startup: StartupTimes,
+    /// What the engine takes of a lane per attempt.
+    pub attempt_ms: f64,
 }
 
 /// What one task stores: objects that do not fit into its commit.
@@ -108,6 +110,7 @@ impl<'p> Dense<'p> {
             },
             transfer: table.transfer[c],
             startup: table.startup[c],
+            attempt_ms: table.engine.as_ref().map_or(0.0, |engine| engine.attempt_ms[c]),
         });
         let inline = |o: usize| {
             graph.objects()[o].producer.is_some() && table.object_bytes[o] <= platform.inline_bytes_max
@@ -139,7 +142,7 @@ impl<'p> Dense<'p> {
             objects: objects.collect(),
             reads,
             reads_from,
-            dispatch_ms: platform.assumed.dispatch_ms,
+            dispatch_ms: table.engine.as_ref().map_or(platform.assumed.dispatch_ms, |e| e.dispatch_ms),
             lanes: platform.lanes,
             concurrency_max: platform.concurrency_max,
             life_ms_max: platform.life_ms_max,
@@ -249,7 +252,13 @@ impl<'p> Dense<'p> {
         &self.sizes[size as usize]
     }
 
+    /// Time that a task holds its lane beside transfers: its code, and what the engine takes per attempt.
     pub fn exec_ms(&self, size: u32, task: u32) -> f64 {
+        self.code_ms(size, task) + self.size(size).attempt_ms
+    }
+
+    /// Time in the code of a task.
+    pub fn code_ms(&self, size: u32, task: u32) -> f64 {
         self.problem.predictions.exec_ms[size as usize][task as usize]
     }
 
@@ -386,6 +395,7 @@ fn check_dimensions(graph: &Graph, table: &PredictionTable) -> Result<(), PlanFa
     check("object_bytes", graph.objects().len(), table.object_bytes.len())?;
     check("transfer", sizes, table.transfer.len())?;
     check("startup", sizes, table.startup.len())?;
+    table.engine.iter().try_for_each(|engine| check("engine", sizes, engine.attempt_ms.len()))?;
     check("basis", graph.len(), table.basis.len())?;
     if table.warm.is_empty() { Ok(()) } else { check("warm", sizes, table.warm.len()) }
 }
@@ -401,6 +411,8 @@ fn check_numbers(table: &PredictionTable) -> Result<(), PlanFailure> {
         [t.download_latency_ms, t.download_ms_per_byte, t.upload_latency_ms, t.upload_ms_per_byte]
     };
     check("transfer", Box::new(table.transfer.iter().flat_map(rates)))?;
+    let engine = table.engine.iter().flat_map(|e| e.attempt_ms.iter().copied().chain([e.dispatch_ms]));
+    check("engine", Box::new(engine))?;
     check("startup", Box::new(table.startup.iter().flat_map(|s| [s.cold_ms, s.warm_ms])))
 }
 

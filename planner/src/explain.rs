@@ -97,7 +97,7 @@ pub(crate) fn assemble(
             rank: assignment.rank[at],
             start_ms: timed.start_ms[at],
             end_ms: timed.end_ms[at],
-            exec_ms: dense.exec_ms(assignment.size[at], t),
+            exec_ms: dense.code_ms(assignment.size[at], t),
             output_bytes: None,
             optimizations: std::mem::take(&mut optimizations[at]),
             unexpected: false,

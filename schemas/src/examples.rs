@@ -22,8 +22,8 @@ use crate::metric::{
     TransferRecord,
 };
 use crate::plan::{
-    self, Bounds, Objective, Plan, PlanSummary, PlannedTask, PlannedWorker, PredictionTable, StartupTimes,
-    TransferTimes,
+    self, Bounds, EngineTimes, Objective, Plan, PlanSummary, PlannedTask, PlannedWorker, PredictionTable,
+    StartupTimes, TransferTimes,
 };
 use crate::platform::Platform;
 use crate::prediction::{
@@ -298,6 +298,7 @@ pub fn planning_problem() -> plan::Problem {
         object_bytes: vec![25_000_000, 25_000_000, 1200, 1200, 2000, 50_000_000],
         transfer: vec![transfer; configs.len()],
         startup: vec![StartupTimes { cold_ms: 100.0, warm_ms: 5.0 }; configs.len()],
+        engine: Some(EngineTimes { dispatch_ms: 1.5, attempt_ms: vec![0.2; configs.len()] }),
         basis: vec![Basis::Exact; tasks],
         warm: Vec::new(),
         decisions: [].into(),

@@ -19,6 +19,14 @@ use crate::number::{non_negative, non_negative_opt, positive_opt};
 pub const RECORDS_PER_BATCH_MAX: usize = 100_000;
 /// The store of a transfer that names none.
 pub const STORE_NAME_DEFAULT: &str = "default";
+/// How the names of ways inside the engine begin: they are measured as transfers of 0 bytes, and a question
+/// that names no store leaves them out.
+pub const ENGINE_STORE_PREFIX: &str = "engine.";
+/// The way to the run's state and back, as a worker waits for it that has nothing else to do: the mean of an
+/// invocation.
+pub const STORE_OF_STATE: &str = "engine.state";
+/// What an attempt holds its lane beside downloads, code and uploads: the mean of an invocation.
+pub const STORE_OF_LANES: &str = "engine.lane";
 
 /// A batch of measurements of one worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -160,7 +168,7 @@ pub struct TransferRecord {
 pub struct StartupRecord {
     /// Cold or warm.
     pub state: StartState,
-    /// From the invocation to the first instruction of the worker, in ms.
+    /// From the invocation until the worker can ask for its first task, in ms.
     #[serde(deserialize_with = "non_negative")]
     #[schemars(range(min = 0.0))]
     pub time_ms: f64,

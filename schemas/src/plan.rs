@@ -96,6 +96,9 @@ pub struct PredictionTable {
     pub transfer: Vec<TransferTimes>,
     /// Starts per config.
     pub startup: Vec<StartupTimes>,
+    /// What the engine takes; absent: a round trip as the platform assumes, and nothing per attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineTimes>,
     /// What the execution time of each task rests on: the weakest over the configs.
     pub basis: Vec<Basis>,
     /// Workers that are idle and warm when the run begins, per config; empty: none of any.
@@ -131,7 +134,18 @@ pub struct TransferTimes {
     pub upload_ms_per_byte: f64,
 }
 
-/// Time from an invocation to the worker's first instruction.
+/// What the engine itself takes beside the code of tasks and the transfers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EngineTimes {
+    /// Round trip to the run's state in ms.
+    #[serde(deserialize_with = "non_negative")]
+    #[schemars(range(min = 0.0))]
+    pub dispatch_ms: f64,
+    /// Time in ms that an attempt holds its lane beside downloads, code and uploads, per config.
+    pub attempt_ms: Vec<f64>,
+}
+
+/// Time from an invocation until the worker can ask for its first task.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StartupTimes {
     /// Of a new worker in ms.

@@ -82,6 +82,9 @@ pub struct RunOptions {
     pub sizes: SizeMenu,
     /// Whether a worker begins its next task while it stores the outputs of the one before.
     pub overlap_uploads: bool,
+    /// Whether a planned worker begins a task whose parents all ran in it before the run's state has answered.
+    #[serde(skip_serializing_if = "is_true")]
+    pub run_ahead: bool,
     /// Whether objects that only tasks of the run read are kept when it has completed. Without it they are
     /// deleted then; those of a run that failed or was cancelled stay for a while either way.
     pub keep_intermediate: bool,
@@ -100,6 +103,7 @@ impl Default for RunOptions {
             attempts_max: 3,
             sizes: SizeMenu::default(),
             overlap_uploads: true,
+            run_ahead: true,
             keep_intermediate: false,
             replan: ReplanMode::Off,
         }
@@ -116,6 +120,11 @@ pub struct RunCreated {
     /// Results that were taken over from an earlier run.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reused: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]

@@ -1,9 +1,11 @@
-//! What plans learn of decisions, from records to a plan.
+//! What plans learn of decisions and of the engine, from records to a plan.
 
 use foresail_model::WorkflowModel;
 use foresail_planner::{blind_table, find, plan};
 use foresail_schemas::decision::Decision;
-use foresail_schemas::metric::{DecisionRecord, Record, TaskRecord};
+use foresail_schemas::metric::{
+    DecisionRecord, Direction, Record, STORE_OF_LANES, STORE_OF_STATE, TaskRecord, TransferRecord,
+};
 use foresail_schemas::plan::{Objective, Plan, Problem};
 use foresail_schemas::{Platform, Sla, Workflow};
 use jiff::Timestamp;
@@ -85,4 +87,51 @@ fn after_twenty_runs_of_width_eight_a_plan_of_sixty_four_is_one_of_eight() {
     // A plan that is to be right more often expects more.
     let (_, careful) = planned(&workflow(PLACES), &mut model, Sla::P95);
     assert_eq!(careful.tasks.iter().filter(|task| !task.unexpected).count(), 1 + 9 + 1);
+}
+
+#[test]
+fn what_the_engine_takes_makes_a_chain_of_brief_tasks_longer() {
+    let task = |at: u64| {
+        let reads: Vec<_> = at
+            .checked_sub(1)
+            .map(|before| serde_json::json!({"task": format!("t{before}")}))
+            .into_iter()
+            .collect();
+        serde_json::json!({"id": format!("t{at}"), "name": "t", "run": "true", "inputs": reads})
+    };
+    let chain = serde_json::json!({"name": "w", "tasks": (0..20).map(task).collect::<Vec<_>>()});
+    let workflow: Workflow = serde_json::from_value(chain).unwrap();
+    let makespan_ms = |lane_ms: Option<f64>| {
+        let mut model = WorkflowModel::new();
+        let at = Timestamp::from_second(1).unwrap();
+        let record = |task: &str| TaskRecord {
+            task: task.parse().unwrap(),
+            memory_mb: 1769,
+            vcpu: None,
+            input_bytes: 0,
+            output_bytes: Some(0),
+            exec_ms: 0.1,
+            peak_memory_mb: None,
+            attempt: 1,
+            at: None,
+            forecast: None,
+        };
+        (0..20).for_each(|_| model.update(&Record::Task(record("t")), at));
+        for (way, time_ms) in lane_ms.into_iter().flat_map(|ms| [(STORE_OF_LANES, ms), (STORE_OF_STATE, 5.0)])
+        {
+            let (direction, bytes, store) = (Direction::Upload, 0, way.parse().ok());
+            let record =
+                TransferRecord { direction, bytes, time_ms, memory_mb: 1769, vcpu: None, store, at: None };
+            (0..5).for_each(|_| model.update(&Record::Transfer(record.clone()), at));
+        }
+        let (problem, plan) = planned(&workflow, &mut model, Sla::MEDIAN);
+        assert_eq!(problem.predictions.engine.is_some(), lane_ms.is_some());
+        assert!(plan.tasks[0].exec_ms < 1.0, "what a task is expected to take is its code alone");
+        foresail_planner::validate(&problem, &plan).unwrap();
+        plan.predicted.makespan_ms
+    };
+    let (unknown_ms, brief_ms, long_ms) =
+        (makespan_ms(None), makespan_ms(Some(1.0)), makespan_ms(Some(11.0)));
+    assert!(brief_ms > unknown_ms, "{unknown_ms} {brief_ms}");
+    assert!((long_ms - brief_ms - 20.0 * 10.0).abs() < 10.0, "{brief_ms} {long_ms}");
 }

@@ -1,11 +1,12 @@
 //! How long it takes to move an object: latency + bytes / bandwidth per direction, store and config.
 //!
 //! The fits and quantiles are of time, never of speed. A config without enough samples uses all configs of
-//! the store, a store that was never measured uses all stores.
+//! the store, a store that was never measured uses all stores. Ways inside the engine are measured like
+//! stores and are none: they are answered for by name, and no other store learns from them.
 
 use std::collections::BTreeMap;
 
-use foresail_schemas::metric::{Direction, STORE_NAME_DEFAULT, TransferRecord};
+use foresail_schemas::metric::{Direction, ENGINE_STORE_PREFIX, STORE_NAME_DEFAULT, TransferRecord};
 use foresail_schemas::prediction::Prediction;
 use foresail_schemas::{Sla, TaskName};
 use serde::{Deserialize, Serialize};
@@ -99,7 +100,9 @@ impl Stores {
         let fitted = |(store, part): (&String, &ByConfig)| {
             Pooled::fit(std::iter::once(part)).map(|pooled| (store.clone(), pooled))
         };
-        Self { by_store: stores.iter().filter_map(fitted).collect(), all: Pooled::fit(stores.values()) }
+        let moved = stores.iter().filter(|(store, _)| !store.starts_with(ENGINE_STORE_PREFIX));
+        let all = Pooled::fit(moved.map(|(_, part)| part));
+        Self { by_store: stores.iter().filter_map(fitted).collect(), all }
     }
 }
 
@@ -121,6 +124,9 @@ impl TransferPredictor {
         if let Some(pooled) = known {
             return pooled.predict(key, bytes as f64, slas);
         }
+        if store.is_some_and(|store| store.as_str().starts_with(ENGINE_STORE_PREFIX)) {
+            return None;
+        }
         let mut prediction = stores.all.as_ref()?.predict(key, bytes as f64, slas)?;
         if store.is_some() {
             // Another store's speed is a guess, whatever its config.
@@ -133,6 +139,8 @@ impl TransferPredictor {
 
 #[cfg(test)]
 mod tests {
+    use foresail_schemas::metric::{STORE_OF_LANES, STORE_OF_STATE};
+
     use super::*;
 
     fn moved(model: &mut TransferModel, store: usize, at_us: i64) {
@@ -169,5 +177,34 @@ mod tests {
         }
         one.merge(&other);
         assert_eq!(one, forth);
+    }
+
+    #[test]
+    fn ways_inside_the_engine_are_known_by_name_and_tell_nothing_of_stores() {
+        let mut model = TransferModel::default();
+        let state = TaskName::new(STORE_OF_STATE).unwrap();
+        for at_us in 0..20 {
+            moved(&mut model, 1, at_us);
+            let record = TransferRecord {
+                direction: Direction::Upload,
+                bytes: 0,
+                time_ms: 500.0,
+                memory_mb: 1769,
+                vcpu: None,
+                store: Some(state.clone()),
+                at: None,
+            };
+            model.record(&record, at_us);
+        }
+        let fitted = model.fit();
+        let key = ConfigKey::new(1769, None);
+        let median_ms = |store: Option<&TaskName>, bytes| {
+            let answer = fitted.predict(Direction::Upload, store, key, bytes, &[Sla::MEDIAN]);
+            answer.and_then(|answer| answer.values[&Sla::MEDIAN])
+        };
+        assert!(median_ms(Some(&state), 0).is_some_and(|ms| (ms - 500.0).abs() < 25.0));
+        assert!(median_ms(None, 1000).is_some_and(|ms| ms < 10.0), "no store is that slow");
+        let lanes = TaskName::new(STORE_OF_LANES).unwrap();
+        assert_eq!(median_ms(Some(&lanes), 0), None, "never measured, and no store stands in");
     }
 }

@@ -364,6 +364,7 @@ fn narrowed(table: &PredictionTable, tasks: &[u32], objects: &[u32]) -> Predicti
         object_bytes: kept(&table.object_bytes, objects),
         transfer: table.transfer.clone(),
         startup: table.startup.clone(),
+        engine: table.engine.clone(),
         basis: kept(&table.basis, tasks),
         warm: table.warm.clone(),
         uncertainty,

@@ -4,7 +4,9 @@
 
 use foresail_planner::{Planner, blind_table, find};
 use foresail_schemas::optimization::{Optimization, PreWarming};
-use foresail_schemas::plan::{Objective, Plan, PredictionTable, Problem, StartupTimes, TransferTimes};
+use foresail_schemas::plan::{
+    EngineTimes, Objective, Plan, PredictionTable, Problem, StartupTimes, TransferTimes,
+};
 use foresail_schemas::platform::Platform;
 use foresail_schemas::prediction::Basis;
 use foresail_schemas::workflow::{Input, Output, Task, Work, WorkflowSpec};
@@ -70,10 +72,20 @@ pub fn problem_of(seed: u64, tasks: std::ops::Range<usize>) -> Problem {
     platform.lanes = if rng.random_bool(0.2) { 2 } else { 1 };
     platform.keep_alive_ms = [0.0, 2_000.0, 300_000.0][rng.random_range(0..3)];
     let workflow = draw_workflow(&mut rng, &platform, tasks);
-    let predictions = draw_table(&mut rng, &workflow, &platform);
+    let mut predictions = draw_table(&mut rng, &workflow, &platform);
+    draw_engine(seed, &mut predictions);
     let objective = draw_objective(&mut rng);
     let seed = rng.random_range(0..1000);
     Problem { workflow, platform, predictions, objective, seed, without: Vec::new() }
+}
+
+/// What the engine takes is measured in a third of the problems; drawn apart, so that the rest stays as it was.
+fn draw_engine(seed: u64, table: &mut PredictionTable) {
+    let mut rng = Pcg64::seed_from_u64(seed ^ 0x0e61);
+    if rng.random_bool(0.3) && table.basis.iter().all(|basis| *basis == Basis::Exact) {
+        let attempt_ms = table.configs.iter().map(|_| rng.random_range(0.0..2.0)).collect();
+        table.engine = Some(EngineTimes { dispatch_ms: rng.random_range(0.0..5.0), attempt_ms });
+    }
 }
 
 fn draw_objective(rng: &mut Pcg64) -> Objective {

@@ -104,6 +104,7 @@ fn drawn_problems_with_a_pool_have_valid_plans_that_run_as_said() {
         table.exec_ms.push(table.exec_ms[table.exec_ms.len() - 1].clone());
         table.transfer.push(table.transfer[0]);
         table.startup.push(table.startup[0]);
+        table.engine.iter_mut().for_each(|engine| engine.attempt_ms.push(0.5));
         // A third of the tasks is too long for the platform.
         let sizes = table.configs.len() - 1;
         for row in &mut table.exec_ms[..sizes] {

@@ -13,7 +13,7 @@ use foresail_schemas::metric::StartState;
 use foresail_schemas::optimization::{Optimization, PreWarming};
 use foresail_schemas::run::{
     Change, Commit, Failure, FailureKind, Location, Measured, Operation, OperationAnswer, RunEvent,
-    RunOptions, StoredObject, WorkerUsage,
+    RunOptions, RunStatus, StoredObject, WorkerUsage,
 };
 use foresail_schemas::workflow::{Input, Task, Work, WorkflowSpec};
 use foresail_schemas::{InstanceId, ObjectName, Plan, ResourceConfig, Workflow};
@@ -276,6 +276,24 @@ fn without_overlap_the_next_task_waits_until_the_outputs_are_stored() {
     assert_eq!(executions(&play.asked()), []);
     play.executed(0, 1);
     assert_eq!(executions(&play.asked()), [(1, 0)]);
+}
+
+#[test]
+fn a_worker_that_does_not_run_ahead_leases_before_it_begins() {
+    let rows: [Row; 2] = [("a", &[], &[]), ("a", &["t0"], &[])];
+    for run_ahead in [true, false] {
+        let options = RunOptions { run_ahead, ..RunOptions::default() };
+        let mut play = Play::with(&rows, &[0], 1, options, Vec::new()).begun();
+        play.asked();
+        play.sent();
+        play.executed(0, 1);
+        let leased = play.sent().iter().any(|operation| matches!(operation, Operation::Lease { task: 1, .. }));
+        let attempt = if run_ahead { 0 } else { 1 };
+        assert_eq!(executions(&play.asked()), [(1, attempt)], "run_ahead: {run_ahead}");
+        assert_eq!(leased, !run_ahead);
+        play.executed(1, attempt);
+        assert_eq!(play.ledger.status(), RunStatus::Completed);
+    }
 }
 
 #[test]

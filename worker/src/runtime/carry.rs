@@ -71,10 +71,11 @@ async fn carry_out_checked(
     if !known.plan.options.replan.is_off() {
         recorder = recorder.sending_early(metad.clone());
     }
-    let prepared_ms = prepare(process, &known, &invocation).await;
+    prepare(process, &known, &invocation).await;
     recorder.record(Record::Startup(StartupRecord {
         state: start,
-        time_ms: clock.startup_ms + prepared_ms,
+        // What it takes to learn what is to be done is part of the start, as a plan counts it.
+        time_ms: clock.billed_ms(),
         memory_mb: invocation.config.memory_mb,
         vcpu: invocation.config.vcpu,
         at: Some(Timestamp::now()),
@@ -139,12 +140,12 @@ async fn carry_out_checked(
     Ok(usage)
 }
 
-/// Makes ready what the tasks of the invocation need to be run; gives how long that took in ms. It is part of
-/// the start of the worker: a plan counts it there.
-async fn prepare(process: &Process, known: &Arc<KnownRun>, invocation: &Invocation) -> f64 {
+/// Makes ready what the tasks of the invocation need to be run. It is part of the start of the worker: a plan
+/// counts it there.
+async fn prepare(process: &Process, known: &Arc<KnownRun>, invocation: &Invocation) {
     let workflow = &known.workflow;
     if workflow.spec().code.is_empty() {
-        return 0.0;
+        return;
     }
     let all = 0..workflow.tasks().len() as u32;
     let is_planned = |task: &u32| {
@@ -159,12 +160,12 @@ async fn prepare(process: &Process, known: &Arc<KnownRun>, invocation: &Invocati
         matches!(workflow.tasks().get(*task as usize), Some(Task { run: Work::Python { .. }, .. }))
     });
     if tasks.is_empty() {
-        return 0.0;
+        return;
     }
     let (executors, workflow, lanes) =
         (process.executors.clone(), Arc::clone(workflow), process.settings.lanes);
     // A panic there is none here: whatever is missing is told when its task runs.
-    tokio::task::spawn_blocking(move || executors.prepare(&workflow, &tasks, lanes)).await.unwrap_or(0.0)
+    let _ = tokio::task::spawn_blocking(move || executors.prepare(&workflow, &tasks, lanes)).await;
 }
 
 /// Counts an invocation that was only there to be warm among those of the run. It took part in nothing, so

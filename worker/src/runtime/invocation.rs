@@ -12,17 +12,16 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use foresail_choreography::{Action, CommitHints, Event, Executed, Invoke, Worker};
+use foresail_schemas::ResourceConfig;
 use foresail_schemas::id::InstanceId;
 use foresail_schemas::invocation::{Invocation, Purpose};
-use foresail_schemas::metric::{Forecast, Record, TaskRecord, TransferRecord};
+use foresail_schemas::metric::Forecast;
 use foresail_schemas::plan::Plan;
 use foresail_schemas::run::{
-    Commit, CurrentPlan, FailureKind, Measured, Operation, OperationAnswer, OperationRequest,
-    OperationResult, RunStatus, WorkerUsage,
+    Commit, CurrentPlan, FailureKind, Operation, OperationAnswer, OperationRequest, OperationResult,
+    RunStatus, WorkerUsage,
 };
 use foresail_schemas::workflow::Workflow;
-use foresail_schemas::{ResourceConfig, TaskName};
-use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
@@ -31,18 +30,23 @@ use super::KnownRun;
 use super::attempt::{Attempt, tell_of_strays};
 use super::carry::{Clock, PAUSE_MAX};
 use super::decided::Decided;
+use super::engine::{Engine, Stored};
 use super::invoke::{INVOKE_PAUSE_FIRST, invoke_in_turn};
 use super::lanes::Lanes;
 use super::listen::listen;
 use super::telling::{Telling, failed};
 use crate::custom::Customs;
-use crate::data::{Data, Transfer};
+use crate::data::Data;
 use crate::executor::{Executors, GiveUp};
 use crate::host::HttpHost;
 use crate::metad::Metad;
 use crate::metrics::Recorder;
 use crate::note::Notes;
 use crate::registry::{Cancel, Registry, TaskError};
+
+mod noting;
+
+use noting::forecast;
 
 /// Events that wait for the machine.
 const EVENTS_MAX: usize = 1024;
@@ -82,6 +86,7 @@ struct UnderWay {
     /// Answers that need no waiting.
     ready: VecDeque<Event>,
     running: HashMap<u32, Running>,
+    engine: Engine,
     /// What was made and is not stored, until that is decided.
     held: HashMap<u32, Executed>,
     /// What requests that are not answered yet decide.
@@ -110,6 +115,8 @@ struct Running {
     cancel: Cancel,
     /// What the plan that it began under said of its time here.
     forecast: Option<Forecast>,
+    /// Whether its lane is free while its outputs are stored.
+    stored: Stored,
 }
 
 impl Driver {
@@ -125,6 +132,7 @@ impl Driver {
             events,
             ready: VecDeque::new(),
             running: HashMap::new(),
+            engine: Engine::new(self.lanes.count()),
             held: HashMap::new(),
             decided: HashMap::new(),
             preloads: None,
@@ -158,9 +166,7 @@ impl Driver {
                     self.execute((task, attempt), parents, hold_bytes_min, under_way);
                 }
                 Action::Store { task, attempt } => self.store_held(task, attempt, under_way),
-                Action::Abort { task } => {
-                    under_way.running.remove(&task).into_iter().for_each(|r| r.cancel.set());
-                }
+                Action::Abort { task } => self.abort(task, under_way),
                 Action::Discard { task, attempt } => self.discard(task, attempt, under_way),
                 Action::Invoke(invoke) => self.invoke(invoke, under_way),
                 Action::PreLoad { task, parents } => self.preload(task, parents, under_way),
@@ -189,6 +195,7 @@ impl Driver {
         if !decided.is_empty() {
             under_way.decided.insert(request, decided);
         }
+        under_way.engine.asked(request, self.clock.now_ms());
         under_way.work.spawn(async move {
             let body = OperationRequest { operations: operations.to_vec() };
             let event = match metad.operate(&run, &body).await {
@@ -222,7 +229,9 @@ impl Driver {
         let plan = under_way.newer_plan.as_ref().map_or(&self.known.plan.plan, |(_, plan)| plan);
         let forecast = forecast(plan, task, self.invocation.config);
         let customs = Customs::of(&self.registry, &self.invocation.run, &self.workflow, plan, task);
-        under_way.running.insert(task, Running { cancel: cancel.clone(), forecast });
+        under_way.engine.begun(self.clock.now_ms());
+        let stored = Stored::InTheLane;
+        under_way.running.insert(task, Running { cancel: cancel.clone(), forecast, stored });
         let attempt_of = Attempt {
             workflow: Arc::clone(&self.workflow),
             data: self.data.clone(),
@@ -356,74 +365,6 @@ impl Driver {
         });
     }
 
-    /// Keeps what an event says besides what the machine makes of it.
-    fn note_event(&self, event: &Event, under_way: &mut UnderWay, recorder: &mut Recorder) {
-        match event {
-            Event::Held { task, attempt, executed } => {
-                let forecast = under_way.running.remove(task).and_then(|running| running.forecast);
-                recorder.record(self.task_record(*task, *attempt, &executed.measured, forecast));
-                under_way.held.insert(*task, executed.clone());
-                self.record_transfers(recorder);
-            }
-            Event::Executed { task, attempt, outcome } => {
-                let forecast = under_way.running.remove(task).and_then(|running| running.forecast);
-                // What was held is measured already.
-                let was_held = under_way.held.remove(task).is_some();
-                if let (Ok(executed), false) = (outcome, was_held) {
-                    recorder.record(self.task_record(*task, *attempt, &executed.measured, forecast));
-                }
-                self.record_transfers(recorder);
-            }
-            Event::Answered { request, answer } => {
-                let decided = under_way.decided.remove(request).unwrap_or_default();
-                decided.standing(answer).for_each(|record| recorder.record(record));
-            }
-            Event::PlanRead { epoch, plan } => {
-                under_way.newer_plan = Some((*epoch, Plan::clone(plan)));
-            }
-            _ => {}
-        }
-        recorder.send_early();
-    }
-
-    fn task_record(
-        &self,
-        task: u32,
-        attempt: u32,
-        measured: &Measured,
-        forecast: Option<Forecast>,
-    ) -> Record {
-        let config = self.invocation.config;
-        Record::Task(TaskRecord {
-            task: self.workflow.task(task).name.clone(),
-            memory_mb: config.memory_mb,
-            vcpu: config.vcpu,
-            input_bytes: measured.input_bytes,
-            output_bytes: Some(measured.output_bytes),
-            exec_ms: measured.exec_ms,
-            peak_memory_mb: Some(measured.peak_memory_mb).filter(|mb| *mb > 0.0),
-            // A copy took as long as a first attempt does.
-            attempt: attempt.max(1),
-            at: Some(Timestamp::now()),
-            forecast,
-        })
-    }
-
-    fn record_transfers(&self, recorder: &mut Recorder) {
-        let config = self.invocation.config;
-        for Transfer { direction, bytes, time_ms, store } in self.data.take_transfers() {
-            recorder.record(Record::Transfer(TransferRecord {
-                direction,
-                bytes,
-                time_ms,
-                memory_mb: config.memory_mb,
-                vcpu: config.vcpu,
-                store: TaskName::new(store).ok(),
-                at: Some(Timestamp::now()),
-            }));
-        }
-    }
-
     /// Stops what is of no interest any more and waits, within a limit, for what others count on.
     async fn end(&self, under_way: &mut UnderWay, recorder: &mut Recorder) {
         under_way.running.drain().for_each(|(_, running)| running.cancel.set());
@@ -442,13 +383,9 @@ impl Driver {
             }
         }
         self.record_transfers(recorder);
+        let config = self.invocation.config;
+        under_way.engine.records(config).into_iter().for_each(|record| recorder.record(record));
     }
-}
-
-/// What the plan predicted for a task on workers of this size; nothing where it planned another size.
-fn forecast(plan: &Plan, task: u32, config: ResourceConfig) -> Option<Forecast> {
-    let planned = plan.tasks.get(task as usize).filter(|planned| planned.config.key() == config.key())?;
-    planned.forecast
 }
 
 /// What a store that does not know the run any more means: nothing can be changed, nothing is left to do.

@@ -27,6 +27,7 @@ pub(super) type Attempt = Box<dyn FnOnce(&Lane) + Send>;
 pub(super) struct Lanes(Arc<Shared>);
 
 struct Shared {
+    count: u32,
     threads: Threads,
     queue: Mutex<Queue>,
 }
@@ -46,8 +47,14 @@ pub(super) struct Lane {
 impl Lanes {
     /// So many lanes, on `threads`.
     pub fn new(lanes: u32, threads: Threads) -> Self {
-        let queue = Mutex::new(Queue { free: lanes.max(1), waiting: VecDeque::new() });
-        Self(Arc::new(Shared { threads, queue }))
+        let count = lanes.max(1);
+        let queue = Mutex::new(Queue { free: count, waiting: VecDeque::new() });
+        Self(Arc::new(Shared { count, threads, queue }))
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u32 {
+        self.0.count
     }
 
     /// Runs an attempt, which does not panic, when a lane is free and those before it have begun.

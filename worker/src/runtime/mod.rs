@@ -7,6 +7,7 @@
 mod attempt;
 mod carry;
 mod decided;
+mod engine;
 mod invocation;
 mod invoke;
 mod lanes;

@@ -79,7 +79,9 @@ impl Worker {
         match result {
             OperationResult::Joined { before } => {
                 self.phase = Phase::Working;
-                self.ahead.joined(*before);
+                if self.settings.options.run_ahead {
+                    self.ahead.joined(*before);
+                }
             }
             _ => self.finish(out),
         }
