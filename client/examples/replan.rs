@@ -124,6 +124,9 @@ fn list(input: TaskInput) -> Result<TaskOutput, TaskError> {
 
 fn main() -> Result<(), Failure> {
     foresail::worker(Registry::new().register("list", list));
+    // Why a plan is kept, and what could not be planned.
+    let level = std::env::var("FORESAIL_LOG").unwrap_or_else(|_| "foresail::replan=warn".to_owned());
+    tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).init();
     tokio::runtime::Runtime::new()?.block_on(compare())
 }
 

@@ -141,6 +141,12 @@ impl Course {
         (0..).zip(&self.steps).filter(|(_, step)| **step == Step::Skipped).map(|(task, _)| task)
     }
 
+    /// Whether a planned worker has joined and lives, as far as is known.
+    #[must_use]
+    pub fn is_alive(&self, worker: &WorkerId) -> bool {
+        self.instances.values().any(|i| i.worker.as_ref() == Some(worker) && i.state == State::Alive)
+    }
+
     /// Workers that were lost so far.
     #[must_use]
     pub fn lost(&self) -> usize {

@@ -30,6 +30,7 @@ use foresail_schemas::{ErrorCode, Workflow};
 use crate::client::Client;
 use crate::error::ClientError;
 use crate::http::Call;
+use crate::{resume, watch};
 use course::Course;
 use drift::{Cause, Drift};
 use fresh::Fresh;
@@ -39,6 +40,9 @@ pub use steward::attend;
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 /// Least time between two re-plannings.
 const REPLAN_PAUSE: Duration = Duration::from_millis(300);
+/// How long a new plan has until what it moved must be with its new workers. Before, workers that start are
+/// not known, so that a plan made then would start them again.
+const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 /// The next re-planning waits this many times as long as the last took, so that looking costs a tenth.
 const REPLAN_REST: u32 = 10;
 /// Events that are looked at.
@@ -97,6 +101,8 @@ struct Watching {
     noticed: Option<Instant>,
     /// No re-planning before.
     next: Instant,
+    /// When the last new plan must have been taken up.
+    settles: Option<Instant>,
 }
 
 impl Replanner {
@@ -140,8 +146,8 @@ impl Watching {
     fn new(replanner: Replanner) -> Self {
         let course = Course::new(&replanner.workflow);
         let drift = Drift::new(&replanner.workflow, &replanner.plan);
-        let (clock, noticed, next) = (None, None, Instant::now());
-        Self { replanner, course, drift, last_event: 0, clock, noticed, next }
+        let (clock, noticed, next, settles) = (None, None, Instant::now(), None);
+        Self { replanner, course, drift, last_event: 0, clock, noticed, next, settles }
     }
 
     async fn look(&mut self) -> Result<(), ClientError> {
@@ -152,6 +158,10 @@ impl Watching {
         if self.course.epoch() > self.replanner.epoch {
             self.read_plan().await?;
         }
+        if self.settles.is_some_and(|at| Instant::now() >= at) {
+            self.start_missing().await?;
+            self.settles = None;
+        }
         let now_ms = self.now_ms().await?;
         let causes = self.drift.causes(&self.replanner.workflow, &self.course, now_ms);
         if causes.is_empty() {
@@ -159,7 +169,8 @@ impl Watching {
             return Ok(());
         }
         let noticed = *self.noticed.get_or_insert_with(Instant::now);
-        if noticed.elapsed() < self.replanner.pace.patience || Instant::now() < self.next {
+        let is_early = noticed.elapsed() < self.replanner.pace.patience || Instant::now() < self.next;
+        if is_early || self.settles.is_some() {
             return Ok(());
         }
         self.noticed = None;
@@ -206,7 +217,20 @@ impl Watching {
         let CurrentPlan { epoch, plan, .. } = self.replanner.client.services.metad.json(call).await?;
         self.drift.expect(&plan);
         (self.replanner.epoch, self.replanner.plan) = (epoch, plan);
+        self.settles = Some(Instant::now() + SETTLE_PAUSE);
         Ok(())
+    }
+
+    /// Starts workers of a new plan that have ready tasks and that nobody has started. A worker starts those
+    /// whose tasks it loses; where several plans follow each other the one that would may have left before.
+    async fn start_missing(&self) -> Result<(), ClientError> {
+        let Replanner { client, run, workflow, plan, epoch, .. } = &self.replanner;
+        let mut ready = resume::ready(&client.services, run, workflow).await?;
+        ready.retain(|&task| {
+            let worker = plan.tasks[task as usize].worker.as_ref();
+            worker.is_some_and(|worker| !self.course.is_alive(worker))
+        });
+        watch::begin(&client.services, run, ready, *epoch, plan).await
     }
 
     /// Looks for a better plan, and carries out what the mode says.
@@ -234,7 +258,10 @@ impl Watching {
             },
             (Verdict::Replace, ReplanMode::Auto) => match client.put_in_force(&run, &request).await {
                 Err(error) if is_late(&error) => return Ok(()),
-                epoch => (self.replanner.epoch, self.replanner.plan) = (epoch?, request.plan),
+                epoch => {
+                    (self.replanner.epoch, self.replanner.plan) = (epoch?, request.plan);
+                    self.settles = Some(Instant::now() + SETTLE_PAUSE);
+                }
             },
         }
         self.drift.told(causes, &self.course);
