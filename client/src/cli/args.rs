@@ -24,7 +24,7 @@ pub use ask::{AskedSla, PredictArgs, Quantities, ScoresArgs, TuneArgs};
 pub use data::{ExportArgs, ExportWhat, ImportArgs, ImportOrder, SampleForm, SamplesArgs};
 pub use lab::{AccuracyArgs, BacktestArgs, LabArgs, LabCommand};
 pub use plans::{PlannersArgs, parse_goal};
-pub use runs::LabRunArgs;
+pub use runs::{LabOptimisationsArgs, LabRunArgs};
 
 const AFTER_HELP: &str = "\
 Start here:
