@@ -7,7 +7,7 @@ CASES ?= 100000
 ARGS ?=
 
 # Comparisons of `make bench-rivals`.
-RIVALS ?= history quantiles durable engine
+RIVALS ?= history quantiles durable engine commands
 # The Python that has the package `redis`; that of .venv or python3 where empty.
 PYTHON ?=
 # Where cargo builds, and where the programs of the virtual environment are.
@@ -43,9 +43,9 @@ bench: ## Run all benchmarks
 	$(CARGO) bench --workspace
 
 # Needs Debian's redis-server and prometheus (sudo apt-get install redis-server prometheus; nothing has to run as a
-# service) and the Python packages redis and dask (python3 -m venv .venv && .venv/bin/pip install redis 'dask[distributed]'). What is missing is
-# named, and its comparison left out.
-bench-rivals: ## Measure beside Redis, Python and Prometheus, where they are installed (RIVALS=..., PYTHON=...)
+# service) and the Python packages redis, dask, ray and hyperqueue (python3 -m venv .venv && .venv/bin/pip install redis
+# 'dask[distributed]' ray hyperqueue). What is missing is named, and its comparison left out.
+bench-rivals: ## Measure beside Redis, Prometheus, Dask, Ray and HyperQueue, where they are installed (RIVALS=..., PYTHON=...)
 	FORESAIL_BENCH_PYTHON=$(PYTHON) $(CARGO) bench -p foresail-tests --bench rivals -- $(RIVALS)
 
 # Needs a Python with the packages anrg-saga and ortools (python3 -m venv .venv && .venv/bin/pip install anrg-saga
