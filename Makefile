@@ -63,10 +63,10 @@ bench-python: .venv/bench-ready ## Measure the Python package beside Dask, Ray, 
 	touch $@
 
 # Needs Debian's redis-server and prometheus (sudo apt-get install redis-server prometheus; nothing has to run as a
-# service) and the Python packages redis and dask (python3 -m venv .venv && .venv/bin/pip install redis 'dask[distributed]'). What is missing is
-# named, and its comparison left out.
-bench-rivals: ## Measure beside Redis, Python and Prometheus, where they are installed (RIVALS=..., PYTHON=...)
-	FORESAIL_BENCH_PYTHON=$(PYTHON) $(CARGO) bench -p foresail-tests --bench rivals -- $(or $(RIVALS),history quantiles durable engine)
+# service) and the Python packages redis, dask, ray and hyperqueue (python3 -m venv .venv && .venv/bin/pip install redis
+# 'dask[distributed]' ray hyperqueue). What is missing is named, and its comparison left out.
+bench-rivals: ## Measure beside Redis, Prometheus, Dask, Ray and HyperQueue, where they are installed (RIVALS=..., PYTHON=...)
+	FORESAIL_BENCH_PYTHON=$(PYTHON) $(CARGO) bench -p foresail-tests --bench rivals -- $(or $(RIVALS),history quantiles durable engine commands)
 
 # Needs a Python with the packages anrg-saga and ortools (python3 -m venv .venv && .venv/bin/pip install anrg-saga
 # ortools).

@@ -1,8 +1,8 @@
 //! The lab: judges the predictor on recorded measurements, and planners on recorded workflows, without a
 //! stack.
 //!
-//! [`plans`] compares planners in virtual time, [`runs`] real runs, [`shapes`] has synthetic workflows; the
-//! rest is about the predictor.
+//! [`plans`] compares planners in virtual time, [`runs`] real runs, [`effects`] real runs with and without an
+//! optimisation, [`shapes`] has synthetic workflows; the rest is about the predictor.
 //!
 //! The back-test itself is `foresail_model::backtest`: pure, and through the code that the daemon runs. Here
 //! files become rows. Errors in percent, coverage as a ratio, times in ms, sizes
@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use crate::samples::{CsvLines, Line};
 
+pub mod effects;
 pub mod plans;
 pub mod runs;
 

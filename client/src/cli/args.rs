@@ -25,7 +25,7 @@ pub use data::{ExportArgs, ExportWhat, ImportArgs, ImportOrder, SampleForm, Samp
 pub use lab::{AccuracyArgs, BacktestArgs, LabArgs, LabCommand};
 pub use plans::{PlannersArgs, parse_goal};
 pub use replan::{Replan, ReplanArgs};
-pub use runs::LabRunArgs;
+pub use runs::{LabOptimisationsArgs, LabRunArgs};
 
 const AFTER_HELP: &str = "\
 Start here:

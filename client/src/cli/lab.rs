@@ -1,5 +1,7 @@
 //! `foresail lab`: the predictor on recorded measurements, planners on recorded workflows.
 
+mod bench;
+mod optimisations;
 mod plans;
 mod runs;
 mod tables;
@@ -35,6 +37,9 @@ pub async fn lab(
     match &args.command {
         LabCommand::Plans(args) => plans::plans(global, args, terminal, interrupt).await?,
         LabCommand::Run(args) => runs::runs(global, args, terminal, interrupt).await?,
+        LabCommand::Optimisations(args) => {
+            optimisations::optimisations(global, args, terminal, interrupt).await?;
+        }
         LabCommand::Backtest(args) => {
             let (path, methods) = (args.samples.clone(), args.methods());
             let (protocol, quantity, seed) = (args.protocol, args.quantity, args.seed);

@@ -69,7 +69,9 @@ pub fn main() -> ExitCode {
 async fn until_interrupted(cli: &Cli, terminal: &Terminal) -> Result<(), CliError> {
     let interrupt = Interrupt::listen();
     let ends_itself = match &cli.command {
-        Command::Lab(args) => matches!(args.command, LabCommand::Plans(_)),
+        Command::Lab(args) => {
+            matches!(args.command, LabCommand::Plans(_) | LabCommand::Run(_) | LabCommand::Optimisations(_))
+        }
         command => matches!(
             command,
             Command::Up(_)
@@ -112,9 +114,9 @@ fn check_format(format: Format, command: &Command) -> Result<(), CliError> {
     let lab = if let Command::Lab(LabArgs { command }) = command { Some(command) } else { None };
     let refused = match (format, lab) {
         (Format::Markdown, None) => "only `foresail lab` writes Markdown",
-        (Format::Csv, Some(LabCommand::Plans(_) | LabCommand::Run(_)))
+        (Format::Csv, Some(LabCommand::Plans(_) | LabCommand::Run(_) | LabCommand::Optimisations(_)))
         | (Format::Parquet, Some(LabCommand::Plans(_))) => return Ok(()),
-        (Format::Csv, _) => "only `foresail lab plans` and `foresail lab run` write CSV with -o",
+        (Format::Csv, _) => "only `plans`, `run` and `optimisations` of `foresail lab` write CSV with -o",
         (Format::Parquet, _) => "only `foresail lab plans` writes Parquet with -o",
         _ => return Ok(()),
     };

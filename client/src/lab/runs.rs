@@ -149,7 +149,8 @@ fn error_percent(row: &RunRow) -> f64 {
     100.0 * (row.predicted.makespan_ms - actual_ms).abs() / actual_ms
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> Mean {
+/// The mean with its interval.
+pub(super) fn mean(values: impl Iterator<Item = f64>) -> Mean {
     let values: Vec<f64> = values.collect();
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count.max(1.0);

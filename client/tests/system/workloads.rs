@@ -41,3 +41,25 @@ fn unknown_workloads_sizes_and_planners_are_named() {
         assert!(ended.stderr.contains(word), "{ended:?}");
     }
 }
+
+#[test]
+fn every_optimisation_is_carried_out_with_and_without() {
+    let data = tempfile::tempdir().unwrap();
+    let args = ["lab", "optimisations", "--workloads", "gemm:1", "--repeats", "2", "--learn", "1"];
+    let ended = run(data.path(), &[&args[..], &["-o", "json"]].concat());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let document = ended.json();
+    let effects = document["effects"].as_array().unwrap();
+    let names: Vec<_> = effects.iter().map(|effect| effect["optimisation"].as_str().unwrap()).collect();
+    let all = ["pre-warm", "pre-load", "task-dup", "overlapped uploads", "running ahead", "held outputs"];
+    assert_eq!(names, all);
+    for effect in effects {
+        assert_eq!((effect["pairs"].as_u64(), effect["wrong"].as_u64()), (Some(2), Some(0)), "{effect:#}");
+        assert!(effect["makespan"]["mean"].as_f64().unwrap() > 0.0, "{effect:#}");
+    }
+    let pairs = document["pairs"].as_array().unwrap();
+    assert_eq!(pairs.len(), 2 * all.len());
+    let held = pairs.iter().find(|pair| pair["optimisation"] == "held outputs").unwrap();
+    let planner = |side: &str| held[side]["planner"].as_str().unwrap();
+    assert!(planner("with").starts_with("wukong:@") && planner("without").starts_with("wukong:none@"));
+}

@@ -171,6 +171,18 @@ pub fn resident_bytes(pid: i32) -> (u64, u64) {
     (kilobytes("VmRSS:") << 10, kilobytes("VmHWM:") << 10)
 }
 
+/// The processes that this one has started and that run.
+pub fn children(pid: i32) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").expect("Linux").map_while(Result::ok);
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let parent = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may have blanks in it.
+        stat.rsplit_once(") ")?.1.split_whitespace().nth(1)?.parse::<i32>().ok()
+    };
+    pids.filter(|child| parent(child) == Some(pid)).collect()
+}
+
 /// Sum in bytes of the files of a directory.
 pub fn disk_bytes(dir: &std::path::Path) -> u64 {
     let entries = std::fs::read_dir(dir).expect("the directory is there").map_while(Result::ok);

@@ -1,5 +1,7 @@
-//! Against Dask distributed (`dask_engine.py`): graphs of small tasks on two worker processes each.
+//! Against Dask distributed (`dask_engine.py`) and, where it is installed, Ray (`ray_engine.py`): graphs of
+//! small tasks on two worker processes each.
 //!
+//! The efficiency of the tree is the time that its sleeps take on two slots at least, over the time measured.
 //! Workers of both sides are warm: one round before the measured ones starts them, and metad learns from it.
 //! Foresail plans with `auto`; the time of planning stands beside the time of the run, Dask decides as it
 //! goes. Times are from the submission to the result as the client sees it, medians over the turns.
@@ -22,12 +24,14 @@ use crate::stack;
 
 /// Turns, of which the median is shown.
 const TURNS: usize = 3;
+/// Workers of either side.
+const SLOTS: usize = 2;
 /// What is carried out: kind, tasks, sleep of each in ms.
 const GRAPHS: [(&str, usize, u64); 5] =
     [("noop", 10_000, 0), ("chain", 500, 0), ("tree", 1_023, 0), ("tree", 1_023, 10), ("tree", 1_023, 50)];
 
-/// Dask in a process of its own; it ends with this value.
-struct Dask {
+/// A rival in a Python process of its own; it ends with this value.
+pub struct Rival {
     child: Child,
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
@@ -36,14 +40,31 @@ struct Dask {
 /// Prints the table.
 pub fn run(dir: &Path) -> Result<(), Missing> {
     let python = need::python_with(stack::workspace(), "distributed", "dask[distributed]")?;
-    let mut default = Dask::start(&python, &[]);
-    let mut eager = Dask::start(&python, &["inf"]);
+    let mut default = Rival::start(&python, "dask_engine.py", &[]);
+    let mut eager = Rival::start(&python, "dask_engine.py", &["inf"]);
+    let ray = need::python_with(stack::workspace(), "ray", "ray");
+    if let Err(missing) = &ray {
+        println!("without Ray: {missing}");
+    }
+    let mut ray = ray.ok().map(|python| Rival::start(&python, "ray_engine.py", &[]));
     let runtime = tokio::runtime::Runtime::new().expect("threads start");
-    let stack = runtime.block_on(LocalStack::start(settings(dir))).expect("the stack starts");
+    let stack = runtime.block_on(LocalStack::start(settings(dir, SLOTS))).expect("the stack starts");
     println!("wall time in ms on two warm workers, Dask with its default and with worker-saturation=inf");
     println!(
-        "{:>6} {:>6} {:>5} | {:>9} {:>9} | {:>9} {:>9} | {:>9} {:>7} {:>7}",
-        "graph", "tasks", "sleep", "foresail", "planning", "dask", "dask inf", "tasks/s", "dask/", "inf/"
+        "{:>6} {:>6} {:>5} | {:>9} {:>9} | {:>9} {:>9} {:>9} | {:>9} {:>7} {:>7} {:>7} {:>10}",
+        "graph",
+        "tasks",
+        "sleep",
+        "foresail",
+        "planning",
+        "dask",
+        "dask inf",
+        "ray",
+        "tasks/s",
+        "dask/",
+        "inf/",
+        "ray/",
+        "efficiency"
     );
     for (kind, tasks, sleep_ms) in GRAPHS {
         let workflow = graph(kind, tasks, sleep_ms);
@@ -52,36 +73,63 @@ pub fn run(dir: &Path) -> Result<(), Missing> {
         // The first turn starts the workers and is learned from.
         for turn in 0..=TURNS {
             let (run_ms, planning_ms) = runtime.block_on(carry_out(&stack, &workflow));
-            let row = [run_ms, planning_ms, default.ask(&ask), eager.ask(&ask)];
+            let ray_ms = ray.as_mut().map_or(f64::NAN, |ray| ray.ask(&ask));
+            let row = [run_ms, planning_ms, default.ask(&ask), eager.ask(&ask), ray_ms];
             if turn > 0 {
                 turns.push(row);
             }
         }
-        let middle = |at: usize| median(turns.clone(), |row: &[f64; 4]| row[at])[at];
-        let [run_ms, planning_ms, dask_ms, eager_ms] = [middle(0), middle(1), middle(2), middle(3)];
+        let middle = |at: usize| median(turns.clone(), |row: &[f64; 5]| row[at])[at];
+        let [run_ms, planning_ms, dask_ms, eager_ms, ray_ms] =
+            [middle(0), middle(1), middle(2), middle(3), middle(4)];
         println!(
             "{kind:>6} {tasks:>6} {sleep_ms:>5} | {run_ms:>9.1} {planning_ms:>9.1} | {dask_ms:>9.1} \
-             {eager_ms:>9.1} | {:>9.0} {:>7.2} {:>7.2}",
+             {eager_ms:>9.1} {ray_ms:>9.1} | {:>9.0} {:>7.2} {:>7.2} {:>7.2} {:>10}",
             1e3 * tasks as f64 / run_ms,
             dask_ms / run_ms,
-            eager_ms / run_ms
+            eager_ms / run_ms,
+            ray_ms / run_ms,
+            efficiency(kind, tasks, sleep_ms, run_ms)
         );
     }
     runtime.block_on(stack.stop());
     Ok(())
 }
 
-fn settings(dir: &Path) -> StackSettings {
+/// The least time of the sleeps of a tree on two slots over the time measured; nothing for other graphs.
+fn efficiency(kind: &str, tasks: usize, sleep_ms: u64, run_ms: f64) -> String {
+    if kind != "tree" || sleep_ms == 0 {
+        return "-".to_owned();
+    }
+    format!("{:.3}", (tree_rounds(tasks, SLOTS) * sleep_ms) as f64 / run_ms)
+}
+
+/// Rounds that a tree of so many additions takes on `slots` at least: levels wider than the slots fill them
+/// all, and every narrower one is a round of its own.
+pub fn tree_rounds(tasks: usize, slots: usize) -> u64 {
+    let (mut width, mut wide, mut narrow) = (tasks.div_ceil(2), 0, 1);
+    while width > 1 {
+        if width > slots {
+            wide += width;
+        } else {
+            narrow += 1;
+        }
+        width = width.div_ceil(2);
+    }
+    (wide.div_ceil(slots) + narrow) as u64
+}
+
+pub fn settings(dir: &Path, slots: usize) -> StackSettings {
     let mut settings = StackSettings {
         data: Some(dir.join("engine")),
         worker: Some(WorkerCommand { program: stack::binary("foresail"), args: Vec::new() }),
         ..StackSettings::default()
     };
-    settings.platform.concurrency_max = 2;
+    settings.platform.concurrency_max = slots as u32;
     settings
 }
 
-fn graph(kind: &str, tasks: usize, sleep_ms: u64) -> Workflow {
+pub fn graph(kind: &str, tasks: usize, sleep_ms: u64) -> Workflow {
     let mut flow = WorkflowBuilder::new(format!("{kind}-{tasks}-{sleep_ms}"));
     let params = json!({ "sleep_ms": sleep_ms });
     match kind {
@@ -120,7 +168,7 @@ fn graph(kind: &str, tasks: usize, sleep_ms: u64) -> Workflow {
 }
 
 /// Time of the run and of its planning, in ms.
-async fn carry_out(stack: &LocalStack, workflow: &Workflow) -> (f64, f64) {
+pub async fn carry_out(stack: &LocalStack, workflow: &Workflow) -> (f64, f64) {
     let client = stack.client().await.expect("the stack answers");
     let platform = stack.platform();
     let table = client.predictions(workflow, platform, Sla::MEDIAN).await.expect("metad answers");
@@ -135,9 +183,10 @@ async fn carry_out(stack: &LocalStack, workflow: &Workflow) -> (f64, f64) {
     (run_ms, planning_ms)
 }
 
-impl Dask {
-    fn start(python: &Path, args: &[&str]) -> Self {
-        let script = stack::workspace().join("tests/benches/rivals/dask_engine.py");
+impl Rival {
+    /// Starts one of the scripts beside this file.
+    pub fn start(python: &Path, script: &str, args: &[&str]) -> Self {
+        let script = stack::workspace().join("tests/benches/rivals").join(script);
         let mut child = Command::new(python)
             .arg(script)
             .args(args)
@@ -148,25 +197,31 @@ impl Dask {
             .expect("python was found");
         let commands = child.stdin.take().expect("stdin is a pipe");
         let answers = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
-        let mut dask = Self { child, commands, answers };
-        dask.answer();
-        dask
+        let mut rival = Self { child, commands, answers };
+        rival.answer();
+        rival
     }
 
     fn answer(&mut self) -> Value {
-        let mut line = String::new();
-        self.answers.read_line(&mut line).expect("Dask answers");
-        serde_json::from_str(&line).expect("a line of JSON")
+        // What else a rival prints is no answer.
+        loop {
+            let mut line = String::new();
+            let read = self.answers.read_line(&mut line).expect("the rival answers");
+            assert!(read > 0, "the rival has ended");
+            if line.starts_with('{') {
+                return serde_json::from_str(&line).expect("a line of JSON");
+            }
+        }
     }
 
     /// Wall time in ms.
-    fn ask(&mut self, asked: &Value) -> f64 {
-        writeln!(self.commands, "{asked}").expect("Dask listens");
+    pub fn ask(&mut self, asked: &Value) -> f64 {
+        writeln!(self.commands, "{asked}").expect("the rival listens");
         1e3 * self.answer()["seconds"].as_f64().expect("a number")
     }
 }
 
-impl Drop for Dask {
+impl Drop for Rival {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -1,9 +1,9 @@
 //! Foresail beside programs that answer the same need: history in Redis and Python, Prometheus, Redis as a
-//! durable store, Dask distributed as an engine.
+//! durable store, Dask distributed and Ray as engines, HyperQueue for a process per task.
 //!
 //! `make bench-rivals` runs all; `cargo bench -p foresail-tests --bench rivals -- history` runs one of
-//! `history`, `quantiles`, `durable`, `engine`. A rival that is not installed is named and its comparison
-//! left out. Sides run in turns within one run and medians over the turns are shown: absolute numbers are of
+//! `history`, `quantiles`, `durable`, `engine`, `commands`. A rival that is not installed is named and its
+//! comparison left out. Sides run in turns within one run and medians over the turns are shown: absolute numbers are of
 //! one machine and moment, ratios travel.
 
 use std::path::Path;
@@ -11,6 +11,7 @@ use std::path::Path;
 #[allow(dead_code, reason = "the benches of speed use the rest")]
 #[path = "../speed/bodies.rs"]
 mod bodies;
+mod commands;
 mod draw;
 mod durable;
 mod engine;
@@ -28,11 +29,12 @@ mod stack;
 type Comparison = fn(&Path) -> Result<(), need::Missing>;
 
 /// The comparisons by name.
-const COMPARISONS: [(&str, Comparison); 4] = [
+const COMPARISONS: [(&str, Comparison); 5] = [
     ("history", history::run),
     ("quantiles", quantiles::run),
     ("durable", durable::run),
     ("engine", engine::run),
+    ("commands", commands::run),
 ];
 
 fn main() {
@@ -51,6 +53,6 @@ fn main() {
     }
     let unknown = asked.iter().filter(|a| COMPARISONS.iter().all(|(name, _)| a != name));
     unknown.for_each(|name| {
-        println!("there is no comparison `{name}`: history, quantiles, durable and engine are")
+        println!("there is no comparison `{name}`: history, quantiles, durable, engine and commands are")
     });
 }

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use foresail_model::backtest::{BacktestError, Method, Protocol, Quantity};
 
 use super::plans::PlannersArgs;
-use super::runs::LabRunArgs;
+use super::runs::{LabOptimisationsArgs, LabRunArgs};
 
 /// `foresail lab`.
 #[derive(Debug, Args)]
@@ -28,6 +28,8 @@ pub enum LabCommand {
     Plans(PlannersArgs),
     /// Compare planners on workloads that workers carry out.
     Run(LabRunArgs),
+    /// Show what each optimisation brings on workloads that workers carry out.
+    Optimisations(LabOptimisationsArgs),
 }
 
 /// `foresail lab backtest`.

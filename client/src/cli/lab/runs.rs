@@ -1,48 +1,23 @@
 //! `foresail lab run`: carries workloads out under several planners and shows what they took and cost.
 
 use std::io;
-use std::path::PathBuf;
-use std::time::Instant;
 
-use foresail_schemas::Workflow;
-use foresail_schemas::config::Sla;
 use serde::Serialize;
 
+use super::bench::{Bench, Way, Workload, workloads};
 use crate::cli::args::{Format, Global, LabRunArgs};
 use crate::cli::error::CliError;
-use crate::cli::execute::follow;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::render::{self, Table};
-use crate::cli::session::{Session, stack_settings};
 use crate::cli::terminal::Terminal;
-use crate::client::{self, SubmitOptions};
-use crate::examples::{self, Example};
-use crate::functions::registry;
-use crate::lab::runs::{Mean, RunRow, RunsSummary, digest, expected, summaries};
-use crate::settings::ClientSettings;
-use crate::stack::{LocalStack, StackSettings};
+use crate::lab::runs::{Mean, RunRow, RunsSummary, summaries};
 use crate::units;
-
-/// Planner of the first run of a workload, which knows nothing.
-const BLIND_PLANNER: &str = "simple";
-/// Planner of the other runs that only learn.
-const LEARNING_PLANNER: &str = "auto";
-/// The word for all workloads.
-const ALL: &str = "all";
 
 /// What is written as JSON.
 #[derive(Debug, Serialize)]
 struct Document<'a> {
     summaries: &'a [RunsSummary],
     runs: &'a [RunRow],
-}
-
-/// A workload as it was asked for.
-struct Workload {
-    name: String,
-    workflow: Workflow,
-    /// Hash of the right results; that of the first run where there is no reference.
-    expected: Option<String>,
 }
 
 /// Carries out and compares.
@@ -57,7 +32,7 @@ pub async fn runs(
     interrupt: &Interrupt,
 ) -> Result<(), CliError> {
     super::plans::check_planners(&args.planners)?;
-    let workloads = workloads(args)?;
+    let workloads = workloads(&args.workloads, args.folder.as_deref())?;
     let mut rows = Vec::new();
     let mut ended = Ok(());
     for mut workload in workloads {
@@ -76,31 +51,6 @@ pub async fn runs(
     }
 }
 
-fn workloads(args: &LabRunArgs) -> Result<Vec<Workload>, CliError> {
-    let folder: PathBuf = args.folder.clone().unwrap_or_else(examples::default_folder);
-    let mut named: Vec<(String, Example, Option<u64>)> = Vec::new();
-    for asked in &args.workloads {
-        if asked == ALL {
-            named.extend(examples::ALL.iter().map(|example| (example.name.to_owned(), *example, None)));
-            continue;
-        }
-        let (name, size) = asked.split_once(':').map_or((asked.as_str(), None), |(n, s)| (n, Some(s)));
-        let example = Example::find(name).ok_or_else(|| crate::cli::source::no_such(name))?;
-        let size = size.map(|text| {
-            let hint = "the form is NAME or NAME:SIZE, for instance tree-reduction:1024";
-            text.parse().map_err(|_| CliError::input(format!("`{text}` is no size of a workload"), hint))
-        });
-        named.push((asked.clone(), example, size.transpose()?));
-    }
-    let registry = registry();
-    let build = |(name, example, size): (String, Example, Option<u64>)| {
-        let workflow = example.workflow(size, &folder)?;
-        let expected = expected(&workflow, &registry).ok();
-        Ok(Workload { name, workflow, expected })
-    };
-    named.into_iter().map(build).collect()
-}
-
 /// All runs of one workload, on a stack of its own.
 async fn carry_out(
     global: &Global,
@@ -110,83 +60,22 @@ async fn carry_out(
     interrupt: &Interrupt,
     rows: &mut Vec<RunRow>,
 ) -> Result<(), CliError> {
-    let scratch = tempfile::tempdir()?;
-    let data = Some(scratch.path().to_owned());
-    let settings = StackSettings { data, ..stack_settings(global, &args.workers) };
-    let stack = LocalStack::start(settings).await?;
-    let session = Session::embed(stack, ClientSettings::default()).await?;
-    let bench = Bench { session: &session, args, terminal, interrupt };
-    let done = bench.all(workload, rows).await;
-    session.close().await;
-    done
-}
-
-/// What every run needs.
-struct Bench<'a> {
-    session: &'a Session,
-    args: &'a LabRunArgs,
-    terminal: &'a Terminal,
-    interrupt: &'a Interrupt,
-}
-
-impl Bench<'_> {
-    async fn all(&self, workload: &mut Workload, rows: &mut Vec<RunRow>) -> Result<(), CliError> {
-        let name = workload.name.clone();
-        let mut done = 0;
-        for number in 1..=self.args.learn {
-            let planner = if number == 1 { BLIND_PLANNER } else { LEARNING_PLANNER };
-            self.terminal.say(&format!("{name}: learning run {number} of {}", self.args.learn));
-            self.one(workload, planner, 0, done).await?;
-            done += 1;
-        }
-        for repeat in 1..=self.args.repeats {
-            for planner in &self.args.planners {
-                let repeats = self.args.repeats;
-                self.terminal.say(&format!("{name}: repetition {repeat} of {repeats}, planner {planner}"));
-                rows.push(self.one(workload, planner, repeat, done).await?);
-                done += 1;
+    let goal = (args.objective, args.sla);
+    let mut bench = Bench::start(global, &args.workers, goal, terminal, interrupt).await?;
+    let done = async {
+        bench.learn(workload, args.learn).await?;
+        for repeat in 1..=args.repeats {
+            for planner in &args.planners {
+                let (name, repeats) = (&workload.name, args.repeats);
+                terminal.say(&format!("{name}: repetition {repeat} of {repeats}, planner {planner}"));
+                rows.push(bench.one(workload, &Way::of(planner), repeat).await?.0);
             }
         }
         Ok(())
-    }
-
-    async fn one(
-        &self,
-        workload: &mut Workload,
-        planner: &str,
-        repeat: u32,
-        learned_from: u32,
-    ) -> Result<RunRow, CliError> {
-        let (client, platform) = (&self.session.client, &self.session.platform);
-        let workflow = workload.workflow.clone();
-        let predictions = match learned_from {
-            0 => foresail_planner::blind_table(&workflow, platform, Sla::MEDIAN),
-            _ => client.predictions(&workflow, platform, self.args.sla).await?,
-        };
-        let problem =
-            client::problem(&workflow, platform, predictions, self.args.objective, u64::from(repeat));
-        let began = Instant::now();
-        let plan = client.plan(planner, &problem)?;
-        let planning_ms = began.elapsed().as_secs_f64() * 1000.0;
-        let options = SubmitOptions { rates: Some(platform.rates()), ..SubmitOptions::default() };
-        let handle = client.submit(&workflow, plan, options).await?;
-        let outcome = follow(&handle, self.terminal, self.interrupt, None).await?.completed()?;
-        let results = handle.results().await?.into_iter();
-        let found = digest(results.map(|(t, n, o)| (t.to_string(), n.to_string(), o.hash)).collect());
-        self.session.quiet().await?;
-        client.drain().await?;
-        Ok(RunRow {
-            workload: workload.name.clone(),
-            tasks: workflow.tasks().len() as u64,
-            planner: planner.to_owned(),
-            repeat,
-            learned_from,
-            planning_ms,
-            predicted: outcome.predicted,
-            actual: outcome.actual,
-            is_correct: *workload.expected.get_or_insert_with(|| found.clone()) == found,
-        })
-    }
+    };
+    let done = done.await;
+    bench.close().await;
+    done
 }
 
 fn write(format: Format, rows: &[RunRow]) -> io::Result<()> {
