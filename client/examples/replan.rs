@@ -1,10 +1,10 @@
 //! Runs that do not go as planned, under one pinned plan: as planned (`off`) and re-planned (`auto`).
 //!
-//! `cargo run --release -p foresail --example replan [REPEATS [SCENARIO]]` learns a history per scenario, makes
-//! one plan of it for a deadline, and carries that plan out in turns with both modes. Every run has a stack
-//! of its own on a copy of the history, so that none profits from what another has found out. stdout has a
-//! table in Markdown, means with their 95 % confidence intervals by Student's t; stderr a line per run, with
-//! the reasons of each new plan. Times in ms.
+//! `cargo run --release -p foresail --example replan [REPEATS [SCENARIO]]` learns a history per scenario,
+//! makes one plan of it for a deadline, and carries that plan out in turns with both modes. Every run has a
+//! stack of its own on a copy of the history, so that none profits from what another has found out. stdout
+//! has a table in Markdown, means with their 95 % confidence intervals by Student's t; stderr a line per run,
+//! with the reasons of each new plan. Times in ms.
 
 use std::path::Path;
 use std::time::Duration;

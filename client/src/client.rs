@@ -345,7 +345,8 @@ impl Client {
 
     /// A run that was started before and that nobody works on any more: starts what is ready, and watches
     /// over it until the handle is dropped. It goes on under the plan in force. Where somebody does work on
-    /// it, no harm is done. It is re-planned as its limits say, for the built-in platform that its plan names.
+    /// it, no harm is done. It is re-planned as its limits say, for the built-in platform that its plan
+    /// names.
     ///
     /// # Errors
     /// [`ClientError`] when there is no such run, or no worker can be asked for.

@@ -82,7 +82,8 @@ pub struct RunOptions {
     pub sizes: SizeMenu,
     /// Whether a worker begins its next task while it stores the outputs of the one before.
     pub overlap_uploads: bool,
-    /// Whether a planned worker begins a task whose parents all ran in it before the run's state has answered.
+    /// Whether a planned worker begins a task whose parents all ran in it before the run's state has
+    /// answered.
     #[serde(skip_serializing_if = "is_true")]
     pub run_ahead: bool,
     /// Whether objects that only tasks of the run read are kept when it has completed. Without it they are

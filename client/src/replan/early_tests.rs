@@ -1,4 +1,5 @@
-//! A run of which nothing has ended yet, in virtual time: that it is late is seen, and acted on, by what runs.
+//! A run of which nothing has ended yet, in virtual time: that it is late is seen, and acted on, by what
+//! runs.
 
 use foresail_planner::{self as planner, Replanned, Verdict};
 use foresail_schemas::metric::{Forecast, StartState};

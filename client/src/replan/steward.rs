@@ -1,5 +1,5 @@
-//! Looks after the runs of a stack whose clients are gone: goes on re-planning those that are to be, and takes
-//! up those that nobody works on.
+//! Looks after the runs of a stack whose clients are gone: goes on re-planning those that are to be, and
+//! takes up those that nobody works on.
 //!
 //! A stack that stands by itself has what re-planning takes: a client, a planner and the platform of its
 //! workers. The host cannot do it, as a worker knows no planner. Each run is only looked at until a client

@@ -158,7 +158,7 @@ fn wrong_comparisons_are_code_2_with_a_hint() {
         (vec!["lab", "plans", "--wfformat", "no-such-file.json"], "no-such-file.json"),
         (vec!["lab", "plans", "--wfformat", data.path().to_str().unwrap()], "no workflow"),
         (vec!["lab", "plans", "--shapes", "tree:8", "--objective", "best"], "at-simple"),
-        (vec!["runs", "-o", "csv"], "only `foresail lab plans`"),
+        (vec!["runs", "-o", "csv"], "of `foresail lab` write CSV"),
     ] {
         let ended = run(data.path(), &args);
         assert_eq!(ended.code, Some(2), "{ended:?}");

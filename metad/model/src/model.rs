@@ -116,8 +116,8 @@ impl WorkflowModel {
         }
     }
 
-    /// Takes in the records of a batch, like [`Self::update`] one after the other: those of a task together, so
-    /// that it is looked for once.
+    /// Takes in the records of a batch, like [`Self::update`] one after the other: those of a task together,
+    /// so that it is looked for once.
     pub fn update_all(&mut self, records: &[Record], arrival: Timestamp) {
         let mut groups: Vec<(&TaskName, Vec<(&TaskRecord, i64)>)> = Vec::new();
         for record in records {

@@ -1,5 +1,5 @@
-//! The front of the API: answers plain requests of the most frequent kinds itself and hands everything else to
-//! the router.
+//! The front of the API: answers plain requests of the most frequent kinds itself and hands everything else
+//! to the router.
 //!
 //! A warm prediction, whose curves were fitted by an earlier question, takes about a microsecond, the way
 //! through the router several. One whose own curve has to be fitted first takes some hundred, and is still

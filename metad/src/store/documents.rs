@@ -2,8 +2,8 @@
 //!
 //! Table `run_workflows`: run number (u64) -> JSON of the workflow.
 //! Table `run_plans`: (run number u64, epoch u64 from 1) -> JSON of the plan. Former plans stay until the run
-//! goes. Under epoch 0 ([`SUGGESTED`]) lies the plan that was suggested last, as the request that would put it
-//! in force.
+//! goes. Under epoch 0 ([`SUGGESTED`]) lies the plan that was suggested last, as the request that would put
+//! it in force.
 //!
 //! They are kept as text because they are read far more often than they are changed, and a read is a copy.
 

@@ -5,7 +5,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use serde_json::{Map, Value, json};
 
 use crate::runs::{commit, complete, join, lease};
-use crate::{Daemon, task};
+use crate::{Daemon, task, why};
 
 /// Enough of every parameter for every question; an endpoint passes over those that it does not have.
 const QUERY: &str = "task=count&input_bytes=1000&direction=download&bytes=1000000&store=s3&state=cold\
@@ -32,7 +32,8 @@ async fn seeded() -> Daemon {
         records.extend([sized, larger, transfer(n), startup(n)]);
     }
     daemon.batch("b-1", Value::Array(records)).await;
-    daemon.run("r-1").await;
+    let request = daemon.run("r-1").await;
+    daemon.suggest("r-1", &request.plan, &why()).await;
     complete(&daemon, "r-1").await;
     daemon.run("r-2").await;
     daemon.operate("r-2", json!([join("i-2"), lease(0, "i-2"), commit(0, "i-2", 2)])).await;

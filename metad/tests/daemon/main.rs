@@ -17,7 +17,7 @@ mod ways;
 
 use foresail_metad::{Server, Settings};
 use foresail_schemas::run::{RunCreated, RunRequest};
-use foresail_schemas::{ErrorCode, Problem, examples};
+use foresail_schemas::{ErrorCode, Plan, Problem, examples};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -88,6 +88,12 @@ impl Daemon {
         request
     }
 
+    /// Suggests a plan for a run that has its first one.
+    async fn suggest(&self, run: &str, plan: &Plan, why: &Value) -> Value {
+        let body = json!({"expected_epoch": 1, "plan": plan, "why": why});
+        good(self.client.put(self.url(&format!("/v1/runs/{run}/plans/suggested"))).json(&body)).await
+    }
+
     /// Applies operations to a run; answers their results.
     async fn operate(&self, run: &str, operations: Value) -> Vec<Value> {
         let path = format!("/v1/runs/{run}/operations");
@@ -128,4 +134,10 @@ fn task(exec_ms: f64) -> Value {
         "kind": "task", "task": "count", "memory_mb": 1769, "input_bytes": 1000, "output_bytes": 10,
         "exec_ms": exec_ms
     })
+}
+
+/// Why a plan is suggested.
+fn why() -> Value {
+    json!({"cause": "it is slow", "reason": "it is faster", "moved": 2,
+        "kept": {"makespan_ms": 9.0, "cost_usd": 1.0}, "new": {"makespan_ms": 8.0, "cost_usd": 1.0}})
 }

@@ -5,7 +5,7 @@ use foresail_schemas::{ErrorCode, Plan, examples};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::{Daemon, fails, good};
+use crate::{Daemon, fails, good, why};
 
 pub fn join(instance: &str) -> Value {
     json!({"op": "join", "instance": instance, "config": {"memory_mb": 885}, "start": "cold"})
@@ -145,19 +145,17 @@ async fn a_suggested_plan_is_kept_until_another_is_in_force() {
     fails(daemon.get("/v1/runs/r-1/plans/suggested"), ErrorCode::NotFound).await;
     let mut plan: Plan = request.plan.clone();
     plan.seed = 99;
-    let why = json!({"cause": "it is slow", "reason": "it is faster", "moved": 2,
-        "kept": {"makespan_ms": 9.0, "cost_usd": 1.0}, "new": {"makespan_ms": 8.0, "cost_usd": 1.0}});
-    let body = json!({"expected_epoch": 1, "plan": plan, "why": why});
+    let why = why();
     fails(put(&json!({"expected_epoch": 1, "plan": plan})), ErrorCode::InvalidBody).await;
     fails(put(&json!({"expected_epoch": 2, "plan": plan, "why": why})), ErrorCode::PlanEpochConflict).await;
-    good(put(&body)).await;
+    daemon.suggest("r-1", &plan, &why).await;
     let daemon = daemon.restart();
     let kept = daemon.read("/v1/runs/r-1/plans/suggested").await;
     assert_eq!((&kept["plan"]["seed"], &kept["why"]), (&json!(99), &why));
     assert_eq!(daemon.read("/v1/runs/r-1/plan").await["epoch"], json!(1), "the plan in force stays");
     fails(daemon.get("/v1/runs/r-1/plans/0"), ErrorCode::NotFound).await;
     let events = daemon.read("/v1/runs/r-1/events?kinds=plan_suggested").await;
-    assert_eq!(events["events"][0]["change"]["why"], why, "{events}");
+    assert_eq!(events["events"][0]["why"], why, "{events}");
 
     // What is answered is what puts it in force.
     let current = good(daemon.client.put(daemon.url("/v1/runs/r-1/plan")).json(&kept)).await;

@@ -3,7 +3,7 @@
 use foresail_schemas::{ErrorCode, Problem};
 use serde_json::json;
 
-use crate::{Daemon, fails, task};
+use crate::{Daemon, fails, task, why};
 
 #[tokio::test]
 async fn health_and_pages_answer() {
@@ -45,7 +45,8 @@ async fn unknown_addresses_and_methods_are_problems_too() {
 #[tokio::test]
 async fn every_address_of_the_api_document_is_served() {
     let daemon = Daemon::start();
-    daemon.run("r-1").await;
+    let request = daemon.run("r-1").await;
+    daemon.suggest("r-1", &request.plan, &why()).await;
     let document = daemon.read("/openapi.json").await;
     for (path, item) in document["paths"].as_object().unwrap() {
         let own_host =

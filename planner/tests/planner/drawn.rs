@@ -79,7 +79,8 @@ pub fn problem_of(seed: u64, tasks: std::ops::Range<usize>) -> Problem {
     Problem { workflow, platform, predictions, objective, seed, without: Vec::new() }
 }
 
-/// What the engine takes is measured in a third of the problems; drawn apart, so that the rest stays as it was.
+/// What the engine takes is measured in a third of the problems; drawn apart, so that the rest stays as it
+/// was.
 fn draw_engine(seed: u64, table: &mut PredictionTable) {
     let mut rng = Pcg64::seed_from_u64(seed ^ 0x0e61);
     if rng.random_bool(0.3) && table.basis.iter().all(|basis| *basis == Basis::Exact) {

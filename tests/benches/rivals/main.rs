@@ -3,8 +3,8 @@
 //!
 //! `make bench-rivals` runs all; `cargo bench -p foresail-tests --bench rivals -- history` runs one of
 //! `history`, `quantiles`, `durable`, `engine`, `commands`. A rival that is not installed is named and its
-//! comparison left out. Sides run in turns within one run and medians over the turns are shown: absolute numbers are of
-//! one machine and moment, ratios travel.
+//! comparison left out. Sides run in turns within one run and medians over the turns are shown: absolute
+//! numbers are of one machine and moment, ratios travel.
 
 use std::path::Path;
 

@@ -116,8 +116,8 @@ impl Ledger {
         Ok(self.record(vec![Change::PlanReplaced { epoch, why }], now_ms.max(self.state.last_ms)))
     }
 
-    /// Records that a plan was found that is better than the one of `epoch`, which stays in force. Repeated, it
-    /// is recorded again.
+    /// Records that a plan was found that is better than the one of `epoch`, which stays in force. Repeated,
+    /// it is recorded again.
     ///
     /// # Errors
     /// The epoch in force, when it is another or the run is over.

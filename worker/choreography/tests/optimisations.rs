@@ -291,7 +291,7 @@ fn a_worker_that_does_not_run_ahead_leases_before_it_begins() {
             play.sent().iter().any(|operation| matches!(operation, Operation::Lease { task: 1, .. }));
         let attempt = if run_ahead { 0 } else { 1 };
         assert_eq!(executions(&play.asked()), [(1, attempt)], "run_ahead: {run_ahead}");
-        assert_eq!(leased, !run_ahead);
+        assert!(run_ahead || leased);
         play.executed(1, attempt);
         assert_eq!(play.ledger.status(), RunStatus::Completed);
     }

@@ -59,8 +59,8 @@ pub trait ObjectStore: Send + Sync {
     /// [`StoreError::Failed`]; nothing is there then, or the whole object.
     fn put(&self, key: &str, object: &Bytes) -> Result<(), StoreError>;
 
-    /// Writes a whole object that can be made again: it outlives every process, and need not outlive a loss of
-    /// power. Whoever reads it compares it with its hash, and a run makes it again where it is not whole.
+    /// Writes a whole object that can be made again: it outlives every process, and need not outlive a loss
+    /// of power. Whoever reads it compares it with its hash, and a run makes it again where it is not whole.
     ///
     /// # Errors
     /// [`StoreError::Failed`], as of [`ObjectStore::put`].
