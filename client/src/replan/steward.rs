@@ -36,7 +36,7 @@ enum Care {
     /// It is re-planned where its limits say so.
     Replanned,
     /// It is watched over as long as this is kept.
-    TakenUp { _handle: RunHandle },
+    TakenUp { _handle: Box<RunHandle> },
     /// It was left, and cannot be carried out here.
     Left,
 }
@@ -101,7 +101,7 @@ async fn take_up(
         return Ok(Care::Left);
     }
     tracing::info!(%run, "nobody has worked on the run; it goes on");
-    Ok(Care::TakenUp { _handle: client.take_up_on(run, Some(platform.clone())).await? })
+    Ok(Care::TakenUp { _handle: Box::new(client.take_up_on(run, Some(platform.clone())).await?) })
 }
 
 /// Whether workers with these functions have what the tasks run.
