@@ -180,3 +180,28 @@ fn workers_to_be_there_are_started_as_often_as_they_are_asked_for() {
     }
     assert_eq!(bench.pool.status().queued, 3);
 }
+
+#[test]
+fn of_many_flexible_tasks_a_worker_takes_some_along_and_the_last_ones_go_one_by_one() {
+    let mut bench = Bench::new(Limits { queue_max: 1000, ..LIMITS });
+    for task in 0..40 {
+        bench.invoke(invocation(None, &[task], 512)).unwrap();
+    }
+    bench.invoke(invocation(Some("w"), &[40], 512)).unwrap();
+    bench.invoke(invocation(None, &[41], 1024)).unwrap();
+    let (mut begun, mut lengths) = (Vec::new(), Vec::new());
+    for _ in 0..100 {
+        for step in bench.pool.dispatch(0.0) {
+            let (Step::Spawn { process, invocation, .. } | Step::Give { process, invocation, .. }) = step
+            else {
+                continue;
+            };
+            lengths.push(invocation.tasks.len());
+            begun.extend(invocation.tasks);
+            bench.pool.done(process, 0.0);
+        }
+    }
+    assert_eq!(begun, (0..42).collect::<Vec<_>>(), "each once, and in order");
+    assert_eq!(lengths[0], 1 + 39 / 8);
+    assert!(lengths.len() < 30 && lengths[lengths.len() - 6..] == [1; 6], "{lengths:?}");
+}
