@@ -27,10 +27,10 @@ pub(super) struct Limits {
     pub keep_alive_ms: f64,
 }
 
-/// Part of the waiting flexible tasks that a worker begins with, over the number of places: what is left gets
-/// smaller with each, so that the last ones end together. Source: C. Polychronopoulos and D. Kuck, "Guided
-/// self-scheduling", IEEE Transactions on Computers C-36(12), 1987, which takes one; four leave room for tasks
-/// that take longer than others.
+/// Part of the waiting flexible tasks that a worker begins with, over the number of places: what is left
+/// gets smaller with each, so that the last ones end together. Source: C. Polychronopoulos and D. Kuck,
+/// "Guided self-scheduling", IEEE Transactions on Computers C-36(12), 1987, which takes one; four leave room
+/// for tasks that take longer than others.
 const SHARES_PER_PLACE: usize = 4;
 /// Most tasks that a flexible worker begins with.
 const TOGETHER_MAX: usize = 256;
