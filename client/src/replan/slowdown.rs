@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn many_ended_executions_say_it_all() {
         for factor in [0.5, 1.4, 3.0] {
-            let found = of(&vec![1_000.0 * factor; 12], &[]);
+            let found = of(&[1_000.0 * factor; 12], &[]);
             assert!((found / factor - 1.0).abs() < 0.05, "{factor}: {found}");
         }
     }
