@@ -37,7 +37,7 @@ test-python: .venv/tests-ready ## Run the tests and checks of the Python package
 	cd client/python && PYTHONPATH=$(CURDIR)/client/python FORESAIL_BINARY=$(TARGET)/debug/foresail $(VENV)/python -m pytest -q
 	cd client/python && $(VENV)/python -m mypy
 	cd client/python && $(VENV)/python -m ruff check .
-	$(VENV)/python -m ruff check --config client/python/pyproject.toml --extend-ignore D1 tests/benches/python
+	cd client/python && $(VENV)/python -m ruff check --config pyproject.toml --extend-ignore D1 ../../tests/benches/python
 
 .venv/tests-ready: client/python/tests/requirements.txt
 	test -x .venv/bin/python || python3 -m venv .venv
