@@ -75,7 +75,11 @@ class Engine:
     def __init__(self, name, folder, log):
         self.name = name
         os.makedirs(folder)
-        environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
+        # The engine has a folder of its own, where relative paths lead nowhere.
+        paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+        environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(HERE), *paths]))
+        if os.sep in environment.get("FORESAIL_BINARY", ""):
+            environment["FORESAIL_BINARY"] = os.path.abspath(environment["FORESAIL_BINARY"])
         environment.update(dict.fromkeys(ONE_THREAD, "1"))
         # What is written beside the folder of an engine goes there too.
         environment.update(TMPDIR=folder, RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled")
