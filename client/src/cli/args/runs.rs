@@ -21,15 +21,23 @@ use super::{HostArgs, parse_objective};
     carried out in this process. The planner named first is what the others are held against.\n\
     Ctrl-C cancels the run under way and shows what is done.")]
 pub struct LabRunArgs {
-    /// Workflows, separated by commas: NAME or NAME:SIZE of `foresail run`, or all.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', required = true)]
-    pub workloads: Vec<String>,
+    /// What is run.
+    #[command(flatten)]
+    pub bench: BenchArgs,
     /// Who plans, separated by commas: names, or exec:PROGRAM.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "simple,auto,random")]
     pub planners: Vec<String>,
     /// Runs under each planner.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = count(1))]
     pub repeats: u32,
+}
+
+/// What is run on a stack of its own, and on what.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Workflows, separated by commas: NAME or NAME:SIZE of `foresail run`, or all.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', required = true)]
+    pub workloads: Vec<String>,
     /// Runs before that only learn: the first under `simple`, the others under `auto`.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = count(0))]
     pub learn: u32,
@@ -58,33 +66,18 @@ pub struct LabRunArgs {
     The ratio is that of the pairs, with its 95 % confidence interval. `planned` says in how many of the\n\
     plans it was: what no plan has brings nothing and costs nothing.")]
 pub struct LabOptimisationsArgs {
-    /// Workflows, separated by commas: NAME or NAME:SIZE of `foresail run`, or all.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', required = true)]
-    pub workloads: Vec<String>,
+    /// What is run.
+    #[command(flatten)]
+    pub bench: BenchArgs,
     /// Who plans; held outputs are planned by `wukong`.
     #[arg(long, value_name = "NAME", default_value = "nonuniform")]
     pub planner: String,
     /// Pairs of runs for each optimisation.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = count(1))]
     pub repeats: u32,
-    /// Runs before that only learn: the first under `simple`, the others under `auto`.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count(0))]
-    pub learn: u32,
-    /// What the plans shall be best at: fastest, cheapest, deadline:20s, budget:0.01, balance:0.5.
-    #[arg(long, default_value = "fastest", value_parser = parse_objective)]
-    pub objective: Objective,
-    /// Statistic that is planned with.
-    #[arg(long, default_value = "median")]
-    pub sla: Sla,
     /// Outputs of so many bytes are large to workers that hold them.
     #[arg(long, value_name = "BYTES", default_value_t = 100_000)]
     pub large_output_bytes: u64,
-    /// Where files are read, for the workloads that read files [default: sources of this machine].
-    #[arg(long, value_name = "DIR")]
-    pub folder: Option<PathBuf>,
-    /// The workers.
-    #[command(flatten)]
-    pub workers: HostArgs,
 }
 
 fn count(min: u64) -> RangedU64ValueParser<u32> {

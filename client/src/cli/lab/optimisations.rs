@@ -96,7 +96,7 @@ pub async fn optimisations(
     interrupt: &Interrupt,
 ) -> Result<(), CliError> {
     super::plans::check_planners(std::slice::from_ref(&args.planner))?;
-    let workloads = workloads(&args.workloads, args.folder.as_deref())?;
+    let workloads = workloads(&args.bench.workloads, args.bench.folder.as_deref())?;
     let mut pairs = Vec::new();
     let mut ended = Ok(());
     for mut workload in workloads {
@@ -130,10 +130,10 @@ async fn carry_out(
     interrupt: &Interrupt,
     pairs: &mut Vec<Pair>,
 ) -> Result<(), CliError> {
-    let goal = (args.objective, args.sla);
-    let mut bench = Bench::start(global, &args.workers, goal, terminal, interrupt).await?;
+    let goal = (args.bench.objective, args.bench.sla);
+    let mut bench = Bench::start(global, &args.bench.workers, goal, terminal, interrupt).await?;
     let done = async {
-        bench.learn(workload, args.learn).await?;
+        bench.learn(workload, args.bench.learn).await?;
         for repeat in 1..=args.repeats {
             for switch in SWITCHES {
                 let (name, what) = (workload.name.clone(), switch.name());

@@ -32,7 +32,7 @@ pub async fn runs(
     interrupt: &Interrupt,
 ) -> Result<(), CliError> {
     super::plans::check_planners(&args.planners)?;
-    let workloads = workloads(&args.workloads, args.folder.as_deref())?;
+    let workloads = workloads(&args.bench.workloads, args.bench.folder.as_deref())?;
     let mut rows = Vec::new();
     let mut ended = Ok(());
     for mut workload in workloads {
@@ -60,10 +60,10 @@ async fn carry_out(
     interrupt: &Interrupt,
     rows: &mut Vec<RunRow>,
 ) -> Result<(), CliError> {
-    let goal = (args.objective, args.sla);
-    let mut bench = Bench::start(global, &args.workers, goal, terminal, interrupt).await?;
+    let goal = (args.bench.objective, args.bench.sla);
+    let mut bench = Bench::start(global, &args.bench.workers, goal, terminal, interrupt).await?;
     let done = async {
-        bench.learn(workload, args.learn).await?;
+        bench.learn(workload, args.bench.learn).await?;
         for repeat in 1..=args.repeats {
             for planner in &args.planners {
                 let (name, repeats) = (&workload.name, args.repeats);
