@@ -1,6 +1,9 @@
 //! From a workflow to a problem that can be planned: what is known of it, at the service level asked for.
 
-use foresail_schemas::config::Sla;
+use std::time::Duration;
+
+use foresail_schemas::config::{ResourceConfig, Sla};
+use foresail_schemas::invocation::WarmWorkers;
 use foresail_schemas::optimization::OptimizationKind;
 use foresail_schemas::plan::{Objective, Problem};
 use foresail_schemas::{Platform, Workflow};
@@ -10,6 +13,19 @@ use crate::error::ClientError;
 
 /// Most tasks for which `auto` is told the distributions: beyond, drawing takes longer than planning.
 const WEIGHED_TASKS_MAX: usize = 20_000;
+
+/// Longest wait for the host to say which workers are warm: a plan without them is one too.
+const WARM_LIMIT: Duration = Duration::from_millis(500);
+
+/// Which warm workers a plan counts on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Warmth {
+    /// Those that are idle at the host when it is planned.
+    #[default]
+    AsFound,
+    /// None: every worker starts cold at first.
+    Cold,
+}
 
 /// Who plans, and what for.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +40,8 @@ pub struct PlanRequest {
     pub seed: u64,
     /// What the planner shall not do beside running tasks.
     pub without: Vec<OptimizationKind>,
+    /// Which warm workers it counts on.
+    pub warmth: Warmth,
 }
 
 impl Default for PlanRequest {
@@ -34,13 +52,14 @@ impl Default for PlanRequest {
             sla: Sla::MEDIAN,
             seed: 0,
             without: Vec::new(),
+            warmth: Warmth::AsFound,
         }
     }
 }
 
 impl Client {
-    /// The problem of planning `workflow`, with what metad knows of it. It has distributions where the
-    /// planner or the objective needs them.
+    /// The problem of planning `workflow`, with what metad knows of it and the workers that are warm. It has
+    /// distributions where the planner or the objective needs them.
     ///
     /// # Errors
     /// [`ClientError`] when metad does not answer or its model cannot be read.
@@ -50,7 +69,10 @@ impl Client {
         platform: &Platform,
         request: &PlanRequest,
     ) -> Result<Problem, ClientError> {
-        let mut predictions = self.predictions(workflow, platform, request.sla).await?;
+        let (predictions, warm) =
+            tokio::join!(self.predictions(workflow, platform, request.sla), self.warm(request.warmth));
+        let mut predictions = predictions?;
+        predictions.warm = by_config(&warm, &predictions.configs);
         let asks_chances =
             request.planner == "robust" || matches!(request.objective, Objective::Confidence { .. });
         let weighs_chances = request.planner.split(':').next() == Some("auto");
@@ -60,5 +82,40 @@ impl Client {
         let mut problem = client::problem(workflow, platform, predictions, request.objective, request.seed);
         problem.without.clone_from(&request.without);
         Ok(problem)
+    }
+
+    /// The workers that are warm; none where the host does not say.
+    async fn warm(&self, warmth: Warmth) -> Vec<WarmWorkers> {
+        if warmth == Warmth::Cold {
+            return Vec::new();
+        }
+        match tokio::time::timeout(WARM_LIMIT, self.host_status()).await {
+            Ok(Ok(status)) => status.warm,
+            Ok(Err(_)) | Err(_) => Vec::new(),
+        }
+    }
+}
+
+/// How many are warm of each of `configs`; empty where none is.
+fn by_config(warm: &[WarmWorkers], configs: &[ResourceConfig]) -> Vec<u32> {
+    let of = |config: &ResourceConfig| {
+        warm.iter().filter(|w| w.config.key() == config.key()).map(|w| w.count).sum::<u32>()
+    };
+    let counts: Vec<u32> = configs.iter().map(of).collect();
+    if counts.iter().all(|&count| count == 0) { Vec::new() } else { counts }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warm_workers_are_counted_by_the_sizes_that_are_planned_with() {
+        let size = |memory_mb, vcpu| ResourceConfig { memory_mb, vcpu };
+        let warm = [(size(512, None), 1), (size(1769, Some(1.0)), 2), (size(9999, None), 4)]
+            .map(|(config, count)| WarmWorkers { config, count });
+        let configs = [size(512, None), size(885, None), size(1769, None)];
+        assert_eq!(by_config(&warm, &configs), [1, 0, 2]);
+        assert!(by_config(&warm[2..], &configs).is_empty());
     }
 }

@@ -16,7 +16,7 @@ use crate::config::{ResourceConfig, Sla};
 use crate::decision::Decision;
 use crate::error::{ErrorCode, Problem};
 use crate::id::{BatchId, InstanceId, NameError, RunId, TaskId, TaskName, WorkerId, WorkflowName};
-use crate::invocation::{HostMessage, HostStatus, Invocation, Invoked, Purpose, WorkerMessage};
+use crate::invocation::{HostMessage, HostStatus, Invocation, Invoked, Purpose, WarmWorkers, WorkerMessage};
 use crate::metric::{
     Batch, BatchAnswer, DecisionRecord, Direction, Record, Rejected, StartState, StartupRecord, TaskRecord,
     TransferRecord,
@@ -493,8 +493,9 @@ pub fn worker_message() -> WorkerMessage {
     WorkerMessage::Done { instance: instance(), usage: usage() }
 }
 
-/// A host that carries out two invocations.
+/// A host that carries out an invocation beside an idle worker.
 #[must_use]
 pub fn host_status() -> HostStatus {
-    HostStatus { busy: 2, idle: 0, queued: 1, concurrency_max: 2, cold_starts: 2, warm_starts: 0 }
+    let warm = vec![WarmWorkers { config: ResourceConfig { memory_mb: 1769, vcpu: None }, count: 1 }];
+    HostStatus { busy: 1, idle: 1, queued: 0, concurrency_max: 2, cold_starts: 2, warm_starts: 0, warm }
 }

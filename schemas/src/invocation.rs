@@ -148,4 +148,16 @@ pub struct HostStatus {
     pub cold_starts: u64,
     /// Warm starts since the host began.
     pub warm_starts: u64,
+    /// The warm and idle workers by size, as far as the host knows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warm: Vec<WarmWorkers>,
+}
+
+/// Workers of one size that are warm and idle.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WarmWorkers {
+    /// Their size.
+    pub config: ResourceConfig,
+    /// How many.
+    pub count: u32,
 }

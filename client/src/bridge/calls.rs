@@ -25,7 +25,7 @@ use crate::cli::args::parse_objective;
 use crate::client::{Client, SubmitOptions};
 use crate::error::ClientError;
 use crate::planning::Stop;
-use crate::prepare::PlanRequest;
+use crate::prepare::{PlanRequest, Warmth};
 use crate::run::RunHandle;
 
 /// Plans that are kept to be submitted or explained; the oldest goes.
@@ -212,6 +212,7 @@ impl Session {
             sla: options.sla,
             seed: options.seed,
             without: options.without.clone(),
+            warmth: Warmth::AsFound,
         };
         let Served { client, platform, .. } = &self.served;
         let problem = client.prepare(&workflow, platform, &request).await?;

@@ -17,7 +17,7 @@ use foresail_schemas::id::RunId;
 use foresail_schemas::optimization::OptimizationKind;
 use foresail_schemas::plan::Objective;
 
-use crate::prepare::PlanRequest;
+use crate::prepare::{PlanRequest, Warmth};
 use crate::units;
 
 pub use ask::{AskedSla, PredictArgs, Quantities, ScoresArgs, TuneArgs};
@@ -25,7 +25,7 @@ pub use data::{ExportArgs, ExportWhat, ImportArgs, ImportOrder, SampleForm, Samp
 pub use lab::{AccuracyArgs, BacktestArgs, LabArgs, LabCommand};
 pub use plans::{PlannersArgs, parse_goal};
 pub use replan::{Replan, ReplanArgs};
-pub use runs::{LabOptimisationsArgs, LabRunArgs};
+pub use runs::{BenchArgs, LabOptimisationsArgs, LabRunArgs};
 
 const AFTER_HELP: &str = "\
 Start here:
@@ -240,6 +240,7 @@ impl PlanningArgs {
             sla: self.sla,
             seed: self.seed,
             without: self.without.clone(),
+            warmth: Warmth::AsFound,
         }
     }
 }

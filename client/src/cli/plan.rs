@@ -13,7 +13,7 @@ use foresail_schemas::wfformat::Scale;
 use foresail_schemas::{Platform, Sla, Workflow};
 
 use super::apart;
-use super::args::{Color, Format, Global, HostArgs, PlanArgs, PlanningArgs};
+use super::args::{Color, Format, Global, HostArgs, PlanArgs};
 use super::error::CliError;
 use super::interrupt::Interrupt;
 use super::render::{self, Table};
@@ -23,6 +23,7 @@ use super::terminal::Terminal;
 use crate::client::Client;
 use crate::page;
 use crate::planning::Stop;
+use crate::prepare::{PlanRequest, Warmth};
 use crate::reasons::worth_explaining;
 use crate::settings::ClientSettings;
 use crate::units;
@@ -48,8 +49,11 @@ pub async fn plan(
     let mut platform = source::platform(&args.platform)?;
     let workflow = source::workflow(&args.planning, UNSCALED)?;
     let session = Session::open(global, &HostArgs::default(), ClientSettings::default()).await?;
+    let mut request = args.planning.request();
     if platform.name == session.platform.name {
         platform = session.platform.clone();
+    } else {
+        request.warmth = Warmth::Cold;
     }
     let explained = async {
         for task in &args.explain {
@@ -57,8 +61,7 @@ pub async fn plan(
             let unknown = || CliError::input(format!("the workflow has no task `{task}`"), hint);
             workflow.graph().find(task).ok_or_else(unknown)?;
         }
-        let planned =
-            make(&session.client, &workflow, &platform, &args.planning, terminal, interrupt).await?;
+        let planned = make(&session.client, &workflow, &platform, &request, terminal, interrupt).await?;
         explain(planned, global.format, args, terminal, interrupt).await
     };
     let explained = explained.await;
@@ -123,16 +126,15 @@ pub async fn make(
     client: &Client,
     workflow: &Workflow,
     platform: &Platform,
-    args: &PlanningArgs,
+    request: &PlanRequest,
     terminal: &Terminal,
     interrupt: &Interrupt,
 ) -> Result<Planned, CliError> {
-    let request = args.request();
     let problem = tokio::select! {
-        problem = client.prepare(workflow, platform, &request) => problem?,
+        problem = client.prepare(workflow, platform, request) => problem?,
         () = interrupt.asked() => return Err(CliError::Stopped { hint: "" }),
     };
-    let (stop, planner, with) = (Stop::never(), args.planner.clone(), client.clone());
+    let (stop, planner, with) = (Stop::never(), request.planner.clone(), client.clone());
     let asked = stop.clone();
     let what = format!("planning {} tasks with {planner}", workflow.tasks().len());
     let work = move || {

@@ -109,7 +109,7 @@ async fn submit_and_follow(
     interrupt: &Interrupt,
 ) -> Result<(RunOutcome, Told), CliError> {
     let (client, platform) = (&session.client, &session.platform);
-    let planned = make(client, workflow, platform, &args.planning, terminal, interrupt).await?;
+    let planned = make(client, workflow, platform, &args.planning.request(), terminal, interrupt).await?;
     let Planned { plan, basis, .. } = planned;
     terminal.say(&basis_line(args.planning.sla, &basis));
     if let Some(miss) = missed(&plan.objective, &plan.predicted) {

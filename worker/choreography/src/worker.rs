@@ -68,6 +68,8 @@ pub struct Worker {
     /// To be queued later: after a failed attempt.
     delayed: Vec<(f64, u32)>,
     leasing: BTreeSet<u32>,
+    /// Of these, what is told to be ready meanwhile: the refusal of a lease may come after the hint.
+    told: BTreeSet<u32>,
     /// What a task took of late, in ms.
     each_ms: Option<f64>,
     /// Task to attempt; those that wait for a lane included.
@@ -114,6 +116,7 @@ impl Worker {
             queue,
             delayed: Vec::new(),
             leasing: BTreeSet::new(),
+            told: BTreeSet::new(),
             each_ms: None,
             running: BTreeMap::new(),
             storing: BTreeMap::new(),
@@ -198,7 +201,9 @@ impl Worker {
         if (task as usize) >= self.graph.len() {
             return;
         }
-        if self.is_mine(task) && self.mine.contains(&task) {
+        if self.leasing.contains(&task) {
+            self.told.insert(task);
+        } else if self.is_mine(task) && self.mine.contains(&task) {
             self.enqueue(task);
         } else {
             self.may_copy(task);

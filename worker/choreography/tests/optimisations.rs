@@ -363,6 +363,34 @@ fn what_is_made_later_is_fetched_once_and_only_where_it_was_not_made() {
 }
 
 #[test]
+fn a_hint_that_overtakes_the_refusal_of_a_lease_is_not_lost() {
+    let rows: [Row; 3] = [("a", &[], &[]), ("b", &[], &[]), ("a", &["t0", "t1"], &[])];
+    let mut play = Play::new(&rows, &[0]).begun();
+    play.asked();
+    let outcome =
+        Ok(Executed { outputs: outputs(), measured: Measured::default(), decision: None, printed: None });
+    let mut out = Vec::new();
+    play.worker.handle(Event::Executed { task: 0, attempt: 1, outcome }, play.now_ms, &mut out);
+    let (request, operations) = out
+        .into_iter()
+        .find_map(|action| match action {
+            Action::Operate { request, operations } => Some((request, operations)),
+            _ => None,
+        })
+        .unwrap();
+    assert!(
+        operations.iter().any(|o| matches!(o, Operation::Lease { task: 2, .. })),
+        "asked with the commit"
+    );
+    let answer = play.apply(&operations);
+    play.elsewhere("b", 1);
+    play.ready_hint(2);
+    assert_eq!(executions(&play.asked()), []);
+    play.hear(Event::Answered { request, answer });
+    assert_eq!(executions(&play.asked()), [(2, 1)]);
+}
+
+#[test]
 fn a_worker_that_waits_runs_what_it_waits_for_and_the_first_result_stands() {
     let dup: &[Optimization] = &[Optimization::TaskDup];
     let rows: [Row; 4] = [("a", &[], &[]), ("b", &[], dup), ("b", &[], &[]), ("a", &["t0", "t1", "t2"], &[])];

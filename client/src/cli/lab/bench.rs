@@ -1,7 +1,7 @@
 //! Workloads on stacks of their own: what real comparisons in the lab have in common.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use foresail_schemas::Workflow;
 use foresail_schemas::config::Sla;
@@ -9,7 +9,7 @@ use foresail_schemas::optimization::OptimizationKind;
 use foresail_schemas::plan::{Objective, Plan};
 use foresail_schemas::run::RunOptions;
 
-use crate::cli::args::{Global, HostArgs};
+use crate::cli::args::{BenchArgs, Global};
 use crate::cli::error::CliError;
 use crate::cli::execute::follow;
 use crate::cli::interrupt::Interrupt;
@@ -19,10 +19,13 @@ use crate::client::SubmitOptions;
 use crate::examples::{self, Example};
 use crate::functions::registry;
 use crate::lab::runs::{RunRow, digest, expected};
-use crate::prepare::PlanRequest;
+use crate::prepare::{PlanRequest, Warmth};
 use crate::settings::ClientSettings;
 use crate::stack::{LocalStack, StackSettings};
 
+/// Pause behind every run: processes that were stopped give their memory back, and the host deletes what the
+/// run stored. Both would slow the next run down, and that of another planner not alike.
+const SETTLE: Duration = Duration::from_millis(300);
 /// Planner of the first run of a workload, which knows nothing.
 const BLIND_PLANNER: &str = "simple";
 /// Planner of the other runs that only learn.
@@ -42,7 +45,7 @@ pub(super) struct Workload {
 ///
 /// # Errors
 /// [`CliError`] when there is none of a name, or it cannot have the size that was asked for.
-pub(super) fn workloads(asked: &[String], folder: Option<&Path>) -> Result<Vec<Workload>, CliError> {
+fn workloads(asked: &[String], folder: Option<&Path>) -> Result<Vec<Workload>, CliError> {
     let folder: PathBuf = folder.map_or_else(examples::default_folder, Path::to_owned);
     let mut named: Vec<(String, Example, Option<u64>)> = Vec::new();
     for asked in asked {
@@ -83,6 +86,31 @@ impl Way {
     }
 }
 
+/// Calls `measure` for every workload that was asked for, each on a stack of its own that has learnt from it,
+/// until one fails or the user interrupts.
+///
+/// # Errors
+/// [`CliError`] when a workload is not there, a stack cannot be started, or a run fails.
+pub(super) async fn each(
+    global: &Global,
+    args: &BenchArgs,
+    terminal: &Terminal,
+    interrupt: &Interrupt,
+    mut measure: impl AsyncFnMut(&mut Bench, &mut Workload) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    for mut workload in workloads(&args.workloads, args.folder.as_deref())? {
+        let mut bench = Bench::start(global, args, terminal, interrupt).await?;
+        let done = async {
+            bench.learn(&mut workload, args.learn).await?;
+            measure(&mut bench, &mut workload).await
+        };
+        let done = done.await;
+        bench.close().await;
+        done?;
+    }
+    Ok(())
+}
+
 /// A stack for one workload, and all that its runs share.
 pub(super) struct Bench<'a> {
     session: Session,
@@ -101,23 +129,23 @@ impl<'a> Bench<'a> {
     ///
     /// # Errors
     /// [`CliError`] when it cannot be started.
-    pub async fn start(
+    async fn start(
         global: &Global,
-        workers: &HostArgs,
-        (objective, sla): (Objective, Sla),
+        args: &BenchArgs,
         terminal: &'a Terminal,
         interrupt: &'a Interrupt,
     ) -> Result<Self, CliError> {
         let scratch = tempfile::tempdir()?;
         let data = Some(scratch.path().to_owned());
-        let settings = StackSettings { data, ..stack_settings(global, workers) };
+        let settings = StackSettings { data, ..stack_settings(global, &args.workers) };
         let stack = LocalStack::start(settings).await?;
         let session = Session::embed(stack, ClientSettings::default()).await?;
+        let BenchArgs { objective, sla, .. } = *args;
         Ok(Self { session, objective, sla, terminal, interrupt, done: 0, _scratch: scratch })
     }
 
     /// Ends the stack.
-    pub async fn close(self) {
+    async fn close(self) {
         self.session.close().await;
     }
 
@@ -125,7 +153,7 @@ impl<'a> Bench<'a> {
     ///
     /// # Errors
     /// As [`Self::one`].
-    pub async fn learn(&mut self, workload: &mut Workload, runs: u32) -> Result<(), CliError> {
+    async fn learn(&mut self, workload: &mut Workload, runs: u32) -> Result<(), CliError> {
         for number in 1..=runs {
             let planner = if number == 1 { BLIND_PLANNER } else { LEARNING_PLANNER };
             self.terminal.say(&format!("{}: learning run {number} of {runs}", workload.name));
@@ -152,6 +180,8 @@ impl<'a> Bench<'a> {
             sla: self.sla,
             seed: u64::from(repeat),
             without: way.without.clone(),
+            // Every run begins cold, so that they can be compared.
+            warmth: Warmth::Cold,
         };
         let problem = client.prepare(&workflow, platform, &request).await?;
         let began = Instant::now();
@@ -165,6 +195,7 @@ impl<'a> Bench<'a> {
         let found = digest(results.map(|(t, n, o)| (t.to_string(), n.to_string(), o.hash)).collect());
         self.session.quiet().await?;
         client.drain().await?;
+        tokio::time::sleep(SETTLE).await;
         let row = RunRow {
             workload: workload.name.clone(),
             tasks: workflow.tasks().len() as u64,

@@ -6,7 +6,7 @@ use foresail_schemas::optimization::{Optimization, OptimizationKind};
 use foresail_schemas::plan::Plan;
 use serde::Serialize;
 
-use super::bench::{Bench, Way, Workload, workloads};
+use super::bench::{Bench, Way, Workload, each};
 use crate::cli::args::{Format, Global, LabOptimisationsArgs};
 use crate::cli::error::CliError;
 use crate::cli::interrupt::Interrupt;
@@ -96,15 +96,16 @@ pub async fn optimisations(
     interrupt: &Interrupt,
 ) -> Result<(), CliError> {
     super::plans::check_planners(std::slice::from_ref(&args.planner))?;
-    let workloads = workloads(&args.bench.workloads, args.bench.folder.as_deref())?;
     let mut pairs = Vec::new();
-    let mut ended = Ok(());
-    for mut workload in workloads {
-        ended = carry_out(global, args, &mut workload, terminal, interrupt, &mut pairs).await;
-        if ended.is_err() {
-            break;
+    let ended = each(global, &args.bench, terminal, interrupt, async |bench, workload| {
+        for repeat in 1..=args.repeats {
+            for switch in SWITCHES {
+                pairs.push(pair(bench, workload, switch, args, repeat, terminal).await?);
+            }
         }
-    }
+        Ok(())
+    });
+    let ended = ended.await;
     let effects = effects(&pairs);
     match global.format {
         Format::Markdown => render::text(&table(&effects).markdown())?,
@@ -122,41 +123,27 @@ pub async fn optimisations(
     }
 }
 
-async fn carry_out(
-    global: &Global,
-    args: &LabOptimisationsArgs,
+/// A run with it and one without it, one after the other.
+async fn pair(
+    bench: &mut Bench<'_>,
     workload: &mut Workload,
+    switch: Switch,
+    args: &LabOptimisationsArgs,
+    repeat: u32,
     terminal: &Terminal,
-    interrupt: &Interrupt,
-    pairs: &mut Vec<Pair>,
-) -> Result<(), CliError> {
-    let goal = (args.bench.objective, args.bench.sla);
-    let mut bench = Bench::start(global, &args.bench.workers, goal, terminal, interrupt).await?;
-    let done = async {
-        bench.learn(workload, args.bench.learn).await?;
-        for repeat in 1..=args.repeats {
-            for switch in SWITCHES {
-                let (name, what) = (workload.name.clone(), switch.name());
-                terminal.say(&format!("{name}: repetition {repeat} of {}, {what}", args.repeats));
-                let [with, without] = switch.ways(args);
-                // Who goes first changes from repetition to repetition.
-                let ((with, plan), (without, _)) = if repeat % 2 == 1 {
-                    let first = bench.one(workload, &with, repeat).await?;
-                    (first, bench.one(workload, &without, repeat).await?)
-                } else {
-                    let first = bench.one(workload, &without, repeat).await?;
-                    (bench.one(workload, &with, repeat).await?, first)
-                };
-                let planned = switch.planned(&plan);
-                let optimisation = what.to_owned();
-                pairs.push(Pair { workload: name, optimisation, planned, with, without });
-            }
-        }
-        Ok(())
+) -> Result<Pair, CliError> {
+    let (name, optimisation) = (workload.name.clone(), switch.name().to_owned());
+    terminal.say(&format!("{name}: repetition {repeat} of {}, {optimisation}", args.repeats));
+    let [with, without] = switch.ways(args);
+    // Who goes first changes from repetition to repetition.
+    let ((with, plan), (without, _)) = if repeat % 2 == 1 {
+        let first = bench.one(workload, &with, repeat).await?;
+        (first, bench.one(workload, &without, repeat).await?)
+    } else {
+        let first = bench.one(workload, &without, repeat).await?;
+        (bench.one(workload, &with, repeat).await?, first)
     };
-    let done = done.await;
-    bench.close().await;
-    done
+    Ok(Pair { workload: name, optimisation, planned: switch.planned(&plan), with, without })
 }
 
 fn table(effects: &[Effect]) -> Table {

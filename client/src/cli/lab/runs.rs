@@ -4,7 +4,7 @@ use std::io;
 
 use serde::Serialize;
 
-use super::bench::{Bench, Way, Workload, workloads};
+use super::bench::{Way, each};
 use crate::cli::args::{Format, Global, LabRunArgs};
 use crate::cli::error::CliError;
 use crate::cli::interrupt::Interrupt;
@@ -32,38 +32,8 @@ pub async fn runs(
     interrupt: &Interrupt,
 ) -> Result<(), CliError> {
     super::plans::check_planners(&args.planners)?;
-    let workloads = workloads(&args.bench.workloads, args.bench.folder.as_deref())?;
     let mut rows = Vec::new();
-    let mut ended = Ok(());
-    for mut workload in workloads {
-        ended = carry_out(global, args, &mut workload, terminal, interrupt, &mut rows).await;
-        if ended.is_err() {
-            break;
-        }
-    }
-    write(global.format, &rows)?;
-    ended?;
-    match rows.iter().find(|row| !row.is_correct) {
-        None => Ok(()),
-        Some(row) => {
-            Err(CliError::Differ(format!("`{}` under `{}` and its reference", row.workload, row.planner)))
-        }
-    }
-}
-
-/// All runs of one workload, on a stack of its own.
-async fn carry_out(
-    global: &Global,
-    args: &LabRunArgs,
-    workload: &mut Workload,
-    terminal: &Terminal,
-    interrupt: &Interrupt,
-    rows: &mut Vec<RunRow>,
-) -> Result<(), CliError> {
-    let goal = (args.bench.objective, args.bench.sla);
-    let mut bench = Bench::start(global, &args.bench.workers, goal, terminal, interrupt).await?;
-    let done = async {
-        bench.learn(workload, args.bench.learn).await?;
+    let ended = each(global, &args.bench, terminal, interrupt, async |bench, workload| {
         for repeat in 1..=args.repeats {
             for planner in &args.planners {
                 let (name, repeats) = (&workload.name, args.repeats);
@@ -72,10 +42,16 @@ async fn carry_out(
             }
         }
         Ok(())
-    };
-    let done = done.await;
-    bench.close().await;
-    done
+    });
+    let ended = ended.await;
+    write(global.format, &rows)?;
+    ended?;
+    match rows.iter().find(|row| !row.is_correct) {
+        None => Ok(()),
+        Some(row) => {
+            Err(CliError::Differ(format!("`{}` under `{}` and its reference", row.workload, row.planner)))
+        }
+    }
 }
 
 fn write(format: Format, rows: &[RunRow]) -> io::Result<()> {

@@ -98,6 +98,7 @@ impl Worker {
         if !self.leasing.remove(&task) {
             return self.claimed(task, result, out);
         }
+        let is_told = self.told.remove(&task);
         match result {
             // A lease granted at the very end of the run is given back by leaving.
             OperationResult::Granted { attempt, parents } if self.status == RunStatus::Running => {
@@ -127,7 +128,12 @@ impl Worker {
                 self.read_plan(out);
             }
             OperationResult::NeedsLarger { config } => self.run_on_larger(task, config, out),
-            _ => drop(self.give_up_parents(task)),
+            _ => {
+                self.give_up_parents(task);
+                if is_told {
+                    self.hint(task);
+                }
+            }
         }
     }
 

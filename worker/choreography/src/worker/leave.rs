@@ -24,6 +24,7 @@ impl Worker {
         self.queue.clear();
         self.delayed.clear();
         self.leasing.clear();
+        self.told.clear();
         self.mine.clear();
         self.asked.clear();
         self.prewarms.clear();

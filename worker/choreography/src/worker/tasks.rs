@@ -11,6 +11,10 @@ use crate::protocol::{Action, Executed};
 const LIFE_MARGIN_MS: f64 = 2_000.0;
 /// Most tasks that wait for a lane, however brief they are.
 const BACKLOG_MAX: usize = 64;
+/// A planned worker has the next task of its own at hand, where tasks take at most this many times the work
+/// that may wait: asking for its lease takes a part of such a task that counts. What is more urgent waits for
+/// one task, and a new plan cannot move it any more; longer tasks are therefore asked for when a lane is free.
+const NEXT_AT_HAND: f64 = 50.0;
 
 impl Worker {
     pub(super) fn enqueue(&mut self, task: u32) {
@@ -37,9 +41,10 @@ impl Worker {
 
     /// Most tasks that wait for a lane.
     fn backlog(&self) -> usize {
-        let Some(each_ms) = self.each_ms else { return 0 };
-        let tasks = self.settings.backlog_ms / each_ms.max(self.settings.backlog_ms / BACKLOG_MAX as f64);
-        if tasks < 1.0 { 0 } else { tasks as usize }
+        let (Some(each_ms), most_ms) = (self.each_ms, self.settings.backlog_ms) else { return 0 };
+        let has_next = most_ms > 0.0 && self.index.is_some() && each_ms <= NEXT_AT_HAND * most_ms;
+        let tasks = most_ms / each_ms.max(most_ms / BACKLOG_MAX as f64);
+        if tasks < 1.0 { self.settings.lanes as usize * usize::from(has_next) } else { tasks as usize }
     }
 
     /// Keeps what a task took, a mean in which the last eight count most.

@@ -10,8 +10,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::id::InstanceId;
-use foresail_schemas::invocation::{HostStatus, Invocation, Purpose};
+use foresail_schemas::invocation::{HostStatus, Invocation, Purpose, WarmWorkers};
 
 /// Names a process for the life of the host.
 pub(super) type ProcessId = u64;
@@ -66,7 +67,7 @@ enum State {
 
 #[derive(Debug)]
 struct Process {
-    config: (u32, u32),
+    config: ResourceConfig,
     state: State,
 }
 
@@ -117,8 +118,8 @@ impl Pool {
         let mut steps = Vec::new();
         while let Some(Waiting { instance, mut invocation }) = self.next() {
             self.take_along(&mut invocation);
-            let config = invocation.config.key();
-            if let Some(process) = self.warmest(config) {
+            let config = invocation.config;
+            if let Some(process) = self.warmest(config.key()) {
                 self.set(process, State::Busy);
                 self.warm_starts += 1;
                 steps.push(Step::Give { process, instance, invocation });
@@ -214,7 +215,18 @@ impl Pool {
             concurrency_max: self.limits.concurrency_max as u64,
             cold_starts: self.cold_starts,
             warm_starts: self.warm_starts,
+            warm: self.warm(),
         }
+    }
+
+    /// The idle processes by size.
+    fn warm(&self) -> Vec<WarmWorkers> {
+        let mut sizes: BTreeMap<(u32, u32), WarmWorkers> = BTreeMap::new();
+        for (id, _) in self.idle() {
+            let config = self.processes[&id].config;
+            sizes.entry(config.key()).or_insert(WarmWorkers { config, count: 0 }).count += 1;
+        }
+        sizes.into_values().collect()
     }
 
     fn busy(&self) -> usize {
@@ -227,7 +239,7 @@ impl Pool {
 
     fn has_place(&self, config: (u32, u32)) -> bool {
         let is_pool = self.is_pool(config);
-        let alike = |p: &&Process| p.state == State::Busy && self.is_pool(p.config) == is_pool;
+        let alike = |p: &&Process| p.state == State::Busy && self.is_pool(p.config.key()) == is_pool;
         self.processes.values().filter(alike).count() < self.places(config)
     }
 
@@ -247,7 +259,7 @@ impl Pool {
     }
 
     fn warmest(&self, config: (u32, u32)) -> Option<ProcessId> {
-        let of_config = self.idle().filter(|(id, _)| self.processes[id].config == config);
+        let of_config = self.idle().filter(|(id, _)| self.processes[id].config.key() == config);
         of_config.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(id, _)| id)
     }
 

@@ -83,6 +83,10 @@ fn no_more_are_busy_than_allowed_and_the_rest_waits_in_order() {
     assert_eq!(bench.dispatch(1.0), "spawn 3 i-4");
     let status = bench.pool.status();
     assert_eq!((status.busy, status.queued, status.cold_starts, status.warm_starts), (2, 0, 3, 1));
+    assert_eq!(status.warm, []);
+    bench.pool.done(3, 2.0);
+    let config = invocation(None, &[], 512).config;
+    assert_eq!(bench.pool.status().warm, [WarmWorkers { config, count: 1 }]);
 }
 
 #[test]
