@@ -5,9 +5,10 @@
 //!
 //! Planning takes time too, and a run waits for it. So beyond `simple` and `sweep` the planner by name spends
 //! at most a tenth of the makespan that the best plan so far is predicted to have: a run of a second is not
-//! worth a second of planning.
+//! worth a second of planning. Where the shortest run is asked for, it spends at most half of what that
+//! makespan is above its bound: no plan gains more than that.
 
-use foresail_schemas::plan::{Plan, Problem};
+use foresail_schemas::plan::{Objective, Plan, Problem};
 
 use crate::anneal::{self, Starts};
 use crate::dense::Dense;
@@ -21,6 +22,8 @@ use crate::{gather, heft, nonuniform, simple, sweep, uniform};
 const EFFORT_S: f64 = 0.3;
 /// Part of the predicted makespan that the effort may be.
 const SHARE_OF_MAKESPAN: f64 = 0.1;
+/// Part of what may be gained that the effort may be, where time is all that counts.
+const SHARE_OF_GAIN: f64 = 0.5;
 /// Effort in seconds that is worth while for the shortest run.
 const ALWAYS_S: f64 = 0.02;
 /// Effort of the draws that choose among the finalists, as a multiple of that of annealing.
@@ -59,8 +62,13 @@ impl Effort {
         match self {
             Self::Seconds(seconds) => seconds,
             Self::Worthwhile => {
-                let makespan_s = search.best().timed.summary.makespan_ms / 1000.0;
-                (SHARE_OF_MAKESPAN * makespan_s).clamp(ALWAYS_S, EFFORT_S)
+                let makespan_ms = search.best().timed.summary.makespan_ms;
+                let gain_ms = match search.objective {
+                    Objective::Fastest => (makespan_ms - search.bounds.0).max(0.0),
+                    _ => f64::INFINITY,
+                };
+                let worth_ms = (SHARE_OF_MAKESPAN * makespan_ms).min(SHARE_OF_GAIN * gain_ms);
+                (worth_ms / 1000.0).clamp(ALWAYS_S, EFFORT_S)
             }
         }
     }
@@ -139,12 +147,15 @@ mod tests {
     use crate::blind::blind_table;
     use crate::shapes::Shape;
 
-    /// Whether annealing is among what a plan says it tried, for 4,000 tasks of so many ms that move nothing,
-    /// on workers that start at once.
-    fn is_annealed(effort: Effort, exec_ms: f64) -> bool {
-        let (workflow, platform) = (Shape::Layered(10, 400).workflow(), Platform::built_in().remove(1));
+    /// Whether annealing is among what a plan says it tried, for 4,000 tasks of so many ms and less that move
+    /// nothing, on so many workers that start at once.
+    fn is_annealed(effort: Effort, exec_ms: f64, workers: u32) -> bool {
+        let (workflow, mut platform) = (Shape::Layered(10, 400).workflow(), Platform::built_in().remove(1));
+        platform.concurrency_max = workers;
         let mut predictions = blind_table(&workflow, &platform, Sla::MEDIAN);
-        predictions.exec_ms.iter_mut().flatten().for_each(|ms| *ms = exec_ms);
+        for times in &mut predictions.exec_ms {
+            times.iter_mut().enumerate().for_each(|(n, ms)| *ms = exec_ms / (1 + n * n % 13) as f64);
+        }
         predictions.object_bytes.fill(0);
         predictions.startup.fill(StartupTimes { cold_ms: 1.0, warm_ms: 1.0 });
         let (objective, seed, without) = (Objective::Fastest, 1, Vec::new());
@@ -155,8 +166,14 @@ mod tests {
 
     #[test]
     fn a_short_run_is_not_worth_long_planning_unless_it_is_asked_for() {
-        assert!(!is_annealed(Effort::Worthwhile, 0.1));
-        assert!(is_annealed(Effort::Worthwhile, 20_000.0));
-        assert!(is_annealed(Effort::Seconds(0.1), 0.1));
+        assert!(!is_annealed(Effort::Worthwhile, 0.1, 60));
+        assert!(is_annealed(Effort::Worthwhile, 20_000.0, 60));
+        assert!(is_annealed(Effort::Seconds(0.1), 0.1, 60));
+    }
+
+    #[test]
+    fn a_plan_that_none_can_beat_is_not_searched_further() {
+        assert!(!is_annealed(Effort::Worthwhile, 20_000.0, 1_000));
+        assert!(is_annealed(Effort::Seconds(0.1), 20_000.0, 1_000));
     }
 }

@@ -1,7 +1,10 @@
 //! The bounded ring of the most recent samples of one series.
 //!
-//! Guarantee: the ring holds the [`RING_SAMPLES`] greatest samples in the order (time, contents), whatever
-//! the order in which they came. Times are microseconds since the Unix epoch.
+//! Guarantee: the ring holds the newest [`OCTAVE_SAMPLES`] samples of every octave of sizes and then the
+//! newest of all others, [`RING_SAMPLES`] in all, whatever the order in which they came; where the octaves
+//! alone are more, the newest of these. Without the octaves a task that runs on small inputs first and on
+//! large ones then would know nothing of the small ones when it runs again. Newest is the order (time,
+//! contents). Times are microseconds since the Unix epoch.
 
 use std::cell::LazyCell;
 use std::cmp::Ordering;
@@ -14,6 +17,12 @@ use serde::{Deserialize, Serialize};
 ///
 /// 128 is enough: between 32 and 256 the error of the predictions differs little on the public data sets.
 pub const RING_SAMPLES: usize = 128;
+
+/// Newest samples of sizes between one power of two and the next that stay, however many of other sizes are
+/// newer.
+pub const OCTAVE_SAMPLES: usize = 8;
+/// Octaves of 64-bit sizes, 0 bytes being one.
+const OCTAVES: usize = u64::BITS as usize + 1;
 
 /// Longest time that is told apart; longer ones count as this (30 days).
 pub const VALUE_MS_MAX: f64 = 30.0 * 86_400_000.0;
@@ -48,6 +57,11 @@ impl Sample {
     /// The time in whole microseconds.
     pub fn value_us(&self) -> u64 {
         (self.value_ms * 1000.0).round() as u64
+    }
+
+    /// Which octave its size is in.
+    fn octave(&self) -> usize {
+        (u64::BITS - self.size_bytes.leading_zeros()) as usize
     }
 
     /// The contents as a number that looks random.
@@ -91,10 +105,19 @@ pub fn scatter(mixed: u64, field: u64) -> u64 {
 }
 
 /// The most recent samples, oldest first.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Stored")]
 pub struct Ring {
     samples: VecDeque<Sample>,
+    /// How many of them are in each octave.
+    #[serde(skip)]
+    octaves: [u8; OCTAVES],
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self { samples: VecDeque::new(), octaves: [0; OCTAVES] }
+    }
 }
 
 /// A ring as it is stored: samples of one time may stand in the order of another version.
@@ -107,7 +130,10 @@ struct Stored {
 impl From<Stored> for Ring {
     fn from(Stored { mut samples }: Stored) -> Self {
         samples.make_contiguous().sort_by(Sample::order);
-        Self { samples }
+        let mut ring =
+            Self { samples: VecDeque::with_capacity(samples.len().min(RING_SAMPLES)), ..Self::default() };
+        samples.into_iter().for_each(|sample| ring.push(sample));
+        ring
     }
 }
 
@@ -120,21 +146,30 @@ impl Clone for Ring {
         let mut samples = VecDeque::with_capacity(capacity);
         samples.extend(front);
         samples.extend(back);
-        Self { samples }
+        Self { samples, octaves: self.octaves }
     }
 }
 
 impl Ring {
-    /// Takes a sample in; the oldest leaves where the ring is full.
+    /// Takes a sample in; where the ring is full, the oldest of those leaves that no octave keeps.
     pub fn push(&mut self, sample: Sample) {
         // A batch often has one time for all its records.
         let mixed = LazyCell::new(|| sample.mixed());
         let order = |s: &Sample| s.order_beside(&sample, || *mixed);
+        let octave = sample.octave();
+        self.octaves[octave] += 1;
         if self.samples.len() == RING_SAMPLES {
-            if order(&self.samples[0]) != Ordering::Less {
+            let is_spare = |s: &Sample| usize::from(self.octaves[s.octave()]) > OCTAVE_SAMPLES;
+            let oldest = self.samples.iter().position(is_spare);
+            let may_go = is_spare(&sample) || oldest.is_none();
+            let place = oldest.unwrap_or(0);
+            if may_go && order(&self.samples[place]) != Ordering::Less {
+                self.octaves[octave] -= 1;
                 return;
             }
-            self.samples.pop_front();
+            if let Some(left) = self.samples.remove(place) {
+                self.octaves[left.octave()] -= 1;
+            }
         }
         match self.samples.back() {
             Some(last) if order(last) == Ordering::Greater => {
@@ -181,14 +216,48 @@ mod tests {
 
     #[test]
     fn the_newest_samples_stay_whatever_the_order_of_arrival() {
-        let sample = |n: u64| Sample::new(n as i64 / 2, n, n as f64, None);
+        let sample = |n: u64| Sample::new(n as i64 / 2, 1024 + n, n as f64, None);
         let (mut up, mut down) = (Ring::default(), Ring::default());
         (0..400).for_each(|n| up.push(sample(n)));
         (0..400).rev().for_each(|n| down.push(sample(n)));
         assert_eq!(up, down);
         let mut sizes: Vec<u64> = up.iter().map(|s| s.size_bytes).collect();
         sizes.sort_unstable();
-        assert_eq!(sizes, (400 - RING_SAMPLES as u64..400).collect::<Vec<_>>());
+        assert_eq!(sizes, (1424 - RING_SAMPLES as u64..1424).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_stays_does_not_depend_on_the_order_and_has_every_octave() {
+        // Few small ones first, then many large ones of two octaves, then more octaves than there is room for.
+        let small = (0..40).map(|n| Sample::new(n, 3, n as f64, None));
+        let large = (0..900).map(|n| Sample::new(100 + n, 1000 + n as u64, n as f64, None));
+        let first: Vec<Sample> = small.chain(large).collect();
+        let many = (0..30_u32).flat_map(|octave| {
+            (0..20).map(move |n| Sample::new(2_000 + i64::from(octave) * 7 + n, 1 << octave, n as f64, None))
+        });
+        let all: Vec<Sample> = first.iter().copied().chain(many).collect();
+        for samples in [first, all] {
+            let (mut forward, mut backward, mut scattered) =
+                (Ring::default(), Ring::default(), Ring::default());
+            samples.iter().for_each(|s| forward.push(*s));
+            samples.iter().rev().for_each(|s| backward.push(*s));
+            let mut places: Vec<usize> = (0..samples.len()).collect();
+            places.sort_by_key(|place| scatter(*place as u64, 1));
+            let halves = places.split_at(places.len() / 2);
+            for half in [halves.0, halves.1] {
+                let mut part = Ring::default();
+                half.iter().for_each(|place| part.push(samples[*place]));
+                scattered.merge(&part);
+            }
+            assert_eq!((&forward, &forward), (&backward, &scattered));
+            assert_eq!(forward.len(), RING_SAMPLES);
+        }
+        let mut ring = Ring::default();
+        (0..40).for_each(|n| ring.push(Sample::new(n, 3, n as f64, None)));
+        (0..900).for_each(|n| ring.push(Sample::new(100 + n, 5000, n as f64, None)));
+        let small: Vec<i64> = ring.iter().filter(|s| s.size_bytes == 3).map(|s| s.at_us).collect();
+        assert_eq!(small, (32..40).collect::<Vec<_>>());
+        assert_eq!(ring.iter().next_back().map(|s| s.at_us), Some(999));
     }
 
     #[test]

@@ -251,3 +251,19 @@ fn a_level_that_moves_again_and_again_keeps_its_width_and_one_that_moved_once_do
     assert!(at(&often, Sla::Quantile(1000)) < 110.0, "{often:?}");
     assert!(at(&often, Sla::Quantile(9000)) > 380.0, "{often:?}");
 }
+
+#[test]
+fn small_inputs_are_known_though_every_recent_one_was_large() {
+    // A reduction runs its leaves first: 500 of them are older than what a ring has.
+    let mut noise = Noise(5);
+    let mut time = |ms: f64| ms * (1.0 + 0.01 * noise.next());
+    let leaves: Vec<Record> = (0..500).map(|_| execution(1769, 0, time(10.0))).collect();
+    let inner: Vec<Record> = (0..500).map(|_| execution(1769, 64, time(20.0))).collect();
+    let mut model = told(leaves.into_iter().chain(inner));
+    for (input_bytes, ms) in [(0, 10.0), (64, 20.0)] {
+        let found = ask(&mut model, 1769, input_bytes);
+        assert!((0.97 * ms..1.03 * ms).contains(&at(&found, Sla::MEDIAN)), "{input_bytes} B: {found:?}");
+        assert!(at(&found, Sla::Quantile(9000)) < 1.1 * ms, "{input_bytes} B: {found:?}");
+        assert!(!found.extrapolated, "{input_bytes} B: {found:?}");
+    }
+}
