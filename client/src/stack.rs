@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use foresail_metad as metad;
 use foresail_schemas::platform::Platform;
+use foresail_worker::coordination::CoordinationSettings;
 use foresail_worker::data::s3::S3Settings;
 use foresail_worker::host::local::{ObjectPlace, WorkerCommand};
 use foresail_worker::{LocalFaas, LocalSettings};
@@ -34,6 +35,8 @@ pub struct StackSettings {
     pub token: Option<String>,
     /// Where workers put objects too large for a commit record.
     pub objects: ObjectPlace,
+    /// Where the state of runs is kept.
+    pub coordination: CoordinationSettings,
 }
 
 impl Default for StackSettings {
@@ -50,6 +53,7 @@ impl Default for StackSettings {
             python: None,
             token: None,
             objects: ObjectPlace::Files,
+            coordination: CoordinationSettings::Metad,
         }
     }
 }
@@ -97,6 +101,9 @@ impl LocalStack {
         let mut metad_settings = metad::Settings::embedded(data.join("metad"));
         metad_settings.listen = settings.listen;
         metad_settings.token.clone_from(&settings.token);
+        if let CoordinationSettings::Redis(url) = &settings.coordination {
+            metad_settings.coordination = Some(url.clone());
+        }
         let metad = metad::Server::start(metad_settings).map_err(|e| failed("metad", e.to_string()))?;
         let metad_address = format!("http://{}", metad.address());
         let host_settings = LocalSettings {
@@ -105,6 +112,7 @@ impl LocalStack {
             python: settings.python,
             token: settings.token.clone(),
             objects: settings.objects.clone(),
+            coordination: settings.coordination.clone(),
             ..LocalSettings::new(&metad_address, data.join("workers")).for_platform(&settings.platform)
         };
         let objects_dir = host_settings.objects_dir();

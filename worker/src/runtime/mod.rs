@@ -31,6 +31,7 @@ use foresail_schemas::workflow::Workflow;
 use tokio::sync::mpsc;
 
 use crate::api::ApiError;
+use crate::coordination::Coordination;
 use crate::data::cache::ObjectCache;
 use crate::data::s3;
 use crate::data::store::{BlobStore, FileStore, ObjectStore, StoreError};
@@ -179,6 +180,8 @@ struct Process {
     cache: Arc<Mutex<ObjectCache>>,
     runs: VecDeque<Arc<KnownRun>>,
     metad: Option<Metad>,
+    /// Where the state of the runs of that metad is kept.
+    state: Option<Arc<dyn Coordination>>,
     /// The bucket, whose connections stay open between invocations.
     bucket: Option<Arc<dyn ObjectStore>>,
     host: HttpHost,
@@ -221,6 +224,7 @@ impl Process {
             threads: lanes::Threads::default(),
             runs: VecDeque::new(),
             metad: None,
+            state: None,
             bucket: None,
             host,
         })
@@ -261,7 +265,16 @@ impl Process {
         }
         let metad = Metad::new(base, self.settings.token.as_deref())?;
         self.metad = Some(metad.clone());
+        self.state = None;
         Ok(metad)
+    }
+
+    /// The state of the runs of `metad`, which is the last one that was asked for.
+    fn state(&mut self, metad: &Metad) -> Result<Arc<dyn Coordination>, ApiError> {
+        Ok(match &self.state {
+            Some(state) => Arc::clone(state),
+            None => Arc::clone(self.state.insert(self.settings.coordination.open(metad)?)),
+        })
     }
 
     /// Where the large objects of `run` lie.
