@@ -81,6 +81,36 @@ async fn a_run_completes_though_all_connections_are_broken_again_and_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_goes_on_after_metad_and_workers_were_started_anew() {
+    let Some(redis) = Redis::start() else { return };
+    let data = tempfile::tempdir().unwrap();
+    let on_data = || StackSettings {
+        data: Some(data.path().to_owned()),
+        coordination: CoordinationSettings::Redis(redis.url.clone()),
+        ..settings()
+    };
+    let first = LocalStack::start(on_data()).await.unwrap();
+    let client = first.client().await.unwrap();
+    let limits = RunOptions { lease_ms: 1_000.0, heartbeat_ms: 200.0, ..RunOptions::default() };
+    let run = submit(&first, &client, &rounds(), limits).await;
+    let began = Instant::now();
+    while run.summary().await.unwrap().committed < 8 {
+        assert!(began.elapsed() < LIMIT, "the run does not begin");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let id = run.id().clone();
+    drop((run, client));
+    first.stop().await;
+    let second = LocalStack::start(on_data()).await.unwrap();
+    let client = second.client().await.unwrap();
+    let run = client.take_up(&id).await.unwrap();
+    let outcome = run.wait().await.unwrap().completed().unwrap();
+    assert_eq!(outcome.progress.committed, 40);
+    assert_eq!(run.result("t9x0").await.unwrap(), "9 0\n");
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_redis_has_lost_goes_on_in_metad() {
     let Some(redis) = Redis::start() else { return };
     let stack = stack(&redis, ObjectPlace::Files).await;

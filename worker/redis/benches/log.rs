@@ -66,7 +66,7 @@ async fn measure(url: &str, tasks: u32, participants: u32) -> Anything<()> {
 
 fn wide(tasks: u32) -> Anything<Workflow> {
     let tasks: Vec<_> = (0..tasks)
-        .map(|at| json!({"id": format!("t{at}"), "name": "t", "run": {"command": "true"}}))
+        .map(|at| json!({"id": format!("t{at}"), "name": "t", "run": "true"}))
         .collect();
     Ok(serde_json::from_value(json!({"name": "wide", "tasks": tasks}))?)
 }

@@ -268,3 +268,124 @@ impl Fold {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use foresail_schemas::id::InstanceId;
+    use foresail_schemas::metric::StartState;
+    use foresail_schemas::plan::PlanSummary;
+    use foresail_schemas::{ResourceConfig, RunId};
+
+    use super::*;
+
+    fn workflow() -> Workflow {
+        let tasks = r#"[{"id": "a", "name": "t", "run": "true"},
+            {"id": "b", "name": "t", "run": "true"}]"#;
+        serde_json::from_str(&format!(r#"{{"name": "w", "tasks": {tasks}}}"#)).unwrap()
+    }
+
+    fn about() -> About {
+        let summary = RunSummary {
+            run: RunId::new("r").unwrap(),
+            workflow: "w".parse().unwrap(),
+            status: RunStatus::Running,
+            failure: None,
+            created_at: jiff::Timestamp::UNIX_EPOCH,
+            planner: "simple".parse().unwrap(),
+            plan_epoch: 1,
+            tasks: 2,
+            committed: 0,
+            skipped: 0,
+            running: 0,
+            retries: 0,
+            elapsed_ms: 0.0,
+            predicted: PlanSummary::default(),
+            usage: Vec::new(),
+            last_event: 0,
+            stalled_ms: None,
+        };
+        About { format: FORMAT, summary, options: RunOptions::default(), plan: "p1".to_owned() }
+    }
+
+    /// A fold of a run that has begun at `1_000_000`, and a ledger that has begun alike.
+    fn begun() -> (Fold, Ledger) {
+        let mut ledger = Ledger::new(&workflow(), RunOptions::default());
+        let mut fold = Fold::new(about(), &workflow());
+        assert_eq!(fold.take(&entry(0, &Request::Begin(ledger.begin(0.0)))), Ok(Outcome::Begun));
+        (fold, ledger)
+    }
+
+    fn entry(after_ms: u64, request: &Request) -> String {
+        format!("{} {}", 1_000_000 + after_ms, serde_json::to_string(request).unwrap())
+    }
+
+    fn operations() -> Vec<Operation> {
+        let instance = InstanceId::new("i").unwrap();
+        let (config, start) = (ResourceConfig::new(512, None).unwrap(), StartState::Cold);
+        let join = Operation::Join { worker: None, instance: instance.clone(), config, start };
+        let lease =
+            |task| Operation::Lease { task, instance: instance.clone(), epoch: 1, assuming: Vec::new() };
+        vec![join, lease(0), lease(1), lease(0), Operation::Cancel { reason: "enough".to_owned() }]
+    }
+
+    #[test]
+    fn a_log_folds_to_what_a_ledger_decides_at_the_same_times() {
+        let ((mut fold, mut ledger), mut expected) = (begun(), Vec::new());
+        for (at, operation) in operations().into_iter().enumerate() {
+            let (result, events) = ledger.apply(&operation, at as f64 * 7.0);
+            expected.extend(events);
+            let folded = fold.take(&entry(at as u64 * 7, &Request::Operate(vec![operation])));
+            assert_eq!(folded, Ok(Outcome::Results(vec![result])));
+        }
+        let (events, looked) = fold.events_after(2, None, usize::MAX);
+        assert_eq!((events, looked), (expected, ledger.last_seq()));
+        assert_eq!(fold.status(), RunStatus::Cancelled);
+        assert_eq!(fold.next(), 6);
+    }
+
+    #[test]
+    fn questions_change_nothing_and_everything_else_is_none() {
+        let (mut fold, _) = begun();
+        let questions = [
+            Operation::Commits { tasks: vec![0, 1] },
+            Operation::Open { tasks: vec![0, 1] },
+            Operation::Frontier { idle_ms_min: 0.0, limit: 9 },
+        ];
+        let before = fold.summary(1_050_000.0);
+        assert_eq!(fold.ask(&questions, 1_050_000.0).len(), 3);
+        assert_eq!(fold.summary(1_050_000.0), before);
+        assert!(questions.iter().all(is_question) && !operations().iter().any(is_question));
+    }
+
+    #[test]
+    fn a_plan_replaces_only_the_one_it_was_made_from() {
+        let (mut fold, _) = begun();
+        let replan = |plan: &str| Request::Replan { expected_epoch: 1, plan: plan.to_owned(), why: None };
+        assert_eq!(fold.take(&entry(1, &replan("p2"))), Ok(Outcome::Plan(Ok(2))));
+        assert_eq!(fold.take(&entry(2, &replan("p3"))), Ok(Outcome::Plan(Err(2))));
+        assert_eq!((fold.plan(), fold.plan_of(1), fold.plan_of(3)), ((2, Some("p2")), Some("p1"), None));
+    }
+
+    #[test]
+    fn events_are_found_by_number_and_kind_up_to_a_limit() {
+        let (mut fold, _) = begun();
+        for (at, operation) in operations().into_iter().enumerate() {
+            fold.take(&entry(at as u64, &Request::Operate(vec![operation]))).unwrap();
+        }
+        let leased = BTreeSet::from(["task_leased".to_owned()]);
+        let (events, looked) = fold.events_after(0, Some(&leased), 1);
+        assert_eq!((events.len(), events[0].seq, looked), (1, 4, 4));
+        let (events, looked) = fold.events_after(looked, Some(&leased), 9);
+        assert_eq!((events.len(), looked), (1, 6), "all were looked at");
+        assert!(!fold.forgot(0));
+    }
+
+    #[test]
+    fn what_is_no_entry_is_refused() {
+        let (mut fold, _) = begun();
+        for bad in ["", "1", "x {}", "1 {}", r#"1 {"operate": [{"op": "dance"}]}"#] {
+            assert!(fold.take(bad).is_err(), "{bad}");
+        }
+        assert_eq!(fold.next(), 1);
+    }
+}

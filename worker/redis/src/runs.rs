@@ -18,7 +18,7 @@ use foresail_schemas::workflow::Workflow;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncCommands, Client, RedisError, Script};
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::error::CoordinationError;
 use crate::fold::{About, FORMAT, Fold, Outcome, Request, is_news, is_question};
@@ -43,6 +43,9 @@ const EVENTS_PER_PAGE: usize = 4096;
 const POLL: Duration = Duration::from_millis(500);
 /// How long a look waits after it was told of something: more often follows.
 const BATCH: Duration = Duration::from_millis(2);
+/// Shortest time between two looks that somebody waits through: each commit rings for everybody, and a thousand
+/// workers that looked at once each time would be all that Redis does.
+const LOOK_GAP: Duration = Duration::from_millis(20);
 /// Runs whose folds are kept beside those in use.
 const FOLDS_KEPT_MAX: usize = 64;
 
@@ -277,6 +280,7 @@ impl Runs {
         let followed = self.followed(run);
         let ends = Instant::now() + wait;
         loop {
+            let looked = Instant::now();
             let mut rung = std::pin::pin!(followed.bell.notified());
             // From here on no ring is lost, though nobody waits yet.
             rung.as_mut().enable();
@@ -286,7 +290,7 @@ impl Runs {
             }
             subscribe(&self.0.client, run, &followed);
             tokio::select! {
-                () = rung => sleep(BATCH).await,
+                () = rung => sleep_until((Instant::now() + BATCH).max(looked + LOOK_GAP).min(ends)).await,
                 () = sleep_until(ends.min(Instant::now() + POLL)) => {}
             }
         }
