@@ -21,9 +21,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("foresail-schemas", &[]),
     ("foresail-model", &["foresail-schemas"]),
     ("foresail-choreography", &["foresail-schemas"]),
+    ("foresail-redis", &["foresail-choreography", "foresail-schemas"]),
     ("foresail-planner", &["foresail-choreography", "foresail-schemas"]),
-    ("foresail-metad", &["foresail-choreography", "foresail-model", "foresail-schemas"]),
-    ("foresail-worker", &["foresail-choreography", "foresail-schemas"]),
+    ("foresail-metad", &["foresail-choreography", "foresail-model", "foresail-redis", "foresail-schemas"]),
+    ("foresail-worker", &["foresail-choreography", "foresail-redis", "foresail-schemas"]),
     ("foresail", EVERYTHING),
     ("foresail-tests", &[]),
 ];

@@ -10,17 +10,15 @@ use foresail_schemas::metric::{Record, StartState, StartupRecord};
 use foresail_schemas::run::{CurrentPlan, Operation, OperationRequest, RunStatus, WorkerUsage};
 use foresail_schemas::workflow::{Task, Work};
 use jiff::Timestamp;
-use tokio::runtime::Handle;
 
 use super::invocation::Driver;
 use super::lanes::Lanes;
 use super::{KnownRun, Process};
 use crate::api::ApiError;
-use crate::data::store::{BlobStore, FileStore, ObjectStore};
+use crate::coordination::Coordination;
 use crate::data::{Data, Durable};
-use crate::metad::Metad;
+
 use crate::metrics::Recorder;
-use crate::runtime::settings::StoreSettings;
 
 /// How long an invocation tries to learn what it is to do.
 const BEGIN_LIMIT: Duration = Duration::from_secs(20);
@@ -61,10 +59,12 @@ async fn carry_out_checked(
 ) -> Result<WorkerUsage, ApiError> {
     let Started { instance, invocation, start, .. } = started;
     let metad = process.metad(&invocation.metad)?;
-    let Some((known, last_event)) = begin(process, &metad, &invocation).await? else {
+    let state = process.state(&metad)?;
+    let Some((known, last_event)) = begin(process, &*state, &invocation).await? else {
         tracing::debug!(%instance, run = %invocation.run, "the run is over already");
         return Ok(WorkerUsage { billed_ms: clock.billed_ms(), ..WorkerUsage::default() });
     };
+    let store = process.store(&invocation.run, &metad)?;
     let settings = &process.settings;
     let workflow = known.workflow.name().clone();
     let mut recorder = Recorder::new(&settings.spool_dir, workflow, invocation.run.clone(), instance.clone());
@@ -82,7 +82,7 @@ async fn carry_out_checked(
     }));
     if invocation.purpose == Purpose::PreWarm {
         let usage = WorkerUsage { billed_ms: clock.billed_ms(), ..WorkerUsage::default() };
-        tell_of_prewarm(&metad, &instance, &invocation, start, usage).await;
+        tell_of_prewarm(&*state, &instance, &invocation, start, usage).await;
         recorder.send(&metad).await;
         return Ok(usage);
     }
@@ -102,12 +102,6 @@ async fn carry_out_checked(
         &invocation.tasks,
     );
     let (cache, inline_bytes_max) = (Arc::clone(&process.cache), settings.inline_bytes_max);
-    let store: Arc<dyn ObjectStore> = match &settings.store {
-        StoreSettings::Files(root) => Arc::new(FileStore::new(root)),
-        StoreSettings::Metad => {
-            Arc::new(BlobStore::new(metad.clone(), invocation.run.clone(), Handle::current()))
-        }
-    };
     let durable = if known.plan.options.keep_intermediate { Durable::All } else { Durable::Results };
     let data = Data::new(invocation.run.clone(), instance.clone(), store, cache, inline_bytes_max);
     let mut data = data.durable(durable);
@@ -121,7 +115,7 @@ async fn carry_out_checked(
         workflow: Arc::clone(&known.workflow),
         known: Arc::clone(&known),
         last_event,
-        metad: metad.clone(),
+        state,
         host: process.host.clone(),
         executors: process.executors.clone(),
         registry: Arc::clone(&process.registry),
@@ -171,7 +165,7 @@ async fn prepare(process: &Process, known: &Arc<KnownRun>, invocation: &Invocati
 /// Counts an invocation that was only there to be warm among those of the run. It took part in nothing, so
 /// where this is not heard nothing is lost but the count.
 async fn tell_of_prewarm(
-    metad: &Metad,
+    state: &dyn Coordination,
     instance: &InstanceId,
     invocation: &Invocation,
     start: StartState,
@@ -181,7 +175,7 @@ async fn tell_of_prewarm(
     let join = Operation::Join { worker: None, instance: instance.clone(), config, start };
     let leave = Operation::Leave { instance, tasks: Vec::new(), usage };
     let request = OperationRequest { operations: vec![join, leave] };
-    if let Err(error) = metad.operate(&invocation.run, &request).await {
+    if let Err(error) = state.operate(&invocation.run, &request).await {
         tracing::debug!(%error, "a worker that was started beforehand is not counted");
     }
 }
@@ -192,12 +186,12 @@ async fn tell_of_prewarm(
 /// between.
 async fn begin(
     process: &mut Process,
-    metad: &Metad,
+    state: &dyn Coordination,
     invocation: &Invocation,
 ) -> Result<Option<(Arc<KnownRun>, u64)>, ApiError> {
     let run = &invocation.run;
     let ends = Instant::now() + BEGIN_LIMIT;
-    let summary = patiently(ends, || metad.summary(run)).await?;
+    let summary = patiently(ends, || state.summary(run)).await?;
     if summary.status != RunStatus::Running {
         return Ok(None);
     }
@@ -206,9 +200,9 @@ async fn begin(
     }
     let workflow = match process.known(run) {
         Some(known) => Arc::clone(&known.workflow),
-        None => Arc::new(patiently(ends, || metad.workflow(run)).await?),
+        None => Arc::new(patiently(ends, || state.workflow(run)).await?),
     };
-    let plan = patiently(ends, || metad.plan(run)).await?;
+    let plan = patiently(ends, || state.plan(run)).await?;
     let known = Arc::new(KnownRun::new(run.clone(), workflow, plan));
     process.keep(Arc::clone(&known));
     Ok(Some((known, summary.last_event)))

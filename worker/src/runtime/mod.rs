@@ -31,7 +31,10 @@ use foresail_schemas::workflow::Workflow;
 use tokio::sync::mpsc;
 
 use crate::api::ApiError;
+use crate::coordination::Coordination;
 use crate::data::cache::ObjectCache;
+use crate::data::s3;
+use crate::data::store::{BlobStore, FileStore, ObjectStore, StoreError};
 use crate::ending::{self, SETTINGS_VARIABLE, SOCKET_VARIABLE};
 use crate::executor::Executors;
 use crate::executor::command::CommandExecutor;
@@ -41,7 +44,8 @@ use crate::host::HttpHost;
 use crate::metad::Metad;
 use crate::note::Notes;
 use crate::registry::Registry;
-use settings::ProcessSettings;
+use settings::{ProcessSettings, StoreSettings};
+use tokio::runtime::Handle;
 
 /// Runs whose workflow and plan a warm worker keeps.
 const RUNS_KEPT_MAX: usize = 4;
@@ -176,6 +180,10 @@ struct Process {
     cache: Arc<Mutex<ObjectCache>>,
     runs: VecDeque<Arc<KnownRun>>,
     metad: Option<Metad>,
+    /// Where the state of the runs of that metad is kept.
+    state: Option<Arc<dyn Coordination>>,
+    /// The bucket, whose connections stay open between invocations.
+    bucket: Option<Arc<dyn ObjectStore>>,
     host: HttpHost,
 }
 
@@ -216,6 +224,8 @@ impl Process {
             threads: lanes::Threads::default(),
             runs: VecDeque::new(),
             metad: None,
+            state: None,
+            bucket: None,
             host,
         })
     }
@@ -255,7 +265,32 @@ impl Process {
         }
         let metad = Metad::new(base, self.settings.token.as_deref())?;
         self.metad = Some(metad.clone());
+        self.state = None;
         Ok(metad)
+    }
+
+    /// The state of the runs of `metad`, which is the last one that was asked for.
+    fn state(&mut self, metad: &Metad) -> Result<Arc<dyn Coordination>, ApiError> {
+        Ok(match &self.state {
+            Some(state) => Arc::clone(state),
+            None => Arc::clone(self.state.insert(self.settings.coordination.open(metad)?)),
+        })
+    }
+
+    /// Where the large objects of `run` lie.
+    fn store(&mut self, run: &RunId, metad: &Metad) -> Result<Arc<dyn ObjectStore>, ApiError> {
+        Ok(match (&self.settings.store, &self.bucket) {
+            (StoreSettings::Files(root), _) => Arc::new(FileStore::new(root)),
+            (StoreSettings::Metad, _) => {
+                Arc::new(BlobStore::new(metad.clone(), run.clone(), Handle::current()))
+            }
+            (StoreSettings::S3(_), Some(bucket)) => Arc::clone(bucket),
+            (StoreSettings::S3(settings), None) => {
+                let unusable =
+                    |e: StoreError| ApiError::Settings { base: settings.to_string(), cause: e.to_string() };
+                Arc::clone(self.bucket.insert(s3::open(settings).map_err(unusable)?))
+            }
+        })
     }
 
     fn known(&self, run: &RunId) -> Option<Arc<KnownRun>> {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::coordination::CoordinationSettings;
+use crate::data::s3::S3Settings;
 use crate::data::shared::SharedMemory;
 
 /// Settings of a worker process. Sizes in bytes, times in ms.
@@ -13,6 +15,9 @@ pub struct ProcessSettings {
     pub host: String,
     /// Where large objects lie.
     pub store: StoreSettings,
+    /// Where the state of runs is kept.
+    #[serde(default)]
+    pub coordination: CoordinationSettings,
     /// What the workers of this machine share of a remote store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared: Option<SharedMemory>,
@@ -47,4 +52,6 @@ pub enum StoreSettings {
     Files(PathBuf),
     /// Blobs of metad.
     Metad,
+    /// Objects of a bucket.
+    S3(S3Settings),
 }
