@@ -26,8 +26,8 @@ help: ## Show the targets
 demo: ## Run a real workflow several times, first blind, then with what was learned (ARGS=...)
 	$(CARGO) run --release --bin foresail -- demo $(ARGS)
 
-test: ## Run all tests, the long proofs scaled down, those of the Python package too
-	$(CARGO) test --workspace
+test: .venv/tests-ready ## Run all tests, the long proofs scaled down, those of the Python package too
+	FORESAIL_TEST_SERVERS=required $(CARGO) test --workspace
 	$(MAKE) --no-print-directory test-python
 
 # With the binary that the tests of cargo were built with (a plain build would compile half of it again), in a virtual

@@ -18,6 +18,8 @@ use foresail_schemas::retry::SizeMenu;
 use foresail_schemas::run::{CurrentPlan, Resume, RunCreated, RunOptions, RunRequest, RunSummary};
 use foresail_schemas::score::WorkflowScores;
 use foresail_schemas::{ErrorCode, TaskId, TaskName, Workflow, WorkflowName};
+use foresail_worker::data::s3;
+use foresail_worker::data::store::StoreError;
 use serde::de::DeserializeOwned;
 
 use crate::basis;
@@ -31,7 +33,7 @@ use crate::resume;
 use crate::run::RunHandle;
 use crate::settings::ClientSettings;
 use crate::uncertainty;
-use crate::watch::{self, Services};
+use crate::watch::{self, Bucket, Services};
 
 /// Counts the runs of this process, so that two started in the same millisecond have different ids.
 static RUNS_STARTED: AtomicU32 = AtomicU32::new(0);
@@ -91,7 +93,10 @@ impl Client {
         let metad = Service::new("metad", metad_url, &settings)?;
         let host = Service::new("the host of the workers", host_url, &settings)?;
         metad.bytes(Call::get(&["readyz"])).await?;
-        Ok(Self { services: Arc::new(Services { metad, host }), models: Arc::default() })
+        let part = "the store of objects";
+        let unusable = |e: StoreError| ClientError::Stack { part, reason: e.to_string() };
+        let bucket = settings.bucket.as_ref().map(s3::open).transpose().map_err(unusable)?.map(Bucket);
+        Ok(Self { services: Arc::new(Services { metad, host, bucket }), models: Arc::default() })
     }
 
     /// What is known about `workflow` at `sla`: the model is downloaded once and asked in this process; where

@@ -361,9 +361,12 @@ impl RunHandle {
         }
     }
 
-    /// An object outside the commit record: a file of the workers' directory where that is known, else a
-    /// blob.
+    /// An object outside the commit record: in the bucket where there is one, a file of the workers' directory
+    /// where that is known, else a blob.
     async fn stored(&self, task: &str, key: &str) -> Result<Bytes, ClientError> {
+        if let Some(bucket) = &self.services.bucket {
+            return bucket.get(key).await.map_err(|reason| lost(task, key, reason));
+        }
         let Some(file) = self.file_of(task, key)? else {
             let mut path = vec!["v1", "runs", self.id.as_str(), "blobs"];
             path.extend(key.split('/'));
@@ -385,7 +388,10 @@ impl RunHandle {
     }
 
     fn file_of(&self, task: &str, key: &str) -> Result<Option<PathBuf>, ClientError> {
-        let Some(folder) = &self.services.metad.settings().objects else { return Ok(None) };
+        let settings = self.services.metad.settings();
+        let Some(folder) = settings.objects.as_ref().filter(|_| settings.bucket.is_none()) else {
+            return Ok(None);
+        };
         // Keys are made of plain parts; one that would lead out of the folder is none of ours.
         if !Path::new(key).components().all(|part| matches!(part, Component::Normal(_))) {
             return Err(lost(task, key, "the key is not a plain path".to_owned()));

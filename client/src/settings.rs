@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use foresail_worker::data::s3::S3Settings;
+
 /// Limits of a [`Client`](crate::Client).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientSettings {
@@ -29,6 +31,8 @@ pub struct ClientSettings {
     /// Directory in which the workers keep large objects, where this machine has it; blobs of metad where
     /// absent.
     pub objects: Option<PathBuf>,
+    /// Bucket in which the workers keep large objects, where they do; comes before [`Self::objects`].
+    pub bucket: Option<S3Settings>,
     /// Token that metad and the host want, where they want one.
     pub token: Option<String>,
 }
@@ -46,6 +50,7 @@ impl Default for ClientSettings {
             run_limit: Duration::from_secs(24 * 3600),
             settle_limit: Duration::from_secs(5),
             objects: None,
+            bucket: None,
             token: None,
         }
     }

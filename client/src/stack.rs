@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use foresail_metad as metad;
 use foresail_schemas::platform::Platform;
-use foresail_worker::host::local::WorkerCommand;
+use foresail_worker::data::s3::S3Settings;
+use foresail_worker::host::local::{ObjectPlace, WorkerCommand};
 use foresail_worker::{LocalFaas, LocalSettings};
 
 use crate::client::Client;
@@ -31,6 +32,8 @@ pub struct StackSettings {
     pub python: Option<PathBuf>,
     /// Token that every request to metad and to the host must bring; anybody may ask where absent.
     pub token: Option<String>,
+    /// Where workers put objects too large for a commit record.
+    pub objects: ObjectPlace,
 }
 
 impl Default for StackSettings {
@@ -46,6 +49,7 @@ impl Default for StackSettings {
             worker: None,
             python: None,
             token: None,
+            objects: ObjectPlace::Files,
         }
     }
 }
@@ -63,7 +67,8 @@ pub struct LocalStack {
     host_address: String,
     platform: Platform,
     data: PathBuf,
-    objects: PathBuf,
+    objects_dir: PathBuf,
+    objects: ObjectPlace,
     token: Option<String>,
     _scratch: Option<tempfile::TempDir>,
 }
@@ -99,9 +104,10 @@ impl LocalStack {
             worker: settings.worker,
             python: settings.python,
             token: settings.token.clone(),
+            objects: settings.objects.clone(),
             ..LocalSettings::new(&metad_address, data.join("workers")).for_platform(&settings.platform)
         };
-        let objects = host_settings.objects_dir();
+        let objects_dir = host_settings.objects_dir();
         let host =
             LocalFaas::start(host_settings).map_err(|e| failed("the host of the workers", e.to_string()))?;
         let host_address = host.url().to_owned();
@@ -112,7 +118,8 @@ impl LocalStack {
             host_address,
             platform: settings.platform,
             data,
-            objects,
+            objects_dir,
+            objects: settings.objects,
             token: settings.token,
             _scratch: scratch,
         })
@@ -132,7 +139,8 @@ impl LocalStack {
     /// [`ClientError`] when the stack does not answer.
     pub async fn client_with(&self, settings: ClientSettings) -> Result<Client, ClientError> {
         let token = self.token.clone();
-        let settings = ClientSettings { objects: Some(self.objects_dir()), token, ..settings };
+        let (objects, bucket) = (self.objects_dir(), self.bucket().cloned());
+        let settings = ClientSettings { objects, bucket, token, ..settings };
         Client::connect_with(&self.metad_address, &self.host_address, settings).await
     }
 
@@ -167,10 +175,19 @@ impl LocalStack {
         &self.data
     }
 
-    /// Where its workers keep large objects.
+    /// Directory in which its workers keep large objects, where they lie in files.
     #[must_use]
-    pub fn objects_dir(&self) -> PathBuf {
-        self.objects.clone()
+    pub fn objects_dir(&self) -> Option<PathBuf> {
+        (self.objects == ObjectPlace::Files).then(|| self.objects_dir.clone())
+    }
+
+    /// Bucket in which its workers keep large objects, where they lie in one.
+    #[must_use]
+    pub fn bucket(&self) -> Option<&S3Settings> {
+        match &self.objects {
+            ObjectPlace::S3(settings) => Some(settings),
+            ObjectPlace::Files | ObjectPlace::Metad => None,
+        }
     }
 
     /// The token that its metad and its host want.

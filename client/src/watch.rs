@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use foresail_choreography::{Invoke, PlanView, TimedStart};
 use foresail_schemas::id::RunId;
 use foresail_schemas::invocation::{Invocation, Invoked, Purpose};
 use foresail_schemas::plan::Plan;
 use foresail_schemas::run::{CurrentPlan, Operation, OperationAnswer, OperationRequest, RunOptions};
+use foresail_worker::data::store::ObjectStore;
 use foresail_worker::watch::{Silence, Watched, watch_over};
 use futures_util::stream::{self, StreamExt};
 
@@ -18,11 +20,31 @@ use crate::http::{Call, Service};
 /// Most first invocations under way at the same time.
 const INVOCATIONS_AT_ONCE: usize = 16;
 
-/// The two services a run needs.
+/// The services a run needs, and its objects where they lie elsewhere.
 #[derive(Debug, Clone)]
 pub(crate) struct Services {
     pub metad: Service,
     pub host: Service,
+    pub bucket: Option<Bucket>,
+}
+
+/// Where large objects lie that are neither files of this machine nor blobs of metad.
+#[derive(Clone)]
+pub(crate) struct Bucket(pub Arc<dyn ObjectStore>);
+
+impl std::fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Bucket").field(&self.0.name()).finish()
+    }
+}
+
+impl Bucket {
+    /// Reads an object, on a thread that may wait.
+    pub async fn get(&self, key: &str) -> Result<Bytes, String> {
+        let (store, key) = (Arc::clone(&self.0), key.to_owned());
+        let read = tokio::task::spawn_blocking(move || store.get(&key).map_err(|e| e.to_string()));
+        read.await.map_err(|e| e.to_string())?
+    }
 }
 
 impl Services {
@@ -151,7 +173,7 @@ mod tests {
         let metad = foresail_metad::Server::start(foresail_metad::Settings::embedded(data.path())).unwrap();
         let address = format!("http://{}", metad.address());
         let service = Service::new("metad", &address, &ClientSettings::default()).unwrap();
-        let services = Services { metad: service.clone(), host: service };
+        let services = Services { metad: service.clone(), host: service, bucket: None };
         let mut flow = WorkflowBuilder::new("one");
         flow.task("a").command("true");
         let workflow = flow.build().unwrap();

@@ -68,7 +68,7 @@ fn main() {
     );
     for place in [ObjectPlace::Files, ObjectPlace::Metad] {
         let bytes = if place == ObjectPlace::Metad { (*bytes).min(BLOB_BYTES_MAX) } else { *bytes };
-        let benches: Vec<Bench> = workers.iter().map(|program| bench(program, place)).collect();
+        let benches: Vec<Bench> = workers.iter().map(|program| bench(program, place.clone())).collect();
         let mut times = vec![Vec::new(); workers.len()];
         // The first round starts the workers.
         for round in 0..=*rounds {

@@ -74,10 +74,11 @@ struct HostArguments {
     /// Whether workers get the CPU share of their size.
     #[arg(long, value_enum, default_value_t = Cpu::Enforced)]
     cpu_share: Cpu,
-    /// Where objects too large for a commit record lie.
-    #[arg(long, value_enum, default_value_t = Objects::Files)]
-    objects: Objects,
-    /// Most bytes of blobs of metad that the workers of this machine share in memory; 0 shares none.
+    /// Where objects too large for a commit record lie: `files` (below the data directory), `metad`, or
+    /// `s3://BUCKET/PREFIX?endpoint=URL&region=NAME` with credentials in the environment.
+    #[arg(long, env = "FORESAIL_STORE", default_value_t = ObjectPlace::Files, value_name = "STORE")]
+    objects: ObjectPlace,
+    /// Most bytes of objects of a remote store that the workers of this machine share in memory; 0 shares none.
     #[arg(long, env = "FORESAIL_HOST_SHARED_BYTES_MAX", default_value_t = SHARED_BYTES_MAX)]
     shared_bytes_max: u64,
     /// Runs that have ended whose objects are kept; older ones are deleted.
@@ -101,12 +102,6 @@ struct HostArguments {
 enum Cpu {
     Enforced,
     Free,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Objects {
-    Files,
-    Metad,
 }
 
 fn main() -> ExitCode {
@@ -186,10 +181,7 @@ fn settings(arguments: HostArguments) -> Result<LocalSettings, String> {
         token: arguments.token,
         worker: arguments.worker.map(|program| WorkerCommand { program, args: arguments.worker_args }),
         python: arguments.python,
-        objects: match arguments.objects {
-            Objects::Files => ObjectPlace::Files,
-            Objects::Metad => ObjectPlace::Metad,
-        },
+        objects: arguments.objects,
         concurrency_max: arguments.concurrency_max.unwrap_or(defaults.concurrency_max),
         queue_max: arguments.queue_max.unwrap_or(defaults.queue_max),
         keep_alive_ms: arguments.keep_alive_ms.unwrap_or(defaults.keep_alive_ms),

@@ -18,7 +18,7 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, Parser};
 use foresail_schemas::error::{ErrorCode, Problem};
 use foresail_schemas::id::InstanceId;
 use foresail_schemas::metric::StartState;
@@ -29,11 +29,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ending;
+use crate::host::local::ObjectPlace;
 use crate::host::local::settings::{CACHE_BYTES_MAX, INLINE_BYTES_MAX};
 use crate::host::naming::Naming;
 use crate::host::{HttpHost, front};
 use crate::registry::Registry;
-use crate::runtime::settings::{ProcessSettings, StoreSettings};
+use crate::runtime::settings::ProcessSettings;
 use crate::runtime::{Alone, BLOCKING_THREADS_MAX, Carried, Fitness, Started, WorkerError, log_to_stderr};
 
 /// Where a worker listens for invocations; a process that has it is a worker behind an endpoint.
@@ -50,15 +51,6 @@ const LIFE_MS_DEFAULT: f64 = 590_000.0;
 /// Time for the last answer of a worker that ends.
 const ANSWER_GRACE: Duration = Duration::from_millis(100);
 
-/// Where objects lie that are too large for a commit record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Objects {
-    /// Files below the data directory, where all workers share it.
-    Files,
-    /// Blobs of metad.
-    Metad,
-}
-
 /// Settings of a worker behind an endpoint.
 #[derive(Debug, Clone, Args)]
 pub struct ServeSettings {
@@ -74,9 +66,10 @@ pub struct ServeSettings {
     /// Directory for objects, measurements that wait and scratch files.
     #[arg(long, env = "FORESAIL_WORKER_DATA", default_value = "/tmp/foresail")]
     pub data: PathBuf,
-    /// Where objects too large for a commit record lie.
-    #[arg(long, env = "FORESAIL_WORKER_OBJECTS", value_enum, default_value_t = Objects::Metad)]
-    pub objects: Objects,
+    /// Where objects too large for a commit record lie: `metad`, `s3://BUCKET/PREFIX`, or `files` (below the
+    /// data directory, where all workers share it).
+    #[arg(long, env = "FORESAIL_STORE", default_value_t = ObjectPlace::Metad, value_name = "STORE")]
+    pub objects: ObjectPlace,
     /// Longest life of one invocation in ms; a little less than the platform gives a request.
     #[arg(long, env = "FORESAIL_WORKER_LIFE_MS_MAX", default_value_t = LIFE_MS_DEFAULT)]
     pub life_ms_max: f64,
@@ -146,10 +139,7 @@ fn serve(registry: &Registry, settings: ServeSettings) -> Result<(), WorkerError
     let naming = Naming::new();
     let of_process = ProcessSettings {
         host: host.clone(),
-        store: match objects {
-            Objects::Files => StoreSettings::Files(data.join("objects")),
-            Objects::Metad => StoreSettings::Metad,
-        },
+        store: objects.store(data.join("objects")),
         shared: None,
         // Where several workers share the directory, each has its own.
         spool_dir: data.join("spool").join(naming.epoch()),

@@ -16,6 +16,7 @@ use foresail_schemas::config::Sla;
 use foresail_schemas::id::RunId;
 use foresail_schemas::optimization::OptimizationKind;
 use foresail_schemas::plan::Objective;
+use foresail_worker::host::local::ObjectPlace;
 
 use crate::prepare::PlanRequest;
 use crate::units;
@@ -164,6 +165,10 @@ pub struct HostArgs {
     /// Python interpreter of the workers, 3.9 or later [default: python3].
     #[arg(long, value_name = "PATH", env = "FORESAIL_PYTHON")]
     pub python: Option<PathBuf>,
+    /// Where objects too large for a commit record lie: `files`, `metad`, or
+    /// `s3://BUCKET/PREFIX?endpoint=URL&region=NAME` with credentials in the environment.
+    #[arg(long, value_name = "STORE", env = "FORESAIL_STORE", default_value_t = ObjectPlace::Files)]
+    pub store: ObjectPlace,
 }
 
 /// `foresail bridge`.

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::platform::Platform;
+use foresail_worker::data::s3::S3Settings;
+use foresail_worker::host::local::ObjectPlace;
 use serde::{Deserialize, Serialize};
 
 use super::args::{Global, HostArgs};
@@ -40,6 +42,9 @@ pub struct StackFile {
     /// Where its workers keep large objects, where that is on this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objects: Option<PathBuf>,
+    /// Bucket in which they do, where that is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<S3Settings>,
     /// Token that it wants, where it wants one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
@@ -67,7 +72,11 @@ impl Session {
     pub async fn open(global: &Global, workers: &HostArgs, limits: ClientSettings) -> Result<Self, CliError> {
         let data = data_dir(global);
         if let Some(addresses) = named(global)? {
-            return Self::connect(addresses, limits).await;
+            let bucket = match &workers.store {
+                ObjectPlace::S3(bucket) => Some(bucket.clone()),
+                ObjectPlace::Files | ObjectPlace::Metad => None,
+            };
+            return Self::connect(StackFile { bucket, ..addresses }, limits).await;
         }
         if let Some(found) = running(&data, global.token.as_ref()).await {
             return Self::connect(found, limits).await;
@@ -96,8 +105,8 @@ impl Session {
     }
 
     async fn connect(addresses: StackFile, limits: ClientSettings) -> Result<Self, CliError> {
-        let limits =
-            ClientSettings { objects: addresses.objects.clone(), token: addresses.token.clone(), ..limits };
+        let (objects, bucket) = (addresses.objects.clone(), addresses.bucket.clone());
+        let limits = ClientSettings { objects, bucket, token: addresses.token.clone(), ..limits };
         let client = Client::connect_with(&addresses.metad, &addresses.host, limits).await?;
         let mut platform = local_platform();
         // Commands that only look work without a host; those that run say themselves that it is missing.
@@ -152,6 +161,7 @@ pub fn stack_settings(global: &Global, workers: &HostArgs) -> StackSettings {
     let mut settings = StackSettings {
         token: global.token.clone(),
         python: workers.python.clone(),
+        objects: workers.store.clone(),
         ..StackSettings::default()
     };
     if let Some(concurrency) = workers.concurrency {
@@ -180,7 +190,8 @@ fn offer(platform: &mut Platform, memory_mb: &[u32]) {
 pub fn stack_file(stack: &LocalStack) -> StackFile {
     let (metad, host) = (stack.metad_address().to_owned(), stack.host_address().to_owned());
     let token = stack.token().map(str::to_owned);
-    StackFile { metad, host, objects: Some(stack.objects_dir()), token, pid: std::process::id() }
+    let (objects, bucket) = (stack.objects_dir(), stack.bucket().cloned());
+    StackFile { metad, host, objects, bucket, token, pid: std::process::id() }
 }
 
 /// Where measurements and runs are kept.
@@ -213,7 +224,7 @@ fn named(global: &Global) -> Result<Option<StackFile>, CliError> {
         (Some(metad), host) => {
             let host = host.clone().unwrap_or_else(|| metad.clone());
             let token = global.token.clone();
-            Ok(Some(StackFile { metad: metad.clone(), host, objects: None, token, pid: 0 }))
+            Ok(Some(StackFile { metad: metad.clone(), host, objects: None, bucket: None, token, pid: 0 }))
         }
         (None, Some(_)) => Err(CliError::input(
             "--host was given without --metad",
@@ -293,6 +304,7 @@ mod tests {
             metad: "http://127.0.0.1:9".to_owned(),
             host: "http://127.0.0.1:9".to_owned(),
             objects: None,
+            bucket: None,
             token: None,
             pid: 1,
         };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use foresail_worker::host::local::ObjectPlace;
 use foresail_worker::runtime::settings::StoreSettings;
 
 /// Begin of the names of the functions, which end in their memory: `foresail-512`.
@@ -13,7 +14,8 @@ pub const MEMORY_VARIABLE: &str = "FORESAIL_LAMBDA_MEMORY";
 pub const METAD_VARIABLE: &str = "FORESAIL_METAD";
 /// Token of metad.
 pub const TOKEN_VARIABLE: &str = "FORESAIL_METAD_TOKEN";
-/// Where objects lie that are too large for a commit record, as JSON; blobs of metad where absent.
+/// Where objects lie that are too large for a commit record: `metad` or `s3://BUCKET/PREFIX`; blobs of metad
+/// where absent.
 pub const STORE_VARIABLE: &str = "FORESAIL_STORE";
 /// Address of Redis for the state of runs, where it is kept there.
 pub const REDIS_VARIABLE: &str = "FORESAIL_REDIS";
@@ -55,9 +57,14 @@ impl FunctionSettings {
         let memory_mb = memory_mb.map_err(|e| wrong(MEMORY_VARIABLE, &memory, e.to_string()))?;
         let store = match variable(STORE_VARIABLE) {
             None => StoreSettings::Metad,
-            Some(text) => {
-                serde_json::from_str(&text).map_err(|e| wrong(STORE_VARIABLE, &text, e.to_string()))?
-            }
+            Some(text) => match text.parse::<ObjectPlace>() {
+                Ok(ObjectPlace::Files) => {
+                    let why = "functions share no files; hint: use `metad` or `s3://BUCKET/PREFIX`";
+                    return Err(wrong(STORE_VARIABLE, &text, why.to_owned()));
+                }
+                Ok(place) => place.store(PathBuf::new()),
+                Err(why) => return Err(wrong(STORE_VARIABLE, &text, why)),
+            },
         };
         Ok(Self {
             prefix: needed(PREFIX_VARIABLE)?,
@@ -108,5 +115,7 @@ mod tests {
         assert!(error.contains("`512,big`"), "{error}");
         let error = read(&[least[0], least[1], (STORE_VARIABLE, "nowhere")]).unwrap_err();
         assert!(error.contains("FORESAIL_STORE is `nowhere`"), "{error}");
+        let error = read(&[least[0], least[1], (STORE_VARIABLE, "files")]).unwrap_err();
+        assert!(error.contains("functions share no files"), "{error}");
     }
 }

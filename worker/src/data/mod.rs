@@ -13,6 +13,7 @@ mod fetches;
 mod held;
 pub mod mapped;
 mod preload;
+pub mod s3;
 pub mod shared;
 pub mod store;
 

@@ -1,21 +1,23 @@
-//! Where objects too large for a commit record lie between tasks: files of a directory, or blobs of metad.
+//! Where objects too large for a commit record lie between tasks: files of a directory, blobs of metad, or a
+//! bucket ([`super::s3`]).
 //!
 //! A put is atomic: a key holds the whole object or nothing. Keys are
 //! `{run}/{task}/{attempt}-{instance}/{output}`, so no two attempts ever write the same key and an object
 //! never changes. A large file is mapped, so that all its readers on this machine share its pages. All calls
 //! block. Sizes in bytes.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use foresail_schemas::id::{InstanceId, ObjectName, RunId, TaskId};
 use tokio::runtime::Handle;
 
 use super::mapped::{self, SHARED_BYTES_MIN};
-use crate::api::ApiError;
+use crate::api::{ApiError, TRANSFER_LIMIT};
 use crate::metad::Metad;
 
 /// Longest encoded part of a key; a longer one is replaced by its beginning and its hash.
@@ -90,6 +92,24 @@ pub trait ObjectStore: Send + Sync {
     /// # Errors
     /// [`StoreError::Failed`] when the store does not answer.
     fn delete(&self, key: &str) -> Result<(), StoreError>;
+
+    /// Whether the store can be reached and read, asked once before anything rests on it.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] with the reason.
+    fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Deletes the objects of a run whose keys are not `kept`; gives how many. Stores that do not know what
+    /// they hold of a run delete nothing here.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] when the store does not answer; some are deleted then.
+    fn sweep(&self, run: &RunId, kept: &HashSet<String>) -> Result<u64, StoreError> {
+        let _ = (run, kept);
+        Ok(0)
+    }
 }
 
 /// The key of an output; every part is safe in a path and in an address.
@@ -219,7 +239,7 @@ impl ObjectStore for FileStore {
 }
 
 /// Refuses a key that leads out of the store: keys are read from commits.
-fn check_key(key: &str, store: &'static str) -> Result<(), StoreError> {
+pub(super) fn check_key(key: &str, store: &'static str) -> Result<(), StoreError> {
     match key.split('/').all(|part| !matches!(part, "" | "." | "..")) {
         true => Ok(()),
         false => {
@@ -247,24 +267,36 @@ pub struct BlobStore {
     metad: Metad,
     run: RunId,
     handle: Handle,
+    limit: Duration,
 }
 
 impl BlobStore {
     /// The blobs of `run`; requests run on the runtime of `handle`, which must not be the calling thread's.
     #[must_use]
     pub fn new(metad: Metad, run: RunId, handle: Handle) -> Self {
-        Self { metad, run, handle }
+        Self { metad, run, handle, limit: TRANSFER_LIMIT }
     }
 
-    fn with_retries<T>(
-        &self,
-        key: &str,
-        mut ask: impl FnMut() -> Result<T, ApiError>,
-    ) -> Result<T, StoreError> {
+    /// The same, with another limit of the time of a call, its repetitions included.
+    #[must_use]
+    pub fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
+    fn with_retries<T, F>(&self, key: &str, mut ask: impl FnMut() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, ApiError>>,
+    {
         check_key(key, self.name())?;
-        let mut tries = 1;
+        let (ends, mut tries) = (Instant::now() + self.limit, 1);
         loop {
-            match ask() {
+            let left = ends.saturating_duration_since(Instant::now());
+            let asked = self.handle.block_on(async { tokio::time::timeout(left, ask()).await });
+            let Ok(answer) = asked else {
+                let cause = format!("`{}` did not answer within {:?}", self.metad.base(), self.limit);
+                return Err(StoreError::Failed { key: key.to_owned(), store: self.name(), cause });
+            };
+            match answer {
                 Ok(done) => return Ok(done),
                 Err(e) if e.is_missing() => {
                     return Err(StoreError::Missing { key: key.to_owned(), store: self.name() });
@@ -289,15 +321,15 @@ impl ObjectStore for BlobStore {
     }
 
     fn put(&self, key: &str, object: &Bytes) -> Result<(), StoreError> {
-        self.with_retries(key, || self.handle.block_on(self.metad.put_blob(&self.run, key, object.clone())))
+        self.with_retries(key, || self.metad.put_blob(&self.run, key, object.clone()))
     }
 
     fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.with_retries(key, || self.handle.block_on(self.metad.get_blob(&self.run, key)))
+        self.with_retries(key, || self.metad.get_blob(&self.run, key))
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreError> {
-        match self.with_retries(key, || self.handle.block_on(self.metad.delete_blob(&self.run, key))) {
+        match self.with_retries(key, || self.metad.delete_blob(&self.run, key)) {
             Err(StoreError::Missing { .. }) => Ok(()),
             other => other,
         }

@@ -11,12 +11,15 @@ use foresail_choreography::PlanView;
 use foresail_schemas::id::RunId;
 use foresail_schemas::run::{CurrentPlan, WorkerUsage};
 use foresail_schemas::workflow::Workflow;
+use tokio::runtime::Handle;
 
 use super::carry::{self, Started};
-use super::settings::ProcessSettings;
+use super::settings::{ProcessSettings, StoreSettings};
 use super::{STRAY_GRACE, lanes};
 use crate::api::ApiError;
 use crate::data::cache::ObjectCache;
+use crate::data::s3;
+use crate::data::store::{BlobStore, FileStore, ObjectStore, StoreError};
 use crate::executor::Executors;
 use crate::executor::command::CommandExecutor;
 use crate::executor::function::FunctionExecutor;
@@ -40,6 +43,8 @@ pub(super) struct Carrier {
     pub cache: Arc<Mutex<ObjectCache>>,
     runs: VecDeque<Arc<KnownRun>>,
     metad: Option<Metad>,
+    /// The bucket, whose connections stay open between invocations.
+    bucket: Option<Arc<dyn ObjectStore>>,
     /// Where other workers are asked for.
     pub host: Arc<dyn Host>,
 }
@@ -79,6 +84,7 @@ impl Carrier {
             threads: lanes::Threads::default(),
             runs: VecDeque::new(),
             metad: None,
+            bucket: None,
             host,
         }
     }
@@ -119,6 +125,22 @@ impl Carrier {
         let metad = Metad::new(base, self.settings.token.as_deref())?;
         self.metad = Some(metad.clone());
         Ok(metad)
+    }
+
+    /// Where the large objects of `run` lie.
+    pub fn store(&mut self, run: &RunId, metad: &Metad) -> Result<Arc<dyn ObjectStore>, ApiError> {
+        Ok(match (&self.settings.store, &self.bucket) {
+            (StoreSettings::Files(root), _) => Arc::new(FileStore::new(root)),
+            (StoreSettings::Metad, _) => {
+                Arc::new(BlobStore::new(metad.clone(), run.clone(), Handle::current()))
+            }
+            (StoreSettings::S3(_), Some(bucket)) => Arc::clone(bucket),
+            (StoreSettings::S3(settings), None) => {
+                let unusable =
+                    |e: StoreError| ApiError::Settings { base: settings.to_string(), cause: e.to_string() };
+                Arc::clone(self.bucket.insert(s3::open(settings).map_err(unusable)?))
+            }
+        })
     }
 
     pub fn known(&self, run: &RunId) -> Option<Arc<KnownRun>> {

@@ -10,18 +10,15 @@ use foresail_schemas::metric::{Record, StartState, StartupRecord};
 use foresail_schemas::run::{CurrentPlan, Operation, OperationRequest, RunStatus, WorkerUsage};
 use foresail_schemas::workflow::{Task, Work};
 use jiff::Timestamp;
-use tokio::runtime::Handle;
 
 use super::carrier::{Carrier, KnownRun};
 use super::engine;
 use super::invocation::Driver;
 use super::lanes::Lanes;
 use crate::api::ApiError;
-use crate::data::store::{BlobStore, FileStore, ObjectStore};
 use crate::data::{Data, Durable};
 use crate::metad::Metad;
 use crate::metrics::Recorder;
-use crate::runtime::settings::StoreSettings;
 
 /// How long an invocation tries to learn what it is to do.
 const BEGIN_LIMIT: Duration = Duration::from_secs(20);
@@ -74,6 +71,7 @@ async fn carry_out_checked(
         tracing::debug!(%instance, run = %invocation.run, "the run is over already");
         return Ok(WorkerUsage { billed_ms: clock.billed_ms(), ..WorkerUsage::default() });
     };
+    let store = process.store(&invocation.run, &metad)?;
     let settings = &process.settings;
     let workflow = known.workflow.name().clone();
     let mut recorder = Recorder::new(&settings.spool_dir, workflow, invocation.run.clone(), instance.clone());
@@ -115,12 +113,6 @@ async fn carry_out_checked(
         &invocation.tasks,
     );
     let (cache, inline_bytes_max) = (Arc::clone(&process.cache), settings.inline_bytes_max);
-    let store: Arc<dyn ObjectStore> = match &settings.store {
-        StoreSettings::Files(root) => Arc::new(FileStore::new(root)),
-        StoreSettings::Metad => {
-            Arc::new(BlobStore::new(metad.clone(), invocation.run.clone(), Handle::current()))
-        }
-    };
     let durable = if known.plan.options.keep_intermediate { Durable::All } else { Durable::Results };
     let data = Data::new(invocation.run.clone(), instance.clone(), store, cache, inline_bytes_max);
     let mut data = data.durable(durable);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::s3::S3Settings;
 use crate::data::shared::SharedMemory;
 
 /// Settings of a worker process. Sizes in bytes, times in ms.
@@ -47,4 +48,6 @@ pub enum StoreSettings {
     Files(PathBuf),
     /// Blobs of metad.
     Metad,
+    /// Objects of a bucket.
+    S3(S3Settings),
 }

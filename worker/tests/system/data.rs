@@ -48,7 +48,7 @@ fn on_one_planned_worker_nothing_is_downloaded() {
 #[test]
 fn on_two_planned_workers_each_object_is_downloaded_where_it_was_not_made() {
     for objects in [ObjectPlace::Files, ObjectPlace::Metad] {
-        let bench = Bench::new(|settings| settings.objects = objects);
+        let bench = Bench::new(|settings| settings.objects = objects.clone());
         let workflow = diamond();
         let size = config(256, 1.0);
         let placed = [(Some("a"), size), (Some("b"), size), (Some("a"), size), (Some("b"), size)];

@@ -64,7 +64,7 @@ fn key(bench: &Bench, run: &RunId, task: u32) -> Option<String> {
 #[test]
 fn workers_of_one_machine_read_each_others_objects_in_place() {
     for place in OBJECT_PLACES {
-        let bench = Bench::new(|settings| settings.objects = place);
+        let bench = Bench::new(|settings| settings.objects = place.clone());
         let workflow = chain(LARGE_BYTES);
         let run = bench.complete("r", &workflow, &on_two_workers(&workflow, 256));
         let usage = usage(&bench, &run);
@@ -99,7 +99,7 @@ fn peak_bytes(pid: u32) -> u64 {
 /// The peaks of the worker that makes an object and of the one that reads it, the object counted out.
 fn peaks_beside(bytes: u64, place: ObjectPlace, shared_bytes_max: u64) -> Vec<i64> {
     let bench = Bench::new(|settings| {
-        settings.objects = place;
+        settings.objects = place.clone();
         settings.shared_bytes_max = shared_bytes_max;
     });
     // The function of the reader does not exist, which is noticed after its inputs are there and before the
@@ -120,8 +120,8 @@ fn peaks_beside(bytes: u64, place: ObjectPlace, shared_bytes_max: u64) -> Vec<i6
 fn a_large_object_is_never_in_the_memory_of_a_worker_twice() {
     const BYTES: u64 = 64 << 20;
     let [files, blobs] = OBJECT_PLACES;
-    for (place, shared_bytes_max) in [(files, 0), (blobs, 2 * BYTES), (blobs, 0)] {
-        let beside = peaks_beside(BYTES, place, shared_bytes_max);
+    for (place, shared_bytes_max) in [(files, 0), (blobs.clone(), 2 * BYTES), (blobs, 0)] {
+        let beside = peaks_beside(BYTES, place.clone(), shared_bytes_max);
         assert!(beside.iter().all(|bytes| *bytes > 0), "the object was in memory once: {beside:?}");
         let most = BYTES as i64 / 2;
         let so = format!("{place:?}, {shared_bytes_max} shared");
@@ -173,7 +173,7 @@ fn a_completed_run_keeps_its_results_alone_unless_it_wants_more() {
             "inputs": [{"task": "make"}]}]));
     for place in OBJECT_PLACES {
         let bench = Bench::new(|settings| {
-            settings.objects = place;
+            settings.objects = place.clone();
             often(settings);
         });
         let plan = on_two_workers(&workflow, 256);
@@ -187,9 +187,9 @@ fn a_completed_run_keeps_its_results_alone_unless_it_wants_more() {
         let run = bench.complete("r", &workflow, &plan);
         let [kept_make, kept_copy] = [0, 1].map(|task| key(&bench, &kept, task).unwrap());
         let [make, copy] = [0, 1].map(|task| key(&bench, &run, task).unwrap());
-        let has = |key: &str| match place {
+        let has = |key: &str| match &place {
             ObjectPlace::Files => bench.data.path().join("objects").join(key).exists(),
-            ObjectPlace::Metad => {
+            _ => {
                 let run = key.split('/').next().unwrap();
                 bench.store.held().blobs.contains_key(&format!("{run}/{key}"))
             }
@@ -241,7 +241,7 @@ fn of_ended_runs_the_newest_stay_and_a_stopping_host_deletes_before_it_ends() {
 fn a_killed_worker_leaves_nothing_and_its_objects_serve_on() {
     for place in OBJECT_PLACES {
         let bench = Bench::new(|settings| {
-            settings.objects = place;
+            settings.objects = place.clone();
             often(settings);
         });
         let slow =

@@ -311,10 +311,9 @@ impl Making<'_> {
 
 /// Whether a refusal says that there is one already.
 fn is_there(code: Option<&str>) -> bool {
-    matches!(
-        code,
-        Some("EntityAlreadyExists" | "ResourceAlreadyExistsException" | "ResourceConflictException")
-    )
+    let known = ["EntityAlreadyExists", "ResourceAlreadyExistsException", "ResourceConflictException"];
+    // What moto's server says of an alias.
+    code.is_some_and(|code| known.contains(&code) || code == "ConflictException")
 }
 
 fn is_unbelieved<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {

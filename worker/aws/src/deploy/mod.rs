@@ -228,7 +228,7 @@ impl Deployment {
     #[must_use]
     pub fn store_setting(&self) -> Option<String> {
         let bucket = self.bucket.as_ref()?;
-        Some(json!({"s3": {"bucket": bucket, "prefix": self.prefix}}).to_string())
+        Some(format!("s3://{bucket}/{}", self.prefix))
     }
 }
 

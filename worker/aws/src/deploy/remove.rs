@@ -17,6 +17,7 @@ pub async fn destroy(config: &SdkConfig, prefix: &str) -> Result<Vec<Part>, Depl
     for (name, _) in functions(&clients, prefix).await? {
         let deleted = clients.lambda.delete_function().function_name(&name).send().await;
         deleted.map_err(|e| failed(&format!("function `{name}`"), &e))?;
+        destroy_default_logs(&clients, &name).await?;
         gone.push(part("function", name, "with its versions and its alias"));
     }
     gone.extend(destroy_role(&clients, prefix).await?);
@@ -79,6 +80,18 @@ async fn destroy_logs(clients: &Clients, prefix: &str) -> Result<Vec<Part>, Depl
             Ok(vec![part("log group", group, "with its logs")])
         }
         _ => Ok(Vec::new()),
+    }
+}
+
+/// The group that a function writes to which is not told of another: there from before it was, or because
+/// somebody invoked it otherwise.
+async fn destroy_default_logs(clients: &Clients, function: &str) -> Result<(), DeployError> {
+    let group = format!("/aws/lambda/{function}");
+    match clients.logs.delete_log_group().log_group_name(&group).send().await {
+        Err(error) if error.code() != Some("ResourceNotFoundException") => {
+            Err(failed(&format!("log group `{group}`"), &error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -52,8 +52,8 @@ pub fn terraform(deployment: &Deployment) -> String {
     let processor = deployment.processor;
     format!(
         "# A deployment of Foresail on AWS Lambda, as `foresail deploy aws` makes it.\n\
-         terraform {{\n  required_providers {{\n    aws = {{ source = \"hashicorp/aws\", version = \">= 6.0\" }}\n  \
-         }}\n}}\n\n\
+         terraform {{\n  required_providers {{\n    \
+         aws = {{ source = \"hashicorp/aws\", version = \">= 6.0\" }}\n  }}\n}}\n\n\
          data \"aws_partition\" \"current\" {{}}\ndata \"aws_region\" \"current\" {{}}\n\
          data \"aws_caller_identity\" \"current\" {{}}\n\n{token}\
          locals {{\n  memory_mb = toset([{sizes}])\n  tags      = {{ {tag} = {prefix_text} }}\n}}\n\n\
@@ -61,8 +61,8 @@ pub fn terraform(deployment: &Deployment) -> String {
          retention_in_days = {LOG_DAYS}\n  tags              = local.tags\n}}\n\n\
          resource \"aws_iam_role\" \"worker\" {{\n  name               = {role}\n  \
          assume_role_policy = jsonencode({trust})\n  tags               = local.tags\n}}\n\n\
-         resource \"aws_iam_role_policy\" \"worker\" {{\n  name   = {role}\n  role   = aws_iam_role.worker.id\n  \
-         policy = jsonencode({policy})\n}}\n\n\
+         resource \"aws_iam_role_policy\" \"worker\" {{\n  name   = {role}\n  \
+         role   = aws_iam_role.worker.id\n  policy = jsonencode({policy})\n}}\n\n\
          resource \"aws_lambda_function\" \"worker\" {{\n  for_each      = local.memory_mb\n  \
          function_name = \"{prefix}-${{each.value}}\"\n  role          = aws_iam_role.worker.arn\n  \
          memory_size   = tonumber(each.value)\n  timeout       = {TIMEOUT_S}\n  \

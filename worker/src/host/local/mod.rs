@@ -25,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Host, HostError, front};
+use crate::data::s3;
 use actor::{Actor, Request};
 use cgroup::Caps;
 pub use settings::{CpuShare, LocalSettings, ObjectPlace, WorkerCommand};
@@ -56,6 +57,9 @@ pub enum LocalError {
         /// Why.
         cause: String,
     },
+    /// Objects cannot be stored there.
+    #[error("the store of objects cannot be used: {0}")]
+    Store(String),
     /// Another host works in the data directory.
     #[error("data directory `{}` is used by another host; hint: give this one its own", .0.display())]
     InUse(PathBuf),
@@ -106,6 +110,10 @@ impl LocalFaas {
                 .map_err(|e| LocalError::Directory { path: dir, cause: e.to_string() })?;
         }
         let lock = lock(&settings)?;
+        if let ObjectPlace::S3(bucket) = &settings.objects {
+            let checked = s3::open(bucket).and_then(|store| store.check());
+            checked.map_err(|e| LocalError::Store(e.to_string()))?;
+        }
         // What lies there is of a host that was killed: this one has the directory for itself.
         for dir in [settings.scratch_dir(), settings.shared_dir()] {
             for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {

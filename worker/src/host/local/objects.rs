@@ -7,7 +7,7 @@
 //! either case. Of runs that have ended the newest stay, up to a number; older ones go with their results. A
 //! run that lasts is never touched, and nothing is deleted while metad does not answer.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,8 +19,9 @@ use foresail_schemas::run::{Commit, Location, Operation, OperationRequest, Opera
 
 use super::settings::{LocalSettings, ObjectPlace};
 use crate::api::ApiError;
+use crate::data::s3;
 use crate::data::shared::SharedMemory;
-use crate::data::store::{run_of_part, safe_part};
+use crate::data::store::{ObjectStore, StoreError, run_of_part, safe_part};
 use crate::metad::Metad;
 
 /// Tasks whose commits are asked for at a time: an answer may carry a small object of each.
@@ -63,8 +64,12 @@ pub(super) struct Sweeper {
     seen: RunsSeen,
     /// Looks so far at runs with files that have ended and are not settled.
     looks: HashMap<RunId, u32>,
-    /// Runs that may have blobs.
+    /// Runs that may have blobs, or objects in a bucket.
     with_blobs: BTreeSet<RunId>,
+    /// The bucket, once it was needed.
+    bucket: Option<Arc<dyn ObjectStore>>,
+    /// Runs with objects in a bucket that have ended, the oldest first.
+    ended: VecDeque<RunId>,
 }
 
 /// What is to be done about the objects of a run.
@@ -80,7 +85,9 @@ enum Standing {
 impl Sweeper {
     pub(super) fn new(settings: &LocalSettings, metad: Metad, seen: RunsSeen) -> Self {
         Self {
-            place: settings.objects,
+            place: settings.objects.clone(),
+            bucket: None,
+            ended: VecDeque::new(),
             objects: settings.objects_dir(),
             shared: settings.shared(),
             runs_kept_max: settings.object_runs_kept_max,
@@ -100,9 +107,10 @@ impl Sweeper {
     /// Looks at every run once.
     pub(super) async fn pass(&mut self) {
         let seen = self.seen.take();
-        let done = match self.place {
-            ObjectPlace::Files => self.sweep_files(&seen).await,
-            ObjectPlace::Metad => self.sweep_blobs(seen).await,
+        let done = match &self.place {
+            ObjectPlace::Files => self.sweep_files(&seen).await.map_err(|e| e.to_string()),
+            ObjectPlace::Metad => self.sweep_blobs(seen).await.map_err(|e| e.to_string()),
+            ObjectPlace::S3(_) => self.sweep_bucket(seen).await,
         };
         if let Err(error) = done {
             tracing::debug!(%error, "objects are looked at later");
@@ -182,13 +190,66 @@ impl Sweeper {
                     }
                 }
             }
-            if let Some(shared) = self.shared.clone() {
-                let part = safe_part(run.as_str());
-                off_thread(move || shared.forget(&part)).await;
-            }
+            self.forget_shared(&run).await;
             self.with_blobs.remove(&run);
         }
         Ok(())
+    }
+
+    async fn forget_shared(&self, run: &RunId) {
+        if let Some(shared) = self.shared.clone() {
+            let part = safe_part(run.as_str());
+            off_thread(move || shared.forget(&part)).await;
+        }
+    }
+
+    /// Only runs that this host was invoked for are looked at: others in the bucket may be anybody's.
+    async fn sweep_bucket(&mut self, seen: BTreeSet<RunId>) -> Result<(), String> {
+        self.ended.retain(|run| !seen.contains(run));
+        self.with_blobs.extend(seen);
+        for run in self.with_blobs.clone() {
+            let kept = match self.standing(&run).await.map_err(|e| e.to_string())? {
+                Standing::Running => continue,
+                Standing::Unknown => None,
+                Standing::Over { kept, .. } => Some(kept),
+            };
+            let looks = self.looks.get(&run).copied().unwrap_or(0) + 1;
+            // What metad does not know may be of a run that another metad does.
+            let deleted = match kept {
+                Some(kept) => self.sweep_in_bucket(&run, kept).await?,
+                None => 0,
+            };
+            if deleted > 0 || looks < LOOKS_MIN {
+                self.looks.insert(run, looks);
+                continue;
+            }
+            self.looks.remove(&run);
+            self.forget_shared(&run).await;
+            self.with_blobs.remove(&run);
+            self.ended.push_back(run);
+        }
+        while self.ended.len() > self.runs_kept_max {
+            let Some(run) = self.ended.front().cloned() else { break };
+            self.sweep_in_bucket(&run, HashSet::new()).await?;
+            self.ended.pop_front();
+        }
+        Ok(())
+    }
+
+    async fn sweep_in_bucket(&mut self, run: &RunId, kept: HashSet<String>) -> Result<u64, String> {
+        let (bucket, place, run) = (self.bucket.clone(), self.place.clone(), run.clone());
+        let work = move || -> Result<_, StoreError> {
+            let bucket = match (bucket, place) {
+                (None, ObjectPlace::S3(settings)) => Some(s3::open(&settings)?),
+                (bucket, _) => bucket,
+            };
+            let deleted = bucket.as_ref().map_or(Ok(0), |bucket| bucket.sweep(&run, &kept))?;
+            Ok((bucket, deleted))
+        };
+        let (bucket, deleted) =
+            off_thread(move || Some(work())).await.unwrap_or(Ok((None, 0))).map_err(|e| e.to_string())?;
+        self.bucket = bucket;
+        Ok(deleted)
     }
 
     async fn standing(&self, run: &RunId) -> Result<Standing, ApiError> {

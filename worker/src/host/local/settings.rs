@@ -2,10 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::platform::{Platform, Pool};
 
+use crate::data::s3::{self, S3Settings};
 use crate::data::shared::SharedMemory;
 use crate::runtime::settings::StoreSettings;
 
@@ -50,13 +52,51 @@ pub enum CpuShare {
 }
 
 /// Where workers put objects too large for a commit record.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum ObjectPlace {
     /// Files below the data directory.
     #[default]
     Files,
     /// Blobs of metad.
     Metad,
+    /// Objects of a bucket.
+    S3(S3Settings),
+}
+
+impl FromStr for ObjectPlace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "files" => Ok(Self::Files),
+            "metad" => Ok(Self::Metad),
+            bucket if bucket.starts_with("s3:") && s3::is_built_in() => bucket.parse().map(Self::S3),
+            bucket if bucket.starts_with("s3:") => Err(format!("store `{bucket}`: {}", s3::NOT_BUILT_IN)),
+            other => Err(format!("store `{other}`; hint: use `files`, `metad` or `s3://BUCKET/PREFIX`")),
+        }
+    }
+}
+
+impl ObjectPlace {
+    /// The same, as workers are told; `files` is the directory where that is the place.
+    #[must_use]
+    pub fn store(&self, files: PathBuf) -> StoreSettings {
+        match self {
+            Self::Files => StoreSettings::Files(files),
+            Self::Metad => StoreSettings::Metad,
+            Self::S3(settings) => StoreSettings::S3(settings.clone()),
+        }
+    }
+}
+
+impl std::fmt::Display for ObjectPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Files => f.write_str("files"),
+            Self::Metad => f.write_str("metad"),
+            Self::S3(settings) => settings.fmt(f),
+        }
+    }
 }
 
 /// Settings of the local host.
@@ -100,7 +140,7 @@ pub struct LocalSettings {
     pub inline_bytes_max: u64,
     /// Most bytes of objects that a worker keeps in memory.
     pub cache_bytes_max: u64,
-    /// Most bytes of objects of [`ObjectPlace::Metad`] that the workers share; 0 shares none. Those of
+    /// Most bytes of objects of a remote store that the workers share; 0 shares none. Those of
     /// [`ObjectPlace::Files`] are shared where they lie, in pages that the kernel takes back when it needs
     /// them.
     pub shared_bytes_max: u64,
@@ -194,15 +234,12 @@ impl LocalSettings {
 
     /// What the workers share beside what lies in files anyway.
     pub(super) fn shared(&self) -> Option<SharedMemory> {
-        let is_remote = self.objects == ObjectPlace::Metad && self.shared_bytes_max > 0;
+        let is_remote = self.objects != ObjectPlace::Files && self.shared_bytes_max > 0;
         is_remote.then(|| SharedMemory { dir: self.shared_dir(), bytes_max: self.shared_bytes_max })
     }
 
     pub(super) fn store(&self) -> StoreSettings {
-        match self.objects {
-            ObjectPlace::Files => StoreSettings::Files(self.objects_dir()),
-            ObjectPlace::Metad => StoreSettings::Metad,
-        }
+        self.objects.store(self.objects_dir())
     }
 }
 

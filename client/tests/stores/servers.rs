@@ -1,0 +1,168 @@
+//! Servers for the length of a test: found, started on a free port of loopback, killed when dropped.
+//!
+//! Where a server is not installed the test says on stderr that it was skipped, unless
+//! `FORESAIL_TEST_SERVERS=required` is set, as `make test` does: then it fails.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Once;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use foresail_worker::data::s3::S3Settings;
+
+/// Longest wait for a server to answer.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// The program of a server, from `variable` or one of `places`.
+///
+/// # Panics
+/// Where it is missing and servers are required.
+pub fn program(variable: &str, places: &[PathBuf], hint: &str) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).map(PathBuf::from);
+    let found = named.into_iter().chain(places.iter().cloned()).find(|path| path.is_file());
+    if found.is_none() {
+        let required = std::env::var("FORESAIL_TEST_SERVERS").is_ok_and(|text| text == "required");
+        assert!(!required, "no program for {variable}; hint: {hint}");
+        // Unlike `eprintln`, this is seen though the test passes.
+        let _ = writeln!(std::io::stderr(), "skipped: no program for {variable}; hint: {hint}");
+    }
+    found
+}
+
+/// The root of the project.
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A server that ends with this value.
+struct Server(Child);
+
+impl Server {
+    fn start(command: &mut Command, address: SocketAddr) -> Self {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut server = Self(child.unwrap());
+        let ends = Instant::now() + START_LIMIT;
+        while TcpStream::connect(address).is_err() {
+            if let Some(status) = server.0.try_wait().unwrap() {
+                panic!("{command:?} ended with {status}");
+            }
+            assert!(Instant::now() < ends, "{command:?} does not listen on {address}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// moto's server, with one bucket.
+pub struct Moto {
+    address: SocketAddr,
+    _server: Server,
+}
+
+impl Moto {
+    /// Starts it; nothing where it is not installed.
+    pub fn start() -> Option<Self> {
+        let hint = "`make test` installs it into .venv: pip install 'moto[server]'";
+        let program = program("FORESAIL_MOTO_SERVER", &[root().join(".venv/bin/moto_server")], hint)?;
+        static CREDENTIALS: Once = Once::new();
+        // SAFETY: only Rust's own functions, which take a lock, read the environment in these tests.
+        CREDENTIALS.call_once(|| unsafe {
+            for (name, value) in [
+                ("AWS_ACCESS_KEY_ID", "testing"),
+                ("AWS_SECRET_ACCESS_KEY", "testing"),
+                ("AWS_REGION", "us-east-1"),
+            ] {
+                std::env::set_var(name, value);
+            }
+        });
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let mut command = Command::new(program);
+        command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]);
+        let moto = Self { address, _server: Server::start(&mut command, address) };
+        moto.ask("PUT", "/bucket", "200");
+        Some(moto)
+    }
+
+    /// The bucket, reached through `address`.
+    pub fn bucket_through(&self, address: SocketAddr, request_ms_max: u64) -> S3Settings {
+        let text =
+            format!("s3://bucket/some/place?endpoint=http://{address}&request_ms_max={request_ms_max}");
+        text.parse().unwrap()
+    }
+
+    pub fn bucket(&self) -> S3Settings {
+        self.bucket_through(self.address, 30_000)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The keys in the bucket.
+    pub fn keys(&self) -> Vec<String> {
+        let answer = self.ask("GET", "/bucket?list-type=2", "200");
+        let keys = answer.split("<Key>").skip(1);
+        keys.map(|rest| rest.split("</Key>").next().unwrap().to_owned()).collect()
+    }
+
+    fn ask(&self, method: &str, path: &str, expect: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        let host = self.address;
+        write!(stream, "{method} {path} HTTP/1.0\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.split(' ').nth(1) == Some(expect), "{method} {path}: {answer}");
+        answer
+    }
+}
+
+/// A listener that takes connections and never answers.
+pub fn silence() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut taken = Vec::new();
+        while let Ok((stream, _)) = listener.accept() {
+            taken.push(stream);
+        }
+    });
+    address
+}
+
+/// A way to `target` on which every connection breaks once so many bytes have gone there.
+pub fn breaking_after(target: SocketAddr, bytes: u64) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        while let Ok((near, _)) = listener.accept() {
+            thread::spawn(move || pass_on(near, TcpStream::connect(target).unwrap(), bytes));
+        }
+    });
+    address
+}
+
+fn pass_on(near: TcpStream, far: TcpStream, bytes: u64) {
+    let (mut back_from, mut back_to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
+    thread::spawn(move || {
+        let _ = std::io::copy(&mut back_from, &mut back_to);
+        let _ = back_to.shutdown(std::net::Shutdown::Both);
+    });
+    let _ = std::io::copy(&mut (&near).take(bytes), &mut &far);
+    let _ = near.shutdown(std::net::Shutdown::Both);
+    let _ = far.shutdown(std::net::Shutdown::Both);
+}
