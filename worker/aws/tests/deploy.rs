@@ -53,7 +53,7 @@ impl Moto {
             std::thread::sleep(Duration::from_millis(20));
         }
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("bootstrap.zip"), EMPTY_ZIP).unwrap();
+        std::fs::write(dir.path().join("bootstrap.zip"), PACKAGE).unwrap();
         Some(Self { server, url: format!("http://{address}"), dir })
     }
 
@@ -86,12 +86,8 @@ impl Drop for Moto {
     }
 }
 
-/// A zip file with the empty file `bootstrap`, as Python's `zipfile` writes it. Source: APPNOTE.TXT of
-/// PKWARE.
-const EMPTY_ZIP: &[u8] = b"PK\x03\x04\x14\x00\x00\x00\x00\x00\x00\x00\x21\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\
-\x09\x00\x00\x00bootstrapPK\x01\x02\x14\x03\x14\x00\x00\x00\x00\x00\x00\x00\x21\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\
-\x09\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x80\x01\x00\x00\x00\x00bootstrapPK\x05\x06\x00\x00\x00\x00\x01\x00\x01\x00\
-\x37\x00\x00\x00\x27\x00\x00\x00\x00\x00";
+/// A program that ends at once, under the name that Lambda looks for.
+const PACKAGE: &[u8] = include_bytes!("bootstrap.zip");
 
 /// Everything of this kind that the account has, whoever made it.
 async fn left(config: &SdkConfig) -> Vec<String> {

@@ -26,8 +26,8 @@ use axum::routing::post;
 
 /// Longest wait for a server to answer.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// What the front is reached with.
-const KEYS: [(&str, &str); 3] =
+/// What it is reached with.
+pub const KEYS: [(&str, &str); 3] =
     [("AWS_ACCESS_KEY_ID", "testing"), ("AWS_SECRET_ACCESS_KEY", "testing"), ("AWS_REGION", "us-east-1")];
 
 /// A refusal: status, error type.
@@ -89,11 +89,6 @@ impl Emulator {
             }
         }
         Some(Self { url, told, log, processes, runtime: Some(runtime), _dir: dir })
-    }
-
-    /// How this Lambda is reached.
-    pub async fn config(&self) -> SdkConfig {
-        config(&self.url).await
     }
 
     /// The next events are refused.
