@@ -59,3 +59,17 @@ pub fn limited(loader: aws_config::ConfigLoader) -> aws_config::ConfigLoader {
         .build();
     loader.retry_config(retries).timeout_config(limits)
 }
+
+/// A failure with its causes, in words.
+pub(crate) fn in_words(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = cause.source();
+    }
+    text
+}

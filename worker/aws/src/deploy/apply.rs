@@ -351,7 +351,7 @@ where
     let status = error.raw_response().map(|response| response.status().as_u16());
     let told = match (error.code(), error.message()) {
         (Some(code), message) => format!("{code}: {}", message.unwrap_or("no text")),
-        _ => aws_sdk_lambda::error::DisplayErrorContext(error).to_string(),
+        _ => crate::in_words(error),
     };
     let hint = match status {
         Some(401 | 403) => "who deploys needs the rights in docs/aws.md; are these the right credentials?",
