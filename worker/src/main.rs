@@ -78,7 +78,8 @@ struct HostArguments {
     /// `s3://BUCKET/PREFIX?endpoint=URL&region=NAME` with credentials in the environment.
     #[arg(long, env = "FORESAIL_STORE", default_value_t = ObjectPlace::Files, value_name = "STORE")]
     objects: ObjectPlace,
-    /// Most bytes of objects of a remote store that the workers of this machine share in memory; 0 shares none.
+    /// Most bytes of objects of a remote store that the workers of this machine share in memory; 0 shares
+    /// none.
     #[arg(long, env = "FORESAIL_HOST_SHARED_BYTES_MAX", default_value_t = SHARED_BYTES_MAX)]
     shared_bytes_max: u64,
     /// Runs that have ended whose objects are kept; older ones are deleted.

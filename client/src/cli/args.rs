@@ -3,6 +3,7 @@
 mod ask;
 #[cfg(feature = "aws")]
 mod aws;
+mod bridge;
 mod data;
 mod lab;
 mod plans;
@@ -26,6 +27,7 @@ use crate::units;
 pub use ask::{AskedSla, PredictArgs, Quantities, ScoresArgs, TuneArgs};
 #[cfg(feature = "aws")]
 pub use aws::{DeployArgs, DeployAwsArgs, DeployTo, Emit, OnAws, OnAwsArgs, Processor, Which};
+pub use bridge::BridgeArgs;
 pub use data::{ExportArgs, ExportWhat, ImportArgs, ImportOrder, SampleForm, SamplesArgs};
 pub use lab::{AccuracyArgs, BacktestArgs, LabArgs, LabCommand};
 pub use plans::{PlannersArgs, parse_goal};
@@ -182,16 +184,6 @@ pub struct HostArgs {
     /// `s3://BUCKET/PREFIX?endpoint=URL&region=NAME` with credentials in the environment.
     #[arg(long, value_name = "STORE", env = "FORESAIL_STORE", default_value_t = ObjectPlace::Files)]
     pub store: ObjectPlace,
-}
-
-/// `foresail bridge`.
-#[derive(Debug, Args)]
-#[command(after_help = "Speaks JSON-RPC 2.0, one object per line, on stdin and stdout: docs/bridge.md.\n\
-    It ends, and with it a stack that it started, when stdin is closed or its parent ends.")]
-pub struct BridgeArgs {
-    /// Workers, where a stack is started for the session.
-    #[command(flatten)]
-    pub workers: HostArgs,
 }
 
 /// `foresail up`.

@@ -32,13 +32,13 @@ pub async fn up(
     interrupt: &Interrupt,
 ) -> Result<(), CliError> {
     let data = data_dir(global);
-    let mut settings = StackSettings {
+    let settings = StackSettings {
         data: Some(data.clone()),
         listen: args.listen,
         advertise: args.advertise.clone(),
         ..stack_settings(global, &args.workers)
     };
-    choose_workers(global, args, &mut settings)?;
+    let settings = with_workers(global, args, settings)?;
     let stack = LocalStack::start(settings).await?;
     let addresses = stack_file(&stack);
     let written = write_down(&data, &addresses);
@@ -68,10 +68,10 @@ pub async fn up(
 
 /// The workers are those of `--host`: `local`, or `lambda`. An address there is that of a host which other
 /// commands use.
-fn choose_workers(global: &Global, args: &UpArgs, settings: &mut StackSettings) -> Result<(), CliError> {
+fn with_workers(global: &Global, args: &UpArgs, settings: StackSettings) -> Result<StackSettings, CliError> {
     match global.host.as_deref() {
-        None | Some("local") => Ok(()),
-        Some(address) if address.starts_with("http") => Ok(()),
+        None | Some("local") => Ok(settings),
+        Some(address) if address.starts_with("http") => Ok(settings),
         #[cfg(feature = "aws")]
         Some("lambda") => {
             let mut platform = source::platform("aws-lambda-x86")?;
@@ -79,9 +79,8 @@ fn choose_workers(global: &Global, args: &UpArgs, settings: &mut StackSettings) 
                 offer(&mut platform, &args.workers.memory);
             }
             platform.concurrency_max = args.workers.concurrency.unwrap_or(platform.concurrency_max);
-            settings.platform = platform;
-            settings.workers = Workers::Lambda { prefix: args.prefix.clone(), region: None };
-            Ok(())
+            let workers = Workers::Lambda { prefix: args.prefix.clone(), region: None };
+            Ok(StackSettings { platform, workers, ..settings })
         }
         #[cfg(not(feature = "aws"))]
         Some("lambda") => {

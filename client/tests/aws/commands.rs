@@ -5,6 +5,7 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::emulator::{KEYS, free_address, program, wait_for};
+use crate::package::PACKAGE;
 
 struct Moto {
     server: Child,
@@ -44,8 +45,6 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A program that ends at once, under the name that Lambda looks for.
-const PACKAGE: &[u8] = include_bytes!("../../../worker/aws/tests/bootstrap.zip");
 const DEPLOY: [&str; 6] = ["deploy", "aws", "--memory", "512,1769", "--package", "bootstrap.zip"];
 
 #[test]

@@ -7,4 +7,7 @@ mod commands;
 #[allow(dead_code, reason = "other tests of functions use the rest")]
 #[path = "../../../worker/lambda/tests/lambda/emulator.rs"]
 mod emulator;
+mod functions;
+#[path = "../../../worker/aws/tests/package.rs"]
+mod package;
 mod workflows;

@@ -17,6 +17,11 @@ use aws_sdk_lambda::config::Credentials;
 use foresail_aws::deploy::{Deployment, Finding, Health, Package, Part, Processor, TAG, destroy, look, make};
 use foresail_aws::limited;
 
+#[path = "package.rs"]
+mod package;
+
+use package::PACKAGE;
+
 /// Longest wait for the server to answer.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
@@ -85,9 +90,6 @@ impl Drop for Moto {
         let _ = self.server.wait();
     }
 }
-
-/// A program that ends at once, under the name that Lambda looks for.
-const PACKAGE: &[u8] = include_bytes!("bootstrap.zip");
 
 /// Everything of this kind that the account has, whoever made it.
 async fn left(config: &SdkConfig) -> Vec<String> {

@@ -1,28 +1,26 @@
-//! What the tests share: a metad in this process, worker programs as processes of their own.
+//! What the tests share: a store of runs in this process, worker programs as processes of their own.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use foresail_metad::{Server, Settings};
 use foresail_schemas::run::RunCreated;
 use foresail_schemas::{ResourceConfig, Workflow};
 use foresail_worker::api::{Api, REQUEST_LIMIT};
 use foresail_worker::host::conformance;
 use serde_json::json;
 
-/// A metad with its data; deleted when dropped.
+use crate::store::Store;
+
+/// A store of runs with a directory; both end with it.
 pub struct Stand {
     pub url: String,
     pub dir: tempfile::TempDir,
-    _metad: Server,
 }
 
 impl Stand {
     pub fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let metad = Server::start(Settings::embedded(dir.path().join("metad"))).unwrap();
-        Self { url: format!("http://{}", metad.address()), dir, _metad: metad }
+        Self { url: Store::start().url, dir: tempfile::tempdir().unwrap() }
     }
 }
 

@@ -23,6 +23,7 @@ use axum::extract::{Path as At, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use foresail_aws::{LambdaHost, LambdaSettings};
 
 /// Longest wait for a server to answer.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -110,10 +111,21 @@ impl Drop for Emulator {
 }
 
 /// How an endpoint is reached, with the limits of the program.
-pub async fn config(url: &str) -> SdkConfig {
+async fn config(url: &str) -> SdkConfig {
     let keys = Credentials::new("testing", "testing", None, None, "test");
     let loader = aws_config::defaults(BehaviorVersion::latest()).endpoint_url(url).credentials_provider(keys);
     foresail_aws::limited(loader.region(Region::new("us-east-1"))).load().await
+}
+
+/// The host that a Lambda at this address is.
+pub async fn host(url: &str) -> LambdaHost {
+    let settings = LambdaSettings { prefix: "foresail".to_owned(), memory_mb: vec![256] };
+    LambdaHost::new(&config(url).await, settings)
+}
+
+/// Runs a future to its end.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 /// An address of this machine at which nobody listens.

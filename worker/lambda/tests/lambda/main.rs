@@ -1,8 +1,7 @@
-//! Functions on an emulated Lambda: cargo-lambda's server, which speaks the runtime interface of Lambda, and
-//! the real binary of the function.
+//! What Lambda refuses, told by an emulated one; functions at work are tested with the program of the client.
 
 #![allow(clippy::unwrap_used, reason = "a test ends with the panic that tells what was unexpected")]
 
+#[allow(dead_code, reason = "other tests of functions use the rest")]
 mod emulator;
-mod functions;
 mod refusals;

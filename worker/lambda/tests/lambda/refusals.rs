@@ -8,8 +8,7 @@ use foresail_schemas::invocation::Invocation;
 use foresail_schemas::{ResourceConfig, RunId};
 use foresail_worker::host::{Host, HostError};
 
-use crate::emulator::{Emulator, Refusal};
-use crate::functions::{block_on, host};
+use crate::emulator::{Emulator, Refusal, block_on, host};
 
 fn invocation(tasks: u32) -> Invocation {
     let (run, config) = (RunId::new("r").unwrap(), ResourceConfig::new(256, None).unwrap());

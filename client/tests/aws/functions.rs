@@ -3,27 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foresail_aws::{LambdaHost, LambdaSettings};
 use foresail_metad::{Server, Settings};
 use foresail_schemas::ResourceConfig;
 use foresail_worker::host::conformance::{Hears, Subject, check};
 use serde_json::Value;
 
-use crate::emulator::{Emulator, config, free_address};
+use crate::emulator::{Emulator, block_on, free_address, host};
 
-const FUNCTION: &str = env!("CARGO_BIN_EXE_foresail-lambda");
+const FUNCTION: &str = env!("CARGO_BIN_EXE_foresail");
 
 fn size(memory_mb: u32) -> ResourceConfig {
     ResourceConfig::new(memory_mb, None).unwrap()
-}
-
-pub async fn host(url: &str) -> LambdaHost {
-    let settings = LambdaSettings { prefix: "foresail".to_owned(), memory_mb: vec![256] };
-    LambdaHost::new(&config(url).await, settings)
-}
-
-pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 #[test]
