@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use foresail_metad as metad;
 use foresail_schemas::platform::Platform;
+use foresail_worker::coordination::CoordinationSettings;
 use foresail_worker::data::s3::S3Settings;
 #[cfg(feature = "aws")]
 use foresail_worker::host::Host;
@@ -44,6 +45,8 @@ pub struct StackSettings {
     /// Where workers put objects too large for a commit record; blobs of metad where files are named and the
     /// workers are elsewhere.
     pub objects: ObjectPlace,
+    /// Where the state of runs is kept.
+    pub coordination: CoordinationSettings,
     /// Where the workers are.
     pub workers: Workers,
     /// Address of metad as workers reach it; that which it listens on where absent.
@@ -91,6 +94,7 @@ impl Default for StackSettings {
             objects: ObjectPlace::Files,
             workers: Workers::Here,
             advertise: None,
+            coordination: CoordinationSettings::Metad,
         }
     }
 }
@@ -138,6 +142,9 @@ impl LocalStack {
         let mut metad_settings = metad::Settings::embedded(data.join("metad"));
         metad_settings.listen = settings.listen;
         metad_settings.token.clone_from(&settings.token);
+        if let CoordinationSettings::Redis(url) = &settings.coordination {
+            metad_settings.coordination = Some(url.clone());
+        }
         let metad = metad::Server::start(metad_settings).map_err(|e| failed("metad", e.to_string()))?;
         let metad_address = settings.advertise.unwrap_or_else(|| format!("http://{}", metad.address()));
         #[cfg(feature = "aws")]
@@ -172,6 +179,7 @@ impl LocalStack {
             python: settings.python,
             token: settings.token.clone(),
             objects: settings.objects.clone(),
+            coordination: settings.coordination.clone(),
             ..LocalSettings::new(&metad_address, data.join("workers")).for_platform(&settings.platform)
         };
         let objects_dir = host_settings.objects_dir();

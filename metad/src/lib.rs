@@ -21,6 +21,7 @@
 //! | `server` | starts and stops the whole |
 
 mod board;
+mod coordination;
 mod export;
 mod http;
 mod meter;

@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
+use crate::coordination::take_up;
 use crate::http::Front;
 use crate::meter::add;
 use crate::recover::{Recovered, recover};
@@ -138,6 +139,7 @@ async fn serve(listener: TcpListener, shared: &Arc<Shared>) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(shared.settings.connections_max as usize));
     let send_max = Duration::from_millis(shared.settings.send_ms_max);
     let mut listener = Counted { inner: tokio::net::TcpListener::from_std(listener)?, places, send_max };
+    take_up(shared);
     let front = Front::new(Arc::clone(shared));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new());

@@ -58,6 +58,9 @@ pub enum SettingsError {
         /// Longest request, in ms.
         request_ms_max: u64,
     },
+    /// The address of Redis is none.
+    #[error("the setting `coordination`: {0}")]
+    Coordination(String),
     /// The token cannot be sent in a header.
     #[error("the token must be 1 to 4096 visible ASCII characters without blanks")]
     Token,
@@ -141,6 +144,9 @@ settings! {
     token: Option<String> = None, "none", "FORESAIL_METAD_TOKEN",
         "Token that every request but /livez must bring as `Authorization: Bearer TOKEN`; \
          needed unless metad listens on a loopback address.";
+    coordination: Option<String> = None, "none", "FORESAIL_COORDINATION",
+        "Redis or Valkey that has the state of runs, as redis://USER:PASSWORD@HOST:PORT/DB; metad itself has it \
+         where none is set. Workers must be told the same.";
     body_bytes_max: u64 = 64 << 20, "67108864", "FORESAIL_METAD_BODY_BYTES_MAX",
         "Largest body in bytes, both as sent and unpacked.";
     body_bytes_waiting_max: u64 = 256 << 20, "268435456", "FORESAIL_METAD_BODY_BYTES_WAITING_MAX",
@@ -228,6 +234,12 @@ impl Settings {
         Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)), data: data.into(), ..Self::default() }
     }
 
+    /// The Redis that has the state of runs, where it is not metad.
+    #[must_use]
+    pub fn redis(&self) -> Option<&str> {
+        self.coordination.as_deref().filter(|place| *place != "metad")
+    }
+
     /// Checks what the types alone do not hold.
     ///
     /// # Errors
@@ -266,6 +278,9 @@ impl Settings {
         let (wait_ms_max, request_ms_max) = (self.wait_ms_max, self.request_ms_max);
         if wait_ms_max >= request_ms_max {
             return Err(SettingsError::WaitTooLong { wait_ms_max, request_ms_max });
+        }
+        if let Some(url) = self.redis() {
+            foresail_redis::Runs::open(url).map_err(|e| SettingsError::Coordination(e.to_string()))?;
         }
         let legal =
             |t: &String| !t.is_empty() && t.len() <= TOKEN_LEN_MAX && t.bytes().all(|b| b.is_ascii_graphic());

@@ -13,6 +13,7 @@ use foresail_schemas::{ErrorCode, Problem};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::board::Boards;
+use crate::coordination::Coordination;
 use crate::meter::Meter;
 use crate::settings::Settings;
 use crate::store::StoreReader;
@@ -51,6 +52,8 @@ pub struct Shared {
     pub cold: Arc<Semaphore>,
     /// Memory for bodies, in units of [`BUDGET_UNIT_BYTES`].
     pub body_budget: Arc<Semaphore>,
+    /// The runs whose state lies elsewhere, where some may.
+    pub coordination: Option<Coordination>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -107,6 +110,8 @@ impl Shared {
         let (commands, queue) = mpsc::channel(settings.queue_max as usize);
         let places = |n: u64| Arc::new(Semaphore::new((n as usize).min(Semaphore::MAX_PERMITS)));
         let budget = settings.body_bytes_waiting_max.div_ceil(BUDGET_UNIT_BYTES);
+        // An address that is none was refused with the other settings.
+        let coordination = settings.redis().and_then(|url| Coordination::open(url).ok());
         let shared = Self {
             requests: places(settings.requests_max),
             listeners: places(settings.listeners_max),
@@ -120,6 +125,7 @@ impl Shared {
             meter: Meter::default(),
             health: Health::default(),
             stopping: watch::Sender::new(false),
+            coordination,
             commands,
         };
         (Arc::new(shared), queue)

@@ -160,6 +160,21 @@ impl Api {
         read_json(url, response).await
     }
 
+    /// Puts JSON and reads JSON.
+    ///
+    /// # Errors
+    /// [`ApiError`]
+    pub async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        limit: Duration,
+    ) -> Result<T, ApiError> {
+        let url = self.url(path);
+        let response = self.send(&url, self.client.put(&url).json(body), limit).await?;
+        read_json(url, response).await
+    }
+
     /// Asks for raw bytes. They are written into one buffer as they come, so that a large answer is never in
     /// memory twice.
     ///

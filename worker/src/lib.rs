@@ -6,6 +6,7 @@
 //! - [`runtime`]: the worker process; it carries out what the choreography machine decides.
 //! - [`host`]: platforms that start workers; [`host::local`] does so with processes on this machine.
 //! - [`serve`]: a worker behind an HTTP endpoint.
+//! - [`coordination`]: where the state of runs is kept, in metad or in Redis.
 //! - [`metrics`]: measurements, on disk before they are sent.
 //! - [`watch`]: what whoever watches over a run does.
 //!
@@ -27,6 +28,7 @@
 
 pub mod api;
 pub mod builtin;
+pub mod coordination;
 pub mod custom;
 pub mod data;
 mod ending;

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use foresail_schemas::id::{RunId, WorkflowName};
 use foresail_schemas::metric::{Batch, BatchAnswer};
-use foresail_schemas::run::{CurrentPlan, EventPage, OperationAnswer, OperationRequest, RunSummary};
+use foresail_schemas::run::{
+    CurrentPlan, EventPage, OperationAnswer, OperationRequest, ReplanRequest, RunSummary,
+};
 use foresail_schemas::workflow::Workflow;
 
 use crate::api::{Api, ApiError, REQUEST_LIMIT, TRANSFER_LIMIT};
@@ -76,6 +78,14 @@ impl Metad {
     pub async fn events(&self, run: &RunId, after: u64, kinds: &str) -> Result<EventPage, ApiError> {
         let path = format!("/v1/runs/{run}/events?after={after}&wait_ms={EVENTS_WAIT_MS}&kinds={kinds}");
         self.0.get(&path, Duration::from_millis(EVENTS_WAIT_MS) + REQUEST_LIMIT).await
+    }
+
+    /// Replaces the plan of a run if the one in force is the one expected.
+    ///
+    /// # Errors
+    /// [`ApiError`]
+    pub async fn replan(&self, run: &RunId, request: &ReplanRequest) -> Result<CurrentPlan, ApiError> {
+        self.0.put(&format!("/v1/runs/{run}/plan"), request, TRANSFER_LIMIT).await
     }
 
     /// Sends measurements.

@@ -14,10 +14,10 @@ use foresail_worker::host::local::ObjectPlace;
 use crate::servers::{Moto, silence};
 use crate::workloads::{settings, stack_on, submit};
 
-type Results = BTreeMap<String, Bytes>;
+pub type Results = BTreeMap<String, Bytes>;
 
 /// Carries a workflow out on a stack with objects there.
-async fn results(stack: &LocalStack, workflow: &Workflow) -> (RunHandle, Results) {
+pub async fn results(stack: &LocalStack, workflow: &Workflow) -> (RunHandle, Results) {
     let client = stack.client().await.unwrap();
     let run = submit(stack, &client, workflow, RunOptions::default()).await;
     run.wait().await.unwrap().completed().unwrap();

@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, reason = "a test ends with the panic that tells what was unexpected")]
 
 mod buckets;
+mod coordination;
 mod objects;
 mod servers;
+mod shared_runs;
 mod workloads;

@@ -166,3 +166,43 @@ fn pass_on(near: TcpStream, far: TcpStream, bytes: u64) {
     let _ = near.shutdown(std::net::Shutdown::Both);
     let _ = far.shutdown(std::net::Shutdown::Both);
 }
+
+/// Debian's redis-server, without files.
+pub struct Redis {
+    pub url: String,
+    address: SocketAddr,
+    _dir: tempfile::TempDir,
+    _server: Server,
+}
+
+impl Redis {
+    /// Starts it; nothing where it is not installed.
+    pub fn start() -> Option<Self> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let places: Vec<_> = std::env::split_paths(&path).map(|dir| dir.join("redis-server")).collect();
+        let program = program("FORESAIL_REDIS_SERVER", &places, "sudo apt-get install redis-server")?;
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(program);
+        command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string()]);
+        command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(dir.path());
+        let server = Server::start(&mut command, address);
+        Some(Self { url: format!("redis://{address}"), address, _dir: dir, _server: server })
+    }
+
+    /// Sends a command and gives the first line of the answer.
+    pub fn ask(&self, command: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        write!(stream, "{command}\r\nQUIT\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// Breaks every connection of a client but this one.
+    pub fn kill_connections(&self) -> u64 {
+        let normal = self.ask("CLIENT KILL TYPE normal");
+        let waiting = self.ask("CLIENT KILL TYPE pubsub");
+        [normal, waiting].iter().filter_map(|text| text.strip_prefix(':')?.parse::<u64>().ok()).sum()
+    }
+}

@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 use foresail_schemas::listing::RunList;
 use foresail_schemas::plan::Plan;
 use foresail_schemas::run::{
-    FAILURE_TEXT_MAX, Location, Operation, OperationRequest, ReplanRequest, Replanning, Resume, RunOptions,
-    RunStatus,
+    FAILURE_TEXT_MAX, Location, Operation, OperationAnswer, OperationRequest, ReplanRequest, Replanning,
+    Resume, RunOptions, RunStatus,
 };
 use foresail_schemas::workflow::WorkflowSpec;
 use foresail_schemas::{ErrorCode, RunId, WorkflowName};
@@ -20,6 +20,7 @@ use super::pool::{blocking, by_size};
 use super::reply::{Answer, Failure, json, json_text};
 use super::take::{App, Content, JsonOf, PathOf, QueryOf};
 use crate::board::Board;
+use crate::coordination;
 use crate::store::documents::SUGGESTED;
 use crate::write::{Command, NewPlan, NewRun, Standing};
 
@@ -48,7 +49,13 @@ pub struct Request {
 /// Starts keeping a run.
 pub async fn create(State(app): State<App>, JsonOf(request, content): JsonOf<Request>) -> Answer {
     let new = by_size(&app, content.bytes.len(), move || checked(request)).await??;
+    let documents = app.coordination.is_some().then(|| (new.workflow_json.clone(), new.plan_json.clone()));
     let created = app.change(|reply| Command::CreateRun(Box::new(new), reply)).await?;
+    if let Some((workflow, plan)) = documents {
+        let (shared, run) = (Arc::clone(&app), created.run.clone());
+        let events = blocking(&app, move || coordination::stored_events(&shared, &run)).await??;
+        coordination::begin(&app, &created.run, &workflow, &plan, events).await?;
+    }
     let status = if created.duplicate { StatusCode::OK } else { StatusCode::CREATED };
     let mut response = (status, json(&created)).into_response();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/runs/{}", created.run)) {
@@ -96,7 +103,11 @@ pub async fn list(State(app): State<App>, QueryOf(selection): QueryOf<Selection>
 
 /// A run in short.
 pub async fn get(State(app): State<App>, PathOf(run): PathOf<RunId>) -> Answer {
-    Ok(json(&find(&app, &run)?.summary()))
+    let mut summary = find(&app, &run)?.summary();
+    if let Some(running) = coordination::running(&app, &run).await {
+        summary.running = running;
+    }
+    Ok(json(&summary))
 }
 
 /// The workflow of a run.
@@ -182,7 +193,10 @@ pub async fn replan(
     .await?;
     let new =
         NewPlan { run, expected_epoch, plan, json: plan_json.clone(), standing: Standing::InForce(why) };
-    let epoch = app.change(|reply| Command::Replan(Box::new(new), reply)).await?;
+    let epoch = match coordination::replan(&app, &new).await {
+        Some(decided) => decided?,
+        None => app.change(|reply| Command::Replan(Box::new(new), reply)).await?,
+    };
     plan_answer(epoch, plan_json, board.options)
 }
 
@@ -205,7 +219,10 @@ pub async fn suggest(
     })
     .await?;
     let new = NewPlan { run, expected_epoch, plan, json: json.clone(), standing: Standing::Suggested(why) };
-    app.change(|reply| Command::Replan(Box::new(new), reply)).await?;
+    match coordination::replan(&app, &new).await {
+        Some(decided) => decided?,
+        None => app.change(|reply| Command::Replan(Box::new(new), reply)).await?,
+    };
     Ok(json_text(json))
 }
 
@@ -227,9 +244,17 @@ pub async fn carry_out(app: &App, run: RunId, mut request: OperationRequest, con
     }
     find(app, &run)?;
     request.operations.iter_mut().try_for_each(bounded)?;
-    let answer = app.change(|reply| Command::Operate(run, request.operations, reply)).await?;
+    let answer = decide(app, run, request.operations).await?;
     drop(content);
     by_size(app, answer.results.len() * RESULT_BYTES, move || json(&answer)).await
+}
+
+/// Applies operations where the state of the run is.
+async fn decide(app: &App, run: RunId, operations: Vec<Operation>) -> Result<OperationAnswer, Failure> {
+    match coordination::operate(app, &run, &operations).await {
+        Some(decided) => Ok(decided?),
+        None => Ok(app.change(|reply| Command::Operate(run, operations, reply)).await?),
+    }
 }
 
 /// Cuts texts that are too long and refuses contents that are: a run keeps them for as long as it is kept.
@@ -282,6 +307,6 @@ pub async fn cancel(
 ) -> Answer {
     let board = find(&app, &run)?;
     cut(&mut reason);
-    app.change(|reply| Command::Operate(run, vec![Operation::Cancel { reason }], reply)).await?;
+    decide(&app, run, vec![Operation::Cancel { reason }]).await?;
     Ok(json(&board.summary()))
 }

@@ -21,7 +21,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use foresail_schemas::metric::{BatchAnswer, Quarantined, Record, Rejected};
-use foresail_schemas::run::{Operation, OperationAnswer, Replanning, Resume, RunCreated, RunOptions};
+use foresail_schemas::run::{
+    Operation, OperationAnswer, Replanning, Resume, RunCreated, RunEvent, RunOptions,
+};
 use foresail_schemas::{BatchId, InstanceId, Plan, Problem, RunId, Workflow, WorkflowName};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -48,6 +50,8 @@ pub enum Command {
     Replan(Box<NewPlan>, Reply<u64>),
     /// Apply operations to a run.
     Operate(RunId, Vec<Operation>, Reply<OperationAnswer>),
+    /// Store what was decided elsewhere.
+    Mirror(Box<Mirrored>, Reply<()>),
     /// Store a blob of a run.
     PutBlob(RunId, String, bytes::Bytes, Reply<()>),
     /// Remove a blob of a run.
@@ -129,6 +133,17 @@ pub struct NewPlan {
     pub json: Vec<u8>,
     /// What becomes of it.
     pub standing: Standing,
+}
+
+/// What came of a run whose state is decided elsewhere.
+#[derive(Debug, Clone)]
+pub struct Mirrored {
+    /// The run.
+    pub run: RunId,
+    /// Its events, in order; those that are stored already are passed over.
+    pub events: Vec<RunEvent>,
+    /// The plans that they put in force or suggest.
+    pub plans: Vec<NewPlan>,
 }
 
 /// Sends one answer: the prepared one, or the problem that kept the group from the disk.
@@ -347,6 +362,7 @@ impl Writer {
             Command::Operate(run, operations, reply) => {
                 self.runs.operate(&run, &operations, reply, group, &shared)
             }
+            Command::Mirror(mirrored, reply) => self.runs.mirror(*mirrored, reply, group, &shared),
             Command::PutBlob(run, key, content, reply) => {
                 self.runs.put_blob(&run, &key, &content, reply, group, &shared)
             }
@@ -383,7 +399,7 @@ fn refuse_all(commands: Vec<Command>) {
             Command::CreateRun(_, reply) => reply.send(Err(failed())).is_ok(),
             Command::Replan(_, reply) => reply.send(Err(failed())).is_ok(),
             Command::Operate(_, _, reply) => reply.send(Err(failed())).is_ok(),
-            Command::PutBlob(_, _, _, reply) | Command::DropBlob(_, _, reply) => {
+            Command::PutBlob(_, _, _, reply) | Command::DropBlob(_, _, reply) | Command::Mirror(_, reply) => {
                 reply.send(Err(failed())).is_ok()
             }
             Command::Wake | Command::Stop => true,

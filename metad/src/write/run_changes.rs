@@ -7,7 +7,7 @@ use foresail_schemas::{ErrorCode, Problem, RunId, WorkflowName};
 use jiff::Timestamp;
 
 use super::live_runs::LiveRun;
-use super::{Group, NewPlan, NewRun, Reply, Runs, Standing};
+use super::{Group, Mirrored, NewPlan, NewRun, Reply, Runs, Standing};
 use crate::meter::add;
 use crate::shared::{Shared, overloaded};
 use crate::store::StoreError;
@@ -144,6 +144,36 @@ impl Runs {
         Ok(())
     }
 
+    /// Takes what was decided elsewhere. It counts as a sign of the run also where it is nothing.
+    pub(super) fn mirror(
+        &mut self,
+        mirrored: Mirrored,
+        reply: Reply<()>,
+        group: &mut Group,
+        shared: &Shared,
+    ) -> Result<(), StoreError> {
+        let Mirrored { run: id, events, plans } = mirrored;
+        let run = match self.get(&id, group, shared)? {
+            Ok(run) => run,
+            Err(problem) => {
+                group.answer(reply, Err(problem));
+                return Ok(());
+            }
+        };
+        for event in events {
+            if event.seq == run.ledger.last_seq() + 1 {
+                run.ledger.replay(&event);
+                run.staged.push(event);
+            }
+        }
+        for plan in &plans {
+            keep_plan(run, plan, plan.expected_epoch + 1, group)?;
+        }
+        self.touched.insert(id);
+        group.answer(reply, Ok(()));
+        Ok(())
+    }
+
     /// Stores a blob.
     pub(super) fn put_blob(
         &mut self,
@@ -249,16 +279,20 @@ fn take_plan(
     };
     run.staged.extend(events);
     let epoch = run.ledger.plan_epoch();
+    keep_plan(run, new, epoch, group)?;
+    Ok(Ok(epoch))
+}
+
+/// Stores the plan of `epoch`, or one that is suggested.
+fn keep_plan(run: &mut LiveRun, new: &NewPlan, epoch: u64, group: &mut Group) -> Result<(), StoreError> {
     let writes = group.writes()?;
     if let Standing::Suggested(_) = new.standing {
-        writes.put_plan_document(run.number, SUGGESTED, &new.json)?;
-        return Ok(Ok(epoch));
+        return writes.put_plan_document(run.number, SUGGESTED, &new.json);
     }
     run.header.planner = new.plan.planner.clone();
     run.header.predicted = new.plan.predicted;
     writes.put_plan_document(run.number, epoch, &new.json)?;
-    writes.put_run(run.number, &run.header)?;
-    Ok(Ok(epoch))
+    writes.put_run(run.number, &run.header)
 }
 
 fn base36(mut number: u64) -> String {

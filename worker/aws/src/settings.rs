@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use foresail_worker::coordination::CoordinationSettings;
 use foresail_worker::host::local::ObjectPlace;
 use foresail_worker::runtime::settings::StoreSettings;
 
@@ -18,7 +19,7 @@ pub const TOKEN_VARIABLE: &str = "FORESAIL_METAD_TOKEN";
 /// where absent.
 pub const STORE_VARIABLE: &str = "FORESAIL_STORE";
 /// Address of Redis for the state of runs, where it is kept there.
-pub const REDIS_VARIABLE: &str = "FORESAIL_REDIS";
+pub const REDIS_VARIABLE: &str = "FORESAIL_COORDINATION";
 /// Directory for scratch files and measurements that wait.
 pub const DATA_VARIABLE: &str = "FORESAIL_WORKER_DATA";
 /// The directory where none is named: all that a function may write.
@@ -37,6 +38,8 @@ pub struct FunctionSettings {
     pub token: Option<String>,
     /// Where large objects lie.
     pub store: StoreSettings,
+    /// Where the state of runs is kept.
+    pub coordination: CoordinationSettings,
     /// Directory for scratch files and measurements that wait.
     pub data: PathBuf,
 }
@@ -66,7 +69,13 @@ impl FunctionSettings {
                 Err(why) => return Err(wrong(STORE_VARIABLE, &text, why)),
             },
         };
+        let coordination = match variable(REDIS_VARIABLE) {
+            None => CoordinationSettings::Metad,
+            // The address may hold a password.
+            Some(text) => text.parse().map_err(|why| format!("{REDIS_VARIABLE}: {why}"))?,
+        };
         Ok(Self {
+            coordination,
             prefix: needed(PREFIX_VARIABLE)?,
             memory_mb,
             metad: variable(METAD_VARIABLE),

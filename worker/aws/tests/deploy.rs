@@ -151,7 +151,7 @@ fn functions_are_what_was_asked_for() {
         let variables: BTreeMap<_, _> = set.environment().unwrap().variables().unwrap().iter().collect();
         let of = |name: &str| variables[&name.to_owned()].as_str();
         assert_eq!((of("FORESAIL_LAMBDA_PREFIX"), of("FORESAIL_LAMBDA_MEMORY")), ("foresail", "512,1769"));
-        assert_eq!((of("FORESAIL_METAD_TOKEN"), of("FORESAIL_REDIS")), ("secret", "redis://10.0.0.6"));
+        assert_eq!((of("FORESAIL_METAD_TOKEN"), of("FORESAIL_COORDINATION")), ("secret", "redis://10.0.0.6"));
         let events =
             lambda.get_function_event_invoke_config().function_name("foresail-512").qualifier("live");
         assert_eq!(events.send().await.unwrap().maximum_retry_attempts(), Some(0));

@@ -96,6 +96,7 @@ fn process_settings(settings: &FunctionSettings) -> ProcessSettings {
         // Others are asked for through Lambda itself.
         host: String::new(),
         store: settings.store.clone(),
+        coordination: settings.coordination.clone(),
         shared: None,
         // What a process of this sandbox that ended badly left, the next one sends.
         spool_dir: settings.data.join("spool"),

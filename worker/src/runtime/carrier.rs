@@ -17,6 +17,7 @@ use super::carry::{self, Started};
 use super::settings::{ProcessSettings, StoreSettings};
 use super::{STRAY_GRACE, lanes};
 use crate::api::ApiError;
+use crate::coordination::Coordination;
 use crate::data::cache::ObjectCache;
 use crate::data::s3;
 use crate::data::store::{BlobStore, FileStore, ObjectStore, StoreError};
@@ -43,6 +44,8 @@ pub(super) struct Carrier {
     pub cache: Arc<Mutex<ObjectCache>>,
     runs: VecDeque<Arc<KnownRun>>,
     metad: Option<Metad>,
+    /// Where the state of the runs of that metad is kept.
+    state: Option<Arc<dyn Coordination>>,
     /// The bucket, whose connections stay open between invocations.
     bucket: Option<Arc<dyn ObjectStore>>,
     /// Where other workers are asked for.
@@ -84,6 +87,7 @@ impl Carrier {
             threads: lanes::Threads::default(),
             runs: VecDeque::new(),
             metad: None,
+            state: None,
             bucket: None,
             host,
         }
@@ -124,7 +128,16 @@ impl Carrier {
         }
         let metad = Metad::new(base, self.settings.token.as_deref())?;
         self.metad = Some(metad.clone());
+        self.state = None;
         Ok(metad)
+    }
+
+    /// The state of the runs of `metad`, which is the last one that was asked for.
+    pub fn state(&mut self, metad: &Metad) -> Result<Arc<dyn Coordination>, ApiError> {
+        Ok(match &self.state {
+            Some(state) => Arc::clone(state),
+            None => Arc::clone(self.state.insert(self.settings.coordination.open(metad)?)),
+        })
     }
 
     /// Where the large objects of `run` lie.

@@ -16,8 +16,8 @@ use super::engine;
 use super::invocation::Driver;
 use super::lanes::Lanes;
 use crate::api::ApiError;
+use crate::coordination::Coordination;
 use crate::data::{Data, Durable};
-use crate::metad::Metad;
 use crate::metrics::Recorder;
 
 /// How long an invocation tries to learn what it is to do.
@@ -67,7 +67,8 @@ async fn carry_out_checked(
 ) -> Result<WorkerUsage, ApiError> {
     let Started { instance, invocation, start, init_ms, .. } = started;
     let metad = process.metad(&invocation.metad)?;
-    let Some((known, last_event)) = begin(process, &metad, &invocation).await? else {
+    let state = process.state(&metad)?;
+    let Some((known, last_event)) = begin(process, &*state, &invocation).await? else {
         tracing::debug!(%instance, run = %invocation.run, "the run is over already");
         return Ok(WorkerUsage { billed_ms: clock.billed_ms(), ..WorkerUsage::default() });
     };
@@ -93,7 +94,7 @@ async fn carry_out_checked(
         .for_each(|r| recorder.record(r));
     if invocation.purpose == Purpose::PreWarm {
         let usage = WorkerUsage { billed_ms: clock.billed_ms(), ..WorkerUsage::default() };
-        tell_of_prewarm(&metad, &instance, &invocation, start, usage).await;
+        tell_of_prewarm(&*state, &instance, &invocation, start, usage).await;
         recorder.send(&metad).await;
         return Ok(usage);
     }
@@ -126,7 +127,7 @@ async fn carry_out_checked(
         workflow: Arc::clone(&known.workflow),
         known: Arc::clone(&known),
         last_event,
-        metad: metad.clone(),
+        state,
         host: Arc::clone(&process.host),
         executors: process.executors.clone(),
         registry: Arc::clone(&process.registry),
@@ -176,7 +177,7 @@ async fn prepare(process: &Carrier, known: &Arc<KnownRun>, invocation: &Invocati
 /// Counts an invocation that was only there to be warm among those of the run. It took part in nothing, so
 /// where this is not heard nothing is lost but the count.
 async fn tell_of_prewarm(
-    metad: &Metad,
+    state: &dyn Coordination,
     instance: &InstanceId,
     invocation: &Invocation,
     start: StartState,
@@ -186,7 +187,7 @@ async fn tell_of_prewarm(
     let join = Operation::Join { worker: None, instance: instance.clone(), config, start };
     let leave = Operation::Leave { instance, tasks: Vec::new(), usage };
     let request = OperationRequest { operations: vec![join, leave] };
-    if let Err(error) = metad.operate(&invocation.run, &request).await {
+    if let Err(error) = state.operate(&invocation.run, &request).await {
         tracing::debug!(%error, "a worker that was started beforehand is not counted");
     }
 }
@@ -197,12 +198,12 @@ async fn tell_of_prewarm(
 /// between.
 async fn begin(
     process: &mut Carrier,
-    metad: &Metad,
+    state: &dyn Coordination,
     invocation: &Invocation,
 ) -> Result<Option<(Arc<KnownRun>, u64)>, ApiError> {
     let run = &invocation.run;
     let ends = Instant::now() + BEGIN_LIMIT;
-    let summary = patiently(ends, || metad.summary(run)).await?;
+    let summary = patiently(ends, || state.summary(run)).await?;
     if summary.status != RunStatus::Running {
         return Ok(None);
     }
@@ -211,9 +212,9 @@ async fn begin(
     }
     let workflow = match process.known(run) {
         Some(known) => Arc::clone(&known.workflow),
-        None => Arc::new(patiently(ends, || metad.workflow(run)).await?),
+        None => Arc::new(patiently(ends, || state.workflow(run)).await?),
     };
-    let plan = patiently(ends, || metad.plan(run)).await?;
+    let plan = patiently(ends, || state.plan(run)).await?;
     let known = Arc::new(KnownRun::new(run.clone(), workflow, plan));
     process.keep(Arc::clone(&known));
     Ok(Some((known, summary.last_event)))

@@ -35,11 +35,11 @@ use super::invoke::{INVOKE_PAUSE_FIRST, invoke_in_turn};
 use super::lanes::Lanes;
 use super::listen::listen;
 use super::telling::{Telling, failed};
+use crate::coordination::Coordination;
 use crate::custom::Customs;
 use crate::data::Data;
 use crate::executor::{Executors, GiveUp};
 use crate::host::Host;
-use crate::metad::Metad;
 use crate::metrics::Recorder;
 use crate::note::Notes;
 use crate::registry::{Cancel, Registry, TaskError};
@@ -68,7 +68,7 @@ pub(super) struct Driver {
     pub known: Arc<KnownRun>,
     /// Number of the last event of the run when the invocation began.
     pub last_event: u64,
-    pub metad: Metad,
+    pub state: Arc<dyn Coordination>,
     pub host: Arc<dyn Host>,
     pub executors: Executors,
     pub registry: Arc<Registry>,
@@ -188,8 +188,8 @@ impl Driver {
     }
 
     fn operate(&self, request: u64, operations: Arc<[Operation]>, under_way: &mut UnderWay) {
-        let (metad, run, events) =
-            (self.metad.clone(), self.invocation.run.clone(), under_way.events.clone());
+        let (state, run, events) =
+            (Arc::clone(&self.state), self.invocation.run.clone(), under_way.events.clone());
         let refused = Arc::clone(&under_way.refused);
         let decided = Decided::of(&self.workflow, &operations);
         if !decided.is_empty() {
@@ -198,7 +198,7 @@ impl Driver {
         under_way.engine.asked(request, self.clock.now_ms());
         under_way.work.spawn(async move {
             let body = OperationRequest { operations: operations.to_vec() };
-            let event = match metad.operate(&run, &body).await {
+            let event = match state.operate(&run, &body).await {
                 Ok(answer) => Event::Answered { request, answer },
                 Err(error) if error.is_missing() => {
                     tracing::warn!(%error, "the run is gone");
@@ -315,9 +315,9 @@ impl Driver {
     }
 
     fn listen(&self, commits: CommitHints, under_way: &mut UnderWay) {
-        let (metad, run, events) =
-            (self.metad.clone(), self.invocation.run.clone(), under_way.events.clone());
-        let listener = under_way.work.spawn(listen(metad, run, self.last_event, commits, events));
+        let (state, run, events) =
+            (Arc::clone(&self.state), self.invocation.run.clone(), under_way.events.clone());
+        let listener = under_way.work.spawn(listen(state, run, self.last_event, commits, events));
         if let Some(before) = under_way.listener.replace(listener) {
             before.abort();
         }
@@ -346,13 +346,13 @@ impl Driver {
     }
 
     fn read_plan(&self, under_way: &mut UnderWay) {
-        let (metad, run, events) =
-            (self.metad.clone(), self.invocation.run.clone(), under_way.events.clone());
+        let (state, run, events) =
+            (Arc::clone(&self.state), self.invocation.run.clone(), under_way.events.clone());
         under_way.work.spawn(async move {
             let mut pause = INVOKE_PAUSE_FIRST;
             // Ends with the invocation at the latest, whose life is limited.
             loop {
-                match metad.plan(&run).await {
+                match state.plan(&run).await {
                     Ok(CurrentPlan { epoch, plan, .. }) => {
                         let _ = events.send(Event::PlanRead { epoch, plan: Box::new(plan) }).await;
                         return;

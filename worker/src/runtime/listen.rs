@@ -1,6 +1,7 @@
 //! Events of a run as hints for the machine, by long poll. A lost event is never a loss: the machine polls as
 //! well.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use foresail_choreography::{CommitHints, Event};
@@ -8,7 +9,7 @@ use foresail_schemas::id::RunId;
 use foresail_schemas::run::{Change, EventPage, RunStatus};
 use tokio::sync::mpsc;
 
-use crate::metad::Metad;
+use crate::coordination::Coordination;
 
 /// The events asked for by a machine that does not want to hear of results.
 const KINDS: &str = "task_ready,tasks_skipped,run_finished";
@@ -21,7 +22,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Passes on what happens after event number `after`, until the run ends or nobody listens any more.
 pub(super) async fn listen(
-    metad: Metad,
+    state: Arc<dyn Coordination>,
     run: RunId,
     mut after: u64,
     commits: CommitHints,
@@ -33,7 +34,7 @@ pub(super) async fn listen(
     };
     let mut pause = PAUSE_FIRST;
     loop {
-        match metad.events(&run, after, kinds).await {
+        match state.events(&run, after, kinds).await {
             Ok(page) => {
                 pause = PAUSE_FIRST;
                 after = page.next_after.max(after);

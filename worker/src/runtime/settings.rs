@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::coordination::CoordinationSettings;
 use crate::data::s3::S3Settings;
 use crate::data::shared::SharedMemory;
 
@@ -14,6 +15,9 @@ pub struct ProcessSettings {
     pub host: String,
     /// Where large objects lie.
     pub store: StoreSettings,
+    /// Where the state of runs is kept.
+    #[serde(default)]
+    pub coordination: CoordinationSettings,
     /// What the workers of this machine share of a remote store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared: Option<SharedMemory>,

@@ -276,6 +276,7 @@ impl Actor {
             settings: ProcessSettings {
                 host: self.url.clone(),
                 store: settings.store(),
+                coordination: settings.coordination.clone(),
                 shared: settings.shared(),
                 spool_dir: settings.spool_dir(),
                 scratch_dir,

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::platform::{Platform, Pool};
 
+use crate::coordination::CoordinationSettings;
 use crate::data::s3::{self, S3Settings};
 use crate::data::shared::SharedMemory;
 use crate::runtime::settings::StoreSettings;
@@ -117,6 +118,8 @@ pub struct LocalSettings {
     pub python: Option<PathBuf>,
     /// Where large objects lie.
     pub objects: ObjectPlace,
+    /// Where the state of runs is kept; metad must be told the same.
+    pub coordination: CoordinationSettings,
     /// Sizes offered; any where empty.
     pub menu: Vec<ResourceConfig>,
     /// Workers beside the menu for what it cannot hold: no limit of their life, places of their own.
@@ -169,6 +172,7 @@ impl LocalSettings {
             worker: None,
             python: None,
             objects: ObjectPlace::default(),
+            coordination: CoordinationSettings::default(),
             menu: Vec::new(),
             pool: None,
             concurrency_max: cores,
