@@ -145,8 +145,8 @@ settings! {
         "Token that every request but /livez must bring as `Authorization: Bearer TOKEN`; \
          needed unless metad listens on a loopback address.";
     coordination: Option<String> = None, "none", "FORESAIL_COORDINATION",
-        "Redis or Valkey that has the state of runs, as redis://USER:PASSWORD@HOST:PORT/DB; metad itself has it \
-         where none is set. Workers must be told the same.";
+        "Redis or Valkey that has the state of runs, as redis://USER:PASSWORD@HOST:PORT/DB; \
+         metad itself has it where none is set. Workers must be told the same.";
     body_bytes_max: u64 = 64 << 20, "67108864", "FORESAIL_METAD_BODY_BYTES_MAX",
         "Largest body in bytes, both as sent and unpacked.";
     body_bytes_waiting_max: u64 = 256 << 20, "268435456", "FORESAIL_METAD_BODY_BYTES_WAITING_MAX",

@@ -89,8 +89,7 @@ struct HostArguments {
         hide_env_values = true
     )]
     coordination: CoordinationSettings,
-    /// Most bytes of objects of a remote store that the workers of this machine share in memory; 0 shares
-    /// none.
+    /// Most bytes of objects of a remote store that the workers of this machine share; 0 shares none.
     #[arg(long, env = "FORESAIL_HOST_SHARED_BYTES_MAX", default_value_t = SHARED_BYTES_MAX)]
     shared_bytes_max: u64,
     /// Runs that have ended whose objects are kept; older ones are deleted.

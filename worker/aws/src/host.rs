@@ -147,6 +147,8 @@ impl Host for LambdaHost {
             concurrency_max: CONCURRENCY_MAX,
             cold_starts: 0,
             warm_starts: 0,
+            // Lambda keeps them and does not say.
+            warm: Vec::new(),
         };
         Box::pin(async move { Ok(status) })
     }

@@ -188,6 +188,8 @@ impl Host for EndpointHost {
             concurrency_max: u64::from(self.0.settings.in_flight_max),
             cold_starts: counts.cold_starts,
             warm_starts: counts.warm_starts,
+            // The platform behind the endpoint has them and does not say.
+            warm: Vec::new(),
         };
         Box::pin(async move { Ok(status) })
     }

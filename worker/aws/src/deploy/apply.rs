@@ -43,7 +43,8 @@ impl Clients {
 
 /// Makes everything, in the order of [`Deployment::parts`].
 ///
-/// # Errors [`DeployError`] with the part that could not be made; what stands by then stays, and the same
+/// # Errors
+/// [`DeployError`] with the part that could not be made; what stands by then stays, and the same
 /// command goes on from there.
 pub async fn make(config: &SdkConfig, deployment: &Deployment) -> Result<Vec<Part>, DeployError> {
     deployment.check()?;

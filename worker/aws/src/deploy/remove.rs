@@ -9,7 +9,8 @@ use super::{DeployError, Part, TAG, check_prefix, log_group, role_name};
 /// Destroys everything of the deployment with this prefix, of whatever sizes; gives what that was. Functions
 /// first, so that nothing runs with a role that is gone.
 ///
-/// # Errors [`DeployError`] with the part that could not be destroyed; the same command goes on from there.
+/// # Errors
+/// [`DeployError`] with the part that could not be destroyed; the same command goes on from there.
 pub async fn destroy(config: &SdkConfig, prefix: &str) -> Result<Vec<Part>, DeployError> {
     check_prefix(prefix)?;
     let clients = Clients::new(config);
