@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use foresail_schemas::error::Problem;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Client, RequestBuilder, Response};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -155,9 +155,7 @@ impl Api {
         body: &impl Serialize,
         limit: Duration,
     ) -> Result<T, ApiError> {
-        let url = self.url(path);
-        let response = self.send(&url, self.client.post(&url).json(body), limit).await?;
-        read_json(url, response).await
+        self.exchange(Method::POST, path, body, limit).await
     }
 
     /// Puts JSON and reads JSON.
@@ -170,8 +168,18 @@ impl Api {
         body: &impl Serialize,
         limit: Duration,
     ) -> Result<T, ApiError> {
+        self.exchange(Method::PUT, path, body, limit).await
+    }
+
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        limit: Duration,
+    ) -> Result<T, ApiError> {
         let url = self.url(path);
-        let response = self.send(&url, self.client.put(&url).json(body), limit).await?;
+        let response = self.send(&url, self.client.request(method, &url).json(body), limit).await?;
         read_json(url, response).await
     }
 

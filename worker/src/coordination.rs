@@ -57,6 +57,21 @@ pub enum CoordinationSettings {
     Redis(String),
 }
 
+/// The argument of programs that take part in runs.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct CoordinationArgs {
+    /// Where the state of runs is kept: `metad`, or `redis://USER:PASSWORD@HOST:PORT/DB`; metad must be told
+    /// the same.
+    #[arg(
+        long,
+        env = "FORESAIL_COORDINATION",
+        default_value_t,
+        value_name = "WHERE",
+        hide_env_values = true
+    )]
+    pub coordination: CoordinationSettings,
+}
+
 impl FromStr for CoordinationSettings {
     type Err = String;
 

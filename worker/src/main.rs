@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use foresail_schemas::Platform;
-use foresail_worker::coordination::CoordinationSettings;
+use foresail_worker::coordination::CoordinationArgs;
 use foresail_worker::host::Host;
 use foresail_worker::host::endpoint::{Endpoint, EndpointHost, EndpointSettings};
 use foresail_worker::host::gateway::{Gateway, GatewaySettings};
@@ -79,16 +79,8 @@ struct HostArguments {
     /// `s3://BUCKET/PREFIX?endpoint=URL&region=NAME` with credentials in the environment.
     #[arg(long, env = "FORESAIL_STORE", default_value_t = ObjectPlace::Files, value_name = "STORE")]
     objects: ObjectPlace,
-    /// Where the state of runs is kept: `metad`, or `redis://USER:PASSWORD@HOST:PORT/DB`; metad must be told
-    /// the same.
-    #[arg(
-        long,
-        env = "FORESAIL_COORDINATION",
-        default_value_t,
-        value_name = "WHERE",
-        hide_env_values = true
-    )]
-    coordination: CoordinationSettings,
+    #[command(flatten)]
+    state: CoordinationArgs,
     /// Most bytes of objects of a remote store that the workers of this machine share; 0 shares none.
     #[arg(long, env = "FORESAIL_HOST_SHARED_BYTES_MAX", default_value_t = SHARED_BYTES_MAX)]
     shared_bytes_max: u64,
@@ -193,7 +185,7 @@ fn settings(arguments: HostArguments) -> Result<LocalSettings, String> {
         worker: arguments.worker.map(|program| WorkerCommand { program, args: arguments.worker_args }),
         python: arguments.python,
         objects: arguments.objects,
-        coordination: arguments.coordination,
+        coordination: arguments.state.coordination,
         concurrency_max: arguments.concurrency_max.unwrap_or(defaults.concurrency_max),
         queue_max: arguments.queue_max.unwrap_or(defaults.queue_max),
         keep_alive_ms: arguments.keep_alive_ms.unwrap_or(defaults.keep_alive_ms),

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::coordination::CoordinationSettings;
+use crate::coordination::CoordinationArgs;
 use crate::ending;
 use crate::host::local::ObjectPlace;
 use crate::host::local::settings::{CACHE_BYTES_MAX, INLINE_BYTES_MAX};
@@ -71,16 +71,9 @@ pub struct ServeSettings {
     /// data directory, where all workers share it).
     #[arg(long, env = "FORESAIL_STORE", default_value_t = ObjectPlace::Metad, value_name = "STORE")]
     pub objects: ObjectPlace,
-    /// Where the state of runs is kept: `metad`, or `redis://USER:PASSWORD@HOST:PORT/DB`; metad must be told
-    /// the same.
-    #[arg(
-        long,
-        env = "FORESAIL_COORDINATION",
-        default_value_t,
-        value_name = "WHERE",
-        hide_env_values = true
-    )]
-    pub coordination: CoordinationSettings,
+    /// Where the state of runs is kept.
+    #[command(flatten)]
+    pub state: CoordinationArgs,
     /// Longest life of one invocation in ms; a little less than the platform gives a request.
     #[arg(long, env = "FORESAIL_WORKER_LIFE_MS_MAX", default_value_t = LIFE_MS_DEFAULT)]
     pub life_ms_max: f64,
@@ -135,7 +128,7 @@ pub fn main(registry: &Registry, settings: ServeSettings) -> ExitCode {
 fn serve(registry: &Registry, settings: ServeSettings) -> Result<(), WorkerError> {
     let setup = |cause: String| WorkerError::Setup(cause);
     let began = Instant::now();
-    let ServeSettings { listen, host, token, data, objects, coordination, life_ms_max } = settings;
+    let ServeSettings { listen, host, token, data, objects, state, life_ms_max } = settings;
     if !listen.ip().is_loopback() && token.is_none() {
         return Err(setup(format!(
             "`{listen}` can be reached from elsewhere, whoever may invoke runs code, and there is no token; \
@@ -151,7 +144,7 @@ fn serve(registry: &Registry, settings: ServeSettings) -> Result<(), WorkerError
     let of_process = ProcessSettings {
         host: host.clone(),
         store: objects.store(data.join("objects")),
-        coordination,
+        coordination: state.coordination,
         shared: None,
         // Where several workers share the directory, each has its own.
         spool_dir: data.join("spool").join(naming.epoch()),

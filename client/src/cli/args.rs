@@ -19,7 +19,7 @@ use foresail_schemas::config::Sla;
 use foresail_schemas::id::RunId;
 use foresail_schemas::optimization::OptimizationKind;
 use foresail_schemas::plan::Objective;
-use foresail_worker::coordination::CoordinationSettings;
+use foresail_worker::coordination::CoordinationArgs;
 use foresail_worker::host::local::ObjectPlace;
 
 use crate::prepare::{PlanRequest, Warmth};
@@ -185,15 +185,9 @@ pub struct HostArgs {
     /// `s3://BUCKET/PREFIX?endpoint=URL&region=NAME` with credentials in the environment.
     #[arg(long, value_name = "STORE", env = "FORESAIL_STORE", default_value_t = ObjectPlace::Files)]
     pub store: ObjectPlace,
-    /// Where the state of runs is kept: `metad`, or `redis://USER:PASSWORD@HOST:PORT/DB`.
-    #[arg(
-        long,
-        value_name = "WHERE",
-        env = "FORESAIL_COORDINATION",
-        default_value_t,
-        hide_env_values = true
-    )]
-    pub coordination: CoordinationSettings,
+    /// Where the state of runs is kept.
+    #[command(flatten)]
+    pub state: CoordinationArgs,
 }
 
 /// `foresail up`.

@@ -165,7 +165,7 @@ pub fn stack_settings(global: &Global, workers: &HostArgs) -> StackSettings {
         token: global.token.clone(),
         python: workers.python.clone(),
         objects: workers.store.clone(),
-        coordination: workers.coordination.clone(),
+        coordination: workers.state.coordination.clone(),
         ..StackSettings::default()
     };
     if let Some(concurrency) = workers.concurrency {
