@@ -219,7 +219,9 @@ fn rebuild(flat: FlatRecord, names: &[TaskName], arrival_ns: i128) -> std::resul
     }
 }
 
-fn encode(batch: &StoredBatch) -> Vec<u8> {
+/// The form of a batch on disk, and in a message of the log.
+#[must_use]
+pub fn encode(batch: &StoredBatch) -> Vec<u8> {
     let arrival_ns = batch.arrival.as_nanosecond();
     let mut names = Names::default();
     let records: Vec<_> = batch.records.iter().map(|r| flatten(r, &mut names, arrival_ns)).collect();
@@ -243,7 +245,11 @@ fn count(value: &[u8]) -> Option<u64> {
     (version == VERSION).then(|| u64::from(u32::from_le_bytes(count)))
 }
 
-fn decode(value: &[u8]) -> std::result::Result<StoredBatch, String> {
+/// The batch that was encoded so.
+///
+/// # Errors
+/// What is wrong with the bytes.
+pub fn decode(value: &[u8]) -> std::result::Result<StoredBatch, String> {
     if count(value).is_none() {
         return Err("unknown version".to_owned());
     }
