@@ -21,7 +21,7 @@ use futures_util::StreamExt;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::Home;
+use super::home::Home;
 use super::message::{self, Unread};
 use super::nats::BatchLog;
 use crate::shared::{Shared, store_failed};
@@ -213,8 +213,8 @@ fn settle(shared: &Shared, info: &Info, applied: u64) -> Result<(), Ended> {
     if state.first_sequence > applied + 1 && state.last_sequence > applied {
         let first = state.first_sequence;
         return Err(Ended::Parted(format!(
-            "the stream `{stream}` begins at `{first}`, this replica has learnt it up to {applied}: what lies \
-             between is gone\n{hint}"
+            "the stream `{stream}` begins at `{first}`, this replica has learnt it up to {applied}: what \
+             lies between is gone\n{hint}"
         )));
     }
     if known.is_none() {

@@ -1,7 +1,7 @@
 //! The stream that a data directory follows: `metad.batchlog` beside the database.
 //!
-//! It is written, and synced, before the first batch of the stream is learnt, and never changed. A copy of the
-//! directory takes it along, so that a new replica may begin with the copy of another.
+//! It is written, and synced, before the first batch of the stream is learnt, and never changed. A copy of
+//! the directory takes it along, so that a new replica may begin with the copy of another.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};

@@ -1,5 +1,5 @@
 //! A batch as a message of the log: `FSL1`, the length of a head (u32, little endian), the head as JSON
-//! (workflow and rejected records), then the batch as [`crate::store::batches`] keeps it, 30 to 40 bytes a task.
+//! (workflow and rejected records), then the batch as [`crate::store::batches`] keeps it.
 
 use foresail_schemas::metric::Rejected;
 use foresail_schemas::{BatchId, InstanceId, RunId, WorkflowName};

@@ -10,7 +10,7 @@
 //!   where to go on after a restart, and two replicas at one epoch have learnt the same batches.
 //! - A batch counts once: JetStream passes over an id that it had a moment ago, and the receipts of the
 //!   writer, which every replica has alike, pass over those of earlier.
-//! - A data directory belongs to one stream ([`Home`]): a stream that was made anew, or put back to an
+//! - A data directory belongs to one stream ([`home`]): a stream that was made anew, or put back to an
 //!   earlier state, numbers other batches alike, and is refused.
 //!
 //! Only a build with the feature `nats` can do so; the others refuse the setting.
@@ -23,7 +23,7 @@ mod message;
 #[cfg(feature = "nats")]
 mod nats;
 
-pub use home::{Home, check};
+pub use home::check;
 #[cfg(feature = "nats")]
 pub use nats::{BatchLog, take_up};
 

@@ -5,8 +5,8 @@
 //! All batches have one subject: their order over all workflows is what makes the replicas alike.
 //!
 //! Nothing is published while there is no connection (`unavailable`, certainly without effect). Where the
-//! acknowledgement does not come, it is not known whether the stream has the batch (`timeout`): the same batch
-//! is sent again and counts once.
+//! acknowledgement does not come, it is not known whether the stream has the batch (`timeout`): the same
+//! batch is sent again and counts once.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

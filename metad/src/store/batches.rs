@@ -219,8 +219,7 @@ fn rebuild(flat: FlatRecord, names: &[TaskName], arrival_ns: i128) -> std::resul
     }
 }
 
-/// The form of a batch on disk, and in a message of the log.
-#[must_use]
+/// The form of a batch on disk and in a log.
 pub fn encode(batch: &StoredBatch) -> Vec<u8> {
     let arrival_ns = batch.arrival.as_nanosecond();
     let mut names = Names::default();
@@ -245,10 +244,7 @@ fn count(value: &[u8]) -> Option<u64> {
     (version == VERSION).then(|| u64::from(u32::from_le_bytes(count)))
 }
 
-/// The batch that was encoded so.
-///
-/// # Errors
-/// What is wrong with the bytes.
+/// The batch in these bytes, or what is wrong with them.
 pub fn decode(value: &[u8]) -> std::result::Result<StoredBatch, String> {
     if count(value).is_none() {
         return Err("unknown version".to_owned());
@@ -315,9 +311,7 @@ impl ReadView {
             })
             .collect()
     }
-}
 
-impl ReadView {
     /// Batches of a workflow after `sequence`, in order: so many that they have `records` records or more
     /// together, or all that are left.
     ///

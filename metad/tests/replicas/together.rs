@@ -116,8 +116,8 @@ async fn a_replica_that_was_away_catches_up_to_the_same_bytes() {
     two.stop();
     let mut four = Replica::start(&nats);
     four.stop();
-    for name in ["metad.redb", "metad.journal", "metad.batchlog"] {
-        std::fs::copy(two.data.path().join(name), four.data.path().join(name)).unwrap();
+    for file in std::fs::read_dir(two.data.path()).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), four.data.path().join(file.file_name())).unwrap();
     }
     let epoch = one.post("w", "after", &records(4)).await["epoch"].as_u64().unwrap();
     four.up();
