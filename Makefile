@@ -24,7 +24,7 @@ help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\): ## /  make \1\t/p' Makefile | expand -t 24
 
 demo: ## Run a real workflow several times, first blind, then with what was learned (ARGS=...)
-	$(CARGO) run --release --bin foresail -- demo $(ARGS)
+	$(CARGO) run --release -p foresail --no-default-features --bin foresail -- demo $(ARGS)
 
 test: .venv/tests-ready ## Run all tests, the long proofs scaled down, those of the Python package too
 	FORESAIL_TEST_SERVERS=required $(CARGO) test --workspace
@@ -49,7 +49,7 @@ bench: ## Run all benchmarks
 
 # In a virtual environment that is made where it is missing. Rivals that cannot be installed are named and left out.
 bench-python: .venv/bench-ready ## Measure the Python package beside Dask, Ray, Lithops (ROWS=noop,gemm RIVALS=dask TURNS=3 OUTPUT=json)
-	$(CARGO) build --release -p foresail --bin foresail
+	$(CARGO) build --release -p foresail --no-default-features --bin foresail
 	FORESAIL_BINARY=$(TARGET)/release/foresail PYTHONPATH=$(CURDIR)/client/python $(VENV)/python \
 		tests/benches/python/bench.py --rows "$(ROWS)" --rivals "$(RIVALS)" --turns $(TURNS) -o $(OUTPUT)
 
@@ -71,7 +71,7 @@ bench-rivals: ## Measure beside Redis, Prometheus, Dask, Ray and HyperQueue, whe
 # Needs a Python with the packages anrg-saga and ortools (python3 -m venv .venv && .venv/bin/pip install anrg-saga
 # ortools).
 bench-planners: ## Compare planners with HEFT of SAGA and with optima of OR-tools (PYTHON=...)
-	$(CARGO) build --release -p foresail --bin foresail
+	$(CARGO) build --release -p foresail --no-default-features --bin foresail
 	$(or $(PYTHON),python3) tests/benches/planners/rivals.py target/release/foresail
 
 proof: ## Run all tests with the long proofs at full size and tell how far they are (docs/testing.md)

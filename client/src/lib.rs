@@ -73,12 +73,15 @@ pub use progress::Progress;
 pub use replan::Proposal;
 pub use run::{RunHandle, RunOutcome};
 pub use settings::ClientSettings;
-pub use stack::{LocalStack, StackSettings};
+pub use stack::{LocalStack, StackSettings, Workers};
 pub use tune::{TuneRequest, Tuning, tune};
 
 /// Makes this program a worker where a host has started it as one, and returns at once otherwise.
 ///
-/// Call it first thing in `main`: a local stack starts workers by running this very program again.
+/// Call it first thing in `main`: a local stack starts workers by running this very program again, and with
+/// the feature `aws` this very program is the function that AWS Lambda starts.
 pub fn worker(registry: Registry) {
+    #[cfg(feature = "aws")]
+    foresail_lambda::run_worker_if_asked(&registry);
     foresail_worker::run_worker_if_asked(&registry);
 }

@@ -14,8 +14,8 @@ use crate::watch::Services;
 const TASKS_PER_REQUEST: usize = 5_000;
 
 /// Tasks of an ended run whose result has an object that is lost. Looked for where the folder of the objects
-/// is known; objects in metad are kept as long as their run, and one that is missing in a bucket is made again
-/// when a task finds it so.
+/// is known; objects in metad are kept as long as their run, and one missing in a bucket is made again when
+/// a task finds it so.
 ///
 /// # Errors
 /// [`ClientError`] when metad does not answer or has no such run.

@@ -361,8 +361,8 @@ impl RunHandle {
         }
     }
 
-    /// An object outside the commit record: in the bucket where there is one, a file of the workers' directory
-    /// where that is known, else a blob.
+    /// An object outside the commit record: in the bucket where there is one, a file of the workers'
+    /// directory where that is known, else a blob.
     async fn stored(&self, task: &str, key: &str) -> Result<Bytes, ClientError> {
         if let Some(bucket) = &self.services.bucket {
             return bucket.get(key).await.map_err(|reason| lost(task, key, reason));

@@ -1,13 +1,22 @@
-//! The local stack: metad and a host of real worker processes, inside this program.
+//! The local stack: metad and a host of workers, inside this program. The workers are processes of this
+//! machine, or functions of AWS Lambda.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+#[cfg(feature = "aws")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use foresail_metad as metad;
 use foresail_schemas::platform::Platform;
 use foresail_worker::coordination::CoordinationSettings;
 use foresail_worker::data::s3::S3Settings;
+#[cfg(feature = "aws")]
+use foresail_worker::host::Host;
+#[cfg(feature = "aws")]
+use foresail_worker::host::gateway::{Gateway, GatewayError, GatewaySettings};
+#[cfg(feature = "aws")]
+use foresail_worker::host::local::settings::GUARD_MS;
 use foresail_worker::host::local::{ObjectPlace, WorkerCommand};
 use foresail_worker::{LocalFaas, LocalSettings};
 
@@ -33,10 +42,40 @@ pub struct StackSettings {
     pub python: Option<PathBuf>,
     /// Token that every request to metad and to the host must bring; anybody may ask where absent.
     pub token: Option<String>,
-    /// Where workers put objects too large for a commit record.
+    /// Where workers put objects too large for a commit record; blobs of metad where files are named and the
+    /// workers are elsewhere.
     pub objects: ObjectPlace,
     /// Where the state of runs is kept.
     pub coordination: CoordinationSettings,
+    /// Where the workers are.
+    pub workers: Workers,
+    /// Address of metad as workers reach it; that which it listens on where absent.
+    pub advertise: Option<String>,
+}
+
+/// Where the workers of a stack are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Workers {
+    /// Processes of this machine.
+    #[default]
+    Here,
+    /// Functions of AWS Lambda, one per size of the platform.
+    #[cfg(feature = "aws")]
+    Lambda {
+        /// Begin of their names.
+        prefix: String,
+        /// Their region; that of the environment where absent.
+        region: Option<String>,
+    },
+}
+
+/// The host of a stack.
+#[derive(Debug)]
+enum Hosting {
+    Here(LocalFaas),
+    // Kept for its end.
+    #[cfg(feature = "aws")]
+    Elsewhere(#[expect(dead_code, reason = "it ends when dropped")] Gateway),
 }
 
 impl Default for StackSettings {
@@ -53,6 +92,8 @@ impl Default for StackSettings {
             python: None,
             token: None,
             objects: ObjectPlace::Files,
+            workers: Workers::Here,
+            advertise: None,
             coordination: CoordinationSettings::Metad,
         }
     }
@@ -65,7 +106,7 @@ impl Default for StackSettings {
 #[derive(Debug)]
 pub struct LocalStack {
     // Dropped in this order: workers still have something to tell metad when they end, and both use the data.
-    host: LocalFaas,
+    host: Hosting,
     _metad: metad::Server,
     metad_address: String,
     host_address: String,
@@ -105,7 +146,33 @@ impl LocalStack {
             metad_settings.coordination = Some(url.clone());
         }
         let metad = metad::Server::start(metad_settings).map_err(|e| failed("metad", e.to_string()))?;
-        let metad_address = format!("http://{}", metad.address());
+        let metad_address = settings.advertise.unwrap_or_else(|| format!("http://{}", metad.address()));
+        #[cfg(feature = "aws")]
+        if let Workers::Lambda { prefix, region } = settings.workers {
+            let of_gateway = GatewaySettings {
+                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+                metad: metad_address.clone(),
+                token: settings.token.clone(),
+                guard_ms: GUARD_MS,
+            };
+            let host = lambda(of_gateway, prefix, region, &settings.platform)?;
+            let objects = match settings.objects {
+                ObjectPlace::Files => ObjectPlace::Metad,
+                elsewhere => elsewhere,
+            };
+            return Ok(Self {
+                host_address: host.url().to_owned(),
+                host: Hosting::Elsewhere(host),
+                _metad: metad,
+                metad_address,
+                platform: settings.platform,
+                data,
+                objects_dir: PathBuf::new(),
+                objects,
+                token: settings.token,
+                _scratch: scratch,
+            });
+        }
         let host_settings = LocalSettings {
             cold_start_ms: settings.cold_start.as_secs_f64() * 1000.0,
             worker: settings.worker,
@@ -120,7 +187,7 @@ impl LocalStack {
             LocalFaas::start(host_settings).map_err(|e| failed("the host of the workers", e.to_string()))?;
         let host_address = host.url().to_owned();
         Ok(Self {
-            host,
+            host: Hosting::Here(host),
             _metad: metad,
             metad_address,
             host_address,
@@ -174,7 +241,11 @@ impl LocalStack {
     /// size.
     #[must_use]
     pub fn holds_cpu_share(&self) -> bool {
-        self.host.holds_cpu_share()
+        match &self.host {
+            Hosting::Here(host) => host.holds_cpu_share(),
+            #[cfg(feature = "aws")]
+            Hosting::Elsewhere(_) => true,
+        }
     }
 
     /// Where it keeps everything.
@@ -209,6 +280,25 @@ impl LocalStack {
         // Dropping stops, in the order of the fields, and waits for threads and processes.
         let _ = blocking("the local stack", move || drop(self)).await;
     }
+}
+
+/// Serves functions of AWS Lambda as a host, so that clients of this stack need no credentials.
+#[cfg(feature = "aws")]
+fn lambda(
+    settings: GatewaySettings,
+    prefix: String,
+    region: Option<String>,
+    platform: &Platform,
+) -> Result<Gateway, ClientError> {
+    let memory_mb = platform.menu.iter().map(|config| config.memory_mb).collect();
+    let make = move || async move {
+        let config = foresail_aws::connect(region.as_deref()).await;
+        let functions = foresail_aws::LambdaSettings { prefix, memory_mb };
+        Ok(Arc::new(foresail_aws::LambdaHost::new(&config, functions)) as Arc<dyn Host>)
+    };
+    let failed =
+        |e: GatewayError| ClientError::Stack { part: "the host of the workers", reason: e.to_string() };
+    Gateway::start(settings, make).map_err(failed)
 }
 
 async fn blocking<T: Send + 'static>(

@@ -43,7 +43,8 @@ pub struct Recovered {
 
 /// Brings everything back.
 ///
-/// # Errors [`StoreError`] when the database fails or the list of workflows is damaged. A damaged batch,
+/// # Errors
+/// [`StoreError`] when the database fails or the list of workflows is damaged. A damaged batch,
 /// checkpoint or run is logged and left out.
 pub fn recover(store: &StoreReader) -> Result<Recovered, StoreError> {
     let view = store.view()?;

@@ -150,8 +150,8 @@ settings! {
         "Token that every request but /livez must bring as `Authorization: Bearer TOKEN`; \
          needed unless metad listens on a loopback address.";
     coordination: Option<String> = None, "none", "FORESAIL_COORDINATION",
-        "Redis or Valkey that has the state of runs, as redis://USER:PASSWORD@HOST:PORT/DB; metad itself has it \
-         where none is set. Workers must be told the same.";
+        "Redis or Valkey that has the state of runs, as redis://USER:PASSWORD@HOST:PORT/DB; \
+         metad itself has it where none is set. Workers must be told the same.";
     batch_log: Option<String> = None, "none", "FORESAIL_METAD_BATCH_LOG",
         "Stream of NATS JetStream that batches go through, as nats://HOST:PORT?stream=NAME, so that every \
          metad that follows it learns the same; needs a build with the feature `nats`.";

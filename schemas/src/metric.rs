@@ -27,6 +27,8 @@ pub const ENGINE_STORE_PREFIX: &str = "engine.";
 pub const STORE_OF_STATE: &str = "engine.state";
 /// What an attempt holds its lane beside downloads, code and uploads: the mean of an invocation.
 pub const STORE_OF_LANES: &str = "engine.lane";
+/// What a worker that was started took until it could be asked for anything: process, libraries, connections.
+pub const STORE_OF_INIT: &str = "engine.init";
 
 /// A batch of measurements of one worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

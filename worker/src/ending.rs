@@ -67,13 +67,23 @@ pub(crate) fn end_at_once(code: i32) -> ! {
 /// Call it before other threads start: they inherit that SIGTERM waits for the thread that is made here.
 pub(crate) fn end_with_the_host(groups: Vec<PathBuf>) -> io::Result<()> {
     let _ = GROUPS.set(groups);
+    // SAFETY: a plain system call.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
+    end_on_sigterm()
+}
+
+/// From now on SIGTERM ends the worker and all that it started, in a session of its own where that can be.
+///
+/// Call it before other threads start: they inherit that SIGTERM waits for the thread that is made here.
+pub(crate) fn end_on_sigterm() -> io::Result<()> {
     // SAFETY: the set is initialised by sigemptyset; the rest are plain system calls.
     let signals = unsafe {
         let mut signals = std::mem::zeroed();
         libc::sigemptyset(&raw mut signals);
         libc::sigaddset(&raw mut signals, libc::SIGTERM);
         libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, std::ptr::null_mut());
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+        // A process that leads its group already, as one of a terminal does, stays in its session.
+        libc::setsid();
         signals
     };
     let wait = move || {

@@ -5,6 +5,7 @@
 //! - [`executor`]: how functions and commands are run; [`data`]: how objects come and go.
 //! - [`runtime`]: the worker process; it carries out what the choreography machine decides.
 //! - [`host`]: platforms that start workers; [`host::local`] does so with processes on this machine.
+//! - [`serve`]: a worker behind an HTTP endpoint.
 //! - [`coordination`]: where the state of runs is kept, in metad or in Redis.
 //! - [`metrics`]: measurements, on disk before they are sent.
 //! - [`watch`]: what whoever watches over a run does.
@@ -38,6 +39,7 @@ pub mod metrics;
 mod note;
 pub mod registry;
 pub mod runtime;
+pub mod serve;
 mod text;
 pub mod watch;
 

@@ -1,17 +1,23 @@
 //! `foresail-worker`: a worker with the built-in functions and commands, and the local host on its own.
 //!
-//! Started by a host it is a worker; `foresail-worker host` runs a host and prints its address on stdout.
+//! Started by a host it is a worker; `foresail-worker serve` is one behind an HTTP endpoint; `foresail-worker
+//! host` runs a host of processes, or of such endpoints, and prints its address on stdout.
 
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use foresail_schemas::Platform;
 use foresail_worker::coordination::CoordinationSettings;
+use foresail_worker::host::Host;
+use foresail_worker::host::endpoint::{Endpoint, EndpointHost, EndpointSettings};
+use foresail_worker::host::gateway::{Gateway, GatewaySettings};
 use foresail_worker::host::local::settings::{GUARD_MS, OBJECT_RUNS_KEPT_MAX, SHARED_BYTES_MAX};
 use foresail_worker::host::local::{CpuShare, LocalFaas, LocalSettings, ObjectPlace, WorkerCommand};
+use foresail_worker::serve::{self, ServeSettings};
 use foresail_worker::{Registry, run_worker_if_asked};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,8 +30,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Run the local host until SIGINT or SIGTERM.
+    /// Run a host until SIGINT or SIGTERM: of processes on this machine, or of endpoints.
     Host(Box<HostArguments>),
+    /// Be a worker behind an HTTP endpoint, for instance in a container of Knative.
+    Serve(Box<ServeSettings>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -42,6 +50,10 @@ struct HostArguments {
     /// Directory for objects, measurements that wait and scratch files.
     #[arg(long, env = "FORESAIL_HOST_DATA", default_value = "foresail-data/host")]
     data: PathBuf,
+    /// Posts invocations of a size to an endpoint instead of starting processes, as
+    /// `512=http://worker-512.default.svc`; once for each size.
+    #[arg(long, value_name = "MB=URL")]
+    endpoint: Vec<Endpoint>,
     /// Platform whose menu and limits hold here.
     #[arg(long, default_value = "local")]
     platform: String,
@@ -77,7 +89,7 @@ struct HostArguments {
         hide_env_values = true
     )]
     coordination: CoordinationSettings,
-    /// Most bytes of objects of a remote store that the workers of this machine share in memory; 0 shares none.
+    /// Most bytes of objects of a remote store that the workers of this machine share; 0 shares none.
     #[arg(long, env = "FORESAIL_HOST_SHARED_BYTES_MAX", default_value_t = SHARED_BYTES_MAX)]
     shared_bytes_max: u64,
     /// Runs that have ended whose objects are kept; older ones are deleted.
@@ -105,9 +117,14 @@ enum Cpu {
 
 fn main() -> ExitCode {
     run_worker_if_asked(&Registry::new());
-    let Arguments { command: What::Host(arguments) } = Arguments::parse();
+    let Arguments { command } = Arguments::parse();
     foresail_worker::runtime::log_to_stderr();
-    match host(*arguments) {
+    let done = match command {
+        What::Serve(settings) => return serve::main(&Registry::new(), *settings),
+        What::Host(arguments) if arguments.endpoint.is_empty() => host(*arguments),
+        What::Host(arguments) => endpoints(*arguments),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -117,15 +134,42 @@ fn main() -> ExitCode {
 }
 
 fn host(arguments: HostArguments) -> Result<(), Box<dyn std::error::Error>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut host = LocalFaas::start(settings(arguments)?)?;
+    until_ended(host.url())?;
+    host.stop();
+    Ok(())
+}
+
+/// A host of endpoints, at an address of its own.
+fn endpoints(arguments: HostArguments) -> Result<(), Box<dyn std::error::Error>> {
+    let defaults = EndpointSettings::new(arguments.endpoint);
+    let settings = EndpointSettings {
+        token: arguments.token.clone(),
+        in_flight_max: arguments.concurrency_max.unwrap_or(defaults.in_flight_max),
+        queue_max: arguments.queue_max.unwrap_or(defaults.queue_max),
+        ..defaults
+    };
+    let of_gateway = GatewaySettings {
+        listen: arguments.listen,
+        metad: arguments.metad,
+        token: arguments.token,
+        guard_ms: arguments.guard_ms,
+    };
+    let make = || async { EndpointHost::new(settings).map(|host| Arc::new(host) as Arc<dyn Host>) };
+    let gateway = Gateway::start(of_gateway, make)?;
+    until_ended(gateway.url())
+}
+
+/// Tells the address and waits for a signal.
+fn until_ended(url: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Handlers stand before the address is told: whoever reads it may stop the host at once.
     let (mut terminate, mut interrupt) = {
         let _entered = runtime.enter();
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
     };
     let mut stdout = std::io::stdout();
-    writeln!(stdout, "host listening on {}", host.url())?;
+    writeln!(stdout, "host listening on {url}")?;
     stdout.flush()?;
     runtime.block_on(async {
         tokio::select! {
@@ -133,7 +177,6 @@ fn host(arguments: HostArguments) -> Result<(), Box<dyn std::error::Error>> {
             _ = interrupt.recv() => {}
         }
     });
-    host.stop();
     Ok(())
 }
 

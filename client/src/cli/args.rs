@@ -1,6 +1,9 @@
 //! What can be typed: commands, flags and the types of their values. No command is carried out here.
 
 mod ask;
+#[cfg(feature = "aws")]
+mod aws;
+mod bridge;
 mod data;
 mod lab;
 mod plans;
@@ -23,6 +26,9 @@ use crate::prepare::{PlanRequest, Warmth};
 use crate::units;
 
 pub use ask::{AskedSla, PredictArgs, Quantities, ScoresArgs, TuneArgs};
+#[cfg(feature = "aws")]
+pub use aws::{DeployArgs, DeployAwsArgs, DeployTo, Emit, OnAws, OnAwsArgs, Processor, Which};
+pub use bridge::BridgeArgs;
 pub use data::{ExportArgs, ExportWhat, ImportArgs, ImportOrder, SampleForm, SamplesArgs};
 pub use lab::{AccuracyArgs, BacktestArgs, LabArgs, LabCommand};
 pub use plans::{PlannersArgs, parse_goal};
@@ -140,6 +146,15 @@ pub enum Command {
     Lab(LabArgs),
     /// Run one real workflow several times and watch it get better.
     Demo(DemoArgs),
+    /// Make the functions that workers are on a platform.
+    #[cfg(feature = "aws")]
+    Deploy(DeployArgs),
+    /// Look whether a deployment stands and can be invoked.
+    #[cfg(feature = "aws")]
+    Doctor(OnAwsArgs),
+    /// Destroy a deployment, and nothing else.
+    #[cfg(feature = "aws")]
+    Destroy(OnAwsArgs),
     /// Serve one program of another language over stdin and stdout.
     #[command(hide = true)]
     Bridge(BridgeArgs),
@@ -181,25 +196,22 @@ pub struct HostArgs {
     pub coordination: CoordinationSettings,
 }
 
-/// `foresail bridge`.
-#[derive(Debug, Args)]
-#[command(after_help = "Speaks JSON-RPC 2.0, one object per line, on stdin and stdout: docs/bridge.md.\n\
-    It ends, and with it a stack that it started, when stdin is closed or its parent ends.")]
-pub struct BridgeArgs {
-    /// Workers, where a stack is started for the session.
-    #[command(flatten)]
-    pub workers: HostArgs,
-}
-
 /// `foresail up`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  foresail up --data ./foresail-data --concurrency 4\n\n\
+#[command(after_help = "Examples:\n  foresail up --data ./foresail-data --concurrency 4\n  \
+    foresail up --host lambda --memory 512,1769 --listen 0.0.0.0:7070 --advertise http://10.0.0.5:7070\n\n\
     The addresses are printed and written to DIR/stack.json, where other commands find them,\n\
     with the token if there is one; only you can read that file. Ctrl-C ends all.")]
 pub struct UpArgs {
     /// Address for metad; port 0 lets the system choose.
     #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDR")]
     pub listen: std::net::SocketAddr,
+    /// Address of metad as its workers reach it, where that is another.
+    #[arg(long, value_name = "URL")]
+    pub advertise: Option<String>,
+    /// Begin of the names of the functions, with `--host lambda`.
+    #[arg(long, default_value = "foresail", value_name = "NAME")]
+    pub prefix: String,
     /// Workers.
     #[command(flatten)]
     pub workers: HostArgs,

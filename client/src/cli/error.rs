@@ -44,6 +44,10 @@ pub enum CliError {
         /// How it ended.
         status: &'static str,
     },
+    /// Parts of a deployment are not as they shall be.
+    #[cfg(feature = "aws")]
+    #[error("{0} parts of the deployment are not as they shall be")]
+    Broken(usize),
     /// The user interrupted a run, which was cancelled.
     #[error("interrupted; the run was cancelled")]
     Interrupted,
@@ -76,6 +80,8 @@ impl CliError {
                     .to_owned()
             }
             Self::Over { run, .. } => format!("`foresail runs {run}` shows what it did"),
+            #[cfg(feature = "aws")]
+            Self::Broken(_) => "each of them says above what to do".to_owned(),
             Self::Interrupted => String::new(),
             Self::Stopped { hint } => (*hint).to_owned(),
             Self::Output(_) => "is the disk full, or was the reader of the pipe closed?".to_owned(),
@@ -87,6 +93,8 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Differ(_) | Self::Refused { .. } | Self::Over { .. } | Self::Output(_) => 1,
+            #[cfg(feature = "aws")]
+            Self::Broken(_) => 1,
             Self::Input { .. } => 2,
             Self::Interrupted | Self::Stopped { .. } => interrupt::EXIT_CODE,
             Self::Client(error) => match error {

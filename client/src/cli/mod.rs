@@ -5,6 +5,8 @@
 
 mod apart;
 pub mod args;
+#[cfg(feature = "aws")]
+mod aws;
 mod bridge;
 mod demo;
 mod error;
@@ -102,6 +104,10 @@ fn left_behind(command: &Command) -> &'static str {
             what: Some(ExportWhat::Samples(SamplesArgs { file: Some(_), .. })),
             ..
         }) => "no file was written",
+        #[cfg(feature = "aws")]
+        Command::Deploy(_) | Command::Destroy(_) => {
+            "what stands by now stays; the same command goes on from there"
+        }
         Command::Run(_) | Command::Resume(_) | Command::Demo(_) => {
             "it took too long to end in good order; `foresail runs` shows whether the run has ended"
         }
@@ -142,6 +148,12 @@ async fn carry_out(cli: &Cli, terminal: &Terminal, interrupt: &Interrupt) -> Res
         Command::Lab(args) => lab::lab(global, args, terminal, interrupt).await,
         Command::Demo(args) => demo::demo(global, args, terminal, interrupt).await,
         Command::Bridge(args) => bridge::bridge(global, args, interrupt).await,
+        #[cfg(feature = "aws")]
+        Command::Deploy(args) => aws::deploy(global, args, terminal).await,
+        #[cfg(feature = "aws")]
+        Command::Doctor(args) => aws::doctor(global, args).await,
+        #[cfg(feature = "aws")]
+        Command::Destroy(args) => aws::destroy(global, args, terminal).await,
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "foresail", &mut std::io::stdout());
             Ok(())

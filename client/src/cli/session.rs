@@ -33,7 +33,7 @@ pub const QUIET_LIMIT: Duration = Duration::from_secs(20);
 const QUIET_LOOK: Duration = Duration::from_millis(20);
 
 /// Where a stack runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StackFile {
     /// Address of metad.
     pub metad: String,
@@ -45,6 +45,9 @@ pub struct StackFile {
     /// Bucket in which they do, where that is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket: Option<S3Settings>,
+    /// Its platform, where that is not the local one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
     /// Token that it wants, where it wants one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
@@ -108,7 +111,7 @@ impl Session {
         let (objects, bucket) = (addresses.objects.clone(), addresses.bucket.clone());
         let limits = ClientSettings { objects, bucket, token: addresses.token.clone(), ..limits };
         let client = Client::connect_with(&addresses.metad, &addresses.host, limits).await?;
-        let mut platform = local_platform();
+        let mut platform = addresses.platform.clone().unwrap_or_else(local_platform);
         // Commands that only look work without a host; those that run say themselves that it is missing.
         if let Ok(status) = client.host_status().await {
             platform.concurrency_max = u32::try_from(status.concurrency_max).unwrap_or(u32::MAX).max(1);
@@ -178,7 +181,7 @@ pub fn stack_settings(global: &Global, workers: &HostArgs) -> StackSettings {
 }
 
 /// Makes these the sizes of a platform, in MB. What is not known of a task is run on the middle one.
-fn offer(platform: &mut Platform, memory_mb: &[u32]) {
+pub(super) fn offer(platform: &mut Platform, memory_mb: &[u32]) {
     let mut sizes = memory_mb.to_vec();
     sizes.sort_unstable();
     sizes.dedup();
@@ -192,7 +195,8 @@ pub fn stack_file(stack: &LocalStack) -> StackFile {
     let (metad, host) = (stack.metad_address().to_owned(), stack.host_address().to_owned());
     let token = stack.token().map(str::to_owned);
     let (objects, bucket) = (stack.objects_dir(), stack.bucket().cloned());
-    StackFile { metad, host, objects, bucket, token, pid: std::process::id() }
+    let platform = Some(stack.platform()).filter(|platform| platform.name != local_platform().name).cloned();
+    StackFile { metad, host, objects, bucket, platform, token, pid: std::process::id() }
 }
 
 /// Where measurements and runs are kept.
@@ -225,7 +229,15 @@ fn named(global: &Global) -> Result<Option<StackFile>, CliError> {
         (Some(metad), host) => {
             let host = host.clone().unwrap_or_else(|| metad.clone());
             let token = global.token.clone();
-            Ok(Some(StackFile { metad: metad.clone(), host, objects: None, bucket: None, token, pid: 0 }))
+            Ok(Some(StackFile {
+                metad: metad.clone(),
+                host,
+                objects: None,
+                bucket: None,
+                platform: None,
+                token,
+                pid: 0,
+            }))
         }
         (None, Some(_)) => Err(CliError::input(
             "--host was given without --metad",
@@ -306,6 +318,7 @@ mod tests {
             host: "http://127.0.0.1:9".to_owned(),
             objects: None,
             bucket: None,
+            platform: None,
             token: None,
             pid: 1,
         };

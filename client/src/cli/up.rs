@@ -9,10 +9,16 @@ use super::args::{Global, UpArgs};
 use super::error::CliError;
 use super::interrupt::Interrupt;
 use super::render::{self, Table};
+#[cfg(feature = "aws")]
+use super::session::offer;
 use super::session::{STACK_FILE, StackFile, data_dir, stack_file, stack_settings};
+#[cfg(feature = "aws")]
+use super::source;
 use super::terminal::Terminal;
 use crate::functions;
 use crate::replan::attend;
+#[cfg(feature = "aws")]
+use crate::stack::Workers;
 use crate::stack::{LocalStack, StackSettings};
 
 /// Runs a stack until the user interrupts.
@@ -29,8 +35,10 @@ pub async fn up(
     let settings = StackSettings {
         data: Some(data.clone()),
         listen: args.listen,
+        advertise: args.advertise.clone(),
         ..stack_settings(global, &args.workers)
     };
+    let settings = with_workers(global, args, settings)?;
     let stack = LocalStack::start(settings).await?;
     let addresses = stack_file(&stack);
     let written = write_down(&data, &addresses);
@@ -56,6 +64,37 @@ pub async fn up(
     let _ = std::fs::remove_file(data.join(STACK_FILE));
     stack.stop().await;
     Ok(shown?)
+}
+
+/// The workers are those of `--host`: `local`, or `lambda`. An address there is that of a host which other
+/// commands use.
+fn with_workers(global: &Global, args: &UpArgs, settings: StackSettings) -> Result<StackSettings, CliError> {
+    match global.host.as_deref() {
+        None | Some("local") => Ok(settings),
+        Some(address) if address.starts_with("http") => Ok(settings),
+        #[cfg(feature = "aws")]
+        Some("lambda") => {
+            let mut platform = source::platform("aws-lambda-x86")?;
+            if !args.workers.memory.is_empty() {
+                offer(&mut platform, &args.workers.memory);
+            }
+            platform.concurrency_max = args.workers.concurrency.unwrap_or(platform.concurrency_max);
+            let workers = Workers::Lambda { prefix: args.prefix.clone(), region: None };
+            Ok(StackSettings { platform, workers, ..settings })
+        }
+        #[cfg(not(feature = "aws"))]
+        Some("lambda") => {
+            let what = format!(
+                "functions `{}-…` cannot be invoked: this program was built without AWS",
+                args.prefix
+            );
+            Err(CliError::input(what, "build it with the feature `aws`"))
+        }
+        Some(other) => Err(CliError::input(
+            format!("there is no host `{other}`"),
+            "use `--host local` or `--host lambda`",
+        )),
+    }
 }
 
 fn write_down(data: &Path, addresses: &StackFile) -> std::io::Result<()> {

@@ -141,7 +141,8 @@ pub struct ReadView(redb::ReadTransaction);
 
 /// Opens the store in `directory`, which is made where it does not exist.
 ///
-/// # Errors [`StoreError`] when the directory cannot be made, another metad has the file open, or a newer one
+/// # Errors
+/// [`StoreError`] when the directory cannot be made, another metad has the file open, or a newer one
 /// wrote it.
 pub fn open(directory: &Path) -> Result<(StoreWriter, StoreReader)> {
     let path = directory.join(FILE_NAME);

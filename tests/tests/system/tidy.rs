@@ -25,11 +25,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("foresail-planner", &["foresail-choreography", "foresail-schemas"]),
     ("foresail-metad", &["foresail-choreography", "foresail-model", "foresail-redis", "foresail-schemas"]),
     ("foresail-worker", &["foresail-choreography", "foresail-redis", "foresail-schemas"]),
+    ("foresail-aws", &["foresail-schemas", "foresail-worker"]),
+    ("foresail-lambda", &["foresail-aws", "foresail-schemas", "foresail-worker"]),
     ("foresail", EVERYTHING),
     ("foresail-tests", &[]),
 ];
 const EVERYTHING: &[&str] = &[
+    "foresail-aws",
     "foresail-choreography",
+    "foresail-lambda",
     "foresail-metad",
     "foresail-model",
     "foresail-planner",

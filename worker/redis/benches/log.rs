@@ -1,9 +1,9 @@
 //! What a run in Redis costs: bytes of its log, requests a second, and how long a late comer folds.
 //!
-//! `FORESAIL_REDIS_URL=redis://127.0.0.1:PORT cargo bench -p foresail-redis --bench log -- TASKS PARTICIPANTS`; without
-//! a server it says so and measures nothing. Each participant has connections of its own, leases its share of
-//! the tasks and commits them, one request each, with a heartbeat per ten tasks; half of the commits have an
-//! output of 1 KiB inside.
+//! `FORESAIL_REDIS_URL=redis://127.0.0.1:6379 cargo bench -p foresail-redis --bench log -- TASKS WORKERS`;
+//! without a server it says so and measures nothing. Each worker has connections of its own, leases its share
+//! of the tasks and commits them, one request each, with a heartbeat per ten tasks; half of the commits have
+//! an output of 1 KiB inside.
 
 use std::time::Instant;
 
@@ -65,9 +65,8 @@ async fn measure(url: &str, tasks: u32, participants: u32) -> Anything<()> {
 }
 
 fn wide(tasks: u32) -> Anything<Workflow> {
-    let tasks: Vec<_> = (0..tasks)
-        .map(|at| json!({"id": format!("t{at}"), "name": "t", "run": "true"}))
-        .collect();
+    let tasks: Vec<_> =
+        (0..tasks).map(|at| json!({"id": format!("t{at}"), "name": "t", "run": "true"})).collect();
     Ok(serde_json::from_value(json!({"name": "wide", "tasks": tasks}))?)
 }
 

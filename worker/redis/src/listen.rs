@@ -1,4 +1,5 @@
-//! News of a run: a subscription that rings a bell. It only makes a look come sooner; looks come without it too.
+//! News of a run: a subscription that rings a bell. It only makes a look come sooner; looks come without it
+//! too.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};

@@ -43,8 +43,8 @@ const EVENTS_PER_PAGE: usize = 4096;
 const POLL: Duration = Duration::from_millis(500);
 /// How long a look waits after it was told of something: more often follows.
 const BATCH: Duration = Duration::from_millis(2);
-/// Shortest time between two looks that somebody waits through: each commit rings for everybody, and a thousand
-/// workers that looked at once each time would be all that Redis does.
+/// Shortest time between two looks that somebody waits through: each commit rings for everybody, and a
+/// thousand workers that looked at once each time would be all that Redis does.
 const LOOK_GAP: Duration = Duration::from_millis(20);
 /// Runs whose folds are kept beside those in use.
 const FOLDS_KEPT_MAX: usize = 64;
@@ -130,15 +130,6 @@ impl Runs {
         begun.arg(text(&Request::Begin(new.events))).arg(RUN_TTL_S);
         let _is_new: u64 = begun.invoke_async(&mut connection).await.map_err(failed)?;
         Ok(())
-    }
-
-    /// Whether a run is there.
-    ///
-    /// # Errors
-    /// [`CoordinationError`]
-    pub async fn has(&self, run: &RunId) -> Result<bool, CoordinationError> {
-        let mut connection = self.connection().await?;
-        connection.exists(keys::log(run)).await.map_err(|e| self.unreachable(&e))
     }
 
     /// The workflow of a run.

@@ -53,6 +53,19 @@ pub fn peak_memory_mb() -> f64 {
     OWN.peak_mb()
 }
 
+/// The peak of the largest process that this one started and has waited for.
+#[must_use]
+pub fn children_peak_memory_mb() -> f64 {
+    // SAFETY: the structure is written by the call, which fails only for an address that is none.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        usage
+    };
+    // Source: getrusage(2), ru_maxrss is in KiB.
+    usage.ru_maxrss as f64 / 1024.0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

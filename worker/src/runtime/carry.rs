@@ -11,13 +11,13 @@ use foresail_schemas::run::{CurrentPlan, Operation, OperationRequest, RunStatus,
 use foresail_schemas::workflow::{Task, Work};
 use jiff::Timestamp;
 
+use super::carrier::{Carrier, KnownRun};
+use super::engine;
 use super::invocation::Driver;
 use super::lanes::Lanes;
-use super::{KnownRun, Process};
 use crate::api::ApiError;
 use crate::coordination::Coordination;
 use crate::data::{Data, Durable};
-
 use crate::metrics::Recorder;
 
 /// How long an invocation tries to learn what it is to do.
@@ -31,19 +31,26 @@ pub(super) const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// next is a small part of it.
 const BACKLOG_MS: f64 = 2.0;
 
-/// What the host said.
-pub(super) struct Started {
+/// An invocation that begins, as its worker is told of it.
+#[derive(Debug, Clone)]
+pub struct Started {
+    /// Its id.
     pub instance: InstanceId,
+    /// What is asked.
     pub invocation: Invocation,
+    /// Whether the worker was started for it.
     pub start: StartState,
+    /// When it was asked for; the time since then is part of its start, and billed.
     pub invoked_at: Timestamp,
+    /// What the worker took to become ready, where it was started for this and knows.
+    pub init_ms: Option<f64>,
 }
 
 /// Carries out an invocation and says what it used.
-pub(super) async fn carry_out(process: &mut Process, started: Started) -> WorkerUsage {
+pub(super) async fn carry_out(process: &mut Carrier, started: Started, life_ms_max: f64) -> WorkerUsage {
     let clock = Clock::start(started.invoked_at);
     let instance = started.instance.clone();
-    match carry_out_checked(process, started, clock).await {
+    match carry_out_checked(process, started, clock, life_ms_max).await {
         Ok(usage) => usage,
         Err(error) => {
             tracing::error!(%instance, "the invocation could not begin: {error}");
@@ -53,11 +60,12 @@ pub(super) async fn carry_out(process: &mut Process, started: Started) -> Worker
 }
 
 async fn carry_out_checked(
-    process: &mut Process,
+    process: &mut Carrier,
     started: Started,
     clock: Clock,
+    life_ms_max: f64,
 ) -> Result<WorkerUsage, ApiError> {
-    let Started { instance, invocation, start, .. } = started;
+    let Started { instance, invocation, start, init_ms, .. } = started;
     let metad = process.metad(&invocation.metad)?;
     let state = process.state(&metad)?;
     let Some((known, last_event)) = begin(process, &*state, &invocation).await? else {
@@ -80,6 +88,10 @@ async fn carry_out_checked(
         vcpu: invocation.config.vcpu,
         at: Some(Timestamp::now()),
     }));
+    init_ms
+        .and_then(|ms| engine::init_record(invocation.config, ms))
+        .into_iter()
+        .for_each(|r| recorder.record(r));
     if invocation.purpose == Purpose::PreWarm {
         let usage = WorkerUsage { billed_ms: clock.billed_ms(), ..WorkerUsage::default() };
         tell_of_prewarm(&*state, &instance, &invocation, start, usage).await;
@@ -95,7 +107,7 @@ async fn carry_out_checked(
             options: known.plan.options,
             lanes: settings.lanes,
             backlog_ms: BACKLOG_MS,
-            life_ends_ms: settings.life_ms_max - clock.startup_ms,
+            life_ends_ms: life_ms_max - clock.startup_ms,
         },
         Arc::clone(known.workflow.graph()),
         Arc::clone(&known.view),
@@ -116,7 +128,7 @@ async fn carry_out_checked(
         known: Arc::clone(&known),
         last_event,
         state,
-        host: process.host.clone(),
+        host: Arc::clone(&process.host),
         executors: process.executors.clone(),
         registry: Arc::clone(&process.registry),
         strays: Arc::clone(&process.strays),
@@ -136,7 +148,7 @@ async fn carry_out_checked(
 
 /// Makes ready what the tasks of the invocation need to be run. It is part of the start of the worker: a plan
 /// counts it there.
-async fn prepare(process: &Process, known: &Arc<KnownRun>, invocation: &Invocation) {
+async fn prepare(process: &Carrier, known: &Arc<KnownRun>, invocation: &Invocation) {
     let workflow = &known.workflow;
     if workflow.spec().code.is_empty() {
         return;
@@ -185,7 +197,7 @@ async fn tell_of_prewarm(
 /// Events are followed from here on, and the machine asks for what is ready only later: so none falls
 /// between.
 async fn begin(
-    process: &mut Process,
+    process: &mut Carrier,
     state: &dyn Coordination,
     invocation: &Invocation,
 ) -> Result<Option<(Arc<KnownRun>, u64)>, ApiError> {

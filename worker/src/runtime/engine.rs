@@ -8,7 +8,9 @@
 
 use std::collections::HashMap;
 
-use foresail_schemas::metric::{Direction, Record, STORE_OF_LANES, STORE_OF_STATE, TransferRecord};
+use foresail_schemas::metric::{
+    Direction, Record, STORE_OF_INIT, STORE_OF_LANES, STORE_OF_STATE, TransferRecord,
+};
 use foresail_schemas::run::Measured;
 use foresail_schemas::{ResourceConfig, TaskName};
 use jiff::Timestamp;
@@ -97,19 +99,27 @@ impl Engine {
         let mean = |sum_ms: f64, count: u32| (count > 0).then(|| sum_ms.max(0.0) / f64::from(count));
         let lane_ms = mean(self.held_ms - self.measured_ms, self.attempts).filter(|_| !self.is_spoiled);
         let state_ms = mean(self.waited_ms, self.trips);
-        let record = |(way, time_ms): (&str, Option<f64>)| {
-            Some(Record::Transfer(TransferRecord {
-                direction: Direction::Upload,
-                bytes: 0,
-                time_ms: time_ms?,
-                memory_mb: config.memory_mb,
-                vcpu: config.vcpu,
-                store: Some(TaskName::new(way).ok()?),
-                at: Some(Timestamp::now()),
-            }))
-        };
+        let record = |(way, time_ms): (&str, Option<f64>)| record(config, way, time_ms?);
         [(STORE_OF_LANES, lane_ms), (STORE_OF_STATE, state_ms)].into_iter().filter_map(record).collect()
     }
+}
+
+/// What the start of a worker took before anything was asked of it.
+pub(super) fn init_record(config: ResourceConfig, init_ms: f64) -> Option<Record> {
+    record(config, STORE_OF_INIT, init_ms)
+}
+
+/// A way inside the engine, as a transfer of 0 bytes.
+fn record(config: ResourceConfig, way: &str, time_ms: f64) -> Option<Record> {
+    Some(Record::Transfer(TransferRecord {
+        direction: Direction::Upload,
+        bytes: 0,
+        time_ms,
+        memory_mb: config.memory_mb,
+        vcpu: config.vcpu,
+        store: Some(TaskName::new(way).ok()?),
+        at: Some(Timestamp::now()),
+    }))
 }
 
 /// What of the times of an attempt held its lane.

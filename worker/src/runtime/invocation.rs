@@ -26,8 +26,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::KnownRun;
 use super::attempt::{Attempt, tell_of_strays};
+use super::carrier::KnownRun;
 use super::carry::{Clock, PAUSE_MAX};
 use super::decided::Decided;
 use super::engine::{Engine, Stored};
@@ -39,7 +39,7 @@ use crate::coordination::Coordination;
 use crate::custom::Customs;
 use crate::data::Data;
 use crate::executor::{Executors, GiveUp};
-use crate::host::HttpHost;
+use crate::host::Host;
 use crate::metrics::Recorder;
 use crate::note::Notes;
 use crate::registry::{Cancel, Registry, TaskError};
@@ -69,7 +69,7 @@ pub(super) struct Driver {
     /// Number of the last event of the run when the invocation began.
     pub last_event: u64,
     pub state: Arc<dyn Coordination>,
-    pub host: HttpHost,
+    pub host: Arc<dyn Host>,
     pub executors: Executors,
     pub registry: Arc<Registry>,
     /// Where attempts run.
@@ -341,7 +341,7 @@ impl Driver {
         let Invoke { worker, config, tasks } = invoke;
         let (run, metad) = (self.invocation.run.clone(), self.invocation.metad.clone());
         let invocation = Invocation { purpose, ..Invocation::new(run, worker, config, tasks, metad) };
-        let (host, places) = (self.host.clone(), Arc::clone(&under_way.invocations));
+        let (host, places) = (Arc::clone(&self.host), Arc::clone(&under_way.invocations));
         under_way.chores.spawn(invoke_in_turn(places, host, invocation));
     }
 

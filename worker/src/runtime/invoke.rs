@@ -7,7 +7,7 @@ use foresail_schemas::invocation::Invocation;
 use tokio::sync::Semaphore;
 
 use super::carry::PAUSE_MAX;
-use crate::host::{Host, HttpHost};
+use crate::host::Host;
 
 /// Tries to invoke another worker; what fails for good is repaired by the run's watchdog.
 const INVOKE_TRIES_MAX: u32 = 8;
@@ -15,13 +15,13 @@ const INVOKE_TRIES_MAX: u32 = 8;
 pub(super) const INVOKE_PAUSE_FIRST: Duration = Duration::from_millis(20);
 
 /// Invokes when it gets a place.
-pub(super) async fn invoke_in_turn(places: Arc<Semaphore>, host: HttpHost, invocation: Invocation) {
+pub(super) async fn invoke_in_turn(places: Arc<Semaphore>, host: Arc<dyn Host>, invocation: Invocation) {
     // The places are never closed.
     let _place = places.acquire().await;
     invoke_patiently(host, invocation).await;
 }
 
-async fn invoke_patiently(host: HttpHost, invocation: Invocation) {
+async fn invoke_patiently(host: Arc<dyn Host>, invocation: Invocation) {
     let mut pause = INVOKE_PAUSE_FIRST;
     for tries in 1.. {
         match host.invoke(invocation.clone()).await {

@@ -15,7 +15,8 @@ use foresail_schemas::error::{ErrorCode, Problem};
 use foresail_schemas::metric::{Batch, BatchAnswer, Record};
 use foresail_schemas::plan::Plan;
 use foresail_schemas::run::{
-    CurrentPlan, EventPage, OperationAnswer, OperationRequest, RunEvent, RunOptions, RunStatus, RunSummary,
+    CurrentPlan, EventPage, Operation, OperationAnswer, OperationRequest, RunCreated, RunEvent, RunOptions,
+    RunRequest, RunStatus, RunSummary,
 };
 use foresail_schemas::{RunId, Workflow};
 use jiff::Timestamp;
@@ -99,7 +100,9 @@ type Shared = State<Arc<Mutex<Held>>>;
 
 fn routes(held: Arc<Mutex<Held>>) -> Router {
     Router::new()
+        .route("/v1/runs", post(create))
         .route("/v1/runs/{run}", get(summary))
+        .route("/v1/runs/{run}/cancel", post(cancel))
         .route("/v1/runs/{run}/workflow", get(workflow))
         .route("/v1/runs/{run}/plan", get(plan))
         .route("/v1/runs/{run}/operations", post(operations))
@@ -157,6 +160,22 @@ async fn summary(State(held): Shared, Path(id): Path<RunId>) -> Response {
     with_run(&held, &id, |run| Json(summary_of(&id, run)).into_response())
 }
 
+async fn create(State(held): Shared, Json(request): Json<RunRequest>) -> Response {
+    let RunRequest { workflow, plan, options, .. } = request;
+    let run = RunId::new(format!("r-{}", held.lock().unwrap().runs.len())).unwrap();
+    Store { url: String::new(), held }.create(&run, &workflow, &plan, options);
+    (StatusCode::CREATED, Json(RunCreated { run, duplicate: false, reused: 0 })).into_response()
+}
+
+async fn cancel(State(held): Shared, Path(id): Path<RunId>) -> Response {
+    with_run(&held, &id, |run| {
+        let now_ms = run.began.elapsed().as_secs_f64() * 1000.0;
+        let (_, events) = run.ledger.apply(&Operation::Cancel { reason: "asked".to_owned() }, now_ms);
+        run.events.extend(events);
+        Json(summary_of(&id, run)).into_response()
+    })
+}
+
 async fn workflow(State(held): Shared, Path(id): Path<RunId>) -> Response {
     with_run(&held, &id, |run| Json(&run.workflow).into_response())
 }
@@ -190,8 +209,10 @@ async fn operations(State(held): Shared, Path(id): Path<RunId>, body: Json<Opera
 #[derive(Deserialize)]
 struct Following {
     after: u64,
+    #[serde(default)]
     wait_ms: u64,
-    kinds: String,
+    /// All where absent.
+    kinds: Option<String>,
 }
 
 async fn events(State(held): Shared, Path(id): Path<RunId>, Query(asked): Query<Following>) -> Response {
@@ -199,7 +220,8 @@ async fn events(State(held): Shared, Path(id): Path<RunId>, Query(asked): Query<
     loop {
         let page = held.lock().unwrap().runs.get(&id).map(|run| {
             let wanted = |e: &&RunEvent| {
-                e.seq > asked.after && asked.kinds.split(',').any(|kind| kind == e.change.kind())
+                let is_asked = |kinds: &str| kinds.split(',').any(|kind| kind == e.change.kind());
+                e.seq > asked.after && asked.kinds.as_deref().is_none_or(is_asked)
             };
             let events: Vec<RunEvent> = run.events.iter().filter(wanted).cloned().collect();
             EventPage { status: run.ledger.status(), events, next_after: run.ledger.last_seq() }

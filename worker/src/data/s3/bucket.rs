@@ -6,8 +6,8 @@
 //! content an error. Large objects are read in ranges side by side. Every request has a time limit and every
 //! failed one a bounded number of repetitions with growing pauses. Sizes in bytes.
 //!
-//! Not here: what a process that was killed had uploaded of a large object lies in the bucket, seen by nobody,
-//! until a rule of the bucket deletes it (docs/stores.md).
+//! Not here: what a process that was killed had uploaded of a large object lies in the bucket, seen by
+//! nobody, until a rule of the bucket deletes it (docs/stores.md).
 
 use std::collections::HashSet;
 use std::time::Duration;

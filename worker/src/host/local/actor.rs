@@ -11,26 +11,25 @@ use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::id::{InstanceId, RunId};
 use foresail_schemas::invocation::{HostMessage, HostStatus, Invocation, Invoked};
 use foresail_schemas::metric::StartState;
-use foresail_schemas::run::{FAILURE_TEXT_MAX, Failure, FailureKind, Operation, WorkerUsage};
+use foresail_schemas::run::{FailureKind, Operation};
 use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::again;
 use super::cgroup::Caps;
-use super::guard::{RUNS_WAITING_MAX, guard};
 use super::objects::{RunsSeen, Sweeper};
 use super::pool::{Limits, Pool, ProcessId, Step};
 use super::process::{Birth, Death, Order, Report, Stage, live};
 use super::settings::{LocalSettings, WorkerCommand};
 use super::{LocalError, Requests};
-use crate::host::{HostError, HttpHost};
+use crate::host::guard::{RUNS_WAITING_MAX, guard};
+use crate::host::naming::Naming;
+use crate::host::{HostError, HttpHost, again, unknown_config};
 use crate::metad::Metad;
 use crate::metrics::send_left_over;
 use crate::runtime::settings::ProcessSettings;
-use crate::text::cut;
 
 /// Reports of processes that wait for the host.
 const REPORTS_MAX: usize = 1024;
@@ -49,8 +48,6 @@ const UNREGISTERED_RUNS_MAX: usize = 1024;
 const SOCKET: &str = "socket";
 /// Longest address of a socket. Source: unix(7), 108 bytes with the final zero.
 const SOCKET_LEN_MAX: usize = 107;
-/// Longest part of an instance id that comes from the planned worker.
-const WORKER_NAME_LEN_MAX: usize = 200;
 
 /// What is asked of a host.
 #[derive(Debug)]
@@ -84,9 +81,7 @@ pub(super) struct Actor {
     /// Sockets lie here where the data directory is too deep for the address of a socket.
     sockets: Option<TempDir>,
     began: Instant,
-    /// Makes instance ids unique across restarts.
-    epoch: String,
-    named: u64,
+    naming: Naming,
 }
 
 struct Process {
@@ -110,10 +105,10 @@ impl Actor {
         host: Requests,
     ) -> Result<Self, LocalError> {
         let setup = |cause: String| LocalError::Setup(cause);
-        let epoch = base36(Timestamp::now().as_microsecond().unsigned_abs());
+        let naming = Naming::new();
         let metad =
             Metad::new(&settings.metad, settings.token.as_deref()).map_err(|e| setup(e.to_string()))?;
-        let deepest = settings.scratch_dir().join(format!("{epoch}-{}", u64::MAX)).join(SOCKET);
+        let deepest = settings.scratch_dir().join(format!("{}-{}", naming.epoch(), u64::MAX)).join(SOCKET);
         let sockets = match deepest.as_os_str().len() > SOCKET_LEN_MAX {
             true => {
                 let dir = tempfile::Builder::new().prefix("foresail-").tempdir();
@@ -138,7 +133,7 @@ impl Actor {
         let (to_host, reports) = mpsc::channel(REPORTS_MAX);
         let (to_guard, told) = mpsc::channel(RUNS_WAITING_MAX);
         // Ends with the runtime of the host.
-        tokio::spawn(guard(settings.guard_ms, metad.clone(), host, told));
+        tokio::spawn(guard(settings.guard_ms, metad.clone(), Arc::new(host), told));
         Ok(Self {
             settings,
             worker,
@@ -156,8 +151,7 @@ impl Actor {
             to_host,
             sockets,
             began: Instant::now(),
-            epoch,
-            named: 0,
+            naming,
         })
     }
 
@@ -236,18 +230,11 @@ impl Actor {
         let is_offered = |offered: &ResourceConfig| offered.key() == config.key();
         if !menu.is_empty() && !menu.iter().any(is_offered) && !self.settings.is_pool(&config) {
             let pool = self.settings.pool.map(|pool| pool.config());
-            let menu = menu.iter().chain(&pool).map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            return Err(HostError::UnknownConfig { config: config.to_string(), menu });
+            return Err(unknown_config(&config, menu.iter().copied().chain(pool)));
         }
-        let (epoch, named) = (&self.epoch, &mut self.named);
         let worker = invocation.worker.clone();
-        let name = || {
-            *named += 1;
-            let worker =
-                worker.as_ref().map_or("f", |w| &w.as_str()[..w.as_str().len().min(WORKER_NAME_LEN_MAX)]);
-            InstanceId::new(format!("{worker}-{epoch}-{named}"))
-                .expect("a legal name with letters and digits behind it")
-        };
+        let naming = &self.naming;
+        let name = || naming.name(worker.as_ref());
         self.runs_seen.note(&invocation.run);
         let _told_by_a_later_one_if_full = self.to_guard.try_send(invocation.run.clone());
         let invoked = self.pool.invoke(invocation, name);
@@ -274,7 +261,7 @@ impl Actor {
         let (orders, receive_orders) = mpsc::channel(ORDERS_MAX);
         let pid = Arc::new(AtomicU32::new(0));
         let settings = &self.settings;
-        let scratch_dir = settings.scratch_dir().join(format!("{}-{process}", self.epoch));
+        let scratch_dir = settings.scratch_dir().join(format!("{}-{process}", self.naming.epoch()));
         let socket = match &self.sockets {
             Some(dir) => dir.path().join(process.to_string()),
             None => scratch_dir.join(SOCKET),
@@ -369,7 +356,7 @@ impl Actor {
         let token = self.settings.token.as_deref();
         match (Metad::new(&carried.invocation.metad, token), HttpHost::with_token(&self.url, token)) {
             (Ok(metad), Ok(host)) => {
-                self.obituaries.spawn(again::tell(metad, host, carried.invocation, operations));
+                self.obituaries.spawn(again::tell(metad, Arc::new(host), carried.invocation, operations));
             }
             (Err(error), _) => tracing::warn!(%error, "metad cannot be told of the dead worker"),
             (_, Err(error)) => tracing::warn!(%error, "metad is not told of the dead worker"),
@@ -438,55 +425,17 @@ async fn tend_objects(sweeper: Arc<Mutex<Sweeper>>) {
     }
 }
 
+/// What metad is told of the dead worker.
 fn obituary(carried: &Carried, kind: FailureKind, death: &Death) -> Vec<Operation> {
-    let instance = &carried.instance;
     let mut message = format!("the worker process was lost: {}", death.how);
     if !death.output.is_empty() {
         message = format!("{message}\nits last output:\n{}", death.output);
     }
-    cut(&mut message, FAILURE_TEXT_MAX);
-    let of_it = death.notes.iter().filter(|note| note.instance == *instance);
-    let failed = of_it.map(|note| Operation::Fail {
-        task: note.task,
-        attempt: note.attempt,
-        instance: instance.clone(),
-        failure: Failure {
-            task: Some(note.task_id.clone()),
-            attempt: note.attempt,
-            kind,
-            message: message.clone(),
-            exception: None,
-            lost: Vec::new(),
-        },
-    });
     let billed_ms = carried.since.elapsed().as_secs_f64() * 1000.0;
-    let usage = WorkerUsage { billed_ms, ..WorkerUsage::default() };
-    let leave = Operation::Leave { instance: instance.clone(), tasks: Vec::new(), usage };
-    failed.chain([leave]).collect()
+    again::obituary(&carried.instance, &death.notes, kind, message, billed_ms)
 }
 
 /// Milliseconds as a duration; the settings were checked when the host started.
 fn duration(ms: f64) -> Duration {
     Duration::try_from_secs_f64(ms / 1000.0).unwrap_or(Duration::MAX)
-}
-
-fn base36(mut number: u64) -> String {
-    let mut digits = Vec::new();
-    loop {
-        digits.push(b"0123456789abcdefghijklmnopqrstuvwxyz"[(number % 36) as usize] as char);
-        number /= 36;
-        if number == 0 {
-            return digits.into_iter().rev().collect();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_written_in_36_digits() {
-        assert_eq!((base36(0).as_str(), base36(35).as_str(), base36(36 * 36).as_str()), ("0", "z", "100"));
-    }
 }

@@ -6,10 +6,7 @@
 //! [`LocalFaas::holds_cpu_share`]). When the host ends, however it ends, no worker outlives it.
 
 mod actor;
-mod again;
 mod cgroup;
-mod guard;
-mod http;
 mod objects;
 mod pool;
 mod process;
@@ -18,6 +15,7 @@ pub mod settings;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -26,7 +24,7 @@ use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Host, HostError};
+use super::{Host, HostError, front};
 use crate::data::s3;
 use actor::{Actor, Request};
 use cgroup::Caps;
@@ -168,14 +166,6 @@ impl LocalFaas {
         }
     }
 
-    /// Stops the idle workers, so that the next start is a cold one.
-    ///
-    /// # Errors
-    /// [`HostError::Stopped`]
-    pub async fn drain(&self) -> Result<HostStatus, HostError> {
-        self.requests.drain().await
-    }
-
     /// Ends every worker and the host, and waits for it. A second call does nothing.
     pub fn stop(&mut self) {
         if let Some(thread) = self.thread.take() {
@@ -206,25 +196,31 @@ impl Host for LocalFaas {
     fn status(&self) -> BoxFuture<'_, Result<HostStatus, HostError>> {
         Box::pin(self.requests.status())
     }
+
+    fn drain(&self) -> BoxFuture<'_, Result<HostStatus, HostError>> {
+        Box::pin(self.requests.drain())
+    }
 }
 
 /// The way to the thread of a host.
 #[derive(Debug, Clone)]
 pub(crate) struct Requests(mpsc::Sender<Request>);
 
+impl Host for Requests {
+    fn invoke(&self, invocation: Invocation) -> BoxFuture<'_, Result<Invoked, HostError>> {
+        Box::pin(async move { self.ask(|reply| Request::Invoke(invocation, reply)).await? })
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<HostStatus, HostError>> {
+        Box::pin(self.ask(Request::Status))
+    }
+
+    fn drain(&self) -> BoxFuture<'_, Result<HostStatus, HostError>> {
+        Box::pin(self.ask(Request::Drain))
+    }
+}
+
 impl Requests {
-    async fn invoke(&self, invocation: Invocation) -> Result<Invoked, HostError> {
-        self.ask(|reply| Request::Invoke(invocation, reply)).await?
-    }
-
-    async fn status(&self) -> Result<HostStatus, HostError> {
-        self.ask(Request::Status).await
-    }
-
-    async fn drain(&self) -> Result<HostStatus, HostError> {
-        self.ask(Request::Drain).await
-    }
-
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, HostError> {
         let (reply, answer) = oneshot::channel();
         self.0.send(request(reply)).await.map_err(|_| HostError::Stopped)?;
@@ -314,7 +310,9 @@ fn run(
             }
         };
         let server = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, http::router(for_http, token.as_deref())).await {
+            if let Err(error) =
+                axum::serve(listener, front::router(Arc::new(for_http), token.as_deref())).await
+            {
                 tracing::error!(%error, "the host answers no more requests over HTTP");
             }
         });

@@ -78,6 +78,18 @@ impl FromStr for ObjectPlace {
     }
 }
 
+impl ObjectPlace {
+    /// The same, as workers are told; `files` is the directory where that is the place.
+    #[must_use]
+    pub fn store(&self, files: PathBuf) -> StoreSettings {
+        match self {
+            Self::Files => StoreSettings::Files(files),
+            Self::Metad => StoreSettings::Metad,
+            Self::S3(settings) => StoreSettings::S3(settings.clone()),
+        }
+    }
+}
+
 impl std::fmt::Display for ObjectPlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -231,11 +243,7 @@ impl LocalSettings {
     }
 
     pub(super) fn store(&self) -> StoreSettings {
-        match &self.objects {
-            ObjectPlace::Files => StoreSettings::Files(self.objects_dir()),
-            ObjectPlace::Metad => StoreSettings::Metad,
-            ObjectPlace::S3(settings) => StoreSettings::S3(settings.clone()),
-        }
+        self.objects.store(self.objects_dir())
     }
 }
 

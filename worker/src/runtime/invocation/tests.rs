@@ -9,6 +9,7 @@ use foresail_schemas::invocation::Invoked;
 use foresail_schemas::{ResourceConfig, RunId};
 
 use super::*;
+use crate::host::HttpHost;
 
 #[derive(Default)]
 struct Counts {
@@ -32,7 +33,8 @@ async fn a_wide_fan_out_asks_the_host_for_a_few_workers_at_a_time_and_for_all_in
     let counts = Arc::new(Counts::default());
     let routes = axum::Router::new().route("/v1/invocations", post(count)).with_state(Arc::clone(&counts));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let host = HttpHost::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let at = format!("http://{}", listener.local_addr().unwrap());
+    let host: Arc<dyn Host> = Arc::new(HttpHost::new(&at).unwrap());
     let server = tokio::spawn(async move { axum::serve(listener, routes).await });
     let places = Arc::new(Semaphore::new(INVOCATIONS_AT_ONCE));
     let mut chores = JoinSet::new();
@@ -41,7 +43,7 @@ async fn a_wide_fan_out_asks_the_host_for_a_few_workers_at_a_time_and_for_all_in
         let config = ResourceConfig { memory_mb: 256, vcpu: None };
         let metad = "http://127.0.0.1:9".to_owned();
         let invocation = Invocation::new(run, None, config, vec![task], metad);
-        chores.spawn(invoke_in_turn(Arc::clone(&places), host.clone(), invocation));
+        chores.spawn(invoke_in_turn(Arc::clone(&places), Arc::clone(&host), invocation));
     }
     while chores.join_next().await.is_some() {}
     server.abort();

@@ -3,15 +3,20 @@
 //! The store decides what becomes of each of them; here is only carried out what it says: the same worker
 //! after a pause, or a flexible one of a larger size. What is lost on the way the run's watchdog finds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use foresail_schemas::id::RunId;
+use foresail_schemas::id::{InstanceId, RunId};
 use foresail_schemas::invocation::Invocation;
-use foresail_schemas::run::{Operation, OperationRequest, OperationResult};
+use foresail_schemas::run::{
+    FAILURE_TEXT_MAX, Failure, FailureKind, Operation, OperationRequest, OperationResult, WorkerUsage,
+};
 use tokio::time::timeout;
 
-use crate::host::{Host, HttpHost};
+use super::Host;
 use crate::metad::Metad;
+use crate::note::Note;
+use crate::text::cut;
 
 /// How long the host tries to tell metad of a dead worker.
 const TELL_LIMIT: Duration = Duration::from_secs(10);
@@ -20,9 +25,38 @@ const TELL_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause that the host keeps in mind; a task with a longer one is left to the watchdog.
 const AGAIN_MS_MAX: f64 = 60_000.0;
 
+/// What metad is told of an invocation that was lost: the attempts that ran have failed like this, and it has
+/// left.
+pub(crate) fn obituary(
+    instance: &InstanceId,
+    notes: &[Note],
+    kind: FailureKind,
+    mut message: String,
+    billed_ms: f64,
+) -> Vec<Operation> {
+    cut(&mut message, FAILURE_TEXT_MAX);
+    let of_it = notes.iter().filter(|note| note.instance == *instance);
+    let failed = of_it.map(|note| Operation::Fail {
+        task: note.task,
+        attempt: note.attempt,
+        instance: instance.clone(),
+        failure: Failure {
+            task: Some(note.task_id.clone()),
+            attempt: note.attempt,
+            kind,
+            message: message.clone(),
+            exception: None,
+            lost: Vec::new(),
+        },
+    });
+    let usage = WorkerUsage { billed_ms, ..WorkerUsage::default() };
+    let leave = Operation::Leave { instance: instance.clone(), tasks: Vec::new(), usage };
+    failed.chain([leave]).collect()
+}
+
 /// Tells metad of a dead worker and starts what it left. Past the limit the leases of the worker end by
 /// themselves.
-pub(super) async fn tell(metad: Metad, host: HttpHost, carried: Invocation, operations: Vec<Operation>) {
+pub(crate) async fn tell(metad: Metad, host: Arc<dyn Host>, carried: Invocation, operations: Vec<Operation>) {
     let request = OperationRequest { operations };
     let told = timeout(TELL_LIMIT, told(&metad, &carried.run, &request)).await;
     let Ok(Some(results)) = told else { return };
@@ -90,7 +124,6 @@ fn again(
 #[cfg(test)]
 mod tests {
     use foresail_schemas::ResourceConfig;
-    use foresail_schemas::run::{Failure, FailureKind};
 
     use super::*;
 

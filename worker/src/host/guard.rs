@@ -19,7 +19,7 @@ use foresail_schemas::run::{
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{HostError, Requests};
+use super::{Host, HostError};
 use crate::api::ApiError;
 use crate::metad::Metad;
 use crate::watch::{Silence, Watched, watch_over};
@@ -33,14 +33,14 @@ const RUNS_WATCHED_MAX: usize = 4096;
 const PASSED_MAX: u32 = 8;
 
 /// Watches over each run that is told of, until it has ended; ends when nobody can tell of any more.
-pub(super) async fn guard(pause_ms: f64, metad: Metad, host: Requests, mut told: mpsc::Receiver<RunId>) {
+pub(super) async fn guard(pause_ms: f64, metad: Metad, host: Arc<dyn Host>, mut told: mpsc::Receiver<RunId>) {
     let (mut watched, mut watching) = (HashSet::new(), JoinSet::new());
     loop {
         tokio::select! {
             run = told.recv() => {
                 let Some(run) = run else { return };
                 if watched.len() < RUNS_WATCHED_MAX && watched.insert(run.clone()) {
-                    let guarded = Guarded { run, metad: metad.clone(), host: host.clone() };
+                    let guarded = Guarded { run, metad: metad.clone(), host: Arc::clone(&host) };
                     watching.spawn(guarded.watch(pause_ms));
                 }
             }
@@ -57,7 +57,7 @@ pub(super) async fn guard(pause_ms: f64, metad: Metad, host: Requests, mut told:
 struct Guarded {
     run: RunId,
     metad: Metad,
-    host: Requests,
+    host: Arc<dyn Host>,
 }
 
 /// What a look at a run found.

@@ -1,4 +1,4 @@
-//! The HTTP side of the local host: read the request, ask the host, write the answer. No decisions here.
+//! The HTTP side of a host: read the request, ask the host, write the answer. No decisions here.
 //!
 //! Whoever may invoke runs code on this machine. So an invocation must be declared as JSON, which no web page
 //! can send to another origin unasked, and a host with a token wants it with every request.
@@ -16,14 +16,13 @@ use foresail_schemas::error::{ErrorCode, Problem};
 use foresail_schemas::invocation::Invocation;
 use serde::Serialize;
 
-use super::Requests;
-use crate::host::HostError;
+use super::{Host, HostError};
 
 /// Largest body of an invocation in bytes.
-const BODY_BYTES_MAX: usize = 16 << 20;
+pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// The routes of a host that wants this token.
-pub(super) fn router(requests: Requests, token: Option<&str>) -> Router {
+pub(crate) fn router(host: Arc<dyn Host>, token: Option<&str>) -> Router {
     let routes = Router::new()
         .route("/v1/invocations", post(invoke))
         .route("/v1/status", get(status))
@@ -31,7 +30,12 @@ pub(super) fn router(requests: Requests, token: Option<&str>) -> Router {
         .fallback(nowhere)
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(Arc::new(requests));
+        .with_state(host);
+    guarded(routes, token)
+}
+
+/// The routes, for those alone who bring the token where there is one.
+pub(crate) fn guarded(routes: Router, token: Option<&str>) -> Router {
     match token {
         // Hashes are compared in constant time.
         Some(token) => {
@@ -51,15 +55,20 @@ pub(super) fn router(requests: Requests, token: Option<&str>) -> Router {
     }
 }
 
-async fn invoke(State(requests): State<Arc<Requests>>, headers: HeaderMap, body: Bytes) -> Response {
-    if !is_json(&headers) {
+async fn invoke(State(host): State<Arc<dyn Host>>, headers: HeaderMap, body: Bytes) -> Response {
+    match read(&headers, &body) {
+        Ok(invocation) => answer(StatusCode::ACCEPTED, host.invoke(invocation).await),
+        Err(refusal) => problem(refusal),
+    }
+}
+
+/// The invocation that a body holds.
+pub(crate) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Invocation, Problem> {
+    if !is_json(headers) {
         let detail = "an invocation must have the content-type application/json";
-        return problem(Problem::new(ErrorCode::UnsupportedMediaType, detail));
+        return Err(Problem::new(ErrorCode::UnsupportedMediaType, detail));
     }
-    match serde_json::from_slice::<Invocation>(&body) {
-        Ok(invocation) => answer(StatusCode::ACCEPTED, requests.invoke(invocation).await),
-        Err(error) => problem(Problem::new(ErrorCode::InvalidBody, error.to_string())),
-    }
+    serde_json::from_slice(body).map_err(|error| Problem::new(ErrorCode::InvalidBody, error.to_string()))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -68,12 +77,12 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
-async fn status(State(requests): State<Arc<Requests>>) -> Response {
-    answer(StatusCode::OK, requests.status().await)
+async fn status(State(host): State<Arc<dyn Host>>) -> Response {
+    answer(StatusCode::OK, host.status().await)
 }
 
-async fn drain(State(requests): State<Arc<Requests>>) -> Response {
-    answer(StatusCode::OK, requests.drain().await)
+async fn drain(State(host): State<Arc<dyn Host>>) -> Response {
+    answer(StatusCode::OK, host.drain().await)
 }
 
 async fn nowhere() -> Response {
@@ -98,7 +107,8 @@ fn answer<T: Serialize>(status: StatusCode, result: Result<T, HostError>) -> Res
     }
 }
 
-fn problem(problem: Problem) -> Response {
+/// A problem as an answer.
+pub(crate) fn problem(problem: Problem) -> Response {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, axum::Json(&problem)).into_response();
     let kind = header::HeaderValue::from_static("application/problem+json");

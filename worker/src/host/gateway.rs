@@ -1,0 +1,183 @@
+//! Any host at an address: clients and workers ask it as they ask the local host, and it watches over the
+//! runs that were invoked through it.
+//!
+//! For platforms whose workers cannot be invoked by their callers alone: an invocation over HTTP lasts as
+//! long as its worker, longer than the one who asked for it may live. It works for one metad, whose token it
+//! wants.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foresail_schemas::id::RunId;
+use foresail_schemas::invocation::{HostStatus, Invocation, Invoked};
+use futures_util::future::BoxFuture;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+
+use super::guard::{RUNS_WAITING_MAX, guard};
+use super::{Host, HostError, front};
+use crate::api::ApiError;
+use crate::metad::Metad;
+
+/// How long the end of a gateway waits for requests under way.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// Settings of a gateway.
+#[derive(Debug, Clone)]
+pub struct GatewaySettings {
+    /// Address to listen on; port 0 chooses a free one.
+    pub listen: SocketAddr,
+    /// Address of metad, as its workers reach it.
+    pub metad: String,
+    /// Token of metad, where it wants one; the gateway then wants the same.
+    pub token: Option<String>,
+    /// Time between two looks for tasks of a run that are stuck and that no client starts again, in ms.
+    pub guard_ms: f64,
+}
+
+/// Why a gateway could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// Whoever may invoke runs code, so that others than this machine have to show a token.
+    #[error("`{0}` can be reached from elsewhere and there is no token; hint: set FORESAIL_METAD_TOKEN")]
+    TokenNeeded(SocketAddr),
+    /// The address is taken or not allowed.
+    #[error("the host cannot listen on `{listen}`: {cause}; hint: port 0 chooses a free one")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// Why.
+        cause: String,
+    },
+    /// The address of metad or the token cannot be used.
+    #[error(transparent)]
+    Metad(#[from] ApiError),
+    /// No thread could be started.
+    #[error("the host cannot start: {0}")]
+    Setup(String),
+}
+
+/// A host that is served; ends when dropped.
+#[derive(Debug)]
+pub struct Gateway {
+    url: String,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// Serves the host that `make` makes, on a thread of its own: what the host starts lives there too.
+    ///
+    /// # Errors
+    /// [`GatewayError`] with the setting that does not do; the text of `make` where that fails.
+    pub fn start<M, F>(settings: GatewaySettings, make: M) -> Result<Self, GatewayError>
+    where
+        M: FnOnce() -> F + Send + 'static,
+        F: Future<Output = Result<Arc<dyn Host>, String>>,
+    {
+        if !settings.listen.ip().is_loopback() && settings.token.is_none() {
+            return Err(GatewayError::TokenNeeded(settings.listen));
+        }
+        let metad = Metad::new(&settings.metad, settings.token.as_deref())?;
+        let setup = |cause: std::io::Error| GatewayError::Setup(cause.to_string());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(setup)?;
+        let (say, started) = std::sync::mpsc::sync_channel(1);
+        let (stop, stopped) = oneshot::channel();
+        let body = move || {
+            runtime.block_on(async move {
+                let bound = match make().await {
+                    Ok(host) => bind(&settings, metad, host).await,
+                    Err(cause) => Err(GatewayError::Setup(cause)),
+                };
+                match bound {
+                    Ok((listener, router, url)) => {
+                        let _ = say.send(Ok(url));
+                        serve(listener, router, stopped).await;
+                    }
+                    Err(error) => drop(say.send(Err(error))),
+                }
+            });
+            runtime.shutdown_timeout(STOP_LIMIT);
+        };
+        let thread = std::thread::Builder::new().name("foresail-gateway".to_owned()).spawn(body);
+        let thread = thread.map_err(setup)?;
+        match started.recv() {
+            Ok(Ok(url)) => Ok(Self { url, stop: Some(stop), thread: Some(thread) }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(GatewayError::Setup("its thread ended before it began".to_owned())),
+        }
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn bind(
+    settings: &GatewaySettings,
+    metad: Metad,
+    host: Arc<dyn Host>,
+) -> Result<(TcpListener, axum::Router, String), GatewayError> {
+    let listen = settings.listen;
+    let cannot = |e: std::io::Error| GatewayError::Listen { listen, cause: e.to_string() };
+    let listener = TcpListener::bind(listen).await.map_err(cannot)?;
+    let url = format!("http://{}", listener.local_addr().map_err(cannot)?);
+    let (to_guard, told) = mpsc::channel(RUNS_WAITING_MAX);
+    // Ends with the runtime of the gateway.
+    tokio::spawn(guard(settings.guard_ms, metad, Arc::clone(&host), told));
+    let served: Arc<dyn Host> = Arc::new(Served { host, metad: settings.metad.clone(), to_guard });
+    Ok((listener, front::router(served, settings.token.as_deref()), url))
+}
+
+async fn serve(listener: TcpListener, router: axum::Router, stopped: oneshot::Receiver<()>) {
+    let serving = async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "the host answers no more requests over HTTP");
+        }
+    };
+    tokio::select! {
+        () = serving => {}
+        _ = stopped => {}
+    }
+}
+
+/// A host for one metad, whose runs are watched.
+struct Served {
+    host: Arc<dyn Host>,
+    metad: String,
+    /// Tells of the runs that are invoked here.
+    to_guard: mpsc::Sender<RunId>,
+}
+
+impl Host for Served {
+    fn invoke(&self, invocation: Invocation) -> BoxFuture<'_, Result<Invoked, HostError>> {
+        // Workers send the token there and take code from there.
+        let [asked, served] =
+            [&invocation.metad, &self.metad].map(|url| url.trim_end_matches('/').to_owned());
+        if asked != served {
+            return Box::pin(async { Err(HostError::OtherMetad { asked, served }) });
+        }
+        let _told_by_a_later_one_if_full = self.to_guard.try_send(invocation.run.clone());
+        self.host.invoke(invocation)
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<HostStatus, HostError>> {
+        self.host.status()
+    }
+
+    fn drain(&self) -> BoxFuture<'_, Result<HostStatus, HostError>> {
+        self.host.drain()
+    }
+}
