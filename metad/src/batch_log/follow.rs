@@ -47,6 +47,10 @@ const MESSAGES_BYTES_MAX: usize = 64 << 20;
 /// Most messages of one subscription that wait in this process.
 const WAITING_MAX: usize = 1024;
 
+/// What to do where the log does not go on from what was learnt.
+const HINT: &str = "hint: start this replica with a copy of the --data directory of one that is up to date, \
+                    or, where all began anew, with an empty one";
+
 /// Why a round ended.
 enum Ended {
     /// It is begun anew.
@@ -133,6 +137,9 @@ async fn round(shared: &Shared, log: &BatchLog, way: &jetstream::Context) -> Res
     let info = timeout(REQUEST_MAX, stream.get_info()).await.map_err(again)?.map_err(again)?;
     let applied = log.progress().applied;
     settle(shared, &info, applied)?;
+    if !info.config.subjects.contains(&log.subject()) {
+        return Err(again(format!("the stream `{}` does not take `{}`", info.config.name, log.subject())));
+    }
     let last = info.state.last_sequence;
     log.note(|progress| {
         progress.last = last;
@@ -151,12 +158,12 @@ async fn round(shared: &Shared, log: &BatchLog, way: &jetstream::Context) -> Res
     tracing::info!(stream = log.address.stream, applied, last, "the log of batches is followed");
     log.note(|progress| progress.trouble = None);
     let messages_max = (MESSAGES_BYTES_MAX / way.client().max_payload().max(1)).clamp(1, MESSAGES_MAX);
-    let mut taken = 0;
+    let mut count = Count { messages: 0, place: applied };
     loop {
         let ask = consumer.batch().max_messages(messages_max).expires(LOOK).messages();
         let mut messages = timeout(REQUEST_MAX, ask).await.map_err(again)?.map_err(again)?;
         let mut waiting = Waiting::default();
-        let read = page(shared, log, &mut messages, &mut taken, &mut waiting).await;
+        let read = page(shared, log, &mut messages, &mut count, &mut waiting).await;
         // What was handed over is learnt, however the page ended.
         while !waiting.0.is_empty() {
             let (place, answer) = waiting.next().await;
@@ -175,13 +182,13 @@ async fn page(
     shared: &Shared,
     log: &BatchLog,
     messages: &mut pull::Batch,
-    taken: &mut u64,
+    count: &mut Count,
     waiting: &mut Waiting,
 ) -> Result<(), Ended> {
     loop {
         tokio::select! {
             next = timeout(LOOK + LOST_AFTER, messages.next()) => match next {
-                Ok(Some(Ok(message))) => take(shared, log, &message, taken, waiting).await?,
+                Ok(Some(Ok(message))) => take(shared, log, &message, count, waiting).await?,
                 Ok(Some(Err(error))) => return Err(again(error)),
                 Ok(None) => return Ok(()),
                 Err(_elapsed) => return Err(again("the server does not answer")),
@@ -195,32 +202,36 @@ async fn page(
 fn settle(shared: &Shared, info: &Info, applied: u64) -> Result<(), Ended> {
     let (stream, state, data) = (&info.config.name, &info.state, &shared.settings.data);
     let found = Home { stream: stream.clone(), created_ns: info.created.unix_timestamp_nanos().to_string() };
-    let hint = "hint: start this replica with a copy of the --data directory of one that is up to date, or, \
-                where all began anew, with an empty one";
     let known = Home::of(data).map_err(Ended::Parted)?;
     if known.as_ref().is_some_and(|known| *known != found) {
         return Err(Ended::Parted(format!(
-            "the stream `{stream}` was made anew since this replica followed it\n{hint}"
+            "the stream `{stream}` was made anew since this replica followed it\n{HINT}"
         )));
     }
     if state.last_sequence < applied {
         let last = state.last_sequence;
         return Err(Ended::Parted(format!(
             "the stream `{stream}` ends at `{last}`, this replica has learnt it up to {applied}: it was put \
-             back to an earlier state\n{hint}"
+             back to an earlier state\n{HINT}"
         )));
     }
     if state.first_sequence > applied + 1 && state.last_sequence > applied {
         let first = state.first_sequence;
         return Err(Ended::Parted(format!(
             "the stream `{stream}` begins at `{first}`, this replica has learnt it up to {applied}: what \
-             lies between is gone\n{hint}"
+             lies between is gone\n{HINT}"
         )));
     }
     if known.is_none() {
         found.keep(data).map_err(|error| again(format!("the data directory: {error}")))?;
     }
     Ok(())
+}
+
+/// What a consumer has sent so far, and the place of the last of it.
+struct Count {
+    messages: u64,
+    place: u64,
 }
 
 /// What the writer answers to a batch.
@@ -249,14 +260,21 @@ async fn take(
     shared: &Shared,
     log: &BatchLog,
     message: &Message,
-    taken: &mut u64,
+    count: &mut Count,
     waiting: &mut Waiting,
 ) -> Result<(), Ended> {
     let info = message.info().map_err(again)?;
     let place = info.stream_sequence;
-    *taken += 1;
-    if info.consumer_sequence != *taken {
-        return Err(again(format!("message `{taken}` of the consumer is missing")));
+    let after = std::mem::replace(count, Count { messages: count.messages + 1, place });
+    if info.consumer_sequence != count.messages {
+        return Err(again(format!("message `{}` of the consumer is missing", count.messages)));
+    }
+    if place != after.place + 1 {
+        return Err(Ended::Parted(format!(
+            "the messages between `{}` and {place} were deleted from the log: what other replicas learnt \
+             cannot be learnt here\n{HINT}",
+            after.place
+        )));
     }
     log.note(|progress| progress.last = progress.last.max(place + info.pending));
     let batch = match message::decode(&message.payload, place) {
