@@ -15,11 +15,13 @@
 //! | `write` | the writer thread (group commit, runs) and the learner thread (models) |
 //! | `recover` | brings everything back at the start |
 //! | `world`, `board` | what is read: an immutable world of models, a board per run |
+//! | `batch_log` | batches through one log for several replicas (feature `nats`) |
 //! | `export` | raw samples as NDJSON and Parquet |
 //! | `http` | the REST API: parse, hand over, reply |
 //! | `meter` | counters and the OpenMetrics text |
 //! | `server` | starts and stops the whole |
 
+mod batch_log;
 mod board;
 mod coordination;
 mod export;

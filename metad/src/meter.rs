@@ -14,6 +14,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use foresail_model::Scores;
 
+use crate::batch_log::Place;
+
 /// Upper ends of the histogram buckets in seconds.
 const BUCKETS_S: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -126,6 +128,8 @@ pub struct Gauges {
     pub ready: u64,
     /// How well plans predicted.
     pub scores: Scores,
+    /// How far the log of batches is followed, where there is one.
+    pub log: Option<Place>,
 }
 
 /// Adds `n` to a counter.
@@ -229,6 +233,14 @@ impl Meter {
 
     fn write_gauges(&self, out: &mut String, gauges: &Gauges) {
         let now = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let log = gauges.log.map(|place| {
+            [
+                ("log_applied", place.applied, "Sequence in the log of batches up to which all is learnt."),
+                ("log_last", place.last, "Last sequence that the log is known to have."),
+                ("log_lag", place.last.saturating_sub(place.applied), "Batches of the log not learnt yet."),
+                ("log_connected", place.connected, "1 while there is a connection to the log."),
+            ]
+        });
         let values = [
             ("epoch", gauges.epoch, "Epoch of the model."),
             ("queue_depth", gauges.queue, "Changes that wait for the writer."),
@@ -242,7 +254,7 @@ impl Meter {
             ),
             ("ready", gauges.ready, "1 when requests are taken."),
         ];
-        for (name, value, help) in values {
+        for (name, value, help) in values.into_iter().chain(log.into_iter().flatten()) {
             let name = format!("foresail_metad_{name}");
             head(out, &name, "gauge", help);
             line(out, &name, value);

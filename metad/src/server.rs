@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
+use crate::batch_log::{self, Address};
 use crate::coordination::take_up;
 use crate::http::Front;
 use crate::meter::add;
@@ -55,6 +56,9 @@ pub enum StartError {
         /// Why.
         reason: io::Error,
     },
+    /// The data directory does not fit the log of batches.
+    #[error("{0}")]
+    BatchLog(String),
     /// The system gives no thread.
     #[error("metad cannot start a thread: {0}")]
     Thread(io::Error),
@@ -81,6 +85,9 @@ impl Server {
         let address = listener.local_addr().map_err(refused)?;
         let (writer, reader) = store::open(&settings.data)?;
         let Recovered { world, boards, catalog, models, runs, damaged_rows } = recover(&reader)?;
+        let log = settings.batch_log.as_deref().and_then(|text| Address::read(text).ok());
+        batch_log::check(&settings.data, world.epoch, log.as_ref().map(|a| a.stream.as_str()))
+            .map_err(StartError::BatchLog)?;
         let (shared, queue) = Shared::new(settings, reader, world, boards);
         add(&shared.meter.damaged_rows, damaged_rows);
         let stopping = shared.stopping.clone();
@@ -140,6 +147,7 @@ async fn serve(listener: TcpListener, shared: &Arc<Shared>) -> io::Result<()> {
     let send_max = Duration::from_millis(shared.settings.send_ms_max);
     let mut listener = Counted { inner: tokio::net::TcpListener::from_std(listener)?, places, send_max };
     take_up(shared);
+    batch_log::take_up(shared);
     let front = Front::new(Arc::clone(shared));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new());

@@ -13,6 +13,8 @@ use foresail_schemas::prediction::QUERIES_PER_REQUEST_MAX;
 use foresail_schemas::run::OPERATIONS_PER_REQUEST_MAX;
 use serde::Deserialize;
 
+use crate::batch_log::Address;
+
 /// Why settings were refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -61,6 +63,9 @@ pub enum SettingsError {
     /// The address of Redis is none.
     #[error("the setting `coordination`: {0}")]
     Coordination(String),
+    /// The address of the log is none, or this build has no log.
+    #[error("the setting `batch_log`: {0}")]
+    BatchLog(String),
     /// The token cannot be sent in a header.
     #[error("the token must be 1 to 4096 visible ASCII characters without blanks")]
     Token,
@@ -147,6 +152,9 @@ settings! {
     coordination: Option<String> = None, "none", "FORESAIL_COORDINATION",
         "Redis or Valkey that has the state of runs, as redis://USER:PASSWORD@HOST:PORT/DB; \
          metad itself has it where none is set. Workers must be told the same.";
+    batch_log: Option<String> = None, "none", "FORESAIL_METAD_BATCH_LOG",
+        "Stream of NATS JetStream that batches go through, as nats://HOST:PORT?stream=NAME, so that every \
+         metad that follows it learns the same; needs a build with the feature `nats`.";
     body_bytes_max: u64 = 64 << 20, "67108864", "FORESAIL_METAD_BODY_BYTES_MAX",
         "Largest body in bytes, both as sent and unpacked.";
     body_bytes_waiting_max: u64 = 256 << 20, "268435456", "FORESAIL_METAD_BODY_BYTES_WAITING_MAX",
@@ -281,6 +289,13 @@ impl Settings {
         }
         if let Some(url) = self.redis() {
             foresail_redis::Runs::open(url).map_err(|e| SettingsError::Coordination(e.to_string()))?;
+        }
+        if let Some(text) = &self.batch_log {
+            Address::read(text).map_err(SettingsError::BatchLog)?;
+            if cfg!(not(feature = "nats")) {
+                let hint = "hint: build it with `--features nats`";
+                return Err(SettingsError::BatchLog(format!("this metad was built without NATS\n{hint}")));
+            }
         }
         let legal =
             |t: &String| !t.is_empty() && t.len() <= TOKEN_LEN_MAX && t.bytes().all(|b| b.is_ascii_graphic());

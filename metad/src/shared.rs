@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use foresail_schemas::{ErrorCode, Problem};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
+use crate::batch_log::BatchLog;
 use crate::board::Boards;
 use crate::coordination::Coordination;
 use crate::meter::Meter;
@@ -54,6 +55,8 @@ pub struct Shared {
     pub body_budget: Arc<Semaphore>,
     /// The runs whose state lies elsewhere, where some may.
     pub coordination: Option<Coordination>,
+    /// The log that batches go through, where several replicas share one.
+    pub batch_log: Option<BatchLog>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -112,6 +115,7 @@ impl Shared {
         let budget = settings.body_bytes_waiting_max.div_ceil(BUDGET_UNIT_BYTES);
         // An address that is none was refused with the other settings.
         let coordination = settings.redis().and_then(|url| Coordination::open(url).ok());
+        let batch_log = settings.batch_log.as_deref().and_then(|text| BatchLog::open(text, world.epoch));
         let shared = Self {
             requests: places(settings.requests_max),
             listeners: places(settings.listeners_max),
@@ -126,6 +130,7 @@ impl Shared {
             health: Health::default(),
             stopping: watch::Sender::new(false),
             coordination,
+            batch_log,
             commands,
         };
         (Arc::new(shared), queue)
@@ -147,6 +152,23 @@ impl Shared {
             mpsc::error::TrySendError::Closed(_) => self.refusal(),
         })?;
         answer.await.unwrap_or_else(|_| Err(self.refusal()))
+    }
+
+    /// Hands a change to the writer as soon as there is room, without waiting for its answer.
+    ///
+    /// # Errors
+    /// Store failed, or stopping.
+    #[cfg(feature = "nats")]
+    pub async fn hand_over<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<oneshot::Receiver<Result<T, Problem>>, Problem> {
+        if let Some(problem) = self.health.problem() {
+            return Err(problem);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| self.refusal())?;
+        Ok(answer)
     }
 
     /// A place for a download, which goes on after its request was answered.

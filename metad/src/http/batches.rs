@@ -98,7 +98,10 @@ pub async fn take(
     let bytes = content.bytes.clone();
     let parsed = by_size(app, bytes.len(), move || parse(&bytes, limit));
     let batch = ingest(workflow, parsed.await??, query, headers)?;
-    let answer = app.change(|reply| Command::Ingest(Box::new(batch), reply)).await?;
+    let answer = match &app.batch_log {
+        Some(log) => log.post(app, batch).await?,
+        None => app.change(|reply| Command::Ingest(Box::new(batch), reply)).await?,
+    };
     Ok(json(&answer))
 }
 
@@ -111,7 +114,7 @@ fn ingest(
     let Parsed { origin, records, rejected } = parsed;
     let batch_id = one_id([idempotency_key(headers)?, origin.batch_id, query.batch_id])?;
     let (run, worker) = (origin.run.or(query.run), origin.worker.or(query.worker));
-    Ok(Ingest { workflow, batch_id, run, worker, arrival: Timestamp::now(), records, rejected })
+    Ok(Ingest { workflow, batch_id, run, worker, arrival: Timestamp::now(), records, rejected, place: None })
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<BatchId>, Failure> {

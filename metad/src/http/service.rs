@@ -11,6 +11,7 @@ use foresail_schemas::run::RunStatus;
 use super::pool::blocking;
 use super::reply::{Answer, Failure, json_text, typed};
 use super::take::App;
+use crate::batch_log::BatchLog;
 use crate::meter::Gauges;
 use crate::shared::{Shared, stopping};
 use crate::world::World;
@@ -20,12 +21,15 @@ pub async fn livez() -> Response {
     typed("text/plain; charset=utf-8", "alive\n")
 }
 
-/// Changes are taken.
+/// Changes are taken, and what other replicas knew at the start is known here too.
 pub async fn readyz(State(app): State<App>) -> Answer {
     match app.health.problem() {
         Some(problem) => Err(Failure(problem)),
         None if *app.stopping.borrow() => Err(Failure(stopping())),
-        None => Ok(typed("text/plain; charset=utf-8", "ready\n")),
+        None => match app.batch_log.as_ref().and_then(BatchLog::unready) {
+            Some(problem) => Err(Failure(problem)),
+            None => Ok(typed("text/plain; charset=utf-8", "ready\n")),
+        },
     }
 }
 
@@ -57,6 +61,7 @@ fn gauges(app: &Shared) -> Gauges {
         runs,
         ready: u64::from(app.health.problem().is_none()),
         scores: scores(&world),
+        log: app.batch_log.as_ref().map(BatchLog::place),
     }
 }
 

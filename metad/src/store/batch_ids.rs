@@ -8,6 +8,8 @@ use foresail_schemas::metric::Rejected;
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "nats")]
+use super::ReadView;
 use super::change::Change;
 use super::{Result, WriteGroup, corrupt};
 
@@ -77,6 +79,19 @@ impl<'t> Rows<'t> {
         self.order.remove((workflow, sequence))?;
         self.ids.remove((workflow, batch_id))?;
         Ok(())
+    }
+}
+
+#[cfg(feature = "nats")]
+impl ReadView {
+    /// The first answer to a batch, where it is known.
+    ///
+    /// # Errors
+    /// [`super::StoreError`].
+    pub fn receipt(&self, workflow: u32, batch_id: &str) -> Result<Option<Receipt>> {
+        let table = self.0.open_table(TABLE)?;
+        let value = table.get((workflow, batch_id.as_bytes()))?;
+        value.map(|v| decode(v.value()).map_err(|e| corrupt(NAME, (workflow, batch_id), e))).transpose()
     }
 }
 

@@ -219,7 +219,8 @@ fn rebuild(flat: FlatRecord, names: &[TaskName], arrival_ns: i128) -> std::resul
     }
 }
 
-fn encode(batch: &StoredBatch) -> Vec<u8> {
+/// The form of a batch on disk and in a log.
+pub fn encode(batch: &StoredBatch) -> Vec<u8> {
     let arrival_ns = batch.arrival.as_nanosecond();
     let mut names = Names::default();
     let records: Vec<_> = batch.records.iter().map(|r| flatten(r, &mut names, arrival_ns)).collect();
@@ -243,7 +244,8 @@ fn count(value: &[u8]) -> Option<u64> {
     (version == VERSION).then(|| u64::from(u32::from_le_bytes(count)))
 }
 
-fn decode(value: &[u8]) -> std::result::Result<StoredBatch, String> {
+/// The batch in these bytes, or what is wrong with them.
+pub fn decode(value: &[u8]) -> std::result::Result<StoredBatch, String> {
     if count(value).is_none() {
         return Err("unknown version".to_owned());
     }
@@ -309,9 +311,7 @@ impl ReadView {
             })
             .collect()
     }
-}
 
-impl ReadView {
     /// Batches of a workflow after `sequence`, in order: so many that they have `records` records or more
     /// together, or all that are left.
     ///

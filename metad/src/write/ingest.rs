@@ -64,7 +64,7 @@ impl Catalog {
             group.lesson.answers.push((reply, answer, workflow));
             return Ok(());
         }
-        let answer = self.store(workflow, batch, group, &shared.meter)?;
+        let answer = self.store(workflow, batch, group, shared)?;
         group.lesson.answers.push((reply, answer, workflow));
         Ok(())
     }
@@ -90,10 +90,14 @@ impl Catalog {
         workflow: u32,
         batch: Ingest,
         group: &mut Group,
-        meter: &Meter,
+        shared: &Shared,
     ) -> Result<BatchAnswer, StoreError> {
-        if self.changed.is_empty() {
-            self.epoch += 1;
+        let (meter, ids_max) = (&shared.meter, shared.settings.workflow_batch_ids_max);
+        match batch.place {
+            // Replicas group as they are busy; the place in the log is the same for all.
+            Some(place) => self.epoch = self.epoch.max(place),
+            None if self.changed.is_empty() => self.epoch += 1,
+            None => {}
         }
         self.changed.insert(workflow);
         let row = &mut self.rows[workflow as usize];
@@ -121,6 +125,10 @@ impl Catalog {
         row.next_sequence += 1;
         row.batches += 1;
         row.ids_kept += 1;
+        // Which ids are known must not depend on how a replica groups.
+        if batch.place.is_some() && row.ids_kept > ids_max && writes.drop_oldest_receipt(workflow)? {
+            row.ids_kept -= 1;
+        }
         row.accepted += accepted;
         row.records_kept += accepted;
         row.rejected += receipt.rejected.len() as u64;

@@ -79,6 +79,8 @@ pub struct Ingest {
     pub records: Vec<Record>,
     /// The bad ones, as they came.
     pub rejected: Vec<(Rejected, serde_json::Value)>,
+    /// Its place in the log that several replicas follow; nothing where it comes from a request.
+    pub place: Option<u64>,
 }
 
 impl Ingest {

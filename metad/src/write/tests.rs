@@ -70,6 +70,7 @@ fn batch(workflow: &str, id: &str, exec_ms: f64) -> Ingest {
         arrival: Timestamp::from_second(1_700_000_000 + exec_ms as i64).unwrap(),
         records: vec![Record::Task(task), Record::Startup(start)],
         rejected: vec![(rejected, serde_json::json!("x"))],
+        place: None,
     }
 }
 
