@@ -337,6 +337,17 @@ mod tests {
     }
 
     #[test]
+    fn a_log_needs_an_address_and_a_build_that_has_one() {
+        let with = |text: &str| Settings { batch_log: Some(text.to_owned()), ..Settings::default() }.check();
+        assert!(with("nats://127.0.0.1:4222").unwrap_err().to_string().contains("stream is missing"));
+        let checked = with("nats://127.0.0.1:4222?stream=s").map_err(|error| error.to_string());
+        match cfg!(feature = "nats") {
+            true => assert_eq!(checked, Ok(())),
+            false => assert!(checked.unwrap_err().contains("--features nats")),
+        }
+    }
+
+    #[test]
     fn a_limit_of_zero_is_refused_by_name() {
         let refused = Settings { queue_max: 0, ..Settings::default() }.check().unwrap_err();
         assert!(refused.to_string().contains("`queue_max`"));
