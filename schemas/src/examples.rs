@@ -4,9 +4,11 @@
 //! All of them tell of one run: a small word count whose two `count` tasks run on a planned worker and a
 //! flexible one.
 
+mod hosts;
 mod listing;
 mod score;
 
+pub use hosts::{host_message, host_status, invocation, invoked, worker_message};
 pub use listing::{quarantine_list, run_list, task_list, workflow_entry, workflow_list};
 pub use score::workflow_scores;
 
@@ -16,7 +18,6 @@ use crate::config::{ResourceConfig, Sla};
 use crate::decision::Decision;
 use crate::error::{ErrorCode, Problem};
 use crate::id::{BatchId, InstanceId, NameError, RunId, TaskId, TaskName, WorkerId, WorkflowName};
-use crate::invocation::{HostMessage, HostStatus, Invocation, Invoked, Purpose, WarmWorkers, WorkerMessage};
 use crate::metric::{
     Batch, BatchAnswer, DecisionRecord, Direction, Record, Rejected, StartState, StartupRecord, TaskRecord,
     TransferRecord,
@@ -455,47 +456,4 @@ pub fn replan_request() -> ReplanRequest {
 #[must_use]
 pub fn current_plan() -> CurrentPlan {
     CurrentPlan { epoch: 1, plan: plan(), options: RunOptions::default() }
-}
-
-/// A host is asked for the planned worker.
-#[must_use]
-pub fn invocation() -> Invocation {
-    Invocation {
-        run: run_id(),
-        worker: Some(worker_id()),
-        config: config(),
-        tasks: vec![0],
-        metad: "http://127.0.0.1:7070".to_owned(),
-        purpose: Purpose::Work,
-    }
-}
-
-/// The answer to an invocation.
-#[must_use]
-pub fn invoked() -> Invoked {
-    Invoked { instance: instance() }
-}
-
-/// A host starts a worker.
-#[must_use]
-pub fn host_message() -> HostMessage {
-    HostMessage::Start {
-        instance: instance(),
-        invocation: invocation(),
-        start: StartState::Cold,
-        invoked_at: time("2026-01-05T10:00:00.105Z"),
-    }
-}
-
-/// A worker is done.
-#[must_use]
-pub fn worker_message() -> WorkerMessage {
-    WorkerMessage::Done { instance: instance(), usage: usage() }
-}
-
-/// A host that carries out an invocation beside an idle worker.
-#[must_use]
-pub fn host_status() -> HostStatus {
-    let warm = vec![WarmWorkers { config: ResourceConfig { memory_mb: 1769, vcpu: None }, count: 1 }];
-    HostStatus { busy: 1, idle: 1, queued: 0, concurrency_max: 2, cold_starts: 2, warm_starts: 0, warm }
 }

@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn what_stays_does_not_depend_on_the_order_and_has_every_octave() {
-        // Few small ones first, then many large ones of two octaves, then more octaves than there is room for.
+        // Few small ones, then many large ones of two octaves, then more octaves than there is room for.
         let small = (0..40).map(|n| Sample::new(n, 3, n as f64, None));
         let large = (0..900).map(|n| Sample::new(100 + n, 1000 + n as u64, n as f64, None));
         let first: Vec<Sample> = small.chain(large).collect();

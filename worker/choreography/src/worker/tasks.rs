@@ -13,7 +13,7 @@ const LIFE_MARGIN_MS: f64 = 2_000.0;
 const BACKLOG_MAX: usize = 64;
 /// A planned worker has the next task of its own at hand, where tasks take at most this many times the work
 /// that may wait: asking for its lease takes a part of such a task that counts. What is more urgent waits for
-/// one task, and a new plan cannot move it any more; longer tasks are therefore asked for when a lane is free.
+/// one task, and a new plan cannot move it any more; longer ones are therefore asked for when a lane is free.
 const NEXT_AT_HAND: f64 = 50.0;
 
 impl Worker {
