@@ -1,5 +1,7 @@
 //! What the store says: leases, children that became ready, who is alive.
 
+use std::collections::BTreeMap;
+
 use foresail_schemas::id::WorkerId;
 use foresail_schemas::run::{LargerTask, Location, Operation, OperationAnswer, OperationResult, RunStatus};
 
@@ -18,6 +20,8 @@ impl Worker {
         let mut arrived = Vec::new();
         let mut owners = Vec::new();
         let mut commits = None;
+        // Results that were never stored; parents stand before their children in a request.
+        let mut unstored = BTreeMap::new();
         for (operation, result) in operations.iter().zip(results) {
             match operation {
                 Operation::Join { .. } => self.joined(&result, out),
@@ -36,6 +40,11 @@ impl Worker {
                     );
                     if is_held || is_lost {
                         out.push(Action::Discard { task: *task, attempt: commit.attempt });
+                    }
+                    match &result {
+                        OperationResult::Won { .. } if is_held => drop(unstored.insert(*task, commit)),
+                        OperationResult::Refused { .. } => self.report_lost(*task, commit, &unstored),
+                        _ => {}
                     }
                     if let OperationResult::Won { ready, skipped } = result {
                         arrived.extend(ready.into_iter().map(|child| (child, *task)));

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use foresail_schemas::optimization::FlexibleRules;
-use foresail_schemas::run::{Commit, Failure, FailureKind, Operation, OperationResult};
+use foresail_schemas::run::{Commit, Failure, FailureKind, Location, Operation, OperationResult};
 
 use super::Worker;
 use crate::protocol::{Action, Executed};
@@ -280,6 +280,25 @@ impl Worker {
         let (instance, kind) = (self.settings.instance.clone(), FailureKind::InputUnavailable);
         let message = "an input that was held in memory is lost and made again".to_owned();
         let failure = Failure { task: None, attempt, kind, message, exception: None, lost: Vec::new() };
+        self.outbox.push(Operation::Fail { task, attempt, instance, failure });
+    }
+
+    /// A child was refused whose held parents, committed in the same request, are results now: these are
+    /// nowhere, and whoever runs the child next would find that out when it reads them.
+    pub(super) fn report_lost(&mut self, task: u32, commit: &Commit, unstored: &BTreeMap<u32, &Commit>) {
+        let parents = self.graph.parents(task).iter().filter_map(|parent| unstored.get(parent));
+        let keys = parents.flat_map(|parent| &parent.outputs).filter_map(|output| match &output.location {
+            Location::Unstored(key) => Some(key.clone()),
+            _ => None,
+        });
+        let lost: Vec<String> = keys.collect();
+        if lost.is_empty() {
+            return;
+        }
+        let (attempt, instance) = (commit.attempt, self.settings.instance.clone());
+        let message = "its inputs were held in memory for it alone, and its result was refused".to_owned();
+        let kind = FailureKind::InputUnavailable;
+        let failure = Failure { task: None, attempt, kind, message, exception: None, lost };
         self.outbox.push(Operation::Fail { task, attempt, instance, failure });
     }
 

@@ -1,5 +1,7 @@
 //! One worker that dies without a word while it runs a task, and when that is noticed.
 
+use std::collections::BTreeSet;
+
 use foresail_schemas::WorkerId;
 use foresail_schemas::run::Operation;
 use rand::RngExt;
@@ -50,7 +52,8 @@ impl World {
         let Some(running) = self.machines.remove(&machine) else { return };
         self.note(&format!("{machine} dies"));
         let lost = |task: &u32| self.ledger.commit(*task).is_none();
-        let tasks = running.begun.into_keys().filter(lost).collect();
+        let had = running.begun.into_keys().chain(running.held).collect::<BTreeSet<u32>>();
+        let tasks = had.into_iter().filter(lost).collect();
         if let Some(death) = &mut self.death {
             death.tasks = tasks;
         }

@@ -3,6 +3,7 @@
 use foresail_schemas::run::{Change, Commit, Failure, FailureKind, Location, Operation, RunEvent};
 
 use super::World;
+use super::work::is_unstored;
 
 /// How often the result of one task may be lost, as the ledger has it.
 const LOST_MAX: usize = 2;
@@ -40,8 +41,9 @@ impl World {
                 Location::Inline(_) | Location::Unstored(_) => None,
             });
             let Some(key) = key.filter(|_| commit.instance.as_str() != format!("i{id}")) else { continue };
-            let times = self.lost.keys.iter().filter(|(task, _)| *task == parent).count();
-            if times < LOST_MAX && self.ledger.commit(parent) == Some(commit) && self.chance(self.faults.lost)
+            if self.may_be_lost(parent)
+                && self.ledger.commit(parent) == Some(commit)
+                && self.chance(self.faults.lost)
             {
                 self.note(&format!("the object {key} is lost"));
                 self.lost.keys.push((parent, key.clone()));
@@ -52,6 +54,23 @@ impl World {
         }
         let (kind, message) = (FailureKind::InputUnavailable, "drawn".to_owned());
         (!lost.is_empty()).then_some(Failure { task: None, attempt, kind, message, lost, exception: None })
+    }
+
+    /// Whether a result can be made again, and what it was made of where that was never stored.
+    fn may_be_lost(&self, task: u32) -> bool {
+        let graph = self.workflow.graph();
+        let mut again = vec![task];
+        let mut at = 0;
+        while let Some(&task) = again.get(at) {
+            at += 1;
+            let times = self.lost.keys.iter().filter(|(lost, _)| *lost == task).count();
+            if times.max(self.times_taken_back(task)) >= LOST_MAX {
+                return false;
+            }
+            let unstored = |parent: &u32| self.ledger.commit(*parent).is_some_and(is_unstored);
+            again.extend(graph.parents(task).iter().copied().filter(unstored));
+        }
+        true
     }
 
     /// The results that stand, where an operation may take some back.

@@ -1,7 +1,7 @@
 //! A world in virtual time: a store, a platform that starts workers, a network that loses things.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -66,6 +66,8 @@ struct Running {
     memory_mb: u32,
     /// Tasks that run, and those of them that store their outputs.
     begun: BTreeMap<u32, Stage>,
+    /// Tasks that have run and whose outputs were held.
+    held: BTreeSet<u32>,
 }
 
 #[derive(PartialEq)]
@@ -155,10 +157,9 @@ impl World {
 
     fn of(mut rng: Pcg64, faults: Faults, workflow: Workflow) -> Self {
         let plan = problems::plan(&mut rng, &workflow);
-        let overlap_uploads = rng.random_bool(0.7);
-        let attempts_max = 2 * FAULTS_PER_RUN_MAX;
-        let options =
-            RunOptions { attempts_max, overlap_uploads, sizes: problems::menu(), ..RunOptions::default() };
+        let (overlap_uploads, run_ahead) = (rng.random_bool(0.7), rng.random_bool(0.8));
+        let (attempts_max, sizes) = (2 * FAULTS_PER_RUN_MAX, problems::menu());
+        let options = RunOptions { attempts_max, overlap_uploads, run_ahead, sizes, ..RunOptions::default() };
         let needs_mb = problems::needs_mb(&mut rng, &workflow, faults.large);
         let decisions = workflow.tasks().iter().map(|_| problems::decision(&mut rng)).collect();
         let ledger = Ledger::new(&workflow, options);
@@ -266,9 +267,9 @@ impl World {
         (worker, memory_mb): (Option<WorkerId>, u32),
         (lanes, has_backlog): (u32, bool),
     ) {
-        let (lanes, begun) = (lanes as usize, BTreeMap::new());
+        let (lanes, begun, held) = (lanes as usize, BTreeMap::new(), BTreeSet::new());
         let running =
-            Running { machine, worker, listens: None, timer: 0, lanes, has_backlog, memory_mb, begun };
+            Running { machine, worker, listens: None, timer: 0, lanes, has_backlog, memory_mb, begun, held };
         self.machines.insert(id, running);
     }
 
@@ -387,7 +388,11 @@ impl World {
                 // What was aborted is not waited for.
                 running.begun.entry(task).and_modify(|stage| *stage = Stage::Stores);
             }
-            Event::Held { task, .. } | Event::Executed { task, .. } => {
+            Event::Held { task, .. } => {
+                running.begun.remove(&task);
+                running.held.insert(task);
+            }
+            Event::Executed { task, .. } => {
                 running.begun.remove(&task);
             }
             _ => {}

@@ -56,7 +56,8 @@ impl World {
         let mut outcome = Ok(executed);
         if hold_bytes_min.is_some() && !self.chance(self.faults.fail) && self.rng.random_bool(0.8) {
             self.seen.held += 1;
-            let mut executed = self.executed(task, Location::Unstored(String::new()), None);
+            let Location::Stored(key) = Self::stored(id, task, attempt) else { return };
+            let mut executed = self.executed(task, Location::Unstored(key), None);
             executed.measured.exec_ms = computed_ms;
             return self.later(computed_ms, tell(id, Event::Held { task, attempt, executed }));
         }
