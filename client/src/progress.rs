@@ -161,7 +161,7 @@ impl Progress {
             (*config, WorkerUsage { billed_ms, ..WorkerUsage::default() })
         });
         for (config, usage) in self.left.iter().copied().chain(estimated) {
-            sum.cost_usd += rates.worker_usd(&config, usage.billed_ms, usage.puts, usage.gets);
+            sum.cost_usd += rates.worker_usd(&config, &usage);
             sum.gb_seconds += config.gb() * usage.billed_ms / 1000.0;
             sum.download_bytes += usage.download_bytes + usage.shared_bytes;
             sum.upload_bytes += usage.upload_bytes;
@@ -177,7 +177,13 @@ mod tests {
     use super::*;
 
     fn rates() -> Rates {
-        Rates::from(Prices { gb_second_usd: 1.0, request_usd: 0.5, put_usd: 0.25, get_usd: 0.125 })
+        Rates::from(Prices {
+            gb_second_usd: 1.0,
+            request_usd: 0.5,
+            put_usd: 0.25,
+            get_usd: 0.125,
+            transfer_gb_usd: 0.0,
+        })
     }
 
     fn progress(changes: Vec<(f64, Change)>) -> Progress {

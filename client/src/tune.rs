@@ -5,6 +5,7 @@
 //! Units: times in ms, sizes in bytes, memory in MB, money in USD.
 
 use foresail_model::Predictor;
+use foresail_schemas::platform::Rates;
 use foresail_schemas::prediction::{Basis, Prediction, PredictionRequest, Query};
 use foresail_schemas::{Platform, ResourceConfig, Sla, TaskName, WorkflowName};
 use serde::Serialize;
@@ -124,6 +125,7 @@ impl TuneRequest {
     }
 
     fn point(&self, platform: &Platform, config: &ResourceConfig, answer: &Prediction) -> TunePoint {
+        let rates = Rates::from(platform.prices);
         let known = |sla: &Sla| answer.values.get(sla).copied().flatten();
         let (time_ms, mean_ms) = (known(&self.sla), known(&Sla::Mean));
         TunePoint {
@@ -131,7 +133,7 @@ impl TuneRequest {
             time_ms,
             interval_ms: answer.interval.get(&self.sla).copied(),
             mean_ms,
-            cost_usd: mean_ms.map(|ms| platform.prices.worker_usd(config, ms, 0, 0)),
+            cost_usd: mean_ms.map(|ms| rates.usd_per_ms(config) * ms + rates.request_usd(config)),
             basis: answer.basis,
             samples: answer.samples,
             extrapolated: answer.extrapolated,

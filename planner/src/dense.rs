@@ -10,6 +10,7 @@ use foresail_schemas::optimization::Optimization;
 use foresail_schemas::plan::{PredictionTable, Problem, StartupTimes, TransferTimes};
 use foresail_schemas::platform::{Pool, Rates};
 use foresail_schemas::prediction::Basis;
+use foresail_schemas::run::{ConfigUsage, WorkerUsage};
 use foresail_schemas::uncertainty::{P99_SAMPLES_MIN, Uncertainty};
 use foresail_schemas::workflow::Task;
 
@@ -104,10 +105,7 @@ impl<'p> Dense<'p> {
         let platform = &problem.platform;
         let sizes = (0..table.configs.len()).map(|c| Size {
             config: table.configs[c],
-            usd_per_ms: match platform.pool.filter(|pool| pool.config().key() == table.configs[c].key()) {
-                Some(pool) => pool.usd_per_ms(),
-                None => table.configs[c].gb() * platform.prices.gb_second_usd / 1000.0,
-            },
+            usd_per_ms: platform.rates().usd_per_ms(&table.configs[c]),
             transfer: table.transfer[c],
             startup: table.startup[c],
             attempt_ms: table.engine.as_ref().map_or(0.0, |engine| engine.attempt_ms[c]),
@@ -270,6 +268,28 @@ impl<'p> Dense<'p> {
     pub fn startup_ms(&self, size: u32, is_cold: bool) -> f64 {
         let startup = &self.size(size).startup;
         if is_cold { startup.cold_ms } else { startup.warm_ms }
+    }
+
+    /// Nothing used by workers of any size.
+    pub fn no_usage(&self) -> Vec<ConfigUsage> {
+        let none = |size: &Size| ConfigUsage {
+            config: size.config,
+            invocations: 0,
+            cold_starts: 0,
+            usage: WorkerUsage::default(),
+        };
+        self.sizes.iter().map(none).collect()
+    }
+
+    /// Counts a start; what a new worker takes longer than one that is there is its initialisation.
+    pub fn count_start(&self, used: &mut [ConfigUsage], size: u32, is_cold: bool) {
+        let used = &mut used[size as usize];
+        used.invocations += 1;
+        if is_cold {
+            used.cold_starts += 1;
+            let init_ms = self.startup_ms(size, true) - self.startup_ms(size, false);
+            used.usage.init_ms += init_ms.max(0.0);
+        }
     }
 
     /// Time that one of a hundred executions takes longer than; the predicted one where no distribution is

@@ -124,6 +124,7 @@ pub(crate) fn assemble(
         prewarms: assignment.extras.prewarms(dense),
         flexible: None,
         predicted: timed.summary,
+        usage: timed.usage.clone(),
         outlook: None,
         bounds,
         critical_path: path.iter().map(task_id).collect(),

@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use foresail_schemas::run::WorkerUsage;
+
 use crate::dense::{Dense, NONE, Traffic};
 
 /// The links of one invocation.
@@ -41,6 +43,21 @@ impl Links {
             download_bytes: 0,
             upload_bytes: 0,
             saved_bytes: 0,
+        }
+    }
+}
+
+impl Links {
+    /// What an invocation that lived so long and had these links used.
+    pub fn usage(&self, billed_ms: f64) -> WorkerUsage {
+        WorkerUsage {
+            billed_ms,
+            puts: self.puts,
+            gets: self.gets,
+            download_bytes: self.download_bytes,
+            upload_bytes: self.upload_bytes,
+            saved_bytes: self.saved_bytes,
+            ..WorkerUsage::default()
         }
     }
 }

@@ -7,6 +7,7 @@
 //! happen as they would. What a worker fetches beforehand does not arrive if the worker leaves first.
 
 mod agenda;
+mod audience;
 mod decisions;
 mod held;
 mod places;
@@ -20,8 +21,8 @@ use foresail_choreography::{
 use foresail_schemas::graph::Graph;
 use foresail_schemas::plan::{Plan, PlanSummary, Problem};
 use foresail_schemas::run::{
-    Change, Commit, Location, Measured, Operation, OperationAnswer, OperationResult, RunEvent, RunOptions,
-    RunStatus, StoredObject, WorkerUsage,
+    Change, Commit, ConfigUsage, Location, Measured, Operation, OperationAnswer, OperationResult, RunEvent,
+    RunOptions, RunStatus, StoredObject, WorkerUsage,
 };
 
 use crate::assignment::Assignment;
@@ -31,6 +32,7 @@ use crate::expected::Part;
 use crate::host::Host;
 use crate::link::{Links, Moved};
 use agenda::{Agenda, Happening};
+use audience::{Audience, audiences};
 use places::{Asked, Waiting};
 
 /// Events handled before a run counts as stuck: this many, and [`STEPS_PER_TASK_MAX`] per task.
@@ -45,6 +47,8 @@ const WATCHDOG: usize = 0;
 pub struct Simulated {
     /// What it took and cost.
     pub summary: PlanSummary,
+    /// What its workers used, by size.
+    pub usage: Vec<ConfigUsage>,
     /// Start of the downloads of every task in ms, by index.
     pub start_ms: Vec<f64>,
     /// End of the uploads of every task in ms, by index.
@@ -114,15 +118,6 @@ struct Listener {
     commits: CommitHints,
 }
 
-/// Who hears of a task that it does not own, beside nobody.
-#[derive(Debug, Default)]
-struct Audience {
-    /// Planned workers that fetch its outputs beforehand.
-    of_commit: Vec<u32>,
-    /// Planned workers that may run it too.
-    of_ready: Vec<u32>,
-}
-
 struct World<'a> {
     dense: &'a Dense<'a>,
     plan: &'a Plan,
@@ -150,6 +145,8 @@ struct World<'a> {
     /// Attempts that were stopped before their code ended.
     stopped: HashSet<(usize, u32)>,
     summary: PlanSummary,
+    /// By index of the size.
+    used: Vec<ConfigUsage>,
 }
 
 impl<'a> World<'a> {
@@ -181,6 +178,7 @@ impl<'a> World<'a> {
             held: HashSet::new(),
             stopped: HashSet::new(),
             summary: PlanSummary::default(),
+            used: dense.no_usage(),
         }
     }
 
@@ -471,30 +469,8 @@ impl<'a> World<'a> {
         }
         self.summary.download_bytes = self.moved.download_bytes;
         self.summary.upload_bytes = self.moved.upload_bytes;
-        let (start_ms, end_ms) = (self.start_ms, self.end_ms);
-        Ok(Simulated { summary: self.summary, start_ms, end_ms, retries: ledger.retries, steps: self.steps })
+        let Self { summary, used: mut usage, start_ms, end_ms, steps, .. } = self;
+        usage.retain(|of_size| of_size.invocations > 0);
+        Ok(Simulated { summary, usage, start_ms, end_ms, retries: ledger.retries, steps })
     }
-}
-
-/// Who hears of whose tasks because of an optimisation.
-fn audiences(graph: &Graph, view: &PlanView) -> HashMap<u32, Audience> {
-    let mut audiences: HashMap<u32, Audience> = HashMap::new();
-    // Worker by worker, so that nobody is added twice but in a row.
-    for worker in 0..view.worker_count() as u32 {
-        for &task in view.tasks_of(worker) {
-            for &parent in graph.parents(task) {
-                if view.is_preloaded(task) {
-                    audiences.entry(parent).or_default().of_commit.push(worker);
-                }
-                if view.may_be_copied(parent) && view.worker_index(parent) != Some(worker) {
-                    audiences.entry(parent).or_default().of_ready.push(worker);
-                }
-            }
-        }
-    }
-    for audience in audiences.values_mut() {
-        audience.of_commit.dedup();
-        audience.of_ready.dedup();
-    }
-    audiences
 }

@@ -105,7 +105,8 @@ impl Standing {
         standing.sort_done(dense);
         let lived_usd = standing.living.iter().map(|l| {
             let lived_ms = (now_ms - l.start_ms).max(0.0);
-            dense.rates.worker_usd(&dense.size(l.size).config, lived_ms, 0, 0)
+            let config = &dense.size(l.size).config;
+            dense.rates.usd_per_ms(config) * lived_ms + dense.rates.request_usd(config)
         });
         standing.spent_usd = progress.spent.cost_usd + lived_usd.sum::<f64>();
         Ok((standing, base))

@@ -12,7 +12,7 @@
 //! reused, so that a pass allocates nothing once the columns have grown. Cost: O(tasks log workers + edges).
 
 use foresail_schemas::plan::PlanSummary;
-use foresail_schemas::run::RunOptions;
+use foresail_schemas::run::{ConfigUsage, RunOptions};
 
 use crate::assignment::Assignment;
 use crate::dense::{Dense, NONE};
@@ -50,6 +50,8 @@ pub(crate) struct Timed {
     pub lives: Vec<Life>,
     /// The sums.
     pub summary: PlanSummary,
+    /// What the invocations of the pass used, by size.
+    pub usage: Vec<ConfigUsage>,
 }
 
 /// One invocation of a worker.
@@ -208,7 +210,18 @@ impl<'a> Timing<'a> {
             cause: self.tasks.iter().map(|t| t.cause).collect(),
             lives: self.lives.clone(),
             summary,
+            usage: self.usage(),
         }
+    }
+
+    fn usage(&self) -> Vec<ConfigUsage> {
+        let mut used = self.dense.no_usage();
+        for (life, live) in self.lives.iter().zip(&self.live) {
+            self.dense.count_start(&mut used, life.size, life.is_cold);
+            used[life.size as usize].usage.add(&live.links.usage(life.end_ms - life.start_ms));
+        }
+        used.retain(|of_size| of_size.invocations > 0);
+        used
     }
 
     fn reset(&mut self, plan: &Assignment) {
@@ -387,7 +400,7 @@ impl<'a> Timing<'a> {
         self.moved.leave(self.dense, &live.links, container, now_ms);
         let billed_ms = now_ms - live.start_ms;
         let config = &self.dense.size(size).config;
-        let cost_usd = self.dense.rates.worker_usd(config, billed_ms, live.links.puts, live.links.gets);
+        let cost_usd = self.dense.rates.worker_usd(config, &live.links.usage(billed_ms));
         let handed_over = std::mem::replace(&mut live.handed_over, List::EMPTY);
         let life = &mut self.lives[id as usize];
         (life.end_ms, life.cost_usd) = (now_ms, cost_usd);

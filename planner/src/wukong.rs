@@ -109,7 +109,7 @@ pub(crate) fn simulated(dense: &Dense, mut plan: Plan, rules: FlexibleRules) -> 
         }
     }
     let floor = bounds::Floor::new(&Dense::storing_results_only(dense.problem)?).pair();
-    plan.predicted = simulated.summary;
+    (plan.predicted, plan.usage) = (simulated.summary, simulated.usage.clone());
     plan.bounds = bounds::gap(floor, &plan.predicted);
     let path = path(dense, &simulated);
     plan.critical_path = path.iter().map(|&t| plan.tasks[t as usize].task.clone()).collect();

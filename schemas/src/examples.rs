@@ -262,11 +262,17 @@ pub fn plan() -> Plan {
         prewarms: Vec::new(),
         flexible: None,
         predicted: plan_summary(),
+        usage: vec![planned_usage()],
         outlook: None,
         bounds: Bounds { makespan_ms: 2475.1, cost_usd: 0.000_049, makespan_ratio: 1.067, cost_ratio: 1.21 },
         critical_path: vec![task_id("split"), task_id("count-1"), task_id("merge")],
         explanation: vec!["`count-0` stays with `split`, which made its input.".to_owned()],
     }
+}
+
+fn planned_usage() -> ConfigUsage {
+    let usage = WorkerUsage { billed_ms: 4060.0, ..usage() };
+    ConfigUsage { config: config(), invocations: 2, cold_starts: 2, usage }
 }
 
 fn plan_summary() -> PlanSummary {
@@ -337,6 +343,7 @@ pub fn run_created() -> RunCreated {
 fn usage() -> WorkerUsage {
     WorkerUsage {
         billed_ms: 2655.0,
+        init_ms: 105.0,
         puts: 2,
         gets: 1,
         download_bytes: 50_000_000,

@@ -29,6 +29,10 @@ pub struct Invocation {
     /// What the worker shall do.
     #[serde(default, skip_serializing_if = "Purpose::is_work")]
     pub purpose: Purpose,
+    /// When it was asked for, by the clock of who asked, where the platform lets invocations wait and does
+    /// not say for how long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_at: Option<Timestamp>,
 }
 
 /// What an invocation is for.
@@ -67,7 +71,7 @@ impl Invocation {
         if worker.is_some() {
             tasks.truncate(Self::TASKS_MAX);
         }
-        Self { run, worker, config, tasks, metad, purpose: Purpose::Work }
+        Self { run, worker, config, tasks, metad, purpose: Purpose::Work, asked_at: None }
     }
 }
 
@@ -82,7 +86,8 @@ mod tests {
         let config = ResourceConfig::new(1 << 20, Some(64.123_456_789)).expect("a size");
         let tasks = (0..100_000).map(|t| u32::MAX - t).collect();
         let metad = format!("http://{}", "h".repeat(2_000));
-        let invocation = Invocation::new(run.expect("a name"), worker.ok(), config, tasks, metad);
+        let mut invocation = Invocation::new(run.expect("a name"), worker.ok(), config, tasks, metad);
+        invocation.asked_at = Some(Timestamp::MAX);
         let bytes = serde_json::to_vec(&invocation).expect("it is JSON").len() as u64;
         assert!(bytes <= Invocation::BYTES_MAX, "{bytes}");
         assert_eq!(invocation.tasks.len(), Invocation::TASKS_MAX);

@@ -13,6 +13,7 @@ use crate::number::non_negative;
 use crate::optimization::{FlexibleRules, Optimization, OptimizationKind, PreWarming};
 use crate::platform::Platform;
 use crate::prediction::Basis;
+use crate::run::ConfigUsage;
 use crate::uncertainty::{Outlook, Uncertainty};
 use crate::workflow::Workflow;
 
@@ -187,6 +188,10 @@ pub struct Plan {
     pub flexible: Option<FlexibleRules>,
     /// What the whole is predicted to take and to cost.
     pub predicted: PlanSummary,
+    /// What the workers of each size are predicted to use, ascending: what the predicted cost consists of.
+    /// Empty where who planned did not say, and in a plan that replaced another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub usage: Vec<ConfigUsage>,
     /// How uncertain that is, where the planner looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outlook: Option<Box<Outlook>>,

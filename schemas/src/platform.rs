@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::ResourceConfig;
 use crate::id::PlatformName;
 use crate::invocation::Invocation;
+use crate::run::WorkerUsage;
 
 /// What a platform costs, offers and allows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -102,16 +103,30 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Price of one invocation of a worker of `config` that lived `billed_ms` and made `puts` and `gets`.
+    /// The pool, where this is its size.
+    fn pool_of(&self, config: &ResourceConfig) -> Option<&Pool> {
+        self.pool.as_ref().filter(|pool| pool.config().key() == config.key())
+    }
+
+    /// Price of a worker of `config` for a millisecond of its life.
     #[must_use]
-    pub fn worker_usd(&self, config: &ResourceConfig, billed_ms: f64, puts: u64, gets: u64) -> f64 {
-        match self.pool.filter(|pool| pool.config().key() == config.key()) {
-            None => self.prices.worker_usd(config, billed_ms, puts, gets),
-            Some(pool) => {
-                let prices = &self.prices;
-                pool.usd_per_ms() * billed_ms + puts as f64 * prices.put_usd + gets as f64 * prices.get_usd
-            }
+    pub fn usd_per_ms(&self, config: &ResourceConfig) -> f64 {
+        match self.pool_of(config) {
+            None => config.gb() * self.prices.gb_second_usd / 1000.0,
+            Some(pool) => pool.usd_per_ms(),
         }
+    }
+
+    /// Price of asking for a worker of `config`.
+    #[must_use]
+    pub fn request_usd(&self, config: &ResourceConfig) -> f64 {
+        if self.pool_of(config).is_some() { 0.0 } else { self.prices.request_usd }
+    }
+
+    /// Price of one invocation of a worker of `config` that used this.
+    #[must_use]
+    pub fn worker_usd(&self, config: &ResourceConfig, used: &WorkerUsage) -> f64 {
+        self.usd_per_ms(config) * used.billed_ms + self.request_usd(config) + self.prices.moved_usd(used)
     }
 }
 
@@ -143,6 +158,18 @@ pub struct Prices {
     pub put_usd: f64,
     /// Per object read.
     pub get_usd: f64,
+    /// Per GB (2^30 bytes) that moves between a worker and the store, either way; 0 where absent. Within one
+    /// region of AWS it is 0 between Lambda and S3.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub transfer_gb_usd: f64,
+}
+
+/// Bytes of a GB by which transfers are billed.
+pub const GB_BYTES: f64 = (1_u64 << 30) as f64;
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_zero(usd: &f64) -> bool {
+    *usd == 0.0
 }
 
 /// Times and rates assumed before anything was measured; every use of one is marked `basis: "none"`.
@@ -230,6 +257,7 @@ impl Platform {
             p.request_usd,
             p.put_usd,
             p.get_usd,
+            p.transfer_gb_usd,
             a.exec_ms,
             a.output_ratio,
             a.cold_start_ms,
@@ -284,13 +312,16 @@ impl Origin {
 }
 
 impl Prices {
-    /// Price of one invocation of a worker of `config` that lived `billed_ms` and made `puts` and `gets`.
+    /// Price of the objects that an invocation wrote and read, and of their bytes.
     #[must_use]
-    pub fn worker_usd(&self, config: &ResourceConfig, billed_ms: f64, puts: u64, gets: u64) -> f64 {
-        config.gb() * billed_ms / 1000.0 * self.gb_second_usd
-            + self.request_usd
-            + puts as f64 * self.put_usd
-            + gets as f64 * self.get_usd
+    pub fn moved_usd(&self, used: &WorkerUsage) -> f64 {
+        used.puts as f64 * self.put_usd + used.gets as f64 * self.get_usd + self.transfer_usd(used)
+    }
+
+    /// Price of the bytes that an invocation moved between itself and the store.
+    #[must_use]
+    pub fn transfer_usd(&self, used: &WorkerUsage) -> f64 {
+        (used.download_bytes + used.upload_bytes) as f64 / GB_BYTES * self.transfer_gb_usd
     }
 }
 
@@ -311,10 +342,21 @@ mod tests {
         let mut platform = Platform::built_in().remove(1);
         let pool = Pool { memory_mb: 32_768, vcpu: 8.0, workers_max: 2, worker_hour_usd: 0.36 };
         platform.pool = Some(pool);
-        let usd = |config: &ResourceConfig| platform.rates().worker_usd(config, 1_800_000.0, 2, 0);
+        let used = WorkerUsage { billed_ms: 1_800_000.0, puts: 2, ..WorkerUsage::default() };
+        let usd = |config: &ResourceConfig| platform.rates().worker_usd(config, &used);
         assert!((usd(&pool.config()) - (0.18 + 2.0 * platform.prices.put_usd)).abs() < 1e-12);
         let menu = platform.menu[0];
-        assert_eq!(usd(&menu), platform.prices.worker_usd(&menu, 1_800_000.0, 2, 0));
+        let beside = Platform { pool: None, ..platform.clone() };
+        assert_eq!(usd(&menu), beside.rates().worker_usd(&menu, &used));
+    }
+
+    #[test]
+    fn bytes_to_and_from_the_store_cost_what_the_table_says() {
+        let mut rates = Platform::built_in().remove(1).rates();
+        let used = WorkerUsage { download_bytes: 1 << 30, upload_bytes: 1 << 29, ..WorkerUsage::default() };
+        assert_eq!(rates.prices.moved_usd(&used), 0.0, "within a region it is free");
+        rates.prices.transfer_gb_usd = 0.02;
+        assert!((rates.prices.moved_usd(&used) - 0.03).abs() < 1e-12);
     }
 
     #[test]

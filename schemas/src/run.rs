@@ -193,7 +193,7 @@ pub struct RunSummary {
     pub stalled_ms: Option<f64>,
 }
 
-/// What the workers of one size used.
+/// What the workers of one size used, or are predicted to use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigUsage {
     /// The size.
@@ -213,6 +213,11 @@ pub struct WorkerUsage {
     #[serde(deserialize_with = "non_negative")]
     #[schemars(range(min = 0.0))]
     pub billed_ms: f64,
+    /// The part of it that a new worker took until it could carry anything out, in ms; 0 where the worker was
+    /// there.
+    #[serde(default, deserialize_with = "non_negative")]
+    #[schemars(range(min = 0.0))]
+    pub init_ms: f64,
     /// Objects written.
     pub puts: u64,
     /// Objects read.
@@ -235,6 +240,7 @@ impl WorkerUsage {
     /// Adds what another invocation used.
     pub fn add(&mut self, other: &Self) {
         self.billed_ms += other.billed_ms;
+        self.init_ms += other.init_ms;
         self.puts += other.puts;
         self.gets += other.gets;
         self.download_bytes += other.download_bytes;

@@ -345,7 +345,7 @@ impl Course {
                 }
             };
             sum.invocations += 1;
-            sum.cost_usd += rates.worker_usd(&instance.config, usage.billed_ms, usage.puts, usage.gets);
+            sum.cost_usd += rates.worker_usd(&instance.config, &usage);
             sum.gb_seconds += instance.config.gb() * usage.billed_ms / 1000.0;
             sum.download_bytes += usage.download_bytes + usage.shared_bytes;
             sum.upload_bytes += usage.upload_bytes;

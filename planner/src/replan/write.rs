@@ -35,6 +35,8 @@ pub(super) fn answer(
     let explanation =
         vec![format!("{verb} at {:.0} ms: {}.", standing.now_ms, judge.reason), way_on(candidate)];
     let mut plan = explain::assemble(dense, &old.planner, candidate, bounds, explanation, &ids, reason);
+    // What was spent before is known as a sum alone.
+    plan.usage.clear();
     let mut moved = Vec::new();
     for (t, (new, old)) in plan.tasks.iter_mut().zip(&old.tasks).enumerate() {
         new.output_bytes = old.output_bytes;

@@ -73,6 +73,7 @@ impl World<'_> {
         let place = self.host.start(size, self.agenda.now_ms);
         self.summary.invocations += 1;
         self.summary.cold_starts += u64::from(place.is_cold);
+        self.dense.count_start(&mut self.used, size, place.is_cold);
         (size, place, self.dense.startup_ms(size, place.is_cold))
     }
 
@@ -107,15 +108,7 @@ impl World<'_> {
     /// What a machine used so far.
     pub(super) fn usage(&self, id: usize) -> WorkerUsage {
         let node = &self.nodes[id];
-        WorkerUsage {
-            billed_ms: self.agenda.now_ms - node.start_ms,
-            puts: node.links.puts,
-            gets: node.links.gets,
-            download_bytes: node.links.download_bytes,
-            upload_bytes: node.links.upload_bytes,
-            saved_bytes: node.links.saved_bytes,
-            ..WorkerUsage::default()
-        }
+        node.links.usage(self.agenda.now_ms - node.start_ms)
     }
 
     /// A worker has left.
@@ -134,7 +127,8 @@ impl World<'_> {
     /// A container is free again; whoever waited longest for a place gets it.
     pub(super) fn end(&mut self, size: u32, container: u32, usage: &WorkerUsage) {
         let config = &self.dense.size(size).config;
-        self.summary.cost_usd += self.dense.rates.worker_usd(config, usage.billed_ms, usage.puts, usage.gets);
+        self.summary.cost_usd += self.dense.rates.worker_usd(config, usage);
+        self.used[size as usize].usage.add(usage);
         self.summary.gb_seconds += config.gb() * usage.billed_ms / 1000.0;
         match self.host.end(size, container, self.agenda.now_ms) {
             Some(Waiting::Work(invoke)) => self.start(invoke),

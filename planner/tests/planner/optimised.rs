@@ -150,7 +150,7 @@ fn a_worker_started_beforehand_is_warm_when_its_task_comes() {
         assert!(close(off.makespan_ms - on.makespan_ms, 500.0), "{:?}: {on:?}", plan.prewarms);
         assert_eq!((on.invocations, on.cold_starts), (3, 2));
         // The start is billed all the same, only in another invocation; a request is added.
-        let request_usd = problem.platform.prices.worker_usd(&config, 0.0, 0, 0);
+        let request_usd = problem.platform.rates().request_usd(&config);
         assert!((on.cost_usd - off.cost_usd - request_usd).abs() < 1e-12, "{off:?} {on:?}");
     }
     plan.prewarms = vec![PreWarming { config, after: Some(name("t0")), delay_ms: 1e6, serves: name("t1") }];

@@ -6,7 +6,7 @@ use std::sync::atomic::{self, AtomicU64};
 use foresail_planner::{Planner, bounds, plan, simulate, validate};
 use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
 use foresail_schemas::prediction::Basis;
-use foresail_schemas::run::RunOptions;
+use foresail_schemas::run::{ConfigUsage, RunOptions};
 
 use crate::drawn::{self, planners};
 
@@ -51,6 +51,36 @@ fn every_plan_is_valid_and_keeps_the_bounds() {
         }
     };
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(check))));
+}
+
+#[test]
+fn what_workers_are_predicted_to_use_is_what_the_plan_is_predicted_to_cost() {
+    for seed in 0..60 {
+        let mut problem = drawn::problem(seed);
+        problem.platform.prices.transfer_gb_usd = 0.01;
+        let rates = problem.platform.rates();
+        for planner in planners() {
+            let Plan { usage, predicted, .. } = planned(seed, &problem, planner.as_ref());
+            let usd = |used: &ConfigUsage| {
+                // A request is part of the price of one worker.
+                let more = used.invocations as f64 - 1.0;
+                rates.worker_usd(&used.config, &used.usage) + more * rates.request_usd(&used.config)
+            };
+            let sum: f64 = usage.iter().map(usd).sum();
+            let case = format!("seed {seed}, {}", planner.name());
+            assert!((sum - predicted.cost_usd).abs() <= ROUNDING * sum, "{case}: {sum} {predicted:?}");
+            assert_eq!(
+                usage.iter().map(|used| used.invocations).sum::<u64>(),
+                predicted.invocations,
+                "{case}"
+            );
+            assert_eq!(
+                usage.iter().map(|used| used.cold_starts).sum::<u64>(),
+                predicted.cold_starts,
+                "{case}"
+            );
+        }
+    }
 }
 
 #[test]

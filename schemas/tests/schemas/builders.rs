@@ -151,8 +151,9 @@ pub fn plan() -> impl Strategy<Value = Plan> {
 }
 
 fn usage() -> impl Strategy<Value = WorkerUsage> {
-    (amount(), any::<[u64; 7]>()).prop_map(|(billed_ms, n)| WorkerUsage {
+    (amount(), amount(), any::<[u64; 7]>()).prop_map(|(billed_ms, init_ms, n)| WorkerUsage {
         billed_ms,
+        init_ms,
         puts: n[0],
         gets: n[1],
         download_bytes: n[2],

@@ -288,6 +288,7 @@ fn on_one_worker(workflow: &Workflow) -> Plan {
         prewarms: Vec::new(),
         flexible: None,
         predicted: PlanSummary::default(),
+        usage: Vec::new(),
         outlook: None,
         bounds: Bounds::default(),
         critical_path: Vec::new(),

@@ -331,6 +331,7 @@ pub fn plan(workflow: &Workflow, config: ResourceConfig) -> Result<Plan, String>
         prewarms: Vec::new(),
         flexible: None,
         predicted: PlanSummary::default(),
+        usage: Vec::new(),
         outlook: None,
         bounds: Bounds::default(),
         critical_path: Vec::new(),

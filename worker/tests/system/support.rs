@@ -153,6 +153,7 @@ pub fn plan(workflow: &Workflow, placed: &[(Option<&str>, ResourceConfig)]) -> P
         prewarms: Vec::new(),
         flexible: None,
         predicted: PlanSummary::default(),
+        usage: Vec::new(),
         outlook: None,
         bounds: Bounds::default(),
         critical_path: Vec::new(),

@@ -90,6 +90,7 @@ pub fn plan(workflow: &Workflow, places: &[Option<usize>], flexible: Option<Flex
         prewarms: Vec::new(),
         flexible,
         predicted: PlanSummary::default(),
+        usage: Vec::new(),
         outlook: None,
         bounds: Bounds::default(),
         critical_path: Vec::new(),

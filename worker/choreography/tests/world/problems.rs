@@ -185,6 +185,7 @@ pub fn plan(rng: &mut Pcg64, workflow: &Workflow) -> Plan {
         prewarms,
         flexible: rules(rng),
         predicted: PlanSummary::default(),
+        usage: Vec::new(),
         outlook: None,
         bounds: Bounds::default(),
         critical_path: Vec::new(),
