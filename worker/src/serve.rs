@@ -230,7 +230,8 @@ async fn invoke(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
     let invoked_at = text(INVOKED_AT_HEADER).and_then(|text| text.parse().ok());
     let invoked_at = invoked_at.unwrap_or_else(Timestamp::now);
     // The loop that takes it knows whether it is the first.
-    let started = Started { instance, invocation, start: StartState::Warm, invoked_at, init_ms: None };
+    let (start, init_ms, queued_ms) = (StartState::Warm, None, 0.0);
+    let started = Started { instance, invocation, start, invoked_at, init_ms, queued_ms };
     let (tell, told) = oneshot::channel();
     let ended = || front::problem(Problem::new(ErrorCode::Unavailable, "the worker is ending"));
     if shared.ask.send((started, tell)).await.is_err() {

@@ -19,6 +19,7 @@ use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::invocation::{HostStatus, Invocation, Invoked};
 use foresail_worker::host::{Host, HostError, named_of, unknown_config};
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 /// The alias of a function that is invoked.
@@ -86,7 +87,9 @@ impl LambdaHost {
         Ok(())
     }
 
-    async fn ask(&self, invocation: Invocation) -> Result<Invoked, HostError> {
+    async fn ask(&self, mut invocation: Invocation) -> Result<Invoked, HostError> {
+        // Lambda keeps events that find no place, and does not say for how long.
+        invocation.asked_at = Some(Timestamp::now());
         let memory_mb = invocation.config.memory_mb;
         if !self.settings.memory_mb.contains(&memory_mb) {
             let size = |memory_mb: &u32| ResourceConfig { memory_mb: *memory_mb, vcpu: None };

@@ -14,10 +14,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foresail_aws::deploy::EVENT_AGE_S_MAX;
 use foresail_aws::settings::FunctionSettings;
 use foresail_aws::{LambdaHost, LambdaSettings};
 use foresail_schemas::invocation::Invocation;
 use foresail_schemas::metric::StartState;
+use foresail_schemas::run::WorkerUsage;
 use foresail_worker::Registry;
 use foresail_worker::host::local::settings::{CACHE_BYTES_MAX, INLINE_BYTES_MAX, LIFE_MS_MAX};
 use foresail_worker::host::named_of;
@@ -148,28 +150,34 @@ impl Function {
         state.start = StartState::Warm;
         let is_cold = start == StartState::Cold;
         // Lambda bills the initialisation of a cold start with its invocation; what an event waited for a
-        // sandbox it does not bill, and no clock here has seen it.
+        // sandbox before that it does not.
         let init = SignedDuration::from_micros((init_ms * 1000.0) as i64);
         let now = Timestamp::now();
         let invoked_at = if is_cold { now - init } else { now };
+        let queued_ms = queued_ms(invocation.asked_at, invoked_at);
         let started = Started {
             instance: named_of(invocation.worker.as_ref(), &context.request_id),
             invocation: invocation.clone(),
             start,
             invoked_at,
             init_ms: is_cold.then_some(init_ms),
+            queued_ms: queued_ms.unwrap_or(0.0),
         };
         let instance = started.instance.clone();
         let ends = ends(arrived, context.deadline, now);
         let Carried { usage, peak_memory_mb, fitness } = state.worker.carry_out(started, ends).await;
-        let billed_ms = usage.billed_ms.ceil();
+        let whole_ms = ms_since(arrived) + if is_cold { init_ms } else { 0.0 };
+        let WorkerUsage { billed_ms, init_ms, .. } = usage;
         report(&json!({"foresail": {
             "request_id": context.request_id,
             "instance": instance,
             "run": invocation.run,
             "start": start,
+            "queued_ms": queued_ms,
             "init_ms": is_cold.then_some(init_ms),
             "billed_ms": billed_ms,
+            // What came after the run was told: the measurements, and the answer to Lambda.
+            "after_ms": (whole_ms.ceil() - billed_ms).max(0.0),
             "memory_mb": invocation.config.memory_mb,
             "gb_s": f64::from(invocation.config.memory_mb) / 1024.0 * billed_ms / 1000.0,
             "peak_memory_mb": peak_memory_mb,
@@ -207,6 +215,14 @@ fn ends(arrived: Instant, deadline_ms: u64, now: Timestamp) -> Instant {
     arrived + left.saturating_sub(ENDING_MARGIN)
 }
 
+/// What an event waited from being asked for until a sandbox took it up, or began to make itself ready for
+/// it, in ms. The clocks are those of two machines: where the second is behind it waited nothing, and where
+/// it is further ahead than Lambda keeps an event, nothing is known.
+fn queued_ms(asked_at: Option<Timestamp>, taken_at: Timestamp) -> Option<f64> {
+    let waited_ms = taken_at.duration_since(asked_at?).as_secs_f64() * 1000.0;
+    (waited_ms <= f64::from(EVENT_AGE_S_MAX) * 1000.0).then_some(waited_ms.max(0.0))
+}
+
 /// A line of the function's log.
 fn report(line: &Value) {
     // A log that cannot be written keeps no task from its end.
@@ -220,6 +236,16 @@ fn ms_since(began: Instant) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_event_waited_is_never_negative_and_not_believed_beyond_its_longest_age() {
+        let asked = Timestamp::now();
+        let after = |ms: i64| queued_ms(Some(asked), asked + SignedDuration::from_millis(ms));
+        for (ms, expect) in [(-5_000, Some(0.0)), (0, Some(0.0)), (250, Some(250.0)), (300_001, None)] {
+            assert_eq!(after(ms), expect, "{ms}");
+        }
+        assert_eq!(queued_ms(None, asked), None);
+    }
 
     #[test]
     fn an_invocation_ends_before_its_function_and_a_deadline_in_the_past_is_none() {

@@ -44,17 +44,19 @@ pub struct Started {
     pub invoked_at: Timestamp,
     /// What the worker took to become ready, where it was started for this and knows.
     pub init_ms: Option<f64>,
+    /// How long the platform let the invocation wait before that, in ms; part of its start, and not billed.
+    pub queued_ms: f64,
 }
 
 /// Carries out an invocation and says what it used.
 pub(super) async fn carry_out(process: &mut Carrier, started: Started, life_ms_max: f64) -> WorkerUsage {
-    let clock = Clock::start(started.invoked_at);
+    let clock = Clock::start(&started);
     let instance = started.instance.clone();
     match carry_out_checked(process, started, clock, life_ms_max).await {
         Ok(usage) => usage,
         Err(error) => {
             tracing::error!(%instance, "the invocation could not begin: {error}");
-            WorkerUsage { billed_ms: clock.billed_ms(), ..WorkerUsage::default() }
+            clock.usage(WorkerUsage::default())
         }
     }
 }
@@ -65,12 +67,12 @@ async fn carry_out_checked(
     clock: Clock,
     life_ms_max: f64,
 ) -> Result<WorkerUsage, ApiError> {
-    let Started { instance, invocation, start, init_ms, .. } = started;
+    let Started { instance, invocation, start, init_ms, queued_ms, .. } = started;
     let metad = process.metad(&invocation.metad)?;
     let state = process.state(&metad)?;
     let Some((known, last_event)) = begin(process, &*state, &invocation).await? else {
         tracing::debug!(%instance, run = %invocation.run, "the run is over already");
-        return Ok(WorkerUsage { billed_ms: clock.billed_ms(), ..WorkerUsage::default() });
+        return Ok(clock.usage(WorkerUsage::default()));
     };
     let store = process.store(&invocation.run, &metad)?;
     let settings = &process.settings;
@@ -82,8 +84,9 @@ async fn carry_out_checked(
     prepare(process, &known, &invocation).await;
     recorder.record(Record::Startup(StartupRecord {
         state: start,
-        // What it takes to learn what is to be done is part of the start, as a plan counts it.
-        time_ms: clock.billed_ms(),
+        // What it waited, and what it takes to learn what is to be done, is part of the start, as a plan
+        // counts it.
+        time_ms: queued_ms + clock.billed_ms(),
         memory_mb: invocation.config.memory_mb,
         vcpu: invocation.config.vcpu,
         at: Some(Timestamp::now()),
@@ -93,7 +96,7 @@ async fn carry_out_checked(
         .into_iter()
         .for_each(|r| recorder.record(r));
     if invocation.purpose == Purpose::PreWarm {
-        let usage = WorkerUsage { billed_ms: clock.billed_ms(), ..WorkerUsage::default() };
+        let usage = clock.usage(WorkerUsage::default());
         tell_of_prewarm(&*state, &instance, &invocation, start, usage).await;
         recorder.send(&metad).await;
         return Ok(usage);
@@ -244,13 +247,20 @@ pub(super) struct Clock {
     started: Instant,
     /// From the invocation to the first instruction.
     pub startup_ms: f64,
+    /// The part of it that the worker needed to be there at all.
+    init_ms: f64,
 }
 
 impl Clock {
-    fn start(invoked_at: Timestamp) -> Self {
-        let startup_ms = Timestamp::now().duration_since(invoked_at).as_secs_f64() * 1000.0;
+    fn start(started: &Started) -> Self {
+        let startup_ms = Timestamp::now().duration_since(started.invoked_at).as_secs_f64() * 1000.0;
         // The wall clock of a machine may be set back; a start never takes less than nothing.
-        Self { started: Instant::now(), startup_ms: startup_ms.max(0.0) }
+        let startup_ms = startup_ms.max(0.0);
+        let init_ms = match started.start {
+            StartState::Cold => started.init_ms.map_or(startup_ms, |ms| ms.min(startup_ms)),
+            StartState::Warm => 0.0,
+        };
+        Self { started: Instant::now(), startup_ms, init_ms }
     }
 
     /// Time since the first instruction, in ms: the clock of the machine.
@@ -266,5 +276,10 @@ impl Clock {
     /// Time since the invocation, its start included, in ms.
     pub(super) fn billed_ms(&self) -> f64 {
         self.startup_ms + self.now_ms()
+    }
+
+    /// What the invocation used by now, beside what it moved. Whole ms are billed, as Lambda bills them.
+    pub(super) fn usage(&self, moved: WorkerUsage) -> WorkerUsage {
+        WorkerUsage { billed_ms: self.billed_ms().ceil(), init_ms: self.init_ms, ..moved }
     }
 }

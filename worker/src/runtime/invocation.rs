@@ -105,6 +105,8 @@ struct UnderWay {
     refused: Arc<Notify>,
     wake: Option<Instant>,
     newer_plan: Option<(u64, Plan)>,
+    /// What it said last that it used.
+    told: Option<WorkerUsage>,
 }
 
 /// A task that has not begun, and parents of it that have a result.
@@ -143,6 +145,7 @@ impl Driver {
             refused: Arc::new(Notify::new()),
             wake: None,
             newer_plan: None,
+            told: None,
         };
         let mut actions = Vec::new();
         machine.start(self.clock.now_ms(), &mut actions);
@@ -151,7 +154,8 @@ impl Driver {
             self.note_event(&event, &mut under_way, recorder);
             machine.handle(event, self.clock.now_ms(), &mut actions);
         }
-        let usage = self.usage();
+        // What the run was told is what the host is told.
+        let usage = under_way.told.unwrap_or_else(|| self.usage());
         self.end(&mut under_way, recorder).await;
         (usage, under_way.newer_plan)
     }
@@ -174,7 +178,9 @@ impl Driver {
                 Action::Listen { commits } => self.listen(commits, under_way),
                 Action::ReadPlan => self.read_plan(under_way),
                 Action::ReadUsage => {
-                    under_way.ready.push_back(Event::UsageRead { usage: self.usage() });
+                    let usage = self.usage();
+                    under_way.told = Some(usage);
+                    under_way.ready.push_back(Event::UsageRead { usage });
                 }
                 Action::WakeAt { at_ms } => under_way.wake = self.clock.instant(at_ms),
                 Action::Finished => goes_on = false,
@@ -184,7 +190,7 @@ impl Driver {
     }
 
     fn usage(&self) -> WorkerUsage {
-        WorkerUsage { billed_ms: self.clock.billed_ms(), ..self.data.usage() }
+        self.clock.usage(self.data.usage())
     }
 
     fn operate(&self, request: u64, operations: Arc<[Operation]>, under_way: &mut UnderWay) {

@@ -144,7 +144,9 @@ async fn obey(
 ) -> std::io::Result<()> {
     while let Some(message) = messages.recv().await {
         let HostMessage::Start { instance, invocation, start, invoked_at } = message else { break };
-        let started = Started { instance: instance.clone(), invocation, start, invoked_at, init_ms: None };
+        let instance_of = instance.clone();
+        let (init_ms, queued_ms) = (None, 0.0);
+        let started = Started { instance: instance_of, invocation, start, invoked_at, init_ms, queued_ms };
         let usage = carrier.carry_out(started, carrier.life_ms_max()).await;
         if carrier.has_strays().await {
             // A function that cannot be stopped would slow the next invocation down: a new process takes
