@@ -15,8 +15,6 @@ use foresail_worker::data::s3::S3Settings;
 use foresail_worker::host::Host;
 #[cfg(feature = "aws")]
 use foresail_worker::host::gateway::{Gateway, GatewayError, GatewaySettings};
-#[cfg(feature = "aws")]
-use foresail_worker::host::local::settings::GUARD_MS;
 use foresail_worker::host::local::{ObjectPlace, WorkerCommand};
 use foresail_worker::{LocalFaas, LocalSettings};
 
@@ -149,17 +147,16 @@ impl LocalStack {
         let metad_address = settings.advertise.unwrap_or_else(|| format!("http://{}", metad.address()));
         #[cfg(feature = "aws")]
         if let Workers::Lambda { prefix, region } = settings.workers {
-            let of_gateway = GatewaySettings {
-                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-                metad: metad_address.clone(),
-                token: settings.token.clone(),
-                guard_ms: GUARD_MS,
-            };
-            let host = lambda(of_gateway, prefix, region, &settings.platform)?;
             let objects = match settings.objects {
                 ObjectPlace::Files => ObjectPlace::Metad,
                 elsewhere => elsewhere,
             };
+            let of_gateway = GatewaySettings {
+                token: settings.token.clone(),
+                objects: objects.clone(),
+                ..GatewaySettings::new(metad_address.clone())
+            };
+            let host = lambda(of_gateway, prefix, region, &settings.platform)?;
             return Ok(Self {
                 host_address: host.url().to_owned(),
                 host: Hosting::Elsewhere(host),

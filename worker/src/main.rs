@@ -143,9 +143,11 @@ fn endpoints(arguments: HostArguments) -> Result<(), Box<dyn std::error::Error>>
     };
     let of_gateway = GatewaySettings {
         listen: arguments.listen,
-        metad: arguments.metad,
         token: arguments.token,
         guard_ms: arguments.guard_ms,
+        objects: arguments.objects,
+        object_runs_kept_max: arguments.object_runs_kept_max,
+        ..GatewaySettings::new(arguments.metad)
     };
     let make = || async { EndpointHost::new(settings).map(|host| Arc::new(host) as Arc<dyn Host>) };
     let gateway = Gateway::start(of_gateway, make)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foresail_schemas::id::{RunId, WorkflowName};
+use foresail_schemas::listing::RunList;
 use foresail_schemas::metric::{Batch, BatchAnswer};
 use foresail_schemas::run::{
     CurrentPlan, EventPage, OperationAnswer, OperationRequest, ReplanRequest, RunSummary,
@@ -33,6 +34,15 @@ impl Metad {
     #[must_use]
     pub fn base(&self) -> &str {
         self.0.base()
+    }
+
+    /// So many runs, the youngest first.
+    ///
+    /// # Errors
+    /// [`ApiError`]
+    pub async fn runs(&self, limit: u64) -> Result<Vec<RunSummary>, ApiError> {
+        let RunList { runs } = self.0.get(&format!("/v1/runs?limit={limit}"), TRANSFER_LIMIT).await?;
+        Ok(runs)
     }
 
     /// The workflow of a run.

@@ -98,7 +98,8 @@ impl std::fmt::Display for S3Settings {
 }
 
 /// What is said where a bucket is named and this build cannot open one.
-pub const NOT_BUILT_IN: &str = "this program was built without S3; hint: build it with `--features s3`";
+pub const NOT_BUILT_IN: &str = "this program was built without the feature `s3`; hint: `cargo build \
+    --release -p foresail` builds it with all features, `--features s3` adds this one to a build without";
 
 /// Whether this build can open a bucket.
 #[must_use]
@@ -124,9 +125,30 @@ pub fn open(settings: &S3Settings) -> Result<Arc<dyn ObjectStore>, StoreError> {
     Err(StoreError::Failed { key: settings.to_string(), store: STORE, cause: NOT_BUILT_IN.to_owned() })
 }
 
+/// Deletes everything that lies below the prefix in this bucket, whoever put it there; gives how many objects
+/// that were. A whole bucket is never emptied.
+///
+/// # Errors
+/// [`StoreError::Failed`] where there is no prefix, the store does not answer, or this build has none; some
+/// are deleted then.
+pub fn clear(settings: &S3Settings) -> Result<u64, StoreError> {
+    if settings.prefix.is_empty() {
+        let cause = "without a prefix this would empty the bucket".to_owned();
+        return Err(StoreError::Failed { key: settings.to_string(), store: STORE, cause });
+    }
+    open(settings)?.clear()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_whole_bucket_is_never_emptied() {
+        let settings: S3Settings = "s3://bucket".parse().unwrap();
+        let error = clear(&settings).unwrap_err().to_string();
+        assert!(error.contains("s3://bucket") && error.contains("prefix"), "{error}");
+    }
 
     #[test]
     fn an_address_reads_back_as_it_was_written() {

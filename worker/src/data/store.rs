@@ -110,6 +110,15 @@ pub trait ObjectStore: Send + Sync {
         let _ = (run, kept);
         Ok(0)
     }
+
+    /// Deletes everything that it holds; gives how many objects that were. Stores that do not know what they
+    /// hold delete nothing here.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] when the store does not answer; some are deleted then.
+    fn clear(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
 }
 
 /// The key of an output; every part is safe in a path and in an address.

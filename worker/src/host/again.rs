@@ -32,7 +32,7 @@ pub(crate) fn obituary(
     notes: &[Note],
     kind: FailureKind,
     mut message: String,
-    billed_ms: f64,
+    usage: WorkerUsage,
 ) -> Vec<Operation> {
     cut(&mut message, FAILURE_TEXT_MAX);
     let of_it = notes.iter().filter(|note| note.instance == *instance);
@@ -49,7 +49,6 @@ pub(crate) fn obituary(
             lost: Vec::new(),
         },
     });
-    let usage = WorkerUsage { billed_ms, ..WorkerUsage::default() };
     let leave = Operation::Leave { instance: instance.clone(), tasks: Vec::new(), usage };
     failed.chain([leave]).collect()
 }

@@ -3,9 +3,10 @@
 //!
 //! For platforms whose workers cannot be invoked by their callers alone: an invocation over HTTP lasts as
 //! long as its worker, longer than the one who asked for it may live. It works for one metad, whose token it
-//! wants.
+//! wants. Objects of runs that have ended go from here too, where they lie in metad or in a bucket.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,12 @@ use foresail_schemas::id::RunId;
 use foresail_schemas::invocation::{HostStatus, Invocation, Invoked};
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::guard::{RUNS_WAITING_MAX, guard};
+use super::local::ObjectPlace;
+use super::local::settings::{GUARD_MS, OBJECT_RUNS_KEPT_MAX, SWEEP_MS};
+use super::objects::{self, Learning, RunsSeen, Sweeper, Sweeping};
 use super::{Host, HostError, front};
 use crate::api::ApiError;
 use crate::metad::Metad;
@@ -34,6 +38,44 @@ pub struct GatewaySettings {
     pub token: Option<String>,
     /// Time between two looks for tasks of a run that are stuck and that no client starts again, in ms.
     pub guard_ms: f64,
+    /// Where its workers put large objects, which are deleted here when nobody needs them any more; files of
+    /// other machines are not.
+    pub objects: ObjectPlace,
+    /// Runs that have ended whose objects are kept; those of older runs are deleted, results too.
+    pub object_runs_kept_max: usize,
+    /// Time between two looks for objects that nobody needs any more, in ms.
+    pub sweep_ms: f64,
+}
+
+impl GatewaySettings {
+    /// The defaults: a free port of this machine, no token, objects that are not its business.
+    #[must_use]
+    pub fn new(metad: impl Into<String>) -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            metad: metad.into(),
+            token: None,
+            guard_ms: GUARD_MS,
+            objects: ObjectPlace::Files,
+            object_runs_kept_max: OBJECT_RUNS_KEPT_MAX,
+            sweep_ms: SWEEP_MS,
+        }
+    }
+
+    /// What looks for objects that nobody needs any more, where that can be done from here.
+    fn sweeper(&self, metad: &Metad, seen: &RunsSeen) -> Option<Arc<Mutex<Sweeper>>> {
+        let place = Some(self.objects.clone()).filter(|place| *place != ObjectPlace::Files)?;
+        let sweeping = Sweeping {
+            place,
+            objects: PathBuf::new(),
+            shared: None,
+            runs_kept_max: self.object_runs_kept_max,
+            sweep_ms: self.sweep_ms,
+            // Its workers may ask the platform for others without it.
+            learning: Learning::Listed,
+        };
+        Some(Arc::new(Mutex::new(Sweeper::new(sweeping, metad.clone(), seen.clone()))))
+    }
 }
 
 /// Why a gateway could not start.
@@ -86,14 +128,16 @@ impl Gateway {
         let (stop, stopped) = oneshot::channel();
         let body = move || {
             runtime.block_on(async move {
+                let seen = RunsSeen::default();
+                let sweeper = settings.sweeper(&metad, &seen);
                 let bound = match make().await {
-                    Ok(host) => bind(&settings, metad, host).await,
+                    Ok(host) => bind(&settings, metad, seen, host).await,
                     Err(cause) => Err(GatewayError::Setup(cause)),
                 };
                 match bound {
                     Ok((listener, router, url)) => {
                         let _ = say.send(Ok(url));
-                        serve(listener, router, stopped).await;
+                        serve(listener, router, sweeper, stopped).await;
                     }
                     Err(error) => drop(say.send(Err(error))),
                 }
@@ -128,6 +172,7 @@ impl Drop for Gateway {
 async fn bind(
     settings: &GatewaySettings,
     metad: Metad,
+    seen: RunsSeen,
     host: Arc<dyn Host>,
 ) -> Result<(TcpListener, axum::Router, String), GatewayError> {
     let listen = settings.listen;
@@ -137,11 +182,17 @@ async fn bind(
     let (to_guard, told) = mpsc::channel(RUNS_WAITING_MAX);
     // Ends with the runtime of the gateway.
     tokio::spawn(guard(settings.guard_ms, metad, Arc::clone(&host), told));
-    let served: Arc<dyn Host> = Arc::new(Served { host, metad: settings.metad.clone(), to_guard });
+    let served: Arc<dyn Host> = Arc::new(Served { host, metad: settings.metad.clone(), to_guard, seen });
     Ok((listener, front::router(served, settings.token.as_deref()), url))
 }
 
-async fn serve(listener: TcpListener, router: axum::Router, stopped: oneshot::Receiver<()>) {
+async fn serve(
+    listener: TcpListener,
+    router: axum::Router,
+    sweeper: Option<Arc<Mutex<Sweeper>>>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let sweeping = sweeper.clone().map(|sweeper| tokio::spawn(objects::tend(sweeper)));
     let serving = async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "the host answers no more requests over HTTP");
@@ -151,6 +202,10 @@ async fn serve(listener: TcpListener, router: axum::Router, stopped: oneshot::Re
         () = serving => {}
         _ = stopped => {}
     }
+    sweeping.into_iter().for_each(|sweeping| sweeping.abort());
+    if let Some(sweeper) = sweeper {
+        objects::sweep_last(sweeper).await;
+    }
 }
 
 /// A host for one metad, whose runs are watched.
@@ -159,6 +214,8 @@ struct Served {
     metad: String,
     /// Tells of the runs that are invoked here.
     to_guard: mpsc::Sender<RunId>,
+    /// Tells of them whose objects will have to go.
+    seen: RunsSeen,
 }
 
 impl Host for Served {
@@ -169,6 +226,7 @@ impl Host for Served {
         if asked != served {
             return Box::pin(async { Err(HostError::OtherMetad { asked, served }) });
         }
+        self.seen.note(&invocation.run);
         let _told_by_a_later_one_if_full = self.to_guard.try_send(invocation.run.clone());
         self.host.invoke(invocation)
     }

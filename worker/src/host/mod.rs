@@ -13,6 +13,7 @@ pub mod gateway;
 pub(crate) mod guard;
 pub mod local;
 pub(crate) mod naming;
+pub(crate) mod objects;
 
 use std::time::Duration;
 

@@ -96,13 +96,16 @@ impl Alone {
         tracing::warn!(instance = %begun.instance, "the time of the invocation is over: it is given up");
         let notes = Notes::read_all(self.carrier.scratch_dir());
         let message = format!("its worker has no more time: an invocation may last {life_ms:.0} ms there");
-        let operations = again::obituary(&begun.instance, &notes, FailureKind::Timeout, message, life_ms);
+        // What it had moved by then nobody knows.
+        let init_ms = begun.init_ms.unwrap_or(0.0);
+        let usage = WorkerUsage { billed_ms: life_ms.ceil(), init_ms, ..WorkerUsage::default() };
+        let operations = again::obituary(&begun.instance, &notes, FailureKind::Timeout, message, usage);
         if let Ok(metad) = self.carrier.metad(&begun.invocation.metad) {
             let host = Arc::clone(&self.carrier.host);
             let told = again::tell(metad, host, begun.invocation.clone(), operations);
             let _ = timeout(LAST_WORDS_LIMIT, told).await;
         }
-        WorkerUsage { billed_ms: life_ms, ..WorkerUsage::default() }
+        usage
     }
 
     /// Sends what metad did not take before.

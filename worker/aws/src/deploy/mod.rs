@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 pub use apply::make;
 pub use doctor::{Finding, Health, look};
-pub use remove::destroy;
+pub use remove::{Objects, destroy, objects};
 pub use terraform::terraform;
 
 use crate::host::{ALIAS, function_name};

@@ -3,8 +3,11 @@
 use aws_config::SdkConfig;
 use aws_sdk_lambda::error::ProvideErrorMetadata;
 
+use foresail_worker::data::s3::S3Settings;
+
 use super::apply::{Clients, failed};
 use super::{DeployError, Part, TAG, check_prefix, log_group, role_name};
+use crate::settings::STORE_VARIABLE;
 
 /// Destroys everything of the deployment with this prefix, of whatever sizes; gives what that was. Functions
 /// first, so that nothing runs with a role that is gone.
@@ -24,6 +27,39 @@ pub async fn destroy(config: &SdkConfig, prefix: &str) -> Result<Vec<Part>, Depl
     gone.extend(destroy_role(&clients, prefix).await?);
     gone.extend(destroy_logs(&clients, prefix).await?);
     Ok(gone)
+}
+
+/// Where the functions of a deployment put large objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Objects {
+    /// No function is left that could say.
+    Unknown,
+    /// In no bucket.
+    Nowhere,
+    /// In this bucket.
+    In(S3Settings),
+}
+
+/// Where the functions of a deployment put large objects, by what they are told.
+///
+/// # Errors
+/// [`DeployError`] when the functions cannot be read.
+pub async fn objects(config: &SdkConfig, prefix: &str) -> Result<Objects, DeployError> {
+    check_prefix(prefix)?;
+    let clients = Clients::new(config);
+    let Some((name, _)) = functions(&clients, prefix).await?.into_iter().next() else {
+        return Ok(Objects::Unknown);
+    };
+    let found = clients.lambda.get_function_configuration().function_name(&name).send().await;
+    let found = found.map_err(|e| failed(&format!("function `{name}`"), &e))?;
+    let variables = found.environment().and_then(|environment| environment.variables());
+    match variables.and_then(|variables| variables.get(STORE_VARIABLE)) {
+        Some(store) if store.starts_with("s3:") => {
+            let hint = "name the bucket with --bucket";
+            store.parse().map(Objects::In).map_err(|why: String| DeployError::new(why, hint))
+        }
+        _ => Ok(Objects::Nowhere),
+    }
 }
 
 fn part(kind: &'static str, name: String, detail: &str) -> Part {

@@ -63,11 +63,14 @@ impl S3Store {
     pub(super) fn open(settings: &S3Settings) -> Result<Self, StoreError> {
         let failed = |cause: String| StoreError::Failed { key: settings.to_string(), store: STORE, cause };
         let limit = Duration::from_millis(settings.request_ms_max);
+        // As the SDK of AWS takes it, which is told of an endpoint in the same way.
+        let of_environment = || std::env::var("AWS_ENDPOINT_URL").ok();
+        let endpoint = settings.endpoint.clone().or_else(of_environment);
         let options = ClientOptions::new()
             .with_timeout(limit)
             .with_connect_timeout(CONNECT_LIMIT.min(limit))
             .with_pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .with_allow_http(settings.endpoint.as_ref().is_some_and(|url| url.starts_with("http://")));
+            .with_allow_http(endpoint.is_some_and(|url| url.starts_with("http://")));
         let backoff = BackoffConfig { init_backoff: PAUSE_FIRST, max_backoff: PAUSE_MAX, base: 2.0 };
         let retry = RetryConfig { backoff, max_retries: REPEATS_MAX, retry_timeout: limit * 2 };
         let mut builder = AmazonS3Builder::from_env()
@@ -280,5 +283,11 @@ impl ObjectStore for S3Store {
         let prefix = self.path(&part)?;
         let kept = kept.iter().map(|key| self.path(key)).collect::<Result<HashSet<_>, _>>()?;
         self.wait(&part, self.sweep_prefix(&prefix, &kept))
+    }
+
+    fn clear(&self) -> Result<u64, StoreError> {
+        let cannot = |cause: String| StoreError::Failed { key: self.place.clone(), store: STORE, cause };
+        let prefix = Path::parse(&self.prefix).map_err(|e| cannot(e.to_string()))?;
+        self.wait(&self.place, self.sweep_prefix(&prefix, &HashSet::new()))
     }
 }

@@ -11,7 +11,7 @@ use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::id::{InstanceId, RunId};
 use foresail_schemas::invocation::{HostMessage, HostStatus, Invocation, Invoked};
 use foresail_schemas::metric::StartState;
-use foresail_schemas::run::{FailureKind, Operation};
+use foresail_schemas::run::{FailureKind, Operation, WorkerUsage};
 use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -19,13 +19,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::cgroup::Caps;
-use super::objects::{RunsSeen, Sweeper};
 use super::pool::{Limits, Pool, ProcessId, Step};
 use super::process::{Birth, Death, Order, Report, Stage, live};
 use super::settings::{LocalSettings, WorkerCommand};
 use super::{LocalError, Requests};
 use crate::host::guard::{RUNS_WAITING_MAX, guard};
 use crate::host::naming::Naming;
+use crate::host::objects::{self, RunsSeen, Sweeper};
 use crate::host::{HostError, HttpHost, again, unknown_config};
 use crate::metad::Metad;
 use crate::metrics::send_left_over;
@@ -158,9 +158,9 @@ impl Actor {
     /// Serves until it is told to stop.
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let spool = tokio::spawn(tend_spool(self.settings.spool_dir(), self.metad.clone()));
-        let sweeper = Sweeper::new(&self.settings, self.metad.clone(), self.runs_seen.clone());
+        let sweeper = Sweeper::new(self.settings.sweeping(), self.metad.clone(), self.runs_seen.clone());
         let sweeper = Arc::new(Mutex::new(sweeper));
-        let sweeping = tokio::spawn(tend_objects(Arc::clone(&sweeper)));
+        let sweeping = tokio::spawn(objects::tend(Arc::clone(&sweeper)));
         let stopped = loop {
             let expiry = self.pool.next_expiry_ms().and_then(|ms| self.instant(ms));
             let expire = async {
@@ -187,9 +187,7 @@ impl Actor {
         spool.abort();
         self.end().await;
         sweeping.abort();
-        // What the last runs left goes now: the next host may be far.
-        let last_pass = async { sweeper.lock().await.pass().await };
-        let _ = timeout(LAST_PASS_LIMIT, last_pass).await;
+        objects::sweep_last(sweeper).await;
         drop(stopped);
     }
 
@@ -414,17 +412,6 @@ async fn tend_spool(dir: std::path::PathBuf, metad: Metad) {
     }
 }
 
-async fn tend_objects(sweeper: Arc<Mutex<Sweeper>>) {
-    loop {
-        let pause = {
-            let mut sweeper = sweeper.lock().await;
-            sweeper.pass().await;
-            sweeper.pause()
-        };
-        tokio::time::sleep(pause).await;
-    }
-}
-
 /// What metad is told of the dead worker.
 fn obituary(carried: &Carried, kind: FailureKind, death: &Death) -> Vec<Operation> {
     let mut message = format!("the worker process was lost: {}", death.how);
@@ -432,7 +419,9 @@ fn obituary(carried: &Carried, kind: FailureKind, death: &Death) -> Vec<Operatio
         message = format!("{message}\nits last output:\n{}", death.output);
     }
     let billed_ms = carried.since.elapsed().as_secs_f64() * 1000.0;
-    again::obituary(&carried.instance, &death.notes, kind, message, billed_ms)
+    // What it had moved by then nobody knows.
+    let usage = WorkerUsage { billed_ms: billed_ms.ceil(), ..WorkerUsage::default() };
+    again::obituary(&carried.instance, &death.notes, kind, message, usage)
 }
 
 /// Milliseconds as a duration; the settings were checked when the host started.

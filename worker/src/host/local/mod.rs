@@ -7,7 +7,6 @@
 
 mod actor;
 mod cgroup;
-mod objects;
 mod pool;
 mod process;
 pub mod settings;

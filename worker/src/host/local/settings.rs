@@ -10,6 +10,7 @@ use foresail_schemas::platform::{Platform, Pool};
 use crate::coordination::CoordinationSettings;
 use crate::data::s3::{self, S3Settings};
 use crate::data::shared::SharedMemory;
+use crate::host::objects::{Learning, Sweeping};
 use crate::runtime::settings::StoreSettings;
 
 /// Most invocations that wait, by default.
@@ -240,6 +241,17 @@ impl LocalSettings {
     pub(super) fn shared(&self) -> Option<SharedMemory> {
         let is_remote = self.objects != ObjectPlace::Files && self.shared_bytes_max > 0;
         is_remote.then(|| SharedMemory { dir: self.shared_dir(), bytes_max: self.shared_bytes_max })
+    }
+
+    pub(super) fn sweeping(&self) -> Sweeping {
+        Sweeping {
+            place: self.objects.clone(),
+            objects: self.objects_dir(),
+            shared: self.shared(),
+            runs_kept_max: self.object_runs_kept_max,
+            sweep_ms: self.sweep_ms,
+            learning: Learning::Told,
+        }
     }
 
     pub(super) fn store(&self) -> StoreSettings {

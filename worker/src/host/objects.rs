@@ -1,75 +1,86 @@
 //! Deletes objects of runs that have ended, so that a stack that stays up does not fill its disk.
 //!
-//! The host does it, not who submitted: the objects lie with the host, and a client may be gone. Of a
+//! The host does it, not who submitted: the objects lie with the host, and a client may be gone. Where
+//! workers ask the platform itself for others, as on AWS Lambda, the host learns of runs from metad. Of a
 //! completed run the results stay, and everything when the run wants its intermediate objects kept; of one
 //! that failed or was cancelled stays what was committed, which is what a repetition would not have to make
 //! again. What no commit names (half-written files of killed workers, objects of attempts that lost) goes in
 //! either case. Of runs that have ended the newest stay, up to a number; older ones go with their results. A
 //! run that lasts is never touched, and nothing is deleted while metad does not answer.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+mod runs;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use foresail_schemas::Workflow;
 use foresail_schemas::id::RunId;
 use foresail_schemas::run::{Commit, Location, Operation, OperationRequest, OperationResult, RunStatus};
+use jiff::Timestamp;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
 
-use super::settings::{LocalSettings, ObjectPlace};
+use super::local::ObjectPlace;
 use crate::api::ApiError;
 use crate::data::s3;
 use crate::data::shared::SharedMemory;
 use crate::data::store::{ObjectStore, StoreError, run_of_part, safe_part};
 use crate::metad::Metad;
+use runs::Runs;
+pub(crate) use runs::{Learning, RunsSeen};
 
 /// Tasks whose commits are asked for at a time: an answer may carry a small object of each.
 const COMMITS_AT_ONCE: usize = 500;
-/// Runs that the host was invoked for and the sweeper has not looked at yet.
-const RUNS_SEEN_MAX: usize = 10_000;
 /// Looks at a run that has ended after which it is left alone when there is nothing to delete: a worker that
 /// loses a race may write once more after the end.
 const LOOKS_MIN: u32 = 2;
+/// How long the pass at the end of a host may take.
+const LAST_PASS_LIMIT: Duration = Duration::from_secs(2);
 /// Name of the empty file that says that nothing is left to delete in the directory of a run.
 const SETTLED: &str = ".settled";
 
-/// Runs that the host was invoked for since the sweeper looked last.
-#[derive(Debug, Clone, Default)]
-pub(super) struct RunsSeen(Arc<Mutex<BTreeSet<RunId>>>);
-
-impl RunsSeen {
-    /// Notes a run; past the limit it is left to the retention.
-    pub(super) fn note(&self, run: &RunId) {
-        // A panic elsewhere leaves a set of names, valid at every moment.
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() < RUNS_SEEN_MAX && !seen.contains(run) {
-            seen.insert(run.clone());
-        }
-    }
-
-    fn take(&self) -> BTreeSet<RunId> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
+/// What is swept, and how often.
+#[derive(Debug, Clone)]
+pub(crate) struct Sweeping {
+    /// Where objects lie.
+    pub place: ObjectPlace,
+    /// The directory of [`ObjectPlace::Files`].
+    pub objects: PathBuf,
+    /// What the workers of a machine share, where the host has any.
+    pub shared: Option<SharedMemory>,
+    /// Runs that have ended whose objects are kept.
+    pub runs_kept_max: usize,
+    /// Time between two looks in ms.
+    pub sweep_ms: f64,
+    /// How the host learns of runs.
+    pub learning: Learning,
 }
 
 /// Keeps the objects of a host in bounds.
-pub(super) struct Sweeper {
-    place: ObjectPlace,
-    objects: PathBuf,
-    shared: Option<SharedMemory>,
-    runs_kept_max: usize,
-    pause: Duration,
+pub(crate) struct Sweeper {
+    settings: Sweeping,
     metad: Metad,
     seen: RunsSeen,
-    /// Looks so far at runs with files that have ended and are not settled.
+    /// Looks so far at runs that have ended and are not settled.
     looks: HashMap<RunId, u32>,
     /// Runs that may have blobs, or objects in a bucket.
-    with_blobs: BTreeSet<RunId>,
+    runs: Runs,
     /// The bucket, once it was needed.
     bucket: Option<Arc<dyn ObjectStore>>,
-    /// Runs with objects in a bucket that have ended, the oldest first.
-    ended: VecDeque<RunId>,
+    /// Whether it was told that the store does not do what is asked.
+    is_told: bool,
+}
+
+/// Why a pass came to no end.
+#[derive(Debug, thiserror::Error)]
+enum SweepError {
+    #[error(transparent)]
+    Metad(#[from] ApiError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// What is to be done about the objects of a run.
@@ -78,49 +89,38 @@ enum Standing {
     Running,
     /// metad does not know it.
     Unknown,
-    /// It has ended, and these keys stay.
-    Over { kept: HashSet<String>, dropped: Vec<String> },
+    /// It has ended, was created then, and these keys stay.
+    Over { since: Timestamp, kept: HashSet<String>, dropped: Vec<String> },
 }
 
 impl Sweeper {
-    pub(super) fn new(settings: &LocalSettings, metad: Metad, seen: RunsSeen) -> Self {
-        Self {
-            place: settings.objects.clone(),
-            bucket: None,
-            ended: VecDeque::new(),
-            objects: settings.objects_dir(),
-            shared: settings.shared(),
-            runs_kept_max: settings.object_runs_kept_max,
-            pause: Duration::try_from_secs_f64(settings.sweep_ms / 1000.0).unwrap_or(Duration::MAX),
-            metad,
-            seen,
-            looks: HashMap::new(),
-            with_blobs: BTreeSet::new(),
-        }
-    }
-
-    /// Time between two passes.
-    pub(super) fn pause(&self) -> Duration {
-        self.pause
+    pub(crate) fn new(settings: Sweeping, metad: Metad, seen: RunsSeen) -> Self {
+        let runs = Runs::new(settings.learning);
+        Self { settings, metad, seen, looks: HashMap::new(), runs, bucket: None, is_told: false }
     }
 
     /// Looks at every run once.
-    pub(super) async fn pass(&mut self) {
+    pub(crate) async fn pass(&mut self) {
         let seen = self.seen.take();
-        let done = match &self.place {
-            ObjectPlace::Files => self.sweep_files(&seen).await.map_err(|e| e.to_string()),
-            ObjectPlace::Metad => self.sweep_blobs(seen).await.map_err(|e| e.to_string()),
+        let done = match &self.settings.place {
+            ObjectPlace::Files => self.sweep_files(&seen).await.map_err(SweepError::from),
+            ObjectPlace::Metad => self.sweep_blobs(seen).await.map_err(SweepError::from),
             ObjectPlace::S3(_) => self.sweep_bucket(seen).await,
         };
-        if let Err(error) = done {
-            tracing::debug!(%error, "objects are looked at later");
+        match done {
+            Ok(()) => self.is_told = false,
+            Err(SweepError::Store(error)) if !self.is_told => {
+                self.is_told = true;
+                tracing::warn!(%error, "objects that nobody needs stay; they are looked at again");
+            }
+            Err(error) => tracing::debug!(%error, "objects are looked at later"),
         }
     }
 
     async fn sweep_files(&mut self, seen: &BTreeSet<RunId>) -> Result<(), ApiError> {
         // A run that was taken up again has something to delete again.
         let taken_up: Vec<PathBuf> = seen.iter().map(|run| self.dir(run).join(SETTLED)).collect();
-        let objects = self.objects.clone();
+        let objects = self.settings.objects.clone();
         let look = move || {
             taken_up.iter().for_each(|mark| drop(fs::remove_file(mark)));
             run_dirs(&objects)
@@ -141,9 +141,9 @@ impl Sweeper {
         }
         self.looks = looks;
         over.sort();
-        let surplus = over.len().saturating_sub(self.runs_kept_max);
+        let surplus = over.len().saturating_sub(self.settings.runs_kept_max);
         for (_, part) in over.drain(..surplus) {
-            let dir = self.objects.join(part);
+            let dir = self.settings.objects.join(part);
             // What cannot be deleted stays until the next pass.
             let _ = off_thread(move || fs::remove_dir_all(dir).is_ok()).await;
         }
@@ -151,12 +151,12 @@ impl Sweeper {
     }
 
     fn dir(&self, run: &RunId) -> PathBuf {
-        self.objects.join(safe_part(run.as_str()))
+        self.settings.objects.join(safe_part(run.as_str()))
     }
 
     /// Deletes what is not kept; gives the number of looks at the run, this one included.
     async fn sweep_run(&self, part: &str, mut kept: HashSet<String>, looks_before: u32) -> u32 {
-        let (dir, key, looks) = (self.objects.join(part), part.to_owned(), looks_before + 1);
+        let (dir, key, looks) = (self.settings.objects.join(part), part.to_owned(), looks_before + 1);
         kept.insert(format!("{key}/{SETTLED}"));
         let work = move || {
             let deleted = sweep(&dir, &key, &kept);
@@ -175,43 +175,46 @@ impl Sweeper {
 
     /// Blobs lie in metad, which forgets them with their run; here the intermediate ones go before.
     async fn sweep_blobs(&mut self, seen: BTreeSet<RunId>) -> Result<(), ApiError> {
-        self.with_blobs.extend(seen);
-        for run in self.with_blobs.clone() {
-            let standing = self.standing(&run).await?;
-            match standing {
+        self.runs.told(seen);
+        self.runs.learn(&self.metad).await?;
+        for run in self.runs.open.clone() {
+            let since = match self.standing(&run).await? {
                 Standing::Running => continue,
-                Standing::Unknown => {}
-                Standing::Over { dropped, .. } => {
+                Standing::Unknown => Timestamp::now(),
+                Standing::Over { since, dropped, .. } => {
                     for key in dropped {
                         match self.metad.delete_blob(&run, &key).await {
                             Err(error) if !error.is_missing() => return Err(error),
                             _ => {}
                         }
                     }
+                    since
                 }
-            }
+            };
             self.forget_shared(&run).await;
-            self.with_blobs.remove(&run);
+            self.runs.end(&run, since);
+            self.runs.forget(&run);
         }
         Ok(())
     }
 
     async fn forget_shared(&self, run: &RunId) {
-        if let Some(shared) = self.shared.clone() {
+        if let Some(shared) = self.settings.shared.clone() {
             let part = safe_part(run.as_str());
             off_thread(move || shared.forget(&part)).await;
         }
     }
 
-    /// Only runs that this host was invoked for are looked at: others in the bucket may be anybody's.
-    async fn sweep_bucket(&mut self, seen: BTreeSet<RunId>) -> Result<(), String> {
-        self.ended.retain(|run| !seen.contains(run));
-        self.with_blobs.extend(seen);
-        for run in self.with_blobs.clone() {
-            let kept = match self.standing(&run).await.map_err(|e| e.to_string())? {
+    /// Only runs that this host was invoked for, or that its metad lists, are looked at: others in the bucket
+    /// may be anybody's.
+    async fn sweep_bucket(&mut self, seen: BTreeSet<RunId>) -> Result<(), SweepError> {
+        self.runs.told(seen);
+        self.runs.learn(&self.metad).await?;
+        for run in self.runs.open.clone() {
+            let (since, kept) = match self.standing(&run).await? {
                 Standing::Running => continue,
-                Standing::Unknown => None,
-                Standing::Over { kept, .. } => Some(kept),
+                Standing::Unknown => (Timestamp::now(), None),
+                Standing::Over { since, kept, .. } => (since, Some(kept)),
             };
             let looks = self.looks.get(&run).copied().unwrap_or(0) + 1;
             // What metad does not know may be of a run that another metad does.
@@ -225,19 +228,17 @@ impl Sweeper {
             }
             self.looks.remove(&run);
             self.forget_shared(&run).await;
-            self.with_blobs.remove(&run);
-            self.ended.push_back(run);
+            self.runs.end(&run, since);
         }
-        while self.ended.len() > self.runs_kept_max {
-            let Some(run) = self.ended.front().cloned() else { break };
+        while let Some(run) = self.runs.surplus(self.settings.runs_kept_max) {
             self.sweep_in_bucket(&run, HashSet::new()).await?;
-            self.ended.pop_front();
+            self.runs.forget(&run);
         }
         Ok(())
     }
 
-    async fn sweep_in_bucket(&mut self, run: &RunId, kept: HashSet<String>) -> Result<u64, String> {
-        let (bucket, place, run) = (self.bucket.clone(), self.place.clone(), run.clone());
+    async fn sweep_in_bucket(&mut self, run: &RunId, kept: HashSet<String>) -> Result<u64, StoreError> {
+        let (bucket, place, run) = (self.bucket.clone(), self.settings.place.clone(), run.clone());
         let work = move || -> Result<_, StoreError> {
             let bucket = match (bucket, place) {
                 (None, ObjectPlace::S3(settings)) => Some(s3::open(&settings)?),
@@ -246,15 +247,14 @@ impl Sweeper {
             let deleted = bucket.as_ref().map_or(Ok(0), |bucket| bucket.sweep(&run, &kept))?;
             Ok((bucket, deleted))
         };
-        let (bucket, deleted) =
-            off_thread(move || Some(work())).await.unwrap_or(Ok((None, 0))).map_err(|e| e.to_string())?;
+        let (bucket, deleted) = off_thread(move || Some(work())).await.unwrap_or(Ok((None, 0)))?;
         self.bucket = bucket;
         Ok(deleted)
     }
 
     async fn standing(&self, run: &RunId) -> Result<Standing, ApiError> {
-        let status = match self.metad.summary(run).await {
-            Ok(summary) => summary.status,
+        let (status, since) = match self.metad.summary(run).await {
+            Ok(summary) => (summary.status, summary.created_at),
             Err(error) if error.is_missing() => return Ok(Standing::Unknown),
             Err(error) => return Err(error),
         };
@@ -276,7 +276,7 @@ impl Sweeper {
                 false => dropped.extend(keys),
             }
         }
-        Ok(Standing::Over { kept, dropped })
+        Ok(Standing::Over { since, kept, dropped })
     }
 
     async fn commits(&self, run: &RunId, workflow: &Workflow) -> Result<Vec<(u32, Commit)>, ApiError> {
@@ -294,6 +294,23 @@ impl Sweeper {
         }
         Ok(found)
     }
+}
+
+/// Sweeps again and again.
+pub(crate) async fn tend(sweeper: Arc<Mutex<Sweeper>>) {
+    loop {
+        let pause = {
+            let mut sweeper = sweeper.lock().await;
+            sweeper.pass().await;
+            Duration::try_from_secs_f64(sweeper.settings.sweep_ms / 1000.0).unwrap_or(Duration::MAX)
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// What the last runs left goes when their host ends: the next one may be far.
+pub(crate) async fn sweep_last(sweeper: Arc<Mutex<Sweeper>>) {
+    let _ = timeout(LAST_PASS_LIMIT, async { sweeper.lock().await.pass().await }).await;
 }
 
 /// Work on files where it blocks nobody; a panic there counts as nothing done.
