@@ -9,16 +9,18 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use foresail_schemas::id::{ObjectName, RunId, TaskId};
 use foresail_schemas::plan::{Plan, PlanSummary};
-use foresail_schemas::platform::Rates;
+use foresail_schemas::platform::{Platform, Rates};
 use foresail_schemas::run::{
-    Commit, EventPage, Failure, Location, Operation, OperationResult, RunEvent, RunOptions, RunStatus,
-    RunSummary, StoredObject,
+    Commit, CurrentPlan, EventPage, Failure, Location, Operation, OperationResult, RunEvent, RunOptions,
+    RunStatus, RunSummary, StoredObject,
 };
 use foresail_schemas::{ErrorCode, Workflow};
 use futures_util::stream::{self, Stream};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
+use crate::bill::{Account, Bill, bill};
+use crate::client::platform_of;
 use crate::error::ClientError;
 use crate::http::Call;
 use crate::progress::Progress;
@@ -192,6 +194,38 @@ impl RunHandle {
                 (after, status, page) = (next.next_after, next.status, next.events.into_iter());
             }
         })
+    }
+
+    /// All events until now.
+    ///
+    /// # Errors
+    /// [`ClientError`] when metad does not answer.
+    pub async fn events_so_far(&self) -> Result<Vec<RunEvent>, ClientError> {
+        let (mut events, mut after) = (Vec::new(), 0);
+        loop {
+            let page = self.events_after(after, Duration::ZERO).await?;
+            if page.events.is_empty() {
+                return Ok(events);
+            }
+            after = page.next_after;
+            events.extend(page.events);
+        }
+    }
+
+    /// What it was predicted to cost before it began, what it has cost, and what the difference consists of,
+    /// at the prices of this platform; those of the platform that its plan names where absent.
+    ///
+    /// # Errors
+    /// [`ClientError`] when metad does not answer.
+    pub async fn bill(&self, platform: Option<&Platform>) -> Result<Bill, ClientError> {
+        let path = ["v1", "runs", self.id.as_str(), "plans", "1"];
+        let first: CurrentPlan = self.services.metad.json(Call::get(&path)).await?;
+        let now_ms = self.summary().await?.elapsed_ms;
+        let events = self.events_so_far().await?;
+        let named = platform_of(&first.plan);
+        let platform = platform.filter(|given| given.name == first.plan.platform).unwrap_or(&named);
+        let (run, workflow, plan) = (&self.id, &self.workflow, &first.plan);
+        Ok(bill(&Account { run, workflow, plan, platform, events: &events, now_ms }))
     }
 
     /// How far it is.

@@ -105,6 +105,25 @@ pub fn usd(cost_usd: f64) -> String {
     }
 }
 
+/// An amount of money of any size and sign, with three digits that tell: `$0.000000412`, `-$0.0250`.
+#[must_use]
+pub fn small_usd(amount_usd: f64) -> String {
+    let sign = if amount_usd < 0.0 { "-" } else { "" };
+    let amount_usd = amount_usd.abs();
+    let places = match amount_usd {
+        c if !(1e-12..1.0).contains(&c) => 2,
+        c => (2.0 - c.log10().floor()) as usize,
+    };
+    format!("{sign}${amount_usd:.places$}")
+}
+
+/// The same with a sign in front of what is more.
+#[must_use]
+pub fn signed_usd(amount_usd: f64) -> String {
+    let sign = if amount_usd > 0.0 { "+" } else { "" };
+    format!("{sign}{}", small_usd(amount_usd))
+}
+
 /// The change from `before` to `after`: `-38.2 %`, or `-` where `before` is 0.
 #[must_use]
 pub fn change(before: f64, after: f64) -> String {
@@ -132,6 +151,20 @@ fn digits(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn small_amounts_keep_three_digits_and_their_sign() {
+        for (amount_usd, expect) in [
+            (0.0, "$0.00"),
+            (0.000_000_412, "$0.000000412"),
+            (-0.025, "-$0.0250"),
+            (12.345, "$12.35"),
+            (0.000_1, "$0.000100"),
+        ] {
+            assert_eq!(small_usd(amount_usd), expect);
+        }
+        assert_eq!((signed_usd(0.5), signed_usd(-0.5)), ("+$0.500".to_owned(), "-$0.500".to_owned()));
+    }
 
     #[test]
     fn sizes_are_read_in_powers_of_1000_and_of_1024() {

@@ -186,12 +186,25 @@ class Run(Generic[R]):
     def actual(self) -> Dict[str, Any]:
         """What the run took and cost, by what its workers told at its end: `makespan_ms`, `cost_usd`, ..."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._settled is not None or self._lost, SETTLE_SECONDS):
+            if not self._wait_until_settled():
                 raise ForesailError(f"run `{self.id}` is {self._status}", "wait for its end: run.wait()")
             if self._settled is None:
                 raise self._lost or ForesailError("nothing is known of the run any more")
             found: Dict[str, Any] = self._settled["actual"]
             return found
+
+    def _wait_until_settled(self) -> bool:
+        """Waits for the workers to tell what they used; whether they have, or nothing is heard any more."""
+        with self._changed:
+            over = self._changed.wait_for(lambda: self._settled is not None or self._lost is not None, SETTLE_SECONDS)
+        return over
+
+    def bill(self) -> Dict[str, Any]:
+        """What the run was predicted to cost and has cost: `lines`, and the `causes` of `difference_usd`."""
+        if self.done():
+            self._wait_until_settled()
+        bill: Dict[str, Any] = self._client._request("bill", {"run": self.id})
+        return bill
 
     def __repr__(self) -> str:
         return f"<Run {self.id}: {self._status}, {self.tasks} tasks>"

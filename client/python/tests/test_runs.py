@@ -186,6 +186,9 @@ def test_a_run_explains_itself_and_keeps_its_events_and_its_costs(client: foresa
     assert "test_runs.total-0" in run.explain()
     assert run.explain("test_runs.square-0").startswith("test_runs.square-0")
     assert run.actual["cost_usd"] > 0
+    bill = run.bill()
+    assert abs(bill["billed_usd"] - run.actual["cost_usd"]) < 1e-12
+    assert abs(sum(cause["usd"] for cause in bill["causes"]) - bill["difference_usd"]) < 1e-12
     assert run.progress().done == 2
     assert run.id in {found["run"] for found in client.runs()}
 

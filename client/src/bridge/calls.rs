@@ -138,6 +138,7 @@ impl Session {
             "explain" => reasons::explain(self, read(params)?).await,
             "page" => reasons::page(self, read(params)?).await,
             "events" => self.events(read(params)?).await,
+            "bill" => self.bill(&read::<OfRun>(params)?.run).await,
             "predict" => self.predict(read(params)?).await,
             "runs" => Ok(json!(self.served.client.runs().await?)),
             "close" => {
@@ -262,6 +263,10 @@ impl Session {
         let wait = Duration::try_from_secs_f64(asked.wait_ms / 1000.0).unwrap_or_default();
         let run = self.run(&asked.run).await?;
         Ok(json!(run.events_after(asked.after, wait.min(EVENTS_WAIT_MAX)).await?))
+    }
+
+    async fn bill(&self, run: &RunId) -> Result<Value, Fault> {
+        Ok(json!(self.run(run).await?.bill(Some(&self.served.platform)).await?))
     }
 
     async fn predict(&self, asked: Predict) -> Result<Value, Fault> {

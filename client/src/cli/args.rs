@@ -6,9 +6,12 @@ mod aws;
 mod bridge;
 mod data;
 mod lab;
+mod past;
 mod plans;
 mod replan;
 mod runs;
+#[cfg(not(feature = "aws"))]
+mod without;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -27,13 +30,19 @@ use crate::units;
 
 pub use ask::{AskedSla, PredictArgs, Quantities, ScoresArgs, TuneArgs};
 #[cfg(feature = "aws")]
-pub use aws::{DeployArgs, DeployAwsArgs, DeployTo, Emit, OnAws, OnAwsArgs, Processor, Which};
+pub use aws::{
+    DeployArgs, DeployAwsArgs, DeployTo, DestroyArgs, DestroyAwsArgs, DestroyOn, DoctorArgs, Emit, OnAws,
+    Processor, Which,
+};
 pub use bridge::BridgeArgs;
 pub use data::{ExportArgs, ExportWhat, ImportArgs, ImportOrder, SampleForm, SamplesArgs};
 pub use lab::{AccuracyArgs, BacktestArgs, LabArgs, LabCommand};
+pub use past::{BillArgs, CancelArgs, ResumeArgs, RunsArgs};
 pub use plans::{PlannersArgs, parse_goal};
 pub use replan::{Replan, ReplanArgs};
 pub use runs::{BenchArgs, LabOptimisationsArgs, LabRunArgs};
+#[cfg(not(feature = "aws"))]
+pub use without::{DeployArgs, DestroyArgs, DoctorArgs};
 
 const AFTER_HELP: &str = "\
 Start here:
@@ -132,6 +141,8 @@ pub enum Command {
     Scores(ScoresArgs),
     /// List runs, or show one with its events.
     Runs(RunsArgs),
+    /// Show what a run was predicted to cost, what it has cost, and why that differs.
+    Bill(BillArgs),
     /// Go on where a run failed or was cancelled: what it finished is not run again.
     Resume(ResumeArgs),
     /// Look for a better way to go on with a run, and put it in force.
@@ -147,14 +158,11 @@ pub enum Command {
     /// Run one real workflow several times and watch it get better.
     Demo(DemoArgs),
     /// Make the functions that workers are on a platform.
-    #[cfg(feature = "aws")]
     Deploy(DeployArgs),
     /// Look whether a deployment stands and can be invoked.
-    #[cfg(feature = "aws")]
-    Doctor(OnAwsArgs),
+    Doctor(DoctorArgs),
     /// Destroy a deployment, and nothing else.
-    #[cfg(feature = "aws")]
-    Destroy(OnAwsArgs),
+    Destroy(DestroyArgs),
     /// Serve one program of another language over stdin and stdout.
     #[command(hide = true)]
     Bridge(BridgeArgs),
@@ -323,46 +331,6 @@ pub struct PlanArgs {
     /// Writes the plan as one page for a browser, which needs nothing else.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-}
-
-/// `foresail runs`.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  foresail runs\n  foresail runs r-20260105-101530-4f2a1c\n  \
-    foresail runs RUN -o ndjson     every event, one per line")]
-pub struct RunsArgs {
-    /// The run to show in detail.
-    pub run: Option<RunId>,
-}
-
-/// `foresail resume`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  foresail resume r-20260105-101530-4f2a1c\n\n\
-    A new run of the same workflow under the same plan begins with the results that the old one has.\n\
-    A workflow that was changed is resumed with: foresail run FILE --resume RUN")]
-pub struct ResumeArgs {
-    /// The run that failed or was cancelled.
-    pub run: RunId,
-    /// Saves the results in this folder, one file per output.
-    #[arg(long, value_name = "DIR")]
-    pub output: Option<PathBuf>,
-    /// Gives up after this time, for instance 10min.
-    #[arg(long, value_name = "TIME", value_parser = units::parse_ms)]
-    pub timeout: Option<f64>,
-    /// Workers, where a stack is started for the run.
-    #[command(flatten)]
-    pub workers: HostArgs,
-}
-
-/// `foresail cancel`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  foresail cancel r-20260105-101530-4f2a1c --reason 'wrong input'\n\n\
-    A run that has ended before stays as it is; the exit code is then 1.")]
-pub struct CancelArgs {
-    /// The run.
-    pub run: RunId,
-    /// Why; kept with the run.
-    #[arg(long, default_value = "cancelled on the command line")]
-    pub reason: String,
 }
 
 /// `foresail demo`.

@@ -1,10 +1,14 @@
 //! `foresail deploy aws`, `foresail doctor aws`, `foresail destroy aws`.
 
-use foresail_aws::deploy::{self, DeployError, Deployment, Finding, Health, Package, Part};
+use foresail_aws::deploy::{self, DeployError, Deployment, Finding, Health, Objects, Package, Part};
 use foresail_aws::{connect, deploy::terraform};
+use foresail_worker::data::s3::{self, S3Settings};
 use serde::Serialize;
 
-use super::args::{DeployArgs, DeployAwsArgs, DeployTo, Global, OnAws, OnAwsArgs, Processor, Which};
+use super::args::{
+    DeployArgs, DeployAwsArgs, DeployTo, DestroyArgs, DestroyAwsArgs, DestroyOn, DoctorArgs, Global, OnAws,
+    Processor, Which,
+};
 use super::error::CliError;
 use super::render::{self, Table};
 use super::terminal::Terminal;
@@ -60,7 +64,7 @@ pub async fn deploy(global: &Global, args: &DeployArgs, terminal: &Terminal) -> 
 ///
 /// # Errors
 /// [`CliError::Broken`] when something is not as it shall be.
-pub async fn doctor(global: &Global, args: &OnAwsArgs) -> Result<(), CliError> {
+pub async fn doctor(global: &Global, args: &DoctorArgs) -> Result<(), CliError> {
     let OnAws::Aws(Which { prefix, region }) = &args.platform;
     let found = deploy::look(&connect(region.as_deref()).await, prefix).await?;
     render::many(global.format, &found, || findings(&found))?;
@@ -70,17 +74,59 @@ pub async fn doctor(global: &Global, args: &OnAwsArgs) -> Result<(), CliError> {
     }
 }
 
-/// Destroys a deployment.
+/// Destroys a deployment, and what lies below its prefix in a bucket where that is asked for.
 ///
 /// # Errors
 /// [`CliError`] when a part cannot be destroyed.
-pub async fn destroy(global: &Global, args: &OnAwsArgs, terminal: &Terminal) -> Result<(), CliError> {
-    let OnAws::Aws(Which { prefix, region }) = &args.platform;
-    let gone = deploy::destroy(&connect(region.as_deref()).await, prefix).await?;
+pub async fn destroy(global: &Global, args: &DestroyArgs, terminal: &Terminal) -> Result<(), CliError> {
+    let DestroyOn::Aws(DestroyAwsArgs { which: Which { prefix, region }, objects, bucket }) = &args.platform;
+    let config = connect(region.as_deref()).await;
+    // Asked before the functions go, which know it.
+    let place = match bucket {
+        Some(bucket) => Objects::In(in_bucket(bucket, prefix)?),
+        None => deploy::objects(&config, prefix).await?,
+    };
+    if *objects && place == Objects::Unknown {
+        return Err(CliError::input(
+            format!("no function of deployment `{prefix}` is left that names its bucket"),
+            "name it with --bucket, or leave --objects out",
+        ));
+    }
+    let mut gone = deploy::destroy(&config, prefix).await?;
     if gone.is_empty() {
         terminal.say(&format!("there was nothing with the tag `{}` = `{prefix}`", deploy::TAG));
     }
+    match (place, objects) {
+        (Objects::In(place), true) => gone.push(clear(place, region.clone()).await?),
+        (Objects::In(place), false) => {
+            let bucket = &place.bucket;
+            terminal.say(&format!(
+                "what lies in {place} stays; `foresail destroy aws --prefix {prefix} --objects --bucket \
+                 {bucket}` deletes it"
+            ));
+        }
+        (Objects::Nowhere, true) => terminal.say("its large objects were blobs of metad: no bucket has any"),
+        (Objects::Nowhere | Objects::Unknown, _) => {}
+    }
     Ok(show(global, prefix.clone(), gone)?)
+}
+
+/// Where the functions of a deployment put objects in this bucket.
+fn in_bucket(bucket: &str, prefix: &str) -> Result<S3Settings, CliError> {
+    let hint = "--bucket takes the name of a bucket alone";
+    format!("s3://{bucket}/{prefix}").parse().map_err(|why: String| CliError::input(why, hint))
+}
+
+/// Deletes what lies there.
+async fn clear(place: S3Settings, region: Option<String>) -> Result<Part, CliError> {
+    let name = place.to_string();
+    let settings = S3Settings { region: place.region.clone().or(region), ..place };
+    let hint =
+        "are credentials and region right, and may they list and delete there? the same command goes on";
+    let failed = |why: String| CliError::input(format!("what lies in {name} cannot be deleted: {why}"), hint);
+    let cleared = tokio::task::spawn_blocking(move || s3::clear(&settings)).await;
+    let count = cleared.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
+    Ok(Part { kind: "objects", name, detail: format!("{count} objects") })
 }
 
 fn deployment(global: &Global, args: &DeployAwsArgs) -> Deployment {

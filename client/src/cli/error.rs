@@ -68,6 +68,16 @@ impl CliError {
         Self::Input { what: what.into(), hint: hint.into() }
     }
 
+    /// A part of the program that this build is without.
+    #[cfg(not(feature = "aws"))]
+    pub fn without_aws(what: &str) -> Self {
+        Self::input(
+            format!("{what} needs AWS, and this program was built without the feature `aws`"),
+            "`cargo build --release -p foresail` builds it with all features; `make demo` and \
+             `--no-default-features` leave this one out, `--features aws` adds it",
+        )
+    }
+
     /// What to do next.
     #[must_use]
     pub fn hint(&self) -> String {

@@ -17,7 +17,6 @@ use super::args::{ExportArgs, ExportWhat, Format, Global, SampleForm, SamplesArg
 use super::error::CliError;
 use super::known;
 use super::render;
-use super::runs::all_events;
 use super::session::Session;
 use super::terminal::Terminal;
 use crate::error::ClientError;
@@ -46,7 +45,7 @@ async fn wfformat_of(global: &Global, run: &RunId) -> Result<(), CliError> {
     let session = Session::look(global).await?;
     let read = async {
         let handle = session.client.attach(run).await?;
-        Ok::<_, CliError>((handle.workflow().clone(), handle.summary().await?, all_events(&handle).await?))
+        Ok::<_, CliError>((handle.workflow().clone(), handle.summary().await?, handle.events_so_far().await?))
     };
     let read = read.await;
     session.close().await;

@@ -7,6 +7,7 @@ mod apart;
 pub mod args;
 #[cfg(feature = "aws")]
 mod aws;
+mod bill;
 mod bridge;
 mod demo;
 mod error;
@@ -104,7 +105,6 @@ fn left_behind(command: &Command) -> &'static str {
             what: Some(ExportWhat::Samples(SamplesArgs { file: Some(_), .. })),
             ..
         }) => "no file was written",
-        #[cfg(feature = "aws")]
         Command::Deploy(_) | Command::Destroy(_) => {
             "what stands by now stays; the same command goes on from there"
         }
@@ -138,6 +138,7 @@ async fn carry_out(cli: &Cli, terminal: &Terminal, interrupt: &Interrupt) -> Res
         Command::Plan(args) => plan::plan(global, args, terminal, interrupt).await,
         Command::Predict(args) => predict::predict(global, args, terminal).await,
         Command::Runs(args) => runs::runs(global, args, terminal).await,
+        Command::Bill(args) => bill::bill(global, args).await,
         Command::Resume(args) => resume::resume(global, args, terminal, interrupt).await,
         Command::Cancel(args) => runs::cancel(global, args, terminal).await,
         Command::Replan(args) => replan::replan(global, args, terminal).await,
@@ -154,6 +155,12 @@ async fn carry_out(cli: &Cli, terminal: &Terminal, interrupt: &Interrupt) -> Res
         Command::Doctor(args) => aws::doctor(global, args).await,
         #[cfg(feature = "aws")]
         Command::Destroy(args) => aws::destroy(global, args, terminal).await,
+        #[cfg(not(feature = "aws"))]
+        Command::Deploy(_) => Err(CliError::without_aws("`foresail deploy`")),
+        #[cfg(not(feature = "aws"))]
+        Command::Doctor(_) => Err(CliError::without_aws("`foresail doctor`")),
+        #[cfg(not(feature = "aws"))]
+        Command::Destroy(_) => Err(CliError::without_aws("`foresail destroy`")),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "foresail", &mut std::io::stdout());
             Ok(())

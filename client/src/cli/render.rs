@@ -72,7 +72,7 @@ impl std::fmt::Display for Table {
 fn is_number(cell: &str) -> bool {
     cell == "-"
         || cell.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '$'))
-        || (cell.starts_with('-') && cell[1..].starts_with(|c: char| c.is_ascii_digit()))
+        || (cell.starts_with('-') && cell[1..].starts_with(|c: char| c.is_ascii_digit() || c == '$'))
 }
 
 /// Writes one document; a table is made only where it is asked for.

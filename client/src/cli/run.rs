@@ -9,6 +9,7 @@ use foresail_schemas::wfformat::Scale;
 use serde::Serialize;
 
 use super::args::{Global, RunArgs};
+use super::bill::in_short;
 use super::error::CliError;
 use super::execute::follow;
 use super::interrupt::Interrupt;
@@ -217,6 +218,7 @@ fn tell(handle: &RunHandle, outcome: &RunOutcome, results: Vec<TheResult>) -> To
 fn table(told: &Told) -> String {
     let mut text = comparison(&told.predicted, &told.actual).to_string();
     text += &format!("\n{}\n", data_line(&told.usage));
+    text += &format!("\n{}\n", in_short(&told.run, told.predicted.cost_usd, told.actual.cost_usd));
     if told.failed_attempts > 0 {
         text += &format!("\nfailed attempts: {}\n", told.failed_attempts);
     }

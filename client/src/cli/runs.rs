@@ -1,7 +1,5 @@
 //! `foresail runs` and `foresail cancel`: what was run before.
 
-use std::time::Duration;
-
 use foresail_schemas::Workflow;
 use foresail_schemas::id::RunId;
 use foresail_schemas::run::{Change, Promise, Replanning, RunEvent, RunStatus, RunSummary, WorkerUsage};
@@ -69,7 +67,7 @@ async fn list(global: &Global, session: &Session, terminal: &Terminal) -> Result
 async fn detail(global: &Global, session: &Session, run: &RunId) -> Result<(), CliError> {
     let handle = session.client.attach(run).await?;
     let summary = handle.summary().await?;
-    let events = all_events(&handle).await?;
+    let events = handle.events_so_far().await?;
     let suggestion = match summary.status {
         RunStatus::Running => session.client.suggestion(run).await?,
         _ => None,
@@ -86,23 +84,6 @@ async fn detail(global: &Global, session: &Session, run: &RunId) -> Result<(), C
             Ok(render::one(global.format, &document, String::new)?)
         }
         Format::Ndjson => Ok(render::many(global.format, &events, String::new)?),
-    }
-}
-
-/// All events of a run until now.
-///
-/// # Errors
-/// [`CliError`] when metad does not answer.
-pub async fn all_events(handle: &RunHandle) -> Result<Vec<RunEvent>, CliError> {
-    let mut events = Vec::new();
-    let mut after = 0;
-    loop {
-        let page = handle.events_after(after, Duration::ZERO).await?;
-        if page.events.is_empty() {
-            return Ok(events);
-        }
-        after = page.next_after;
-        events.extend(page.events);
     }
 }
 

@@ -83,13 +83,7 @@ fn with_workers(global: &Global, args: &UpArgs, settings: StackSettings) -> Resu
             Ok(StackSettings { platform, workers, ..settings })
         }
         #[cfg(not(feature = "aws"))]
-        Some("lambda") => {
-            let what = format!(
-                "functions `{}-…` cannot be invoked: this program was built without AWS",
-                args.prefix
-            );
-            Err(CliError::input(what, "build it with the feature `aws`"))
-        }
+        Some("lambda") => Err(CliError::without_aws(&format!("to invoke functions `{}-…`", args.prefix))),
         Some(other) => Err(CliError::input(
             format!("there is no host `{other}`"),
             "use `--host local` or `--host lambda`",

@@ -1,60 +1,58 @@
 //! `deploy`, `doctor` and `destroy` as typed, against moto's server.
 
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::emulator::{KEYS, free_address, program, wait_for};
-use crate::package::PACKAGE;
+use crate::emulator::KEYS;
+use crate::package;
+use crate::servers::Moto;
 
-struct Moto {
-    server: Child,
-    url: String,
+/// The program where an account is that moto keeps, in a directory that has a package.
+pub struct Account {
+    moto: Moto,
     dir: tempfile::TempDir,
 }
 
-impl Moto {
-    fn start() -> Option<Self> {
-        let hint = "`make test` installs it into .venv: pip install 'moto[server]'";
-        let program = program("FORESAIL_MOTO_SERVER", "moto_server", hint)?;
-        let address = free_address();
-        let mut command = Command::new(program);
-        command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]).stdin(Stdio::null());
-        let mut server = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        wait_for(address, &mut server);
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("bootstrap.zip"), PACKAGE).unwrap();
-        Some(Self { server, url: format!("http://{address}"), dir })
+impl Account {
+    /// An empty one; nothing where moto is not installed.
+    pub fn new() -> Option<Self> {
+        Some(Self { moto: Moto::start()?, dir: package::in_a_directory() })
     }
 
-    fn foresail(&self, args: &[&str]) -> Output {
+    pub fn moto(&self) -> &Moto {
+        &self.moto
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn foresail(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_foresail"));
-        command.args(args).envs(KEYS).env("AWS_ENDPOINT_URL", &self.url).current_dir(self.dir.path());
+        command.args(args).envs(KEYS).env("AWS_ENDPOINT_URL", self.moto.url()).current_dir(self.dir.path());
         command.env_remove("FORESAIL_METAD").env_remove("FORESAIL_HOST").output().unwrap()
     }
-}
 
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
+    /// What a command writes, that succeeds.
+    pub fn done(&self, args: &[&str]) -> Value {
+        let output = self.foresail(&[args, &["-o", "json"]].concat());
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-const DEPLOY: [&str; 6] = ["deploy", "aws", "--memory", "512,1769", "--package", "bootstrap.zip"];
+pub const DEPLOY: [&str; 6] = ["deploy", "aws", "--memory", "512,1769", "--package", "bootstrap.zip"];
 
 #[test]
 fn a_deployment_is_shown_made_looked_at_and_destroyed() {
-    let Some(moto) = Moto::start() else { return };
-    let done = |args: &[&str]| {
-        let output = moto.foresail(&[args, &["-o", "json"]].concat());
-        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
-        serde_json::from_slice::<Value>(&output.stdout).unwrap()
-    };
+    let Some(moto) = Account::new() else { return };
+    let done = |args: &[&str]| moto.done(args);
     let shown = done(&[&DEPLOY[..], &["--dry-run"]].concat());
     let broken = moto.foresail(&["doctor", "aws"]);
     assert_eq!(broken.status.code(), Some(1), "nothing was made");
@@ -65,6 +63,32 @@ fn a_deployment_is_shown_made_looked_at_and_destroyed() {
     assert!(found.as_array().unwrap().iter().all(|finding| finding["health"] == "good"), "{found}");
     assert_eq!(done(&["destroy", "aws"])["parts"].as_array().unwrap().len(), 4);
     assert!(text(&moto.foresail(&["destroy", "aws"]).stderr).contains("there was nothing"));
+}
+
+#[test]
+fn objects_go_with_their_deployment_only_where_that_is_asked_for() {
+    let Some(account) = Account::new() else { return };
+    let keys = ["foresail/r/t/1-w/out", "foresail/r/u/1-w/out", "other/r/t/1-w/out"];
+    keys.iter().for_each(|key| account.moto().put(key, "x"));
+    let with_bucket = [&DEPLOY[..], &["--bucket", "bucket"]].concat();
+    account.done(&with_bucket);
+    let told = account.foresail(&["destroy", "aws"]);
+    let said = text(&told.stderr);
+    assert!(
+        said.contains("s3://bucket/foresail stays") && said.contains("--objects --bucket bucket"),
+        "{said}"
+    );
+    assert_eq!(account.moto().keys(), keys);
+    let refused = account.foresail(&["destroy", "aws", "--objects"]);
+    assert!(refused.status.code() == Some(2) && text(&refused.stderr).contains("--bucket"), "{refused:?}");
+    account.done(&with_bucket);
+    let gone = account.done(&["destroy", "aws", "--objects"]);
+    let parts = gone["parts"].as_array().unwrap();
+    let last = serde_json::json!({"kind": "objects", "name": "s3://bucket/foresail", "detail": "2 objects"});
+    assert_eq!((parts.len(), &parts[4]), (5, &last));
+    assert_eq!(account.moto().keys(), keys[2..]);
+    account.done(&["destroy", "aws", "--objects", "--bucket", "bucket", "--prefix", "other"]);
+    assert!(account.moto().keys().is_empty());
 }
 
 #[test]

@@ -8,7 +8,8 @@ use foresail_schemas::ResourceConfig;
 use foresail_worker::host::conformance::{Hears, Subject, check};
 use serde_json::Value;
 
-use crate::emulator::{Emulator, block_on, free_address, host};
+use crate::emulator::{Emulator, block_on, host};
+use crate::servers::free_address;
 
 const FUNCTION: &str = env!("CARGO_BIN_EXE_foresail");
 
@@ -45,6 +46,7 @@ fn lambda_is_a_host_and_every_invocation_is_told_in_the_log() {
         let billed_ms = line["billed_ms"].as_f64().unwrap();
         assert_eq!(line["gb_s"].as_f64().unwrap(), 0.25 * billed_ms / 1000.0);
         assert!(billed_ms >= line["init_ms"].as_f64().unwrap_or(0.0) && billed_ms.fract() == 0.0, "{line}");
+        assert!(line["queued_ms"].as_f64().unwrap() >= 0.0 && line["after_ms"].as_f64().unwrap() >= 0.0);
         assert!(line["peak_memory_mb"].as_f64().unwrap() > 1.0, "{line}");
     }
 }

@@ -10,4 +10,8 @@ mod emulator;
 mod functions;
 #[path = "../../../worker/aws/tests/package.rs"]
 mod package;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../stores/servers.rs"]
+mod servers;
+mod whole;
 mod workflows;

@@ -8,18 +8,18 @@ use serde_json::Value;
 
 use crate::emulator::{Emulator, KEYS};
 
-const FORESAIL: &str = env!("CARGO_BIN_EXE_foresail");
+pub const FORESAIL: &str = env!("CARGO_BIN_EXE_foresail");
 /// Longest wait for a stack to stand.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A stack of `foresail up`; it ends when dropped.
-struct Up(Child);
+pub struct Up(Child);
 
 impl Up {
-    fn start(data: &Path, lambda: &str) -> Self {
+    pub fn start(data: &Path, lambda: &str, more: &[&str]) -> Self {
         let mut command = Command::new(FORESAIL);
         command.args(["up", "--host", "lambda", "--memory", "512,1769", "--listen", "127.0.0.1:0"]);
-        command.arg("--data").arg(data).envs(KEYS).env("AWS_ENDPOINT_URL", lambda);
+        command.args(more).arg("--data").arg(data).envs(KEYS).env("AWS_ENDPOINT_URL", lambda);
         let up = Self(command.stdout(Stdio::null()).spawn().unwrap());
         let ends = Instant::now() + START_LIMIT;
         while !data.join("stack.json").is_file() {
@@ -37,16 +37,22 @@ impl Drop for Up {
     }
 }
 
-fn run(data: &Path, workflow: &[&str]) -> Value {
+/// What a command on the stack there writes.
+pub fn look(data: &Path, args: &[&str]) -> Value {
     let mut command = Command::new(FORESAIL);
-    command.arg("run").args(workflow).args(["-o", "json", "--data"]).arg(data);
+    command.args(args).args(["-o", "json", "--data"]).arg(data).envs(KEYS);
     let output = command.env_remove("FORESAIL_METAD").env_remove("FORESAIL_HOST").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// Runs a workflow there.
+pub fn run(data: &Path, workflow: &[&str]) -> Value {
+    look(data, &[&["run"], workflow].concat())
+}
+
 /// Task, output and hash of every result.
-fn results(told: &Value) -> Vec<(String, String, String)> {
+pub fn results(told: &Value) -> Vec<(String, String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let all = told["results"].as_array().unwrap().iter();
     let mut all: Vec<_> = all.map(|r| (text(&r["task"]), text(&r["output"]), text(&r["hash"]))).collect();
@@ -59,7 +65,7 @@ fn functions_give_the_results_that_processes_give_even_while_they_are_throttled(
     let Some(emulator) = Emulator::start(FORESAIL, &[512, 1769], 2) else { return };
     let dir = tempfile::tempdir().unwrap();
     let (there, here) = (dir.path().join("lambda"), dir.path().join("local"));
-    let _up = Up::start(&there, &emulator.url);
+    let _up = Up::start(&there, &emulator.url, &[]);
     for workflow in [&["gemm"][..], &["text-analysis"], &["tree-reduction"]] {
         emulator.refuse(3, (429, "TooManyRequestsException"));
         let (on_lambda, on_processes) = (run(&there, workflow), run(&here, workflow));

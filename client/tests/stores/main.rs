@@ -9,6 +9,7 @@
 mod buckets;
 mod coordination;
 mod objects;
+#[allow(dead_code, reason = "tests of functions use the rest")]
 mod servers;
 mod shared_runs;
 mod workloads;

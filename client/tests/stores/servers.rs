@@ -1,7 +1,8 @@
 //! Servers for the length of a test: found, started on a free port of loopback, killed when dropped.
 //!
 //! Where a server is not installed the test says on stderr that it was skipped, unless
-//! `FORESAIL_TEST_SERVERS=required` is set, as `make test` does: then it fails.
+//! `FORESAIL_TEST_SERVERS=required` is set, as `make test` does: then it fails. Tests of other crates use
+//! this file too.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -32,21 +33,24 @@ pub fn program(variable: &str, places: &[PathBuf], hint: &str) -> Option<PathBuf
     found
 }
 
-/// The root of the project.
-fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+/// A program of the virtual environment of `make test`.
+pub fn in_venv(name: &str) -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = own.ancestors().find(|dir| dir.join("Makefile").is_file()).unwrap_or(own);
+    root.join(".venv/bin").join(name)
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// An address of this machine at which nobody listened a moment ago.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// A server that ends with this value.
-struct Server(Child);
+pub struct Server(Child);
 
 impl Server {
-    fn start(command: &mut Command, address: SocketAddr) -> Self {
+    /// Starts it and waits until it listens.
+    pub fn start(command: &mut Command, address: SocketAddr) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let mut server = Self(child.unwrap());
         let ends = Instant::now() + START_LIMIT;
@@ -78,7 +82,7 @@ impl Moto {
     /// Starts it; nothing where it is not installed.
     pub fn start() -> Option<Self> {
         let hint = "`make test` installs it into .venv: pip install 'moto[server]'";
-        let program = program("FORESAIL_MOTO_SERVER", &[root().join(".venv/bin/moto_server")], hint)?;
+        let program = program("FORESAIL_MOTO_SERVER", &[in_venv("moto_server")], hint)?;
         static CREDENTIALS: Once = Once::new();
         // SAFETY: only Rust's own functions, which take a lock, read the environment in these tests.
         CREDENTIALS.call_once(|| unsafe {
@@ -90,7 +94,7 @@ impl Moto {
                 std::env::set_var(name, value);
             }
         });
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let address = free_address();
         let mut command = Command::new(program);
         command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]);
         let moto = Self { address, _server: Server::start(&mut command, address) };
@@ -109,6 +113,11 @@ impl Moto {
         self.bucket_through(self.address, 30_000)
     }
 
+    /// Where it speaks the protocols of AWS.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -120,10 +129,20 @@ impl Moto {
         keys.map(|rest| rest.split("</Key>").next().unwrap().to_owned()).collect()
     }
 
+    /// Puts an object into the bucket.
+    pub fn put(&self, key: &str, content: &str) {
+        self.ask_with("PUT", &format!("/bucket/{key}"), content, "200");
+    }
+
     fn ask(&self, method: &str, path: &str, expect: &str) -> String {
+        self.ask_with(method, path, "", expect)
+    }
+
+    fn ask_with(&self, method: &str, path: &str, body: &str, expect: &str) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
-        let host = self.address;
-        write!(stream, "{method} {path} HTTP/1.0\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n").unwrap();
+        let (host, len) = (self.address, body.len());
+        write!(stream, "{method} {path} HTTP/1.0\r\nHost: {host}\r\nContent-Length: {len}\r\n\r\n{body}")
+            .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.split(' ').nth(1) == Some(expect), "{method} {path}: {answer}");
@@ -181,7 +200,7 @@ impl Redis {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let places: Vec<_> = std::env::split_paths(&path).map(|dir| dir.join("redis-server")).collect();
         let program = program("FORESAIL_REDIS_SERVER", &places, "sudo apt-get install redis-server")?;
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let address = free_address();
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(program);
         command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string()]);

@@ -18,6 +18,54 @@ fn an_example_runs_to_its_result() {
 }
 
 #[test]
+fn a_bill_says_what_was_predicted_what_is_billed_and_why_that_differs() {
+    let data = tempfile::tempdir().unwrap();
+    let told = run(data.path(), &["run", "tree-reduction", "--size", "4"]);
+    let in_short = told.stdout.lines().find(|line| line.starts_with("bill: ")).unwrap_or_default();
+    assert!(in_short.contains("predicted") && in_short.contains("billed"), "{told:?}");
+    let id = in_short.split("foresail bill ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    let bill = run(data.path(), &["bill", id, "-o", "json"]).json();
+    let usd = |value: &serde_json::Value| value.as_f64().unwrap();
+    let sum = |list: &str, of: fn(&serde_json::Value) -> f64| -> f64 {
+        bill[list].as_array().unwrap().iter().map(of).sum()
+    };
+    let near = |a: f64, b: f64| (a - b).abs() < 1e-12;
+    assert!(
+        near(sum("causes", |cause| cause["usd"].as_f64().unwrap()), usd(&bill["difference_usd"])),
+        "{bill}"
+    );
+    assert!(near(sum("lines", |line| line["billed"]["usd"].as_f64().unwrap()), usd(&bill["billed_usd"])));
+    assert!(near(
+        sum("lines", |line| line["predicted"]["usd"].as_f64().unwrap()),
+        usd(&bill["predicted_usd"])
+    ));
+    let table = run(data.path(), &["bill", id]);
+    for part in ["initialisation", "transfer", "GB s", "difference", "where "] {
+        assert!(table.stdout.contains(part), "{part}: {table:?}");
+    }
+    assert_eq!(run(data.path(), &["bill", "no-such-run"]).code, Some(2));
+}
+
+#[test]
+fn a_command_that_needs_aws_says_so_in_a_build_without() {
+    let data = tempfile::tempdir().unwrap();
+    for command in ["deploy", "doctor", "destroy"] {
+        let ended = run(data.path(), &[command, "aws", "--help"]);
+        let is_told = ended.stderr.contains("without the feature `aws`")
+            && ended.stderr.contains("hint: `cargo build --release -p foresail`");
+        assert_eq!(
+            (is_told, ended.code),
+            if cfg!(feature = "aws") { (false, Some(0)) } else { (true, Some(2)) }
+        );
+    }
+    let store =
+        ["run", "hello", "--store", "s3://bucket/prefix?endpoint=http://127.0.0.1:9&request_ms_max=1"];
+    let ended = run(data.path(), &store);
+    assert_eq!(ended.stderr.contains("without the feature `s3`"), !cfg!(feature = "s3"), "{ended:?}");
+    assert_ne!(ended.code, Some(0));
+}
+
+#[test]
 fn numbers_of_a_tree_add_up_and_the_result_is_saved() {
     let data = tempfile::tempdir().unwrap();
     let saved = data.path().join("results");

@@ -1,16 +1,10 @@
 //! Deployments against moto's server, which has the control planes of Lambda, IAM and CloudWatch Logs.
 //!
-//! Where moto is not installed the test says on stderr that it was skipped, unless
-//! `FORESAIL_TEST_SERVERS=required` is set, as `make test` does: then it fails.
+//! Where moto is not installed the test is skipped, or fails, as `servers` says.
 
 #![allow(clippy::unwrap_used, reason = "a test ends with the panic that tells what was unexpected")]
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_lambda::config::Credentials;
@@ -19,52 +13,26 @@ use foresail_aws::limited;
 
 #[path = "package.rs"]
 mod package;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../../../client/tests/stores/servers.rs"]
+mod servers;
 
-use package::PACKAGE;
-
-/// Longest wait for the server to answer.
-const START_LIMIT: Duration = Duration::from_secs(60);
-
-/// moto's server; it ends when dropped.
-struct Moto {
-    server: Child,
-    url: String,
+/// An account that moto keeps.
+struct Account {
+    moto: servers::Moto,
     /// With a package.
     dir: tempfile::TempDir,
 }
 
-impl Moto {
-    /// Starts it; nothing where it is not installed.
-    fn start() -> Option<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let named = std::env::var_os("FORESAIL_MOTO_SERVER").map(PathBuf::from);
-        let mut places = named.into_iter().chain([root.join(".venv/bin/moto_server")]);
-        let hint = "`make test` installs it into .venv: pip install 'moto[server]'";
-        let Some(program) = places.find(|path| path.is_file()) else {
-            let is_required = std::env::var("FORESAIL_TEST_SERVERS").is_ok_and(|text| text == "required");
-            assert!(!is_required, "no program for FORESAIL_MOTO_SERVER; hint: {hint}");
-            // Unlike `eprintln`, this is seen though the test passes.
-            let _ = writeln!(std::io::stderr(), "skipped: no program for FORESAIL_MOTO_SERVER; hint: {hint}");
-            return None;
-        };
-        let address: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut command = Command::new(program);
-        command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]).stdin(Stdio::null());
-        let mut server = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let ends = Instant::now() + START_LIMIT;
-        while TcpStream::connect(address).is_err() {
-            assert!(server.try_wait().unwrap().is_none(), "moto ended");
-            assert!(Instant::now() < ends, "moto does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("bootstrap.zip"), PACKAGE).unwrap();
-        Some(Self { server, url: format!("http://{address}"), dir })
+impl Account {
+    /// An empty one; nothing where moto is not installed.
+    fn new() -> Option<Self> {
+        Some(Self { moto: servers::Moto::start()?, dir: package::in_a_directory() })
     }
 
     async fn config(&self) -> SdkConfig {
         let keys = Credentials::new("testing", "testing", None, None, "test");
-        let loader = aws_config::defaults(BehaviorVersion::latest()).endpoint_url(&self.url);
+        let loader = aws_config::defaults(BehaviorVersion::latest()).endpoint_url(self.moto.url());
         limited(loader.credentials_provider(keys).region(Region::new("eu-west-1"))).load().await
     }
 
@@ -81,13 +49,6 @@ impl Moto {
             subnets: Vec::new(),
             security_groups: Vec::new(),
         }
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
     }
 }
 
@@ -120,7 +81,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 #[test]
 fn what_deploy_makes_the_doctor_finds_well_and_destroy_takes_away() {
-    let Some(moto) = Moto::start() else { return };
+    let Some(moto) = Account::new() else { return };
     block_on(async {
         let config = moto.config().await;
         let before = left(&config).await;
@@ -138,7 +99,7 @@ fn what_deploy_makes_the_doctor_finds_well_and_destroy_takes_away() {
 
 #[test]
 fn functions_are_what_was_asked_for() {
-    let Some(moto) = Moto::start() else { return };
+    let Some(moto) = Account::new() else { return };
     block_on(async {
         let config = moto.config().await;
         make(&config, &moto.deployment()).await.unwrap();
@@ -163,7 +124,7 @@ fn functions_are_what_was_asked_for() {
 
 #[test]
 fn the_same_twice_changes_nothing_and_another_package_moves_the_alias() {
-    let Some(moto) = Moto::start() else { return };
+    let Some(moto) = Account::new() else { return };
     block_on(async {
         let config = moto.config().await;
         make(&config, &moto.deployment()).await.unwrap();
@@ -177,7 +138,7 @@ fn the_same_twice_changes_nothing_and_another_package_moves_the_alias() {
 
 #[test]
 fn what_somebody_else_made_is_neither_changed_nor_destroyed() {
-    let Some(moto) = Moto::start() else { return };
+    let Some(moto) = Account::new() else { return };
     block_on(async {
         let config = moto.config().await;
         let other = Deployment { prefix: "other".to_owned(), ..moto.deployment() };
@@ -197,7 +158,7 @@ fn what_somebody_else_made_is_neither_changed_nor_destroyed() {
 
 #[test]
 fn the_doctor_names_what_is_missing() {
-    let Some(moto) = Moto::start() else { return };
+    let Some(moto) = Account::new() else { return };
     block_on(async {
         let config = moto.config().await;
         let found = look(&config, "foresail").await.unwrap();

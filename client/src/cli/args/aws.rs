@@ -88,9 +88,9 @@ pub enum Emit {
     Terraform,
 }
 
-/// `foresail doctor` and `foresail destroy`.
+/// `foresail doctor`.
 #[derive(Debug, Args)]
-pub struct OnAwsArgs {
+pub struct DoctorArgs {
     /// Where.
     #[command(subcommand)]
     pub platform: OnAws,
@@ -101,4 +101,38 @@ pub struct OnAwsArgs {
 pub enum OnAws {
     /// AWS Lambda.
     Aws(Which),
+}
+
+/// `foresail destroy`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    foresail destroy aws\n  \
+    foresail destroy aws --objects                   the objects below the prefix in its bucket too\n  \
+    foresail destroy aws --objects --bucket NAME     the same, when its functions are gone already")]
+pub struct DestroyArgs {
+    /// Where.
+    #[command(subcommand)]
+    pub platform: DestroyOn,
+}
+
+/// Platforms whose deployments are destroyed.
+#[derive(Debug, Subcommand)]
+pub enum DestroyOn {
+    /// AWS Lambda.
+    Aws(DestroyAwsArgs),
+}
+
+/// `foresail destroy aws`.
+#[derive(Debug, Args)]
+pub struct DestroyAwsArgs {
+    /// Which.
+    #[command(flatten)]
+    pub which: Which,
+    /// Deletes everything that lies below the prefix in the bucket too: results of all runs. The bucket
+    /// itself stays.
+    #[arg(long)]
+    pub objects: bool,
+    /// The bucket, where no function of the deployment is left that names it.
+    #[arg(long, value_name = "NAME", requires = "objects")]
+    pub bucket: Option<String>,
 }

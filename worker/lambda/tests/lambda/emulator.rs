@@ -3,17 +3,15 @@
 //!
 //! cargo-lambda answers every invocation when it is done, an asynchronous one too. So a small server stands
 //! before it that does what the front of Lambda does: takes an event with 202 and passes it on when it can,
-//! answers a dry run, and refuses as it is told to. Where cargo-lambda is not installed the test says on
-//! stderr that it was skipped, unless `FORESAIL_TEST_SERVERS=required` is set, as `make test` does: then it
-//! fails.
+//! answers a dry run, and refuses as it is told to. Where cargo-lambda is not installed the test is skipped,
+//! or fails, as `servers` says.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_lambda::config::Credentials;
@@ -25,8 +23,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use foresail_aws::{LambdaHost, LambdaSettings};
 
-/// Longest wait for a server to answer.
-const START_LIMIT: Duration = Duration::from_secs(60);
+use crate::servers::{Server, free_address, in_venv, program};
+
 /// What it is reached with.
 pub const KEYS: [(&str, &str); 3] =
     [("AWS_ACCESS_KEY_ID", "testing"), ("AWS_SECRET_ACCESS_KEY", "testing"), ("AWS_REGION", "us-east-1")];
@@ -41,6 +39,8 @@ pub struct Told {
     pub refuse: Mutex<Option<(u64, Refusal)>>,
     /// Events that were asked for, refused ones too.
     pub asked: AtomicU64,
+    /// Those that were refused.
+    pub refused: AtomicU64,
 }
 
 /// An emulated Lambda with its functions; everything ends when dropped.
@@ -51,14 +51,25 @@ pub struct Emulator {
     pub log: Arc<Mutex<Vec<String>>>,
     processes: Vec<Child>,
     runtime: Option<tokio::runtime::Runtime>,
+    _server: Server,
     _dir: tempfile::TempDir,
 }
 
 impl Emulator {
     /// Starts it with so many sandboxes of `function` per size; nothing where cargo-lambda is not installed.
     pub fn start(function: &str, memory_mb: &[u32], sandboxes: usize) -> Option<Self> {
+        Self::start_with(function, memory_mb, sandboxes, &[])
+    }
+
+    /// The same with functions that are told more by their environment.
+    pub fn start_with(
+        function: &str,
+        memory_mb: &[u32],
+        sandboxes: usize,
+        told_to_functions: &[(&str, &str)],
+    ) -> Option<Self> {
         let hint = "`make test` installs it into .venv: pip install cargo-lambda";
-        let program = program("FORESAIL_CARGO_LAMBDA", "cargo-lambda", hint)?;
+        let program = program("FORESAIL_CARGO_LAMBDA", &[in_venv("cargo-lambda")], hint)?;
         let dir = tempfile::tempdir().unwrap();
         project(dir.path(), memory_mb);
         let address = free_address();
@@ -66,9 +77,8 @@ impl Emulator {
         let mut server = Command::new(program);
         server.args(["lambda", "watch", "--only-lambda-apis", "--ignore-changes", "--concurrency", "8"]);
         server.args(["-A", &ip, "-P", &port]).current_dir(dir.path()).env("NO_COLOR", "1");
-        server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut processes = vec![server.spawn().unwrap()];
-        wait_for(address, &mut processes[0]);
+        let server = Server::start(&mut server, address);
+        let mut processes = Vec::new();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let told = Arc::new(Told::default());
@@ -85,11 +95,12 @@ impl Emulator {
                 command.env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", size).env("AWS_LAMBDA_FUNCTION_VERSION", "1");
                 command
                     .env("FORESAIL_LAMBDA_PREFIX", "foresail")
-                    .env("FORESAIL_LAMBDA_MEMORY", sizes.join(","));
+                    .env("FORESAIL_LAMBDA_MEMORY", sizes.join(","))
+                    .envs(told_to_functions.iter().copied());
                 processes.push(sandbox_of(command, &log));
             }
         }
-        Some(Self { url, told, log, processes, runtime: Some(runtime), _dir: dir })
+        Some(Self { url, told, log, processes, runtime: Some(runtime), _server: server, _dir: dir })
     }
 
     /// The next events are refused.
@@ -126,35 +137,6 @@ pub async fn host(url: &str) -> LambdaHost {
 /// Runs a future to its end.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
-}
-
-/// An address of this machine at which nobody listens.
-pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-/// The program of a server, from `variable` or the virtual environment of `make test`.
-pub fn program(variable: &str, name: &str, hint: &str) -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().find(|dir| dir.join("Makefile").is_file());
-    let places = root.map(|root| root.join(".venv/bin").join(name));
-    let found = std::env::var_os(variable).map(PathBuf::from).into_iter().chain(places).find(|p| p.is_file());
-    if found.is_none() {
-        let is_required = std::env::var("FORESAIL_TEST_SERVERS").is_ok_and(|text| text == "required");
-        assert!(!is_required, "no program for {variable}; hint: {hint}");
-        // Unlike `eprintln`, this is seen though the test passes.
-        let _ = writeln!(std::io::stderr(), "skipped: no program for {variable}; hint: {hint}");
-    }
-    found
-}
-
-/// Waits until a server listens.
-pub fn wait_for(address: SocketAddr, server: &mut Child) {
-    let ends = Instant::now() + START_LIMIT;
-    while TcpStream::connect(address).is_err() {
-        assert!(server.try_wait().unwrap().is_none(), "the server on {address} ended");
-        assert!(Instant::now() < ends, "nobody listens on {address}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// cargo-lambda knows functions as the binaries of a project; these are never built.
@@ -203,6 +185,7 @@ async fn invoke(
         front.told.refuse.lock().unwrap().as_mut().filter(|(left, _)| *left > 0)
     {
         *left -= 1;
+        front.told.refused.fetch_add(1, Ordering::SeqCst);
         let text = format!("{{\"message\": \"{kind} of the test\", \"Type\": \"User\"}}");
         return (StatusCode::from_u16(*status).unwrap(), [("x-amzn-errortype", *kind)], text).into_response();
     }

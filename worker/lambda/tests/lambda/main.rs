@@ -5,3 +5,6 @@
 #[allow(dead_code, reason = "other tests of functions use the rest")]
 mod emulator;
 mod refusals;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../../../../client/tests/stores/servers.rs"]
+mod servers;
