@@ -7,8 +7,10 @@
 #![allow(clippy::unwrap_used, reason = "a test ends with the panic that tells what was unexpected")]
 
 mod buckets;
+mod clusters;
 mod coordination;
 mod objects;
 mod servers;
 mod shared_runs;
+mod tls;
 mod workloads;

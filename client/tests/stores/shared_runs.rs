@@ -13,10 +13,13 @@ use crate::servers::{Moto, Redis};
 use crate::workloads::{settings, stack_on, submit};
 
 /// Longest time any test waits for anything.
-const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 async fn stack(redis: &Redis, objects: ObjectPlace) -> LocalStack {
-    let coordination = CoordinationSettings::Redis(redis.url.clone());
+    stack_at(CoordinationSettings::Redis(redis.url.clone()), objects).await
+}
+
+pub async fn stack_at(coordination: CoordinationSettings, objects: ObjectPlace) -> LocalStack {
     LocalStack::start(StackSettings { coordination, objects, ..settings() }).await.unwrap()
 }
 
@@ -40,7 +43,7 @@ async fn runs_over_redis_and_a_bucket_give_what_runs_of_metad_give() {
 }
 
 /// 40 tasks in ten rounds of four.
-fn rounds() -> foresail::schemas::Workflow {
+pub fn rounds() -> foresail::schemas::Workflow {
     let mut flow = WorkflowBuilder::new("rounds");
     let mut before = Vec::new();
     for round in 0..10 {
