@@ -11,7 +11,7 @@ use foresail_worker::host::local::ObjectPlace;
 
 use crate::coordination::{Subject, conforms};
 use crate::servers::{Redis, free_port};
-use crate::shared_runs::{LIMIT, rounds, stack_at};
+use crate::shared_runs::{LIMIT, is_under_way, rounds, stack_at};
 use crate::workloads::submit;
 
 /// Nodes with slots; each has a replica.
@@ -58,7 +58,7 @@ impl Cluster {
         let is_ready = |node: &Redis| {
             let state = node.ask_all("CLUSTER INFO");
             let nodes = node.ask_all("CLUSTER NODES");
-            state.contains("cluster_state:ok") && nodes.matches(" slave ").count() == PARTS
+            state.contains("cluster_state:ok") && nodes.matches("slave ").count() == PARTS
         };
         until(|| cluster.0.iter().all(is_ready));
         until(|| {
@@ -114,11 +114,7 @@ async fn under_way(cluster: &Cluster) -> (LocalStack, RunHandle) {
     let client = stack.client().await.unwrap();
     let limits = RunOptions { lease_ms: 3_000.0, heartbeat_ms: 300.0, ..RunOptions::default() };
     let run = submit(&stack, &client, &rounds(), limits).await;
-    let began = Instant::now();
-    while run.summary().await.unwrap().committed < 8 {
-        assert!(began.elapsed() < LIMIT, "the run does not begin");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    is_under_way(&run).await;
     (stack, run)
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use foresail::examples::Example;
 use foresail::schemas::run::{Change, RunOptions, RunStatus};
-use foresail::{LocalStack, StackSettings, WorkflowBuilder};
+use foresail::{LocalStack, RunHandle, StackSettings, WorkflowBuilder};
 use foresail_worker::coordination::CoordinationSettings;
 use foresail_worker::host::local::ObjectPlace;
 
@@ -59,6 +59,15 @@ pub fn rounds() -> foresail::schemas::Workflow {
     flow.build().unwrap()
 }
 
+/// Waits until some tasks of the run are done, and most are not.
+pub async fn is_under_way(run: &RunHandle) {
+    let began = Instant::now();
+    while run.summary().await.unwrap().committed < 8 {
+        assert!(began.elapsed() < LIMIT, "the run does not begin");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_completes_though_all_connections_are_broken_again_and_again() {
     let Some(redis) = Redis::start() else { return };
@@ -96,11 +105,7 @@ async fn a_run_goes_on_after_metad_and_workers_were_started_anew() {
     let client = first.client().await.unwrap();
     let limits = RunOptions { lease_ms: 1_000.0, heartbeat_ms: 200.0, ..RunOptions::default() };
     let run = submit(&first, &client, &rounds(), limits).await;
-    let began = Instant::now();
-    while run.summary().await.unwrap().committed < 8 {
-        assert!(began.elapsed() < LIMIT, "the run does not begin");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    is_under_way(&run).await;
     let id = run.id().clone();
     drop((run, client));
     first.stop().await;
@@ -120,11 +125,7 @@ async fn a_run_that_redis_has_lost_goes_on_in_metad() {
     let client = stack.client().await.unwrap();
     let limits = RunOptions { lease_ms: 1_000.0, heartbeat_ms: 200.0, ..RunOptions::default() };
     let run = submit(&stack, &client, &rounds(), limits).await;
-    let began = Instant::now();
-    while run.summary().await.unwrap().committed < 8 {
-        assert!(began.elapsed() < LIMIT, "the run does not begin");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    is_under_way(&run).await;
     assert_eq!(redis.ask("FLUSHALL"), "+OK");
     let outcome = run.wait().await.unwrap().completed().unwrap();
     assert_eq!(outcome.progress.committed, 40);

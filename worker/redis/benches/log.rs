@@ -13,7 +13,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use foresail_redis::{NewRun, Runs};
+use foresail_redis::{NewRun, Runs, keys};
 use foresail_schemas::ResourceConfig;
 use foresail_schemas::examples::run_begun;
 use foresail_schemas::id::{InstanceId, RunId};
@@ -54,8 +54,8 @@ fn main() -> Anything<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     println!(
         "| tasks | workers | requests/s | bytes of log per entry | per task | requests per task | bytes read \
-         per task and worker | join: ms | join: bytes | memory of Redis, MB |\n\
-         |---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+         per task and worker | join: ms | join: bytes | without snapshot: ms | bytes | memory of Redis, MB |\n\
+         |---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     );
     for (tasks, workers) in rows {
         runtime.block_on(measure(&url, tasks, workers))?;
@@ -139,24 +139,31 @@ async fn measure(url: &str, tasks: u32, workers: u32) -> Anything<()> {
         worked.await??;
     }
     let (worked_s, worked) = (began.elapsed().as_secs_f64(), Counted::now(&mut redis).await?);
-    let began = Instant::now();
-    let late = Runs::open(url)?.summary(&run).await?;
-    let join_ms = began.elapsed().as_secs_f64() * 1000.0;
-    let joined = Counted::now(&mut redis).await?;
-    assert_eq!((late.status, late.committed), (RunStatus::Completed, u64::from(tasks)));
     let (entries, bytes, memory) = size(&mut redis, &run).await?;
+    let (join_ms, join_bytes) = join(url, &run, &mut redis, tasks).await?;
+    let _: u64 = redis::cmd("DEL").arg(keys::snapshot(&run)).query_async(&mut redis).await?;
+    let (whole_ms, whole_bytes) = join(url, &run, &mut redis, tasks).await?;
     let (tasks, requests) = (f64::from(tasks), worked.requests - before.requests);
     let read = (worked.read_bytes - before.read_bytes) / tasks / f64::from(workers);
     println!(
-        "| {tasks} | {workers} | {:.0} | {:.0} | {:.0} | {:.1} | {read:.0} | {join_ms:.0} | {:.0} | {:.1} |",
+        "| {tasks} | {workers} | {:.0} | {:.0} | {:.0} | {:.1} | {read:.0} | {join_ms:.0} | {join_bytes:.0} | \
+         {whole_ms:.0} | {whole_bytes:.0} | {:.1} |",
         requests / worked_s,
         bytes / entries,
         bytes / tasks,
         requests / tasks,
-        joined.read_bytes - worked.read_bytes,
         memory / 1e6,
     );
     Ok(())
+}
+
+/// What it takes somebody new to know all of a run that has ended: ms, and bytes read.
+async fn join(url: &str, run: &RunId, redis: &mut MultiplexedConnection, tasks: u32) -> Anything<(f64, f64)> {
+    let (before, began) = (Counted::now(redis).await?, Instant::now());
+    let late = Runs::open(url)?.summary(run).await?;
+    let join_ms = began.elapsed().as_secs_f64() * 1000.0;
+    assert_eq!((late.status, late.committed), (RunStatus::Completed, u64::from(tasks)));
+    Ok((join_ms, Counted::now(redis).await?.read_bytes - before.read_bytes))
 }
 
 fn wide(tasks: u32) -> Anything<Workflow> {
@@ -241,7 +248,7 @@ fn commit(run: &RunId, task: u32, attempt: u32, instance: &InstanceId) -> Commit
 
 /// Entries and bytes of the log, and the memory of all that Redis has of the run, in bytes.
 async fn size(redis: &mut MultiplexedConnection, run: &RunId) -> Anything<(f64, f64, f64)> {
-    let log = foresail_redis::keys::log(run);
+    let log = keys::log(run);
     let log: Vec<Vec<u8>> = redis::cmd("LRANGE").arg(log).arg(0).arg(-1).query_async(redis).await?;
     let keys: Vec<String> =
         redis::cmd("KEYS").arg(format!("foresail:{{{run}}}:*")).query_async(redis).await?;
