@@ -177,32 +177,12 @@ impl Board {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use foresail_schemas::TaskName;
-    use foresail_schemas::id::WorkflowName;
-    use foresail_schemas::plan::PlanSummary;
+    use foresail_schemas::examples::run_begun;
 
     use super::*;
 
     pub fn summary(last_event: u64) -> RunSummary {
-        RunSummary {
-            run: RunId::new("r").unwrap(),
-            workflow: WorkflowName::new("w").unwrap(),
-            status: RunStatus::Running,
-            failure: None,
-            created_at: jiff::Timestamp::UNIX_EPOCH,
-            planner: TaskName::new("simple").unwrap(),
-            plan_epoch: 1,
-            tasks: 1,
-            committed: 0,
-            skipped: 0,
-            running: 0,
-            retries: 0,
-            elapsed_ms: 0.0,
-            predicted: PlanSummary::default(),
-            usage: Vec::new(),
-            last_event,
-            stalled_ms: None,
-        }
+        RunSummary { last_event, ..run_begun() }
     }
 
     fn event(seq: u64, bytes: usize) -> Arc<EventText> {

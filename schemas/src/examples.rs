@@ -378,6 +378,21 @@ pub fn run_summary() -> RunSummary {
     }
 }
 
+/// The same run just after it began.
+#[must_use]
+pub fn run_begun() -> RunSummary {
+    RunSummary {
+        status: RunStatus::Running,
+        failure: None,
+        committed: 0,
+        retries: 0,
+        elapsed_ms: 0.0,
+        usage: Vec::new(),
+        last_event: 0,
+        ..run_summary()
+    }
+}
+
 fn failure() -> Failure {
     Failure {
         task: Some(task_id("merge")),
@@ -389,7 +404,9 @@ fn failure() -> Failure {
     }
 }
 
-fn commit() -> Commit {
+/// The result of a task.
+#[must_use]
+pub fn commit() -> Commit {
     let hash = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262".to_owned();
     let location = Location::Stored("r-1/count-0/1/out".to_owned());
     Commit {

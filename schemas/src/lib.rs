@@ -6,7 +6,7 @@
 //! platforms as data ([`platform`]), plans ([`plan`]) and their uncertainty
 //! ([`uncertainty`]), runs, their operations and events ([`run`]), what follows a failed attempt
 //! ([`retry`]), lists of what is kept ([`listing`]), invocations of workers ([`invocation`]) and errors
-//! ([`error`]). [`wfformat`] reads and writes the exchange format of WfCommons; [`generate`] and [`openapi`]
+//! ([`error`]). [`packed`] has compact forms for stores. [`wfformat`] reads and writes the exchange format of WfCommons; [`generate`] and [`openapi`]
 //! make JSON Schemas, examples and the OpenAPI document of the types.
 //!
 //! Guarantee: a value of these types is valid. Names have a legal charset and length, sizes and times are
@@ -28,6 +28,7 @@ pub mod metric;
 mod number;
 pub mod openapi;
 pub mod optimization;
+pub mod packed;
 pub mod plan;
 pub mod platform;
 pub mod prediction;

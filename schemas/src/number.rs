@@ -37,7 +37,7 @@ pub(crate) fn positive_opt<'de, D: Deserializer<'de>>(from: D) -> Result<Option<
     }
 }
 
-fn check(value: f64) -> Result<f64, String> {
+pub(crate) fn check(value: f64) -> Result<f64, String> {
     if value.is_finite() && value >= 0.0 {
         Ok(value)
     } else {

@@ -60,8 +60,8 @@ pub enum CoordinationSettings {
 /// The argument of programs that take part in runs.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct CoordinationArgs {
-    /// Where the state of runs is kept: `metad`, or `redis://USER:PASSWORD@HOST:PORT/DB`; metad must be told
-    /// the same.
+    /// Where the state of runs is kept: `metad`, or `redis://USER:PASSWORD@HOST:PORT/DB` (`rediss://` with
+    /// TLS, `redis+cluster://HOST:PORT,HOST:PORT` for a cluster); metad must be told the same.
     #[arg(
         long,
         env = "FORESAIL_COORDINATION",
@@ -207,7 +207,9 @@ fn told(error: CoordinationError, url: &str) -> ApiError {
         ApiError::Refused { url: url.clone(), problem }
     };
     match error {
-        CoordinationError::Settings { shown, cause } => ApiError::Settings { base: shown, cause },
+        CoordinationError::Settings { shown, cause, hint } => {
+            ApiError::Settings { base: shown, cause: format!("{cause}; hint: {hint}") }
+        }
         CoordinationError::Unreachable { .. } => ApiError::Unreachable { url, cause },
         CoordinationError::NoSuchRun(_) => refused(ErrorCode::RunNotFound),
         CoordinationError::OtherPlan(_) => refused(ErrorCode::PlanEpochConflict),

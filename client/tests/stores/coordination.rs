@@ -20,15 +20,19 @@ use crate::servers::Redis;
 use crate::workloads::settings;
 
 /// A keeper under test: runs are created through metad, as clients do.
-struct Subject {
+pub struct Subject {
     stack: LocalStack,
     settings: CoordinationSettings,
 }
 
 impl Subject {
-    async fn new(coordination: CoordinationSettings) -> Self {
+    pub async fn new(coordination: CoordinationSettings) -> Self {
         let of_stack = StackSettings { coordination: coordination.clone(), ..settings() };
         Self { stack: LocalStack::start(of_stack).await.unwrap(), settings: coordination }
+    }
+
+    pub async fn stop(self) {
+        self.stack.stop().await;
     }
 
     /// One more participant, with connections of its own.
@@ -120,13 +124,14 @@ async fn all_events(state: &dyn Coordination, run: &RunId) -> Vec<RunEvent> {
     events
 }
 
-async fn conforms(subject: &Subject) {
+pub async fn conforms(subject: &Subject) {
     workers_join_lease_and_commit_once(subject).await;
     leases_end_by_the_clock_of_the_store(subject).await;
     a_plan_replaces_only_the_one_it_was_made_from(subject).await;
     events_are_waited_for(subject).await;
     a_cancelled_run_takes_nothing_more(subject).await;
     eight_at_once_commit_each_task_once(subject).await;
+    who_comes_late_to_a_long_run_sees_what_everybody_sees(subject).await;
     what_is_not_there_is_missing(subject).await;
 }
 
@@ -293,6 +298,33 @@ async fn eight_at_once_commit_each_task_once(subject: &Subject) {
     assert_eq!(all_events(&metad, &run).await, all, "metad stores what everybody saw");
 }
 
+/// More heartbeats than a keeper may have to go through again.
+const HEARTBEATS: usize = 4_200;
+
+async fn who_comes_late_to_a_long_run_sees_what_everybody_sees(subject: &Subject) {
+    let early = subject.state();
+    let (run, plan) = subject.create("long", &workflow(2), RunOptions::default()).await;
+    let begun =
+        ask(&*early, &run, vec![join(&plan, "a"), lease(0, "a"), commit(0, 1, "a"), lease(3, "a")]).await;
+    assert!(matches!(begun[3], OperationResult::Granted { .. }), "{begun:?}");
+    for _ in 0..HEARTBEATS {
+        let renew = Operation::Renew { instance: instance("a"), tasks: vec![3] };
+        assert_eq!(one(&*early, &run, renew).await, OperationResult::Done);
+    }
+    let late = subject.state();
+    let held = one(&*late, &run, lease(3, "a")).await;
+    assert!(matches!(held, OperationResult::Granted { attempt: 1, .. }), "it has it already: {held:?}");
+    let questions = || {
+        let tasks: Vec<u32> = (0..5).collect();
+        vec![Operation::Open { tasks: tasks.clone() }, Operation::Commits { tasks }]
+    };
+    let told = ask(&*late, &run, questions()).await;
+    assert_eq!(told, ask(&*early, &run, questions()).await);
+    assert_eq!(all_events(&*late, &run).await, all_events(&*early, &run).await);
+    assert!(matches!(one(&*late, &run, commit(3, 1, "a")).await, OperationResult::Won { .. }));
+    assert_eq!(early.summary(&run).await.unwrap().committed, 2);
+}
+
 async fn what_is_not_there_is_missing(subject: &Subject) {
     let (state, run) = (subject.state(), RunId::new("nobody").unwrap());
     let missing = state.summary(&run).await.unwrap_err();
@@ -303,7 +335,7 @@ async fn what_is_not_there_is_missing(subject: &Subject) {
 async fn metad_conforms() {
     let subject = Subject::new(CoordinationSettings::Metad).await;
     conforms(&subject).await;
-    subject.stack.stop().await;
+    subject.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -311,7 +343,34 @@ async fn redis_conforms() {
     let Some(redis) = Redis::start() else { return };
     let subject = Subject::new(CoordinationSettings::Redis(redis.url.clone())).await;
     conforms(&subject).await;
-    subject.stack.stop().await;
+    assert_eq!(redis.ask_all("HGET foresail:{long}:snapshot next").lines().nth(1), Some("4096"));
+    subject.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_went_back_and_on_otherwise_is_folded_anew() {
+    let Some(redis) = Redis::start() else { return };
+    let subject = Subject::new(CoordinationSettings::Redis(redis.url.clone())).await;
+    let (a, b) = (subject.state(), subject.state());
+    let (run, plan) = subject.create("back", &workflow(4), RunOptions::default()).await;
+    ask(&*a, &run, vec![join_free(&plan, "a")]).await;
+    ask(&*b, &run, vec![join_free(&plan, "b")]).await;
+    assert!(matches!(one(&*a, &run, lease(3, "a")).await, OperationResult::Granted { .. }));
+    // As a replica would that is promoted without the last entries, and others go on.
+    redis.ask("RPOP foresail:{back}:log 2");
+    let c = subject.state();
+    ask(&*c, &run, vec![join_free(&plan, "c")]).await;
+    assert!(matches!(one(&*c, &run, lease(3, "c")).await, OperationResult::Granted { .. }));
+    let refused = a.operate(&run, &OperationRequest { operations: vec![lease(4, "a")] }).await.unwrap_err();
+    assert!(refused.is_retryable(), "{refused}");
+    assert!(matches!(one(&*a, &run, lease(3, "a")).await, OperationResult::Held { .. }), "c has it");
+    let summary = one(&*b, &run, Operation::Open { tasks: vec![3, 4] }).await;
+    assert_eq!(
+        summary,
+        OperationResult::Open { tasks: vec![3, 4], ready: vec![4] },
+        "looks notice it as well"
+    );
+    subject.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

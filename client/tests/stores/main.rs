@@ -7,9 +7,11 @@
 #![allow(clippy::unwrap_used, reason = "a test ends with the panic that tells what was unexpected")]
 
 mod buckets;
+mod clusters;
 mod coordination;
 mod objects;
 #[allow(dead_code, reason = "tests of functions use the rest")]
 mod servers;
 mod shared_runs;
+mod tls;
 mod workloads;

@@ -186,36 +186,65 @@ fn pass_on(near: TcpStream, far: TcpStream, bytes: u64) {
     let _ = far.shutdown(std::net::Shutdown::Both);
 }
 
+/// A program of the system; nothing where it is not installed.
+pub fn installed(variable: &str, name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places: Vec<_> = std::env::split_paths(&path).map(|dir| dir.join(name)).collect();
+    program(variable, &places, &format!("sudo apt-get install {name}"))
+}
+
 /// Debian's redis-server, without files.
 pub struct Redis {
     pub url: String,
     address: SocketAddr,
     _dir: tempfile::TempDir,
-    _server: Server,
+    server: Server,
 }
 
 impl Redis {
     /// Starts it; nothing where it is not installed.
     pub fn start() -> Option<Self> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let places: Vec<_> = std::env::split_paths(&path).map(|dir| dir.join("redis-server")).collect();
-        let program = program("FORESAIL_REDIS_SERVER", &places, "sudo apt-get install redis-server")?;
+        Self::start_with(&[])
+    }
+
+    /// Starts it with more arguments.
+    pub fn start_with(more: &[&str]) -> Option<Self> {
         let address = free_address();
+        Self::start_at(address, &[&["--port", &address.port().to_string()], more].concat())
+    }
+
+    /// Starts it where the arguments tell it to listen.
+    pub fn start_at(address: SocketAddr, arguments: &[&str]) -> Option<Self> {
+        let program = installed("FORESAIL_REDIS_SERVER", "redis-server")?;
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(program);
-        command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string()]);
-        command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(dir.path());
-        let server = Server::start(&mut command, address);
-        Some(Self { url: format!("redis://{address}"), address, _dir: dir, _server: server })
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]).arg(dir.path());
+        let server = Server::start(command.args(arguments), address);
+        Some(Self { url: format!("redis://{address}"), address, _dir: dir, server })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends it at once, as a loss of power would.
+    pub fn kill(&mut self) {
+        self.server.0.kill().unwrap();
+        self.server.0.wait().unwrap();
     }
 
     /// Sends a command and gives the first line of the answer.
     pub fn ask(&self, command: &str) -> String {
+        self.ask_all(command).lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// Sends a command and gives the answer.
+    pub fn ask_all(&self, command: &str) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
         write!(stream, "{command}\r\nQUIT\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer.lines().next().unwrap_or_default().to_owned()
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
     }
 
     /// Breaks every connection of a client but this one.

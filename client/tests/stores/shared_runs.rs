@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use foresail::examples::Example;
 use foresail::schemas::run::{Change, RunOptions, RunStatus};
-use foresail::{LocalStack, StackSettings, WorkflowBuilder};
+use foresail::{LocalStack, RunHandle, StackSettings, WorkflowBuilder};
 use foresail_worker::coordination::CoordinationSettings;
 use foresail_worker::host::local::ObjectPlace;
 
@@ -13,10 +13,13 @@ use crate::servers::{Moto, Redis};
 use crate::workloads::{settings, stack_on, submit};
 
 /// Longest time any test waits for anything.
-const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 async fn stack(redis: &Redis, objects: ObjectPlace) -> LocalStack {
-    let coordination = CoordinationSettings::Redis(redis.url.clone());
+    stack_at(CoordinationSettings::Redis(redis.url.clone()), objects).await
+}
+
+pub async fn stack_at(coordination: CoordinationSettings, objects: ObjectPlace) -> LocalStack {
     LocalStack::start(StackSettings { coordination, objects, ..settings() }).await.unwrap()
 }
 
@@ -40,7 +43,7 @@ async fn runs_over_redis_and_a_bucket_give_what_runs_of_metad_give() {
 }
 
 /// 40 tasks in ten rounds of four.
-fn rounds() -> foresail::schemas::Workflow {
+pub fn rounds() -> foresail::schemas::Workflow {
     let mut flow = WorkflowBuilder::new("rounds");
     let mut before = Vec::new();
     for round in 0..10 {
@@ -54,6 +57,15 @@ fn rounds() -> foresail::schemas::Workflow {
         before = now;
     }
     flow.build().unwrap()
+}
+
+/// Waits until some tasks of the run are done, and most are not.
+pub async fn is_under_way(run: &RunHandle) {
+    let began = Instant::now();
+    while run.summary().await.unwrap().committed < 8 {
+        assert!(began.elapsed() < LIMIT, "the run does not begin");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,11 +105,7 @@ async fn a_run_goes_on_after_metad_and_workers_were_started_anew() {
     let client = first.client().await.unwrap();
     let limits = RunOptions { lease_ms: 1_000.0, heartbeat_ms: 200.0, ..RunOptions::default() };
     let run = submit(&first, &client, &rounds(), limits).await;
-    let began = Instant::now();
-    while run.summary().await.unwrap().committed < 8 {
-        assert!(began.elapsed() < LIMIT, "the run does not begin");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    is_under_way(&run).await;
     let id = run.id().clone();
     drop((run, client));
     first.stop().await;
@@ -117,11 +125,7 @@ async fn a_run_that_redis_has_lost_goes_on_in_metad() {
     let client = stack.client().await.unwrap();
     let limits = RunOptions { lease_ms: 1_000.0, heartbeat_ms: 200.0, ..RunOptions::default() };
     let run = submit(&stack, &client, &rounds(), limits).await;
-    let began = Instant::now();
-    while run.summary().await.unwrap().committed < 8 {
-        assert!(began.elapsed() < LIMIT, "the run does not begin");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    is_under_way(&run).await;
     assert_eq!(redis.ask("FLUSHALL"), "+OK");
     let outcome = run.wait().await.unwrap().completed().unwrap();
     assert_eq!(outcome.progress.committed, 40);

@@ -170,6 +170,7 @@ impl WriteGroup {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use foresail_schemas::examples::run_begun;
     use foresail_schemas::run::RunStatus;
     use proptest::prelude::*;
 
@@ -195,20 +196,14 @@ pub(crate) mod tests {
             run: header.run.clone(),
             workflow: header.workflow.clone(),
             status: RunStatus::Completed,
-            failure: None,
             created_at: header.created_at,
             planner: header.planner.clone(),
-            plan_epoch: 1,
             tasks: 3,
             committed: 3,
-            skipped: 0,
-            running: 0,
-            retries: 0,
             elapsed_ms,
             predicted: header.predicted,
-            usage: Vec::new(),
             last_event: 9,
-            stalled_ms: None,
+            ..run_begun()
         }
     }
 

@@ -8,7 +8,7 @@ use foresail_schemas::run::{
 };
 use foresail_schemas::wfformat::{BURN, BurnParams, Scale, read, scaled, write};
 use foresail_schemas::workflow::{Input, Work};
-use foresail_schemas::{InstanceId, ResourceConfig, TaskName, Workflow};
+use foresail_schemas::{InstanceId, ResourceConfig, TaskName, Workflow, examples};
 use serde_json::{Value, json};
 
 /// Instances in the measurement data beside the project.
@@ -295,23 +295,15 @@ fn finished(workflow: &Workflow) -> (RunSummary, Vec<RunEvent>) {
     events.push(RunEvent { seq: events.len() as u64 + 1, at_ms: 99_000.0, change });
     let count = workflow.tasks().len() as u64;
     let run = RunSummary {
-        run: foresail_schemas::RunId::new("r-1").unwrap(),
         workflow: workflow.name().clone(),
         status: RunStatus::Completed,
-        failure: None,
-        created_at: "2026-01-05T10:00:00Z".parse().unwrap(),
         planner: TaskName::new("simple").unwrap(),
-        plan_epoch: 1,
         tasks: count,
         committed: count,
-        skipped: 0,
-        running: 0,
-        retries: 0,
         elapsed_ms: 99_500.0,
         predicted: Default::default(),
-        usage: Vec::new(),
         last_event: events.len() as u64,
-        stalled_ms: None,
+        ..examples::run_begun()
     };
     (run, events)
 }

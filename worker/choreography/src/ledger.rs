@@ -27,6 +27,9 @@ mod leases;
 mod looks;
 mod lost;
 mod resume;
+mod saved;
+
+pub use saved::{STATE_VERSION, SavedError, SavedLedger};
 
 use looks::unknown_task;
 

@@ -1,20 +1,21 @@
 //! The state that a ledger keeps: per task a lease, marks and a commit; per invocation when it was last seen.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::{self, Debug, Formatter};
-use std::hash::Hash;
-use std::ops::{Deref, DerefMut};
+use std::collections::BTreeMap;
 
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::graph::Graph;
 use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
+use foresail_schemas::packed;
 use foresail_schemas::run::{
     Before, Change, Commit, ConfigUsage, Failure, FailureKind, RunEvent, RunStatus, WorkerUsage,
 };
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::sorted::{ByName, ByTime};
 
 /// Who has a task, until when.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Lease {
     pub attempt: u32,
     pub instance: InstanceId,
@@ -22,7 +23,7 @@ pub(crate) struct Lease {
 }
 
 /// An attempt failed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FailedAttempt {
     pub attempt: u32,
     pub instance: InstanceId,
@@ -30,7 +31,7 @@ pub(crate) struct FailedAttempt {
 }
 
 /// An attempt took the output of a parent's attempt that had no commit.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Assumed {
     pub attempt: u32,
     pub parent: u32,
@@ -38,7 +39,7 @@ pub(crate) struct Assumed {
 }
 
 /// One task.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct TaskState {
     pub attempts: u32,
     pub lease: Option<Lease>,
@@ -51,6 +52,7 @@ pub(crate) struct TaskState {
     /// The attempts that failed, and how.
     pub failed: Vec<FailedAttempt>,
     /// The size of a flexible worker that the task needs since it ran out of memory or its result was lost.
+    #[serde(with = "packed::config_opt")]
     pub larger: Option<ResourceConfig>,
     /// Attempts that are not counted: they ran out of memory, failed for want of a lost input, or made what
     /// was lost.
@@ -61,6 +63,7 @@ pub(crate) struct TaskState {
     pub assumed: Vec<Assumed>,
     /// Who runs it beside the lease.
     pub copiers: Vec<InstanceId>,
+    #[serde(with = "packed::commit")]
     pub commit: Option<Commit>,
     /// Whether it will not run, because of what another task decided.
     pub skipped: bool,
@@ -98,6 +101,12 @@ impl TaskState {
         self.larger.is_none() && self.free_since(now_ms).is_some_and(|since_ms| since_ms <= now_ms)
     }
 
+    /// Whether a ready task without a result has a lease, and when that ends or since when nobody has had it.
+    fn place(&self) -> Option<(bool, f64)> {
+        let ready_ms = self.idle_since_ms.filter(|_| self.commit.is_none() && !self.skipped)?;
+        Some(self.lease.as_ref().map_or((false, ready_ms), |lease| (true, lease.expires_ms)))
+    }
+
     /// Since when the task has been ready without anybody having it.
     fn free_since(&self, now_ms: f64) -> Option<f64> {
         let ready_ms = self.idle_since_ms?;
@@ -111,9 +120,10 @@ impl TaskState {
 }
 
 /// One invocation.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct InstanceState {
     pub worker: Option<WorkerId>,
+    #[serde(with = "packed::config")]
     pub config: ResourceConfig,
     pub start: StartState,
     pub seen_ms: f64,
@@ -124,84 +134,23 @@ pub(crate) struct InstanceState {
     took: Vec<u32>,
 }
 
-/// Tasks by a time in ms, earliest first: whoever looks for old ones need not look at all.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct ByTime(BTreeSet<(u64, u32)>);
-
-impl ByTime {
-    /// The bits of numbers that are not negative are ordered as the numbers are; `+ 0.0` makes -0 one of
-    /// them.
-    fn bits(at_ms: f64) -> u64 {
-        (at_ms.max(0.0) + 0.0).to_bits()
-    }
-
-    pub fn insert(&mut self, at_ms: f64, task: u32) {
-        self.0.insert((Self::bits(at_ms), task));
-    }
-
-    pub fn remove(&mut self, at_ms: f64, task: u32) {
-        self.0.remove(&(Self::bits(at_ms), task));
-    }
-
-    /// At most `limit` tasks whose time is not after `until_ms`.
-    pub fn until(&self, until_ms: f64, limit: usize) -> impl Iterator<Item = u32> + '_ {
-        let is_early = move |&&(bits, _): &&(u64, u32)| f64::from_bits(bits) <= until_ms;
-        self.0.iter().take_while(is_early).take(limit).map(|(_, task)| *task)
-    }
-
-    /// Number of tasks whose time is after `at_ms`.
-    pub fn count_after(&self, at_ms: f64) -> usize {
-        self.0
-            .range((Self::bits(at_ms), u32::MAX)..)
-            .filter(|(bits, _)| f64::from_bits(*bits) > at_ms)
-            .count()
-    }
-}
-
-/// A hash map that prints in the order of its names: equal states print the same text, by which a check of
-/// the protocol knows them again.
-#[derive(Clone, PartialEq)]
-pub(crate) struct ByName<K: Eq + Hash, V>(HashMap<K, V>);
-
-impl<K: Eq + Hash, V> Default for ByName<K, V> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<K: Eq + Hash, V> Deref for ByName<K, V> {
-    type Target = HashMap<K, V>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl<K: Eq + Hash, V> DerefMut for ByName<K, V> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.0
-    }
-}
-
-impl<K: Eq + Hash + Ord + Debug, V: Debug> Debug for ByName<K, V> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.0.iter().collect::<BTreeMap<_, _>>()).finish()
-    }
-}
-
-/// All of a run.
-#[derive(Debug, Clone, PartialEq)]
+/// All of a run. What is stored of it is a format: [`STATE_VERSION`](crate::ledger::STATE_VERSION).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
     pub tasks: Vec<TaskState>,
     pub instances: ByName<InstanceId, InstanceState>,
     /// The last instance of each planned worker.
     pub holders: ByName<WorkerId, InstanceId>,
     /// Ready tasks without a commit that have no lease, by the time since when nobody had them.
+    #[serde(skip)]
     pub free: ByTime,
     /// Ready tasks without a commit that have a lease, by its end.
+    #[serde(skip)]
     pub leased: ByTime,
+    #[serde(with = "usage_by_size")]
     pub usage: BTreeMap<(u32, u32), ConfigUsage>,
     pub status: RunStatus,
+    #[serde(with = "packed::json")]
     pub failure: Option<Failure>,
     pub plan_epoch: u64,
     pub committed: u64,
@@ -247,13 +196,9 @@ impl State {
     /// Changes who has a task, or whether anybody needs to.
     fn change(&mut self, task: u32, change: impl FnOnce(&mut TaskState)) {
         let state = &mut self.tasks[task as usize];
-        let place = |state: &TaskState| {
-            let ready_ms = state.idle_since_ms.filter(|_| state.commit.is_none() && !state.skipped)?;
-            Some(state.lease.as_ref().map_or((false, ready_ms), |lease| (true, lease.expires_ms)))
-        };
-        let before = place(state);
+        let before = state.place();
         change(state);
-        let after = place(state);
+        let after = state.place();
         if before == after {
             return;
         }
@@ -262,10 +207,21 @@ impl State {
             Some((false, at_ms)) => self.free.remove(at_ms, task),
             None => {}
         }
-        match after {
+        self.put(task, after);
+    }
+
+    fn put(&mut self, task: u32, place: Option<(bool, f64)>) {
+        match place {
             Some((true, at_ms)) => self.leased.insert(at_ms, task),
             Some((false, at_ms)) => self.free.insert(at_ms, task),
             None => {}
+        }
+    }
+
+    /// Sorts the tasks by time again: that is not stored.
+    pub fn sort(&mut self) {
+        for task in 0..self.tasks.len() as u32 {
+            self.put(task, self.task(task).place());
         }
     }
 
@@ -459,5 +415,24 @@ impl State {
 
     pub fn is_alive(&self, instance: &InstanceId, now_ms: f64, lease_ms: f64) -> bool {
         self.instances.get(instance).is_some_and(|i| !i.left && i.seen_ms + lease_ms > now_ms)
+    }
+}
+
+/// What was used, as a list: its keys follow from the sizes.
+mod usage_by_size {
+    use super::{BTreeMap, ConfigUsage, Deserializer, Serializer, packed};
+
+    pub fn serialize<S: Serializer>(
+        usage: &BTreeMap<(u32, u32), ConfigUsage>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        packed::json::serialize(&usage.values().collect::<Vec<_>>(), to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<(u32, u32), ConfigUsage>, D::Error> {
+        let usage: Vec<ConfigUsage> = packed::json::deserialize(from)?;
+        Ok(usage.into_iter().map(|of_size| (of_size.config.key(), of_size)).collect())
     }
 }

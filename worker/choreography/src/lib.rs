@@ -19,6 +19,7 @@ mod outbox;
 mod plan_view;
 pub mod protocol;
 mod skips;
+mod sorted;
 pub mod watchdog;
 pub mod worker;
 

@@ -4,7 +4,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
   return 0
 end
 local time = redis.call('TIME')
-local ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-redis.call('RPUSH', KEYS[1], ms .. ' ' .. ARGV[1])
+local ms = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('RPUSH', KEYS[1], struct.pack('<I6', ms) .. ARGV[1])
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1

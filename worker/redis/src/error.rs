@@ -2,24 +2,32 @@
 
 use foresail_schemas::RunId;
 
+/// How an address is written.
+pub(crate) const ADDRESS_HINT: &str = "write redis://USER:PASSWORD@HOST:PORT/DB, rediss:// for TLS, or \
+                                       redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT for a cluster";
+
 /// Why a request to a run in Redis failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CoordinationError {
     /// The address is none.
-    #[error("`{shown}` is no address of Redis: {cause}; hint: write redis://USER:PASSWORD@HOST:PORT/DB")]
+    #[error("`{shown}` is no address of Redis: {cause}; hint: {hint}")]
     Settings {
         /// The address, without a password.
         shown: String,
         /// Why.
         cause: String,
+        /// What to do.
+        hint: &'static str,
     },
     /// No answer came, or none that helps; whether the request had an effect is not known.
-    #[error("Redis at `{at}`: {cause}; hint: is it running, and is the address right?")]
+    #[error("Redis at `{at}`: {cause}; hint: {hint}")]
     Unreachable {
         /// Where.
         at: String,
         /// Why.
         cause: String,
+        /// What to do.
+        hint: &'static str,
     },
     /// There is no such run.
     #[error("there is no run `{0}` in Redis")]

@@ -1,20 +1,22 @@
 //! The fold of a log: entries in, results and events out. Pure; times in ms since the run began.
 //!
-//! An entry is the time of the server in ms, a blank, and a [`Request`] as JSON. Everybody who folds the same
-//! entries has the same state: the ledger knows no clock and no chance.
+//! An entry is the time of the server and a [`Request`] ([`crate::entry`]). Everybody who folds the same entries
+//! has the same state: the ledger knows no clock and no chance.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use foresail_choreography::Ledger;
-use foresail_schemas::Workflow;
 use foresail_schemas::run::{
     Operation, OperationAnswer, OperationResult, Replanning, RunEvent, RunOptions, RunStatus, RunSummary,
 };
+use foresail_schemas::{RunId, Workflow};
 use serde::{Deserialize, Serialize};
+
+use crate::entry::{self, Mark, Names, TIME_BYTES};
 
 /// Version of the entries and of the rules that fold them. Programs of different versions do not take part in
 /// the same run: their folds could differ.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// Events of a run that are kept; older ones are found by folding once more.
 pub const EVENTS_KEPT_MAX: usize = 200_000;
 
@@ -104,14 +106,19 @@ pub fn is_news(operation: &Operation) -> bool {
 /// A run as far as its log was folded.
 #[derive(Debug)]
 pub struct Fold {
-    ledger: Ledger,
+    pub(crate) ledger: Ledger,
     about: About,
     /// When the first entry came, by the server.
-    began_ms: f64,
-    next: u64,
+    pub(crate) began_ms: f64,
+    pub(crate) next: u64,
+    /// The time of the last entry.
+    pub(crate) mark: Mark,
+    pub(crate) names: Names,
+    /// Number of the first event that is or will be kept.
+    pub(crate) kept_from: u64,
     events: VecDeque<RunEvent>,
     /// The hash of the plan of each epoch.
-    plans: BTreeMap<u64, String>,
+    pub(crate) plans: BTreeMap<u64, String>,
 }
 
 impl Fold {
@@ -120,7 +127,17 @@ impl Fold {
     pub fn new(about: About, workflow: &Workflow) -> Self {
         let ledger = Ledger::new(workflow, about.options);
         let plans = BTreeMap::from([(1, about.plan.clone())]);
-        Self { ledger, about, began_ms: 0.0, next: 0, events: VecDeque::new(), plans }
+        Self {
+            ledger,
+            about,
+            began_ms: 0.0,
+            next: 0,
+            mark: [0; TIME_BYTES],
+            names: Names::default(),
+            kept_from: 1,
+            events: VecDeque::new(),
+            plans,
+        }
     }
 
     /// The number of the entry that comes next.
@@ -129,14 +146,30 @@ impl Fold {
         self.next
     }
 
-    /// Takes the next entry.
+    /// The time of the last entry, by which the log that was folded is known again; nothing before the first.
+    #[must_use]
+    pub fn mark(&self) -> Option<Mark> {
+        (self.next > 0).then_some(self.mark)
+    }
+
+    /// A request as it is appended behind what was folded.
+    #[must_use]
+    pub fn written(&self, request: &Request) -> Vec<u8> {
+        entry::write(request, &self.names, self.run())
+    }
+
+    fn run(&self) -> &RunId {
+        &self.about.summary.run
+    }
+
+    /// Takes the next entry. Whoever appended it gives the operations that it asked for in `asked`, with the
+    /// questions among them, which are not part of the entry and change nothing.
     ///
     /// # Errors
     /// Why it is none.
-    pub fn take(&mut self, entry: &str) -> Result<Outcome, String> {
-        let (at_ms, request) = entry.split_once(' ').ok_or("it has no time")?;
-        let at_ms: f64 = at_ms.parse().map_err(|e| format!("its time `{at_ms}`: {e}"))?;
-        let request: Request = serde_json::from_str(request).map_err(|e| e.to_string())?;
+    pub fn take(&mut self, entry: &[u8], asked: Option<&[Operation]>) -> Result<Outcome, String> {
+        let run = self.about.summary.run.clone();
+        let (at_ms, mark, request) = entry::read(entry, &mut self.names, &run)?;
         let now_ms = at_ms - self.began_ms;
         let outcome = match request {
             Request::Begin(events) => {
@@ -146,8 +179,9 @@ impl Fold {
                 Outcome::Begun
             }
             Request::Operate(operations) => {
+                let operations = asked.unwrap_or(&operations);
                 let mut results = Vec::with_capacity(operations.len());
-                for operation in &operations {
+                for operation in operations {
                     let (result, events) = self.ledger.apply(operation, now_ms);
                     self.keep(events);
                     results.push(result);
@@ -170,7 +204,7 @@ impl Fold {
                 }))
             }
         };
-        self.next += 1;
+        (self.next, self.mark) = (self.next + 1, mark);
         Ok(outcome)
     }
 
@@ -178,6 +212,7 @@ impl Fold {
         self.events.extend(events);
         let surplus = self.events.len().saturating_sub(EVENTS_KEPT_MAX);
         self.events.drain(..surplus);
+        self.kept_from += surplus as u64;
     }
 
     /// Answers questions as things stand at `server_ms`, by the clock of the server.
@@ -197,7 +232,13 @@ impl Fold {
     /// Whether events after this number are no longer kept.
     #[must_use]
     pub fn forgot(&self, after: u64) -> bool {
-        self.events.front().is_some_and(|first| first.seq > after + 1)
+        self.kept_from > after + 1
+    }
+
+    /// Number of the last event.
+    #[must_use]
+    pub fn last_event(&self) -> u64 {
+        self.ledger.last_seq()
     }
 
     /// Up to `limit` events after this number of these kinds, all kinds where none are named, and the number
@@ -209,8 +250,7 @@ impl Fold {
         kinds: Option<&BTreeSet<String>>,
         limit: usize,
     ) -> (Vec<RunEvent>, u64) {
-        let first = self.events.front().map_or(0, |event| event.seq);
-        let skipped = (after + 1).saturating_sub(first) as usize;
+        let skipped = (after + 1).saturating_sub(self.kept_from) as usize;
         let (mut found, mut looked) = (Vec::new(), after.max(self.ledger.last_seq()));
         for event in self.events.iter().skip(skipped) {
             if kinds.is_none_or(|kinds| kinds.contains(event.change.kind())) {
@@ -270,13 +310,18 @@ impl Fold {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use foresail_schemas::ResourceConfig;
+    use foresail_schemas::examples::run_begun;
     use foresail_schemas::id::InstanceId;
     use foresail_schemas::metric::StartState;
-    use foresail_schemas::plan::PlanSummary;
-    use foresail_schemas::{ResourceConfig, RunId};
 
     use super::*;
+
+    /// What the script makes of what was written.
+    pub fn stamped(at_ms: u64, written: &[u8]) -> Vec<u8> {
+        [&at_ms.to_le_bytes()[..TIME_BYTES], written].concat()
+    }
 
     fn workflow() -> Workflow {
         let tasks = r#"[{"id": "a", "name": "t", "run": "true"},
@@ -284,26 +329,8 @@ mod tests {
         serde_json::from_str(&format!(r#"{{"name": "w", "tasks": {tasks}}}"#)).unwrap()
     }
 
-    fn about() -> About {
-        let summary = RunSummary {
-            run: RunId::new("r").unwrap(),
-            workflow: "w".parse().unwrap(),
-            status: RunStatus::Running,
-            failure: None,
-            created_at: jiff::Timestamp::UNIX_EPOCH,
-            planner: "simple".parse().unwrap(),
-            plan_epoch: 1,
-            tasks: 2,
-            committed: 0,
-            skipped: 0,
-            running: 0,
-            retries: 0,
-            elapsed_ms: 0.0,
-            predicted: PlanSummary::default(),
-            usage: Vec::new(),
-            last_event: 0,
-            stalled_ms: None,
-        };
+    pub fn about() -> About {
+        let summary = run_begun();
         About { format: FORMAT, summary, options: RunOptions::default(), plan: "p1".to_owned() }
     }
 
@@ -311,12 +338,12 @@ mod tests {
     fn begun() -> (Fold, Ledger) {
         let mut ledger = Ledger::new(&workflow(), RunOptions::default());
         let mut fold = Fold::new(about(), &workflow());
-        assert_eq!(fold.take(&entry(0, &Request::Begin(ledger.begin(0.0)))), Ok(Outcome::Begun));
+        assert_eq!(fold.take(&entry(0, &Request::Begin(ledger.begin(0.0))), None), Ok(Outcome::Begun));
         (fold, ledger)
     }
 
-    fn entry(after_ms: u64, request: &Request) -> String {
-        format!("{} {}", 1_000_000 + after_ms, serde_json::to_string(request).unwrap())
+    fn entry(after_ms: u64, request: &Request) -> Vec<u8> {
+        stamped(1_000_000 + after_ms, &entry::write(request, &Names::default(), &about().summary.run))
     }
 
     fn operations() -> Vec<Operation> {
@@ -334,7 +361,7 @@ mod tests {
         for (at, operation) in operations().into_iter().enumerate() {
             let (result, events) = ledger.apply(&operation, at as f64 * 7.0);
             expected.extend(events);
-            let folded = fold.take(&entry(at as u64 * 7, &Request::Operate(vec![operation])));
+            let folded = fold.take(&entry(at as u64 * 7, &Request::Operate(vec![operation])), None);
             assert_eq!(folded, Ok(Outcome::Results(vec![result])));
         }
         let (events, looked) = fold.events_after(2, None, usize::MAX);
@@ -361,8 +388,8 @@ mod tests {
     fn a_plan_replaces_only_the_one_it_was_made_from() {
         let (mut fold, _) = begun();
         let replan = |plan: &str| Request::Replan { expected_epoch: 1, plan: plan.to_owned(), why: None };
-        assert_eq!(fold.take(&entry(1, &replan("p2"))), Ok(Outcome::Plan(Ok(2))));
-        assert_eq!(fold.take(&entry(2, &replan("p3"))), Ok(Outcome::Plan(Err(2))));
+        assert_eq!(fold.take(&entry(1, &replan("p2")), None), Ok(Outcome::Plan(Ok(2))));
+        assert_eq!(fold.take(&entry(2, &replan("p3")), None), Ok(Outcome::Plan(Err(2))));
         assert_eq!((fold.plan(), fold.plan_of(1), fold.plan_of(3)), ((2, Some("p2")), Some("p1"), None));
     }
 
@@ -370,7 +397,7 @@ mod tests {
     fn events_are_found_by_number_and_kind_up_to_a_limit() {
         let (mut fold, _) = begun();
         for (at, operation) in operations().into_iter().enumerate() {
-            fold.take(&entry(at as u64, &Request::Operate(vec![operation]))).unwrap();
+            fold.take(&entry(at as u64, &Request::Operate(vec![operation])), None).unwrap();
         }
         let leased = BTreeSet::from(["task_leased".to_owned()]);
         let (events, looked) = fold.events_after(0, Some(&leased), 1);
@@ -381,10 +408,21 @@ mod tests {
     }
 
     #[test]
+    fn whoever_asked_has_its_questions_answered_where_they_stood() {
+        let ((mut fold, mut ledger), open) = (begun(), Operation::Open { tasks: vec![0, 1] });
+        let [join, lease, ..] = &operations()[..] else { unreachable!("there are five") };
+        let asked = [open.clone(), join.clone(), lease.clone(), open];
+        let expected = asked.iter().map(|operation| ledger.apply(operation, 5.0).0).collect();
+        let written = entry(5, &Request::Operate(vec![join.clone(), lease.clone()]));
+        assert_eq!(fold.take(&written, Some(&asked)), Ok(Outcome::Results(expected)));
+        assert_eq!(fold.ledger.saved(), ledger.saved(), "as everybody else has it");
+    }
+
+    #[test]
     fn what_is_no_entry_is_refused() {
         let (mut fold, _) = begun();
-        for bad in ["", "1", "x {}", "1 {}", r#"1 {"operate": [{"op": "dance"}]}"#] {
-            assert!(fold.take(bad).is_err(), "{bad}");
+        for bad in [&b""[..], b"1", b"123456", b"123456\x07"] {
+            assert!(fold.take(bad, None).is_err(), "{bad:?}");
         }
         assert_eq!(fold.next(), 1);
     }

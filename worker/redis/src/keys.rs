@@ -20,6 +20,12 @@ pub fn about(run: &RunId) -> String {
     format!("foresail:{{{run}}}:about")
 }
 
+/// The newest snapshot, a hash: `next`, `mark`, `last_event`, `state`.
+#[must_use]
+pub fn snapshot(run: &RunId) -> String {
+    format!("foresail:{{{run}}}:snapshot")
+}
+
 /// A plan as JSON, under the hash of its text: which of them is in force, the log tells.
 #[must_use]
 pub fn plan(run: &RunId, hash: &str) -> String {
@@ -39,7 +45,7 @@ mod tests {
     #[test]
     fn all_keys_of_a_run_have_its_name_in_braces_and_no_other() {
         let run = RunId::new("r-1:a").unwrap();
-        for key in [log(&run), workflow(&run), about(&run), plan(&run, "0f"), channel(&run)] {
+        for key in [log(&run), workflow(&run), about(&run), snapshot(&run), plan(&run, "0f"), channel(&run)] {
             let (_, rest) = key.split_once('{').unwrap();
             assert_eq!(rest.split_once('}').unwrap().0, "r-1:a", "{key}");
             assert_eq!(key.matches('{').count(), 1, "a name of a run has no braces");

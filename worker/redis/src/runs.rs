@@ -1,10 +1,9 @@
 //! The client: runs in one Redis, each with the fold that this process has of it.
 //!
-//! Calls of one process about one run follow each other; a process has one connection for requests, made anew
-//! where it breaks, and one per run that it waits for news of.
+//! Calls of one process about one run follow each other; a process has one connection for requests (in a
+//! cluster one per node), made anew where it breaks, and one per run that it waits for news of.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,28 +14,22 @@ use foresail_schemas::run::{
     RunSummary,
 };
 use foresail_schemas::workflow::Workflow;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncCommands, Client, RedisError, Script};
+use redis::{AsyncCommands, RedisError, Script};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep_until};
 
+use crate::address::{Address, Link};
+use crate::entry::{self, Names};
 use crate::error::CoordinationError;
 use crate::fold::{About, FORMAT, Fold, Outcome, Request, is_news, is_question};
 use crate::keys;
 use crate::listen::{Followed, subscribe};
+use crate::log::nothing_read;
 
-/// Longest time until a connection stands.
-pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// Longest time until a request is answered.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// Tries to connect anew before a request fails.
-const CONNECTS_MAX: usize = 3;
 /// How long a run lives in Redis without having ended, in s.
-const RUN_TTL_S: u64 = 7 * 24 * 3600;
+pub(crate) const RUN_TTL_S: u64 = 7 * 24 * 3600;
 /// How long it lives after its end, in s: workers may still report what they used.
-const ENDED_TTL_S: i64 = 3600;
-/// Entries that are read at once by who is behind.
-const ENTRIES_PER_PAGE: usize = 4096;
+pub(crate) const ENDED_TTL_S: i64 = 3600;
 /// Events that are given at once.
 const EVENTS_PER_PAGE: usize = 4096;
 /// Pause between two looks at the log while nothing is told.
@@ -66,28 +59,16 @@ pub struct NewRun<'a> {
 
 /// Runs in one Redis; clones share connections and folds.
 #[derive(Debug, Clone)]
-pub struct Runs(Arc<Shared>);
+pub struct Runs(pub(crate) Arc<Shared>);
 
 #[derive(Debug)]
-struct Shared {
-    client: Client,
-    at: String,
-    connection: OnceCell<Connection>,
-    append: Script,
+pub(crate) struct Shared {
+    pub address: Arc<Address>,
+    link: OnceCell<Link>,
+    pub append: Script,
+    pub snapshot: Script,
     folds: Mutex<HashMap<RunId, Arc<Followed>>>,
 }
-
-#[derive(Clone)]
-struct Connection(ConnectionManager);
-
-impl std::fmt::Debug for Connection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Connection")
-    }
-}
-
-/// The time of the server in ms, and entries.
-type Step = (String, Vec<String>);
 
 impl Runs {
     /// Runs in the Redis at `url`, for instance `redis://127.0.0.1:6379`. Nothing is asked yet.
@@ -95,13 +76,11 @@ impl Runs {
     /// # Errors
     /// [`CoordinationError::Settings`]
     pub fn open(url: &str) -> Result<Self, CoordinationError> {
-        let shown = url.rsplit_once('@').map_or(url, |(_, host)| host).to_owned();
-        let client = Client::open(url)
-            .map_err(|e| CoordinationError::Settings { shown: shown.clone(), cause: e.to_string() })?;
-        let at = client.get_connection_info().addr().to_string();
+        let address = Arc::new(Address::new(url)?);
         let append = Script::new(include_str!("append.lua"));
-        let (connection, folds) = (OnceCell::new(), Mutex::default());
-        Ok(Self(Arc::new(Shared { client, at, connection, append, folds })))
+        let snapshot = Script::new(include_str!("snapshot.lua"));
+        let (link, folds) = (OnceCell::new(), Mutex::default());
+        Ok(Self(Arc::new(Shared { address, link, append, snapshot, folds })))
     }
 
     /// Begins a run. One that is there stays as it is.
@@ -121,14 +100,15 @@ impl Runs {
         ] {
             documents.cmd("SET").arg(key).arg(document).arg("NX").arg("EX").arg(RUN_TTL_S).ignore();
         }
-        let mut connection = self.connection().await?;
+        let mut link = self.link().await?;
         let failed = |e| self.unreachable(&e);
-        let () = documents.query_async(&mut connection).await.map_err(failed)?;
+        let () = documents.query_async(&mut link).await.map_err(failed)?;
         // The log comes last: where it is, the rest is.
         let begin = Script::new(include_str!("begin.lua"));
         let mut begun = begin.key(keys::log(&run));
-        begun.arg(text(&Request::Begin(new.events))).arg(RUN_TTL_S);
-        let _is_new: u64 = begun.invoke_async(&mut connection).await.map_err(failed)?;
+        let first = entry::write(&Request::Begin(new.events), &Names::default(), &run);
+        begun.arg(first).arg(RUN_TTL_S);
+        let _is_new: u64 = begun.invoke_async(&mut link).await.map_err(failed)?;
         Ok(())
     }
 
@@ -137,7 +117,7 @@ impl Runs {
     /// # Errors
     /// [`CoordinationError`]
     pub async fn workflow(&self, run: &RunId) -> Result<Workflow, CoordinationError> {
-        self.document(run, keys::workflow(run)).await
+        self.fetched(run, keys::workflow(run)).await
     }
 
     /// The plan in force.
@@ -147,11 +127,11 @@ impl Runs {
     pub async fn plan(&self, run: &RunId) -> Result<CurrentPlan, CoordinationError> {
         let followed = self.followed(run);
         let mut fold = followed.fold.lock().await;
-        self.look(run, &mut fold, &followed).await?;
+        self.look(run, &mut fold, &followed, None).await?;
         let fold = present(run, &mut fold)?;
         let ((epoch, hash), options) = (fold.plan(), fold.options());
         let hash = hash.ok_or_else(|| damaged(run, format!("its log names no plan `{epoch}`")))?;
-        let plan: Plan = self.document(run, keys::plan(run, hash)).await?;
+        let plan: Plan = self.fetched(run, keys::plan(run, hash)).await?;
         Ok(CurrentPlan { epoch, plan, options })
     }
 
@@ -164,7 +144,7 @@ impl Runs {
         let mut fold = followed.fold.lock().await;
         let hash = present(run, &mut fold)?.plan_of(epoch);
         let hash = hash.ok_or_else(|| damaged(run, format!("its log names no plan `{epoch}`")))?;
-        self.document(run, keys::plan(run, hash)).await
+        self.fetched(run, keys::plan(run, hash)).await
     }
 
     /// The run in short.
@@ -174,7 +154,7 @@ impl Runs {
     pub async fn summary(&self, run: &RunId) -> Result<RunSummary, CoordinationError> {
         let followed = self.followed(run);
         let mut fold = followed.fold.lock().await;
-        let now_ms = self.look(run, &mut fold, &followed).await?;
+        let now_ms = self.look(run, &mut fold, &followed, None).await?;
         Ok(present(run, &mut fold)?.summary(now_ms))
     }
 
@@ -190,13 +170,16 @@ impl Runs {
         let followed = self.followed(run);
         let mut fold = followed.fold.lock().await;
         if operations.iter().all(is_question) {
-            let now_ms = self.look(run, &mut fold, &followed).await?;
+            let now_ms = self.look(run, &mut fold, &followed, None).await?;
             let fold = present(run, &mut fold)?;
             let results = fold.ask(&operations, now_ms);
             return Ok(fold.answer(results));
         }
         let rings = operations.iter().any(is_news);
-        let outcome = self.append(run, &mut fold, &followed, &Request::Operate(operations), rings).await?;
+        // Questions change nothing: only who asks folds them.
+        let changes = operations.iter().filter(|operation| !is_question(operation)).cloned().collect();
+        let request = Request::Operate(changes);
+        let outcome = self.append(run, &mut fold, &followed, &request, Some(operations), rings).await?;
         match outcome {
             Outcome::Results(results) => Ok(present(run, &mut fold)?.answer(results)),
             other => {
@@ -222,8 +205,8 @@ impl Runs {
         why: Option<Replanning>,
     ) -> Result<u64, CoordinationError> {
         let hash = blake3::hash(plan).to_hex().to_string();
-        let mut connection = self.connection().await?;
-        let kept = connection.set_ex(keys::plan(run, &hash), plan, RUN_TTL_S).await;
+        let mut link = self.link().await?;
+        let kept = link.set_ex(keys::plan(run, &hash), plan, RUN_TTL_S).await;
         let () = kept.map_err(|e| self.unreachable(&e))?;
         let request = Request::Replan { expected_epoch, plan: hash.clone(), why };
         match self.about_plan(run, &request).await {
@@ -251,7 +234,7 @@ impl Runs {
     async fn about_plan(&self, run: &RunId, request: &Request) -> Result<u64, CoordinationError> {
         let followed = self.followed(run);
         let mut fold = followed.fold.lock().await;
-        match self.append(run, &mut fold, &followed, request, true).await? {
+        match self.append(run, &mut fold, &followed, request, None, true).await? {
             Outcome::Plan(replaced) => replaced.map_err(CoordinationError::OtherPlan),
             other => Err(damaged(run, format!("its log has something else in place of a plan: {other:?}"))),
         }
@@ -270,174 +253,81 @@ impl Runs {
     ) -> Result<EventPage, CoordinationError> {
         let followed = self.followed(run);
         let ends = Instant::now() + wait;
+        // What this process has folded anyway is given without a look.
+        let (mut looks, mut has_looked) = (false, false);
         loop {
-            let looked = Instant::now();
+            let began = Instant::now();
             let mut rung = std::pin::pin!(followed.bell.notified());
             // From here on no ring is lost, though nobody waits yet.
             rung.as_mut().enable();
-            let page = self.page(run, &followed, after, kinds).await?;
-            if !page.events.is_empty() || page.status != RunStatus::Running || Instant::now() >= ends {
+            let page = self.page(run, &followed, after, kinds, looks).await?;
+            let is_late = has_looked && Instant::now() >= ends;
+            if !page.events.is_empty() || page.status != RunStatus::Running || is_late {
                 return Ok(page);
             }
-            subscribe(&self.0.client, run, &followed);
+            if !std::mem::replace(&mut has_looked, true) {
+                looks = true;
+                continue;
+            }
+            subscribe(&self.0.address, run, &followed);
             tokio::select! {
-                () = rung => sleep_until((Instant::now() + BATCH).max(looked + LOOK_GAP).min(ends)).await,
-                () = sleep_until(ends.min(Instant::now() + POLL)) => {}
+                () = rung => looks = followed.is_behind(),
+                () = sleep_until(ends.min(Instant::now() + POLL)) => looks = true,
+            }
+            if looks {
+                sleep_until((Instant::now() + BATCH).max(began + LOOK_GAP).min(ends)).await;
             }
         }
     }
 
+    /// What there is to tell, as far as this process has folded or, where it `looks`, as things stand.
     async fn page(
         &self,
         run: &RunId,
         followed: &Arc<Followed>,
         after: u64,
         kinds: Option<&BTreeSet<String>>,
+        looks: bool,
     ) -> Result<EventPage, CoordinationError> {
         let mut fold = followed.fold.lock().await;
         if fold.as_ref().is_some_and(|fold| fold.forgot(after)) {
             *fold = None;
         }
-        self.look(run, &mut fold, followed).await?;
+        if looks || fold.is_none() {
+            self.look(run, &mut fold, followed, Some(after)).await?;
+        }
         let fold = present(run, &mut fold)?;
         let (events, next_after) = fold.events_after(after, kinds, EVENTS_PER_PAGE);
         Ok(EventPage { status: fold.status(), events, next_after })
     }
 
-    /// Folds what is new; gives the time of the server in ms.
-    async fn look(
-        &self,
-        run: &RunId,
-        fold: &mut Option<Fold>,
-        followed: &Followed,
-    ) -> Result<f64, CoordinationError> {
-        if fold.is_none() {
-            *fold = Some(self.begun(run).await?);
-        }
-        loop {
-            let known = present(run, fold)?;
-            let (now_ms, entries) = self.step(run, known.next(), Some(ENTRIES_PER_PAGE), "", "").await?;
-            let count = entries.len();
-            self.take(run, known, entries, followed).await?;
-            if count < ENTRIES_PER_PAGE {
-                return Ok(now_ms);
-            }
-        }
-    }
-
-    /// Appends a request and folds up to it; gives what it came to.
-    async fn append(
-        &self,
-        run: &RunId,
-        fold: &mut Option<Fold>,
-        followed: &Followed,
-        request: &Request,
-        rings: bool,
-    ) -> Result<Outcome, CoordinationError> {
-        if fold.is_none() {
-            self.look(run, fold, followed).await?;
-        }
-        let known = present(run, fold)?;
-        let channel = if rings { keys::channel(run) } else { String::new() };
-        let (_, entries) = self.step(run, known.next(), None, &text(request), &channel).await?;
-        match self.take(run, known, entries, followed).await? {
-            Some(last) => Ok(last),
-            None => {
-                // The server went back to an older log: what was folded may never have been.
-                *fold = None;
-                let cause = format!("the log of run `{run}` is shorter than it was");
-                Err(CoordinationError::Unreachable { at: self.0.at.clone(), cause })
-            }
-        }
-    }
-
-    async fn take(
-        &self,
-        run: &RunId,
-        fold: &mut Fold,
-        entries: Vec<String>,
-        followed: &Followed,
-    ) -> Result<Option<Outcome>, CoordinationError> {
-        let mut last = None;
-        for entry in entries {
-            let at = fold.next();
-            last = Some(fold.take(&entry).map_err(|e| damaged(run, format!("entry `{at}`: {e}")))?);
-        }
-        if fold.status() != RunStatus::Running && !followed.is_over.swap(true, Ordering::SeqCst) {
-            self.expire(run, fold).await;
-        }
-        Ok(last)
-    }
-
-    /// One round trip: appends, where there is something, and reads.
-    async fn step(
-        &self,
-        run: &RunId,
-        from: u64,
-        limit: Option<usize>,
-        request: &str,
-        channel: &str,
-    ) -> Result<(f64, Vec<String>), CoordinationError> {
-        let last = limit.map_or(-1, |limit| from as i64 + limit as i64 - 1);
-        let mut script = self.0.append.key(keys::log(run));
-        script.arg(request).arg(from).arg(last).arg(channel);
-        let mut connection = self.connection().await?;
-        let step: Option<Step> =
-            script.invoke_async(&mut connection).await.map_err(|e| self.unreachable(&e))?;
-        let (now_ms, entries) = step.ok_or_else(|| CoordinationError::NoSuchRun(run.clone()))?;
-        let now_ms = now_ms.parse().map_err(|_| damaged(run, format!("the server's time is `{now_ms}`")))?;
-        Ok((now_ms, entries))
-    }
-
-    async fn begun(&self, run: &RunId) -> Result<Fold, CoordinationError> {
-        let about: About = self.document(run, keys::about(run)).await?;
-        if about.format != FORMAT {
-            let cause = format!(
-                "its log has format `{}`, this program folds `{FORMAT}`; hint: use programs of one version",
-                about.format
-            );
-            return Err(damaged(run, cause));
-        }
-        Ok(Fold::new(about, &self.workflow(run).await?))
-    }
-
-    async fn document<T: serde::de::DeserializeOwned>(
+    async fn fetched<T: serde::de::DeserializeOwned>(
         &self,
         run: &RunId,
         key: String,
     ) -> Result<T, CoordinationError> {
-        let mut connection = self.connection().await?;
-        let found: Option<Vec<u8>> = connection.get(&key).await.map_err(|e| self.unreachable(&e))?;
+        let mut link = self.link().await?;
+        let found: Option<Vec<u8>> = link.get(&key).await.map_err(|e| self.unreachable(&e))?;
+        self.document(run, &key, found)
+    }
+
+    pub(crate) fn document<T: serde::de::DeserializeOwned>(
+        &self,
+        run: &RunId,
+        key: &str,
+        found: Option<Vec<u8>>,
+    ) -> Result<T, CoordinationError> {
         let found = found.ok_or_else(|| CoordinationError::NoSuchRun(run.clone()))?;
         serde_json::from_slice(&found).map_err(|e| damaged(run, format!("`{key}`: {e}")))
     }
 
-    /// Lets what lies there of a run that has ended go after a while. Where this is not heard it goes later.
-    async fn expire(&self, run: &RunId, fold: &Fold) {
-        let plan = fold.plan().1.map(|hash| keys::plan(run, hash));
-        let all = [keys::log(run), keys::workflow(run), keys::about(run)].into_iter().chain(plan);
-        let mut expiring = redis::pipe();
-        for key in all {
-            expiring.expire(key, ENDED_TTL_S).ignore();
-        }
-        if let Ok(mut connection) = self.connection().await {
-            let _heard: Result<(), RedisError> = expiring.query_async(&mut connection).await;
-        }
+    pub(crate) async fn link(&self) -> Result<Link, CoordinationError> {
+        let link = self.0.link.get_or_try_init(|| self.0.address.link()).await;
+        link.cloned().map_err(|e| self.unreachable(&e))
     }
 
-    async fn connection(&self) -> Result<ConnectionManager, CoordinationError> {
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT_LIMIT))
-            .set_response_timeout(Some(ANSWER_LIMIT))
-            .set_number_of_retries(CONNECTS_MAX);
-        let connect =
-            || async { self.0.client.get_connection_manager_with_config(config).await.map(Connection) };
-        let connection = self.0.connection.get_or_try_init(connect).await;
-        connection.map(|connection| connection.0.clone()).map_err(|e| self.unreachable(&e))
-    }
-
-    fn unreachable(&self, error: &RedisError) -> CoordinationError {
-        CoordinationError::Unreachable { at: self.0.at.clone(), cause: error.to_string() }
+    pub(crate) fn unreachable(&self, error: &RedisError) -> CoordinationError {
+        self.0.address.unreachable(error)
     }
 
     fn followed(&self, run: &RunId) -> Arc<Followed> {
@@ -450,11 +340,14 @@ impl Runs {
     }
 }
 
-fn present<'a>(run: &RunId, fold: &'a mut Option<Fold>) -> Result<&'a mut Fold, CoordinationError> {
-    fold.as_mut().ok_or_else(|| damaged(run, "nothing of its log was read".to_owned()))
+pub(crate) fn present<'a>(
+    run: &RunId,
+    fold: &'a mut Option<Fold>,
+) -> Result<&'a mut Fold, CoordinationError> {
+    fold.as_mut().ok_or_else(|| nothing_read(run))
 }
 
-fn damaged(run: &RunId, cause: String) -> CoordinationError {
+pub(crate) fn damaged(run: &RunId, cause: String) -> CoordinationError {
     CoordinationError::Damaged { run: run.clone(), cause }
 }
 

@@ -360,10 +360,19 @@ impl World {
 
     fn restart_store(&mut self) {
         self.note("the store restarts");
+        self.check_saved();
         let mut ledger = Ledger::new(&self.workflow, self.options);
         self.events.iter().for_each(|event| ledger.replay(event));
         ledger.recovered(self.now_ms);
         self.ledger = ledger;
+    }
+
+    /// A state that was saved and read again is the same.
+    fn check_saved(&self) {
+        let bytes = postcard::to_allocvec(&self.ledger.saved()).expect("a state has a postcard form");
+        let saved = postcard::from_bytes(&bytes).expect("it was written like this");
+        let read = Ledger::restored(&self.workflow, self.options, saved).expect("it is of this workflow");
+        assert_eq!(read.saved(), self.ledger.saved());
     }
 
     fn replan(&mut self) {
