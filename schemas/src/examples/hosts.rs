@@ -14,6 +14,7 @@ pub fn invocation() -> Invocation {
         tasks: vec![0],
         metad: "http://127.0.0.1:7070".to_owned(),
         purpose: Purpose::Work,
+        documents: None,
     }
 }
 

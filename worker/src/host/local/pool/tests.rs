@@ -16,6 +16,7 @@ fn invocation(worker: Option<&str>, tasks: &[u32], memory_mb: u32) -> Invocation
         tasks: tasks.to_vec(),
         metad: "http://127.0.0.1:1".to_owned(),
         purpose: Purpose::Work,
+        documents: None,
     }
 }
 
