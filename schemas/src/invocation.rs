@@ -33,6 +33,19 @@ pub struct Invocation {
     /// not say for how long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_at: Option<Timestamp>,
+    /// Workflow and plan, where the platform has room for them: the worker need not read them then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<Documents>,
+}
+
+/// Workflow and plan of a run on their way with an invocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Documents {
+    /// Both as JSON, compressed with Zstandard (RFC 8878), in base64 (RFC 4648).
+    pub packed: String,
+    /// Keyed BLAKE3 hash of run and `packed`, hexadecimal; the key follows from the token of metad. Who does
+    /// not know the token cannot have a worker run what is no run of that metad.
+    pub mac: String,
 }
 
 /// What an invocation is for.
@@ -55,7 +68,7 @@ impl Purpose {
 impl Invocation {
     /// Most tasks that an invocation names. A planned worker with more finds the others when it joins.
     pub const TASKS_MAX: usize = 1024;
-    /// Most bytes of an invocation as JSON: its tasks, two names and an address.
+    /// Most bytes of an invocation as JSON without documents: its tasks, two names and an address.
     pub const BYTES_MAX: u64 = 32 << 10;
 
     /// An invocation that runs tasks; that of a planned worker names no more than [`Self::TASKS_MAX`] of
@@ -71,7 +84,8 @@ impl Invocation {
         if worker.is_some() {
             tasks.truncate(Self::TASKS_MAX);
         }
-        Self { run, worker, config, tasks, metad, purpose: Purpose::Work, asked_at: None }
+        let (purpose, asked_at, documents) = (Purpose::Work, None, None);
+        Self { run, worker, config, tasks, metad, purpose, asked_at, documents }
     }
 }
 

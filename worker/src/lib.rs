@@ -31,6 +31,7 @@ pub mod builtin;
 pub mod coordination;
 pub mod custom;
 pub mod data;
+mod documents;
 mod ending;
 pub mod executor;
 pub mod host;

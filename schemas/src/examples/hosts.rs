@@ -15,6 +15,7 @@ pub fn invocation() -> Invocation {
         metad: "http://127.0.0.1:7070".to_owned(),
         purpose: Purpose::Work,
         asked_at: None,
+        documents: None,
     }
 }
 

@@ -24,9 +24,7 @@ use tokio::sync::Semaphore;
 
 /// The alias of a function that is invoked.
 pub const ALIAS: &str = "live";
-/// Largest payload of an asynchronous invocation. Source: Lambda quotas page, 2025-11; a larger one that the
-/// page may grant by now is of no use here, because an invocation is below `Invocation::BYTES_MAX` unless it
-/// is for a flexible worker with very many tasks.
+/// Largest payload of an asynchronous invocation that every region takes. Source: Lambda quotas page, 2025-11.
 pub const PAYLOAD_BYTES_MAX: u64 = 256 << 10;
 /// Requests to Lambda under way at the same time.
 const IN_FLIGHT_MAX: usize = 64;
@@ -96,11 +94,10 @@ impl LambdaHost {
             return Err(unknown_config(&invocation.config, self.settings.memory_mb.iter().map(size)));
         }
         let name = function_name(&self.settings.prefix, memory_mb);
-        let payload = serde_json::to_vec(&invocation).map_err(|error| HostError::Refused {
-            platform: platform(&name),
-            cause: format!("the invocation has no JSON form: {error}"),
-            hint: "please report it".to_owned(),
-        })?;
+        let mut payload = payload_of(&name, &invocation)?;
+        if payload.len() as u64 > PAYLOAD_BYTES_MAX && invocation.documents.take().is_some() {
+            payload = payload_of(&name, &invocation)?;
+        }
         let bytes = payload.len() as u64;
         if bytes > PAYLOAD_BYTES_MAX {
             return Err(HostError::TooLarge {
@@ -142,6 +139,10 @@ impl Host for LambdaHost {
         Box::pin(self.ask(invocation))
     }
 
+    fn documents_bytes_max(&self) -> usize {
+        (PAYLOAD_BYTES_MAX - Invocation::BYTES_MAX) as usize
+    }
+
     fn status(&self) -> BoxFuture<'_, Result<HostStatus, HostError>> {
         let status = HostStatus {
             busy: self.under_way.load(Ordering::SeqCst),
@@ -155,6 +156,14 @@ impl Host for LambdaHost {
         };
         Box::pin(async move { Ok(status) })
     }
+}
+
+fn payload_of(name: &str, invocation: &Invocation) -> Result<Vec<u8>, HostError> {
+    serde_json::to_vec(invocation).map_err(|error| HostError::Refused {
+        platform: platform(name),
+        cause: format!("the invocation has no JSON form: {error}"),
+        hint: "please report it".to_owned(),
+    })
 }
 
 fn platform(name: &str) -> String {

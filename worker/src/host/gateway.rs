@@ -5,13 +5,14 @@
 //! long as its worker, longer than the one who asked for it may live. It works for one metad, whose token it
 //! wants. Objects of runs that have ended go from here too, where they lie in metad or in a bucket.
 
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use foresail_schemas::id::RunId;
-use foresail_schemas::invocation::{HostStatus, Invocation, Invoked};
+use foresail_schemas::invocation::{Documents, HostStatus, Invocation, Invoked};
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -22,10 +23,13 @@ use super::local::settings::{GUARD_MS, OBJECT_RUNS_KEPT_MAX, SWEEP_MS};
 use super::objects::{self, Learning, RunsSeen, Sweeper, Sweeping};
 use super::{Host, HostError, front};
 use crate::api::ApiError;
+use crate::documents;
 use crate::metad::Metad;
 
 /// How long the end of a gateway waits for requests under way.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// Runs whose documents are kept.
+const RUNS_KEPT_MAX: usize = 16;
 
 /// Settings of a gateway.
 #[derive(Debug, Clone)]
@@ -181,8 +185,10 @@ async fn bind(
     let url = format!("http://{}", listener.local_addr().map_err(cannot)?);
     let (to_guard, told) = mpsc::channel(RUNS_WAITING_MAX);
     // Ends with the runtime of the gateway.
-    tokio::spawn(guard(settings.guard_ms, metad, Arc::clone(&host), told));
-    let served: Arc<dyn Host> = Arc::new(Served { host, metad: settings.metad.clone(), to_guard, seen });
+    tokio::spawn(guard(settings.guard_ms, metad.clone(), Arc::clone(&host), told));
+    let shelf = Shelf { metad, token: settings.token.clone(), kept: Mutex::default() };
+    let metad = settings.metad.clone();
+    let served: Arc<dyn Host> = Arc::new(Served { host, metad, shelf, to_guard, seen });
     Ok((listener, front::router(served, settings.token.as_deref()), url))
 }
 
@@ -208,10 +214,38 @@ async fn serve(
     }
 }
 
+/// Documents of the runs that were asked for last, read once for all their workers.
+struct Shelf {
+    metad: Metad,
+    token: Option<String>,
+    /// The newest first; nothing where a run has documents too large to travel.
+    kept: Mutex<VecDeque<(RunId, Option<Documents>)>>,
+}
+
+impl Shelf {
+    /// Those of a run; nothing where they are too large or cannot be read: the worker reads them then. They
+    /// may be of a plan that was replaced meanwhile, which the worker finds out as it begins.
+    async fn documents(&self, run: &RunId, bytes_max: usize) -> Option<Documents> {
+        // Whoever asks meanwhile waits for the one read, whose requests have limits.
+        let mut kept = self.kept.lock().await;
+        if let Some((_, documents)) = kept.iter().find(|(other, _)| other == run) {
+            return documents.clone();
+        }
+        let (workflow, plan) = (self.metad.workflow(run).await.ok()?, self.metad.plan(run).await.ok()?);
+        let (token, asked) = (self.token.clone(), run.clone());
+        let pack = move || documents::pack(&asked, &workflow, &plan, token.as_deref(), bytes_max);
+        let documents = tokio::task::spawn_blocking(pack).await.ok()?;
+        kept.truncate(RUNS_KEPT_MAX - 1);
+        kept.push_front((run.clone(), documents.clone()));
+        documents
+    }
+}
+
 /// A host for one metad, whose runs are watched.
 struct Served {
     host: Arc<dyn Host>,
     metad: String,
+    shelf: Shelf,
     /// Tells of the runs that are invoked here.
     to_guard: mpsc::Sender<RunId>,
     /// Tells of them whose objects will have to go.
@@ -228,7 +262,14 @@ impl Host for Served {
         }
         self.seen.note(&invocation.run);
         let _told_by_a_later_one_if_full = self.to_guard.try_send(invocation.run.clone());
-        self.host.invoke(invocation)
+        let bytes_max = self.host.documents_bytes_max();
+        if bytes_max == 0 || invocation.documents.is_some() {
+            return self.host.invoke(invocation);
+        }
+        Box::pin(async move {
+            let documents = self.shelf.documents(&invocation.run, bytes_max).await;
+            self.host.invoke(Invocation { documents, ..invocation }).await
+        })
     }
 
     fn status(&self) -> BoxFuture<'_, Result<HostStatus, HostError>> {

@@ -151,6 +151,12 @@ pub trait Host: Send + Sync {
     /// it leaves its workers uncounted.
     fn status(&self) -> BoxFuture<'_, Result<HostStatus, HostError>>;
 
+    /// How many bytes of workflow and plan may travel with an invocation; none where whoever starts there reads
+    /// them as cheaply.
+    fn documents_bytes_max(&self) -> usize {
+        0
+    }
+
     /// Stops the idle workers, so that the next start is a cold one. Platforms that end them as they like do
     /// nothing.
     fn drain(&self) -> BoxFuture<'_, Result<HostStatus, HostError>> {

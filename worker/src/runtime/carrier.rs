@@ -5,10 +5,11 @@
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use foresail_choreography::PlanView;
 use foresail_schemas::id::RunId;
+use foresail_schemas::invocation::Documents;
 use foresail_schemas::run::{CurrentPlan, WorkerUsage};
 use foresail_schemas::workflow::Workflow;
 use tokio::runtime::Handle;
@@ -21,6 +22,7 @@ use crate::coordination::Coordination;
 use crate::data::cache::ObjectCache;
 use crate::data::s3;
 use crate::data::store::{BlobStore, FileStore, ObjectStore, StoreError};
+use crate::documents;
 use crate::executor::Executors;
 use crate::executor::command::CommandExecutor;
 use crate::executor::function::FunctionExecutor;
@@ -60,12 +62,21 @@ pub(super) struct KnownRun {
     pub plan: CurrentPlan,
     /// The plan as the machines of all its invocations see it.
     pub view: Arc<PlanView>,
+    /// Both, once they were packed for an invocation of another worker.
+    packed: OnceLock<Option<Documents>>,
 }
 
 impl KnownRun {
     pub fn new(run: RunId, workflow: Arc<Workflow>, plan: CurrentPlan) -> Self {
         let view = Arc::new(PlanView::new(plan.epoch, &plan.plan));
-        Self { run, workflow, plan, view }
+        Self { run, workflow, plan, view, packed: OnceLock::new() }
+    }
+
+    /// Workflow and plan for an invocation of another worker of this platform, whose payload has room for so
+    /// many bytes of them. Takes milliseconds for a large workflow.
+    pub fn documents(&self, token: Option<&str>, bytes_max: usize) -> Option<Documents> {
+        let pack = || documents::pack(&self.run, &self.workflow, &self.plan, token, bytes_max);
+        self.packed.get_or_init(pack).clone()
     }
 }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foresail_choreography::{Worker, WorkerSettings};
-use foresail_schemas::id::InstanceId;
-use foresail_schemas::invocation::{Invocation, Purpose};
+use foresail_schemas::id::{InstanceId, RunId};
+use foresail_schemas::invocation::{Documents, Invocation, Purpose};
 use foresail_schemas::metric::{Record, StartState, StartupRecord};
 use foresail_schemas::run::{CurrentPlan, Operation, OperationRequest, RunStatus, WorkerUsage};
-use foresail_schemas::workflow::{Task, Work};
+use foresail_schemas::workflow::{Task, Work, Workflow};
 use jiff::Timestamp;
 
 use super::carrier::{Carrier, KnownRun};
@@ -18,6 +18,7 @@ use super::lanes::Lanes;
 use crate::api::ApiError;
 use crate::coordination::Coordination;
 use crate::data::{Data, Durable};
+use crate::documents;
 use crate::metrics::Recorder;
 
 /// How long an invocation tries to learn what it is to do.
@@ -67,10 +68,11 @@ async fn carry_out_checked(
     clock: Clock,
     life_ms_max: f64,
 ) -> Result<WorkerUsage, ApiError> {
-    let Started { instance, invocation, start, init_ms, queued_ms, .. } = started;
+    let Started { instance, mut invocation, start, init_ms, queued_ms, .. } = started;
+    let documents = invocation.documents.take();
     let metad = process.metad(&invocation.metad)?;
     let state = process.state(&metad)?;
-    let Some((known, last_event)) = begin(process, &*state, &invocation).await? else {
+    let Some((known, last_event)) = begin(process, &*state, &invocation, documents).await? else {
         tracing::debug!(%instance, run = %invocation.run, "the run is over already");
         return Ok(clock.usage(WorkerUsage::default()));
     };
@@ -129,6 +131,7 @@ async fn carry_out_checked(
         clock,
         workflow: Arc::clone(&known.workflow),
         known: Arc::clone(&known),
+        token: settings.token.clone(),
         last_event,
         state,
         host: Arc::clone(&process.host),
@@ -203,6 +206,7 @@ async fn begin(
     process: &mut Carrier,
     state: &dyn Coordination,
     invocation: &Invocation,
+    documents: Option<Documents>,
 ) -> Result<Option<(Arc<KnownRun>, u64)>, ApiError> {
     let run = &invocation.run;
     let ends = Instant::now() + BEGIN_LIMIT;
@@ -213,14 +217,39 @@ async fn begin(
     if let Some(known) = process.known(run).filter(|known| known.plan.epoch == summary.plan_epoch) {
         return Ok(Some((known, summary.last_event)));
     }
-    let workflow = match process.known(run) {
-        Some(known) => Arc::clone(&known.workflow),
+    let (workflow, plan) = match process.known(run) {
+        Some(known) => (Some(Arc::clone(&known.workflow)), None),
+        None => brought(process, run, documents).await.unzip(),
+    };
+    let workflow = match workflow {
+        Some(workflow) => workflow,
         None => Arc::new(patiently(ends, || state.workflow(run)).await?),
     };
-    let plan = patiently(ends, || state.plan(run)).await?;
+    let plan = match plan.filter(|plan| plan.epoch == summary.plan_epoch) {
+        Some(plan) => plan,
+        None => patiently(ends, || state.plan(run)).await?,
+    };
     let known = Arc::new(KnownRun::new(run.clone(), workflow, plan));
     process.keep(Arc::clone(&known));
     Ok(Some((known, summary.last_event)))
+}
+
+/// Workflow and plan that came with the invocation.
+async fn brought(
+    process: &Carrier,
+    run: &RunId,
+    documents: Option<Documents>,
+) -> Option<(Arc<Workflow>, CurrentPlan)> {
+    let (documents, run, token) = (documents?, run.clone(), process.settings.token.clone());
+    let unpack = move || documents::unpack(&run, &documents, token.as_deref());
+    match tokio::task::spawn_blocking(unpack).await {
+        Ok(Ok((workflow, plan))) => Some((Arc::new(workflow), plan)),
+        Ok(Err(error)) => {
+            tracing::warn!("the documents of the invocation are not used: {error}");
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 /// Asks again while it can help and time is left.

@@ -66,6 +66,8 @@ pub(super) struct Driver {
     pub workflow: Arc<Workflow>,
     /// The run with the plan that the invocation begins with.
     pub known: Arc<KnownRun>,
+    /// Token of metad.
+    pub token: Option<String>,
     /// Number of the last event of the run when the invocation began.
     pub last_event: u64,
     pub state: Arc<dyn Coordination>,
@@ -348,7 +350,11 @@ impl Driver {
         let (run, metad) = (self.invocation.run.clone(), self.invocation.metad.clone());
         let invocation = Invocation { purpose, ..Invocation::new(run, worker, config, tasks, metad) };
         let (host, places) = (Arc::clone(&self.host), Arc::clone(&under_way.invocations));
-        under_way.chores.spawn(invoke_in_turn(places, host, invocation));
+        // A plan that was replaced would be read anew.
+        let known = under_way.newer_plan.is_none().then(|| Arc::clone(&self.known));
+        let token = self.token.clone();
+        let documents = move |bytes_max| known.and_then(|run| run.documents(token.as_deref(), bytes_max));
+        under_way.chores.spawn(invoke_in_turn(places, host, invocation, documents));
     }
 
     fn read_plan(&self, under_way: &mut UnderWay) {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use foresail_schemas::invocation::Invocation;
+use foresail_schemas::invocation::{Documents, Invocation};
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
 use super::carry::PAUSE_MAX;
 use crate::host::Host;
@@ -14,10 +15,20 @@ const INVOKE_TRIES_MAX: u32 = 8;
 /// First pause after a failed invocation; it doubles up to [`PAUSE_MAX`].
 pub(super) const INVOKE_PAUSE_FIRST: Duration = Duration::from_millis(20);
 
-/// Invokes when it gets a place.
-pub(super) async fn invoke_in_turn(places: Arc<Semaphore>, host: Arc<dyn Host>, invocation: Invocation) {
+/// Invokes when it gets a place, with the documents of the run where the platform has room for them.
+pub(super) async fn invoke_in_turn(
+    places: Arc<Semaphore>,
+    host: Arc<dyn Host>,
+    mut invocation: Invocation,
+    documents: impl FnOnce(usize) -> Option<Documents> + Send + 'static,
+) {
     // The places are never closed.
     let _place = places.acquire().await;
+    let bytes_max = host.documents_bytes_max();
+    if bytes_max > 0 {
+        // Without them, should packing panic, the worker reads them.
+        invocation.documents = spawn_blocking(move || documents(bytes_max)).await.ok().flatten();
+    }
     invoke_patiently(host, invocation).await;
 }
 

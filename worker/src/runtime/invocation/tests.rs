@@ -43,7 +43,7 @@ async fn a_wide_fan_out_asks_the_host_for_a_few_workers_at_a_time_and_for_all_in
         let config = ResourceConfig { memory_mb: 256, vcpu: None };
         let metad = "http://127.0.0.1:9".to_owned();
         let invocation = Invocation::new(run, None, config, vec![task], metad);
-        chores.spawn(invoke_in_turn(Arc::clone(&places), Arc::clone(&host), invocation));
+        chores.spawn(invoke_in_turn(Arc::clone(&places), Arc::clone(&host), invocation, |_| None));
     }
     while chores.join_next().await.is_some() {}
     server.abort();

@@ -17,6 +17,7 @@ fn invocation(worker: Option<&str>, tasks: &[u32], memory_mb: u32) -> Invocation
         metad: "http://127.0.0.1:1".to_owned(),
         purpose: Purpose::Work,
         asked_at: None,
+        documents: None,
     }
 }
 
