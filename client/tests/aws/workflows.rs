@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::emulator::{Emulator, KEYS};
+use crate::emulator::{Emulator, KEYS, block_on};
 
 pub const FORESAIL: &str = env!("CARGO_BIN_EXE_foresail");
 /// Longest wait for a stack to stand.
@@ -60,6 +61,18 @@ pub fn results(told: &Value) -> Vec<(String, String, String)> {
     all
 }
 
+/// How often metad was asked for a workflow.
+fn reads_of_workflows(data: &Path) -> u64 {
+    let stack: Value = serde_json::from_slice(&std::fs::read(data.join("stack.json")).unwrap()).unwrap();
+    let url = format!("{}/metrics", stack["metad"].as_str().unwrap());
+    let answer = block_on(async { reqwest::get(url).await.unwrap().text().await.unwrap() });
+    let route = "route=\"/v1/runs/{run}/workflow\"";
+    let counts = answer
+        .lines()
+        .filter(|line| line.starts_with("foresail_metad_requests_total") && line.contains(route));
+    counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
 #[test]
 fn functions_give_the_results_that_processes_give_even_while_they_are_throttled() {
     let Some(emulator) = Emulator::start(FORESAIL, &[512, 1769], 2) else { return };
@@ -76,4 +89,9 @@ fn functions_give_the_results_that_processes_give_even_while_they_are_throttled(
     }
     let told = emulator.log.lock().unwrap().iter().filter(|line| line.contains("\"foresail\"")).count();
     assert!(told >= 3, "{told} invocations were told of");
+    let brought = emulator.told.with_documents.load(Ordering::SeqCst);
+    assert!(brought >= 3, "{brought} invocations brought workflow and plan");
+    // Once for each run, for all its workers.
+    let read = reads_of_workflows(&there);
+    assert!(read <= 3, "workflows were read {read} times");
 }

@@ -41,6 +41,8 @@ pub struct Told {
     pub asked: AtomicU64,
     /// Those that were refused.
     pub refused: AtomicU64,
+    /// Those that brought workflow and plan.
+    pub with_documents: AtomicU64,
 }
 
 /// An emulated Lambda with its functions; everything ends when dropped.
@@ -193,6 +195,8 @@ async fn invoke(
     let kind = headers.get("x-amz-invocation-type").and_then(|kind| kind.to_str().ok());
     let status = if kind == Some("DryRun") { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED };
     if kind == Some("Event") {
+        let event: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        front.told.with_documents.fetch_add(u64::from(event["documents"].is_object()), Ordering::SeqCst);
         let Front { client, behind, .. } = front;
         let url = format!("http://{behind}/2015-03-31/functions/{name}/invocations");
         tokio::spawn(async move { client.post(url).body(body).send().await });
