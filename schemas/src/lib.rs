@@ -6,7 +6,7 @@
 //! platforms as data ([`platform`]), plans ([`plan`]) and their uncertainty
 //! ([`uncertainty`]), runs, their operations and events ([`run`]), what follows a failed attempt
 //! ([`retry`]), lists of what is kept ([`listing`]), invocations of workers ([`invocation`]) and errors
-//! ([`error`]). [`wfformat`] reads and writes the exchange format of WfCommons; [`generate`] and [`openapi`]
+//! ([`error`]); [`stranger`] tells pages of the web from programs. [`wfformat`] reads and writes the exchange format of WfCommons; [`generate`] and [`openapi`]
 //! make JSON Schemas, examples and the OpenAPI document of the types.
 //!
 //! Guarantee: a value of these types is valid. Names have a legal charset and length, sizes and times are
@@ -34,6 +34,7 @@ pub mod prediction;
 pub mod retry;
 pub mod run;
 pub mod score;
+mod stranger;
 pub mod uncertainty;
 pub mod wfformat;
 pub mod workflow;
@@ -44,4 +45,5 @@ pub use graph::Graph;
 pub use id::{BatchId, InstanceId, ObjectName, RunId, TaskId, TaskName, WorkerId, WorkflowName};
 pub use plan::{Objective, Plan};
 pub use platform::Platform;
+pub use stranger::stranger;
 pub use workflow::Workflow;
