@@ -9,6 +9,7 @@ mod lab;
 mod plans;
 mod replan;
 mod runs;
+mod scale;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -34,6 +35,7 @@ pub use lab::{AccuracyArgs, BacktestArgs, LabArgs, LabCommand};
 pub use plans::{PlannersArgs, parse_goal};
 pub use replan::{Replan, ReplanArgs};
 pub use runs::{BenchArgs, LabOptimisationsArgs, LabRunArgs};
+pub use scale::LabScaleArgs;
 
 const AFTER_HELP: &str = "\
 Start here:
