@@ -2,11 +2,11 @@
 //!
 //! One module per subject: names ([`id`]), resource sizes and quantiles ([`config`]), measurements
 //! ([`metric`]), predictions ([`prediction`]), workflows and their dense graph ([`workflow`], [`graph`]),
-//! what tasks decide at run time ([`decision`]), code that travels with a workflow ([`code`]),
-//! platforms as data ([`platform`]), plans ([`plan`]) and their uncertainty
-//! ([`uncertainty`]), runs, their operations and events ([`run`]), what follows a failed attempt
-//! ([`retry`]), lists of what is kept ([`listing`]), invocations of workers ([`invocation`]) and errors
-//! ([`error`]); [`stranger`] tells pages of the web from programs. [`wfformat`] reads and writes the exchange format of WfCommons; [`generate`] and [`openapi`]
+//! what tasks decide at run time ([`decision`]), code that travels with a workflow ([`code`]), platforms as
+//! data ([`platform`]), plans ([`plan`]) and their uncertainty ([`uncertainty`]), runs, their operations and
+//! events ([`run`]), what follows a failed attempt ([`retry`]), lists of what is kept ([`listing`]),
+//! invocations of workers ([`invocation`]) and errors ([`error`]); [`stranger`] tells pages of the web from
+//! programs. [`wfformat`] reads and writes the exchange format of WfCommons; [`generate`] and [`openapi`]
 //! make JSON Schemas, examples and the OpenAPI document of the types.
 //!
 //! Guarantee: a value of these types is valid. Names have a legal charset and length, sizes and times are

@@ -136,12 +136,12 @@ fn of_keeper(judged: &Judged) -> Vec<Limit> {
         Keeper::Metad => (
             "processor of metad",
             "link of metad",
-            "divide the work into several runs: a worker reads the whole workflow and plan, and news of every task",
+            "divide the work into several runs: a worker reads workflow and plan whole, and all news",
         ),
         Keeper::Redis => (
             "processor of Redis",
             "link of Redis",
-            "divide the work into several runs, over several servers: a worker reads the whole log of its run",
+            "divide the work into several runs, on several servers: a worker reads the log of its run",
         ),
     };
     let mut worked: Vec<(&'static str, &Meter)> =

@@ -4,8 +4,8 @@
 //! Runs are made for it whose tasks nobody carries out: leases are taken and results committed as fast as
 //! they are answered. A metad of this process is measured by the CPU time that the process takes, which is
 //! that of the client too: it does better by itself, and what else runs on the machine does not count. One
-//! elsewhere is measured by the clock. What batches of measurements take is not measured here (`cargo bench -p foresail-tests --bench speed --
-//! ingest` does). Times in us.
+//! elsewhere is measured by the clock. What batches of measurements take is not measured here (`cargo bench
+//! -p foresail-tests --bench speed -- ingest` does). Times in us.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
