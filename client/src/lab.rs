@@ -23,6 +23,7 @@ use crate::samples::{CsvLines, Line};
 pub mod effects;
 pub mod plans;
 pub mod runs;
+pub mod scale;
 
 pub use foresail_model::backtest as protocols;
 

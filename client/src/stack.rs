@@ -1,7 +1,9 @@
 //! The local stack: metad and a host of workers, inside this program. The workers are processes of this
 //! machine, or functions of AWS Lambda.
 
+use std::fs::DirBuilder;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 #[cfg(feature = "aws")]
 use std::sync::Arc;
@@ -136,7 +138,8 @@ impl LocalStack {
                 (scratch.path().to_owned(), Some(scratch))
             }
         };
-        std::fs::create_dir_all(&data).map_err(no_place)?;
+        // For its owner alone, where it is made here.
+        DirBuilder::new().recursive(true).mode(0o700).create(&data).map_err(no_place)?;
         let mut metad_settings = metad::Settings::embedded(data.join("metad"));
         metad_settings.listen = settings.listen;
         metad_settings.token.clone_from(&settings.token);

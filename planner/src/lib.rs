@@ -12,7 +12,8 @@
 //!   been decided.
 //! - [`monte_carlo`]: what a plan takes and costs over drawn times, with probabilities and their intervals.
 //! - [`replan`]: from a plan in force and the [`Progress`] of its run to the next plan.
-//! - [`simulate`]: a plan carried out in virtual time by the state machines that will carry it out in fact.
+//! - [`simulate`]: a plan carried out in virtual time by the state machines that will carry it out in fact;
+//!   [`simulate_in`]: in surroundings that take their time, and count.
 //! - [`bounds`], [`cost_bound`]: what no plan can beat. [`validate`]: what every plan keeps.
 //! - [`shapes`]: workflows to compare planners on.
 //! - [`blind_table`]: what is assumed before anything was measured. [`gantt`]: a plan as a picture.
@@ -87,5 +88,5 @@ pub use planner::{Planner, bounds, cost_bound, find, plan, planners};
 pub use progress::{Progress, TaskProgress, WorkerCondition, WorkerProgress, flexible_id};
 pub use remaining::expected_total_ms;
 pub use replan::{ReplanOptions, Replanned, Rest, Verdict, replan};
-pub use simulate::{Simulated, simulate};
+pub use simulate::{Left, Served, Simulated, Surroundings, simulate, simulate_in};
 pub use validate::{Violation, validate, validate_rest};

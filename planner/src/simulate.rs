@@ -7,22 +7,21 @@
 //! happen as they would. What a worker fetches beforehand does not arrive if the worker leaves first.
 
 mod agenda;
-mod audience;
 mod decisions;
 mod held;
+mod news;
 mod places;
+mod requests;
+mod surroundings;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use foresail_choreography::{
-    Action, CommitHints, Event, Executed, Ledger, PlanView, Watchdog, Worker, first_invocations,
-};
+use foresail_choreography::{Action, Event, Executed, Ledger, PlanView, Watchdog, Worker, first_invocations};
 use foresail_schemas::graph::Graph;
 use foresail_schemas::plan::{Plan, PlanSummary, Problem};
 use foresail_schemas::run::{
-    Change, Commit, ConfigUsage, Location, Measured, Operation, OperationAnswer, OperationResult, RunEvent,
-    RunOptions, RunStatus, StoredObject, WorkerUsage,
+    Commit, ConfigUsage, Location, Measured, RunOptions, RunStatus, StoredObject, WorkerUsage,
 };
 
 use crate::assignment::Assignment;
@@ -32,8 +31,10 @@ use crate::expected::Part;
 use crate::host::Host;
 use crate::link::{Links, Moved};
 use agenda::{Agenda, Happening};
-use audience::{Audience, audiences};
+use news::{Audience, Listener, audiences};
 use places::{Asked, Waiting};
+use surroundings::Undisturbed;
+pub use surroundings::{Left, Served, Surroundings};
 
 /// Events handled before a run counts as stuck: this many, and [`STEPS_PER_TASK_MAX`] per task.
 const STEPS_MAX: u64 = 1_000_000;
@@ -68,19 +69,42 @@ pub fn simulate(
     plan: &Plan,
     options: &RunOptions,
 ) -> Result<Simulated, SimulationFailure> {
-    let Some(part) = Part::of_plan(problem, plan) else { return carry_out(problem, plan, options) };
-    Ok(part.widen_times(plan, carry_out(&part.problem, &part.narrow(plan), options)?))
+    simulate_in(problem, plan, options, &mut Undisturbed)
 }
 
-fn carry_out(problem: &Problem, plan: &Plan, options: &RunOptions) -> Result<Simulated, SimulationFailure> {
+/// As [`simulate`], in surroundings that see what is asked of them and may take their time.
+///
+/// # Errors
+/// [`SimulationFailure`] when problem or plan are not valid, or when the run has not ended by the time or
+/// after the steps that the surroundings allow.
+pub fn simulate_in(
+    problem: &Problem,
+    plan: &Plan,
+    options: &RunOptions,
+    surroundings: &mut dyn Surroundings,
+) -> Result<Simulated, SimulationFailure> {
+    let Some(part) = Part::of_plan(problem, plan) else {
+        return carry_out(problem, plan, options, surroundings);
+    };
+    Ok(part.widen_times(plan, carry_out(&part.problem, &part.narrow(plan), options, surroundings)?))
+}
+
+fn carry_out(
+    problem: &Problem,
+    plan: &Plan,
+    options: &RunOptions,
+    surroundings: &mut dyn Surroundings,
+) -> Result<Simulated, SimulationFailure> {
     let dense = Dense::new(problem)?;
     plan.check(&problem.workflow)?;
     // Sizes that nothing is predicted for are found before the run begins.
     Assignment::of_plan(&dense, plan)?;
-    let mut world = World::new(&dense, plan, *options);
-    world.begin();
     let steps_max = STEPS_MAX + STEPS_PER_TASK_MAX * u64::from(dense.len());
+    let (steps_max, end_ms) = (steps_max.min(surroundings.steps_max()), surroundings.end_ms());
+    let mut world = World::new(&dense, plan, *options, surroundings);
+    world.begin();
     while world.steps < steps_max
+        && world.agenda.now_ms <= end_ms
         && let Some(happening) = world.agenda.next()
     {
         world.steps += 1;
@@ -109,16 +133,12 @@ struct Node {
     container: u32,
     start_ms: f64,
     links: Links,
-}
-
-/// A machine that hears of what becomes ready.
-#[derive(Debug, Clone, Copy)]
-struct Listener {
-    id: usize,
-    commits: CommitHints,
+    /// Attempts that ran to their end here.
+    attempts: u64,
 }
 
 struct World<'a> {
+    surroundings: &'a mut dyn Surroundings,
     dense: &'a Dense<'a>,
     plan: &'a Plan,
     view: Arc<PlanView>,
@@ -150,13 +170,19 @@ struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    fn new(dense: &'a Dense<'a>, plan: &'a Plan, options: RunOptions) -> Self {
+    fn new(
+        dense: &'a Dense<'a>,
+        plan: &'a Plan,
+        options: RunOptions,
+        surroundings: &'a mut dyn Surroundings,
+    ) -> Self {
         let problem = dense.problem;
         let graph = problem.workflow.graph().clone();
         let mut moved = Moved::default();
         moved.reset(dense);
         let view = Arc::new(PlanView::new(1, plan));
         Self {
+            surroundings,
             dense,
             plan,
             listeners: vec![Vec::new(); view.worker_count()],
@@ -195,7 +221,7 @@ impl<'a> World<'a> {
         self.add(Machine::Watchdog(Box::new(watchdog)), 0, 0);
         self.act(WATCHDOG, out);
         for invoke in first_invocations(&self.graph, &self.view) {
-            self.invoke(invoke);
+            self.ask_host(WATCHDOG, invoke);
         }
         for start in self.view.prewarms(None) {
             self.agenda.later(start.delay_ms, Happening::PreWarm(start.config));
@@ -206,21 +232,28 @@ impl<'a> World<'a> {
         let (start_ms, links) = (self.agenda.now_ms, Links::default());
         let machine = Some(machine);
         let (wake_ms, look_ms, listens_as) = (f64::INFINITY, f64::INFINITY, None);
-        self.nodes.push(Node { machine, wake_ms, look_ms, listens_as, size, container, start_ms, links });
+        self.nodes.push(Node {
+            machine,
+            wake_ms,
+            look_ms,
+            listens_as,
+            size,
+            container,
+            start_ms,
+            links,
+            attempts: 0,
+        });
         self.nodes.len() - 1
     }
 
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Hear(id, event) => self.deliver(id, *event),
-            Happening::Request(id, request, operations) => self.request(id, request, &operations),
-            Happening::Up(id) => {
-                let mut out = Vec::new();
-                if let Some(Machine::Worker(worker)) = &mut self.nodes[id].machine {
-                    worker.start(self.agenda.now_ms, &mut out);
-                }
-                self.act(id, out);
-            }
+            Happening::Request(id, request, operations) => self.request(id, request, operations),
+            Happening::Served(served) => self.serve(&served),
+            Happening::Begin(id) => self.read_documents(id),
+            Happening::Up(id) => self.up(id),
+            Happening::Invoke(invoke) => self.invoke(*invoke),
             Happening::Computed(id, task, attempt) => {
                 if !self.hold(id, task, attempt) {
                     self.store(id, task, attempt);
@@ -271,7 +304,7 @@ impl<'a> World<'a> {
                 Action::Store { task, attempt } => self.store(id, task, attempt),
                 Action::PreLoad { task, parents } => self.preload(id, task, &parents),
                 Action::PreWarm { config } => self.prewarm(config),
-                Action::Invoke(invoke) => self.invoke(invoke),
+                Action::Invoke(invoke) => self.ask_host(id, invoke),
                 Action::Listen { commits } => self.listen(id, commits),
                 Action::ReadPlan => {
                     let event = Event::PlanRead {
@@ -321,88 +354,6 @@ impl<'a> World<'a> {
         }
     }
 
-    fn listen(&mut self, id: usize, commits: CommitHints) {
-        if let Some(worker) = self.nodes[id].listens_as {
-            let listeners = &mut self.listeners[worker as usize];
-            listeners.retain(|listener| listener.id != id);
-            listeners.push(Listener { id, commits });
-        }
-    }
-
-    fn request(&mut self, id: usize, request: u64, operations: &[Operation]) {
-        let mut results = Vec::with_capacity(operations.len());
-        for operation in operations {
-            let (result, events) = self.ledger.apply(operation, self.agenda.now_ms);
-            if let (Operation::Commit { task, commit, .. }, OperationResult::Won { .. }) =
-                (operation, &result)
-            {
-                self.stands(id, *task, commit);
-            }
-            self.tell(&events);
-            results.push(result);
-        }
-        let (status, plan_epoch) = (self.ledger.status(), self.ledger.plan_epoch());
-        let answer = OperationAnswer { status, plan_epoch, results };
-        let event = Event::Answered { request, answer };
-        self.tell_later(self.dense.dispatch_ms / 2.0, id, event);
-    }
-
-    /// The result of this machine is the task's.
-    fn stands(&mut self, id: usize, task: u32, commit: &Commit) {
-        let container = self.nodes[id].container;
-        self.moved.made(self.dense, container, task, self.agenda.now_ms);
-        if commit.attempt == 0
-            && let Some(&(start_ms, end_ms)) = self.copies.get(&(id, task))
-        {
-            (self.start_ms[task as usize], self.end_ms[task as usize]) = (start_ms, end_ms);
-        }
-        if let Some(audience) = self.audiences.get(&task) {
-            let listeners = audience.of_commit.iter().flat_map(|&w| &self.listeners[w as usize]);
-            let told = listeners.filter(|l| l.commits == CommitHints::Pass && l.id != id);
-            let told: Vec<usize> = told.map(|listener| listener.id).collect();
-            for id in told {
-                let hint = Event::Hint {
-                    ready: Vec::new(),
-                    committed: vec![(task, commit.clone())],
-                    skipped: Vec::new(),
-                };
-                self.tell_later(self.dense.dispatch_ms / 2.0, id, hint);
-            }
-        }
-    }
-
-    /// Passes events on, to those who would not ignore them.
-    fn tell(&mut self, events: &[RunEvent]) {
-        let way_ms = self.dense.dispatch_ms / 2.0;
-        for event in events {
-            match event.change {
-                Change::TaskReady { task } => {
-                    let others = self.audiences.get(&task).map(|audience| audience.of_ready.as_slice());
-                    let workers = self.view.worker_index(task).into_iter();
-                    let workers = workers.chain(others.unwrap_or_default().iter().copied());
-                    let told = workers.flat_map(|worker| &self.listeners[worker as usize]);
-                    let told: Vec<usize> = told.map(|listener| listener.id).collect();
-                    for id in told {
-                        let hint =
-                            Event::Hint { ready: vec![task], committed: Vec::new(), skipped: Vec::new() };
-                        self.tell_later(way_ms, id, hint);
-                    }
-                }
-                Change::TasksSkipped { ref tasks, .. } => self.tell_skipped(tasks),
-                Change::RunFinished { status, .. } => {
-                    self.summary.makespan_ms = self.agenda.now_ms;
-                    let mut all: Vec<usize> = self.listeners.iter().flatten().map(|l| l.id).collect();
-                    all.push(WATCHDOG);
-                    all.sort_unstable();
-                    for id in all {
-                        self.tell_later(way_ms, id, Event::RunEnded { status });
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-
     fn preload(&mut self, id: usize, task: u32, parents: &[(u32, Commit)]) {
         let node = &mut self.nodes[id];
         let is_made = |producer: u32| parents.iter().any(|(parent, _)| *parent == producer);
@@ -420,9 +371,10 @@ impl<'a> World<'a> {
         }
         self.stopped.remove(&(id, task));
         let node = &mut self.nodes[id];
-        let (size, container) = (node.size, node.container);
+        let (size, container, gets) = (node.size, node.container, node.links.gets);
         let inputs_ms = self.moved.download(self.dense, &mut node.links, size, container, task, now_ms);
-        let computed_ms = inputs_ms + self.dense.exec_ms(size, task);
+        let fetched_ms = self.surroundings.fetched(node.links.gets - gets, now_ms) - now_ms;
+        let computed_ms = inputs_ms + fetched_ms + self.dense.exec_ms(size, task);
         self.agenda.later(computed_ms - now_ms, Happening::Computed(id, task, attempt));
     }
 
@@ -431,8 +383,10 @@ impl<'a> World<'a> {
         if node.machine.is_none() || self.stopped.remove(&(id, task)) {
             return;
         }
-        let size = node.size;
+        let (size, puts) = (node.size, node.links.puts);
+        node.attempts += 1;
         let done_ms = self.moved.upload(self.dense, &mut node.links, size, task, now_ms);
+        let done_ms = done_ms + self.surroundings.stored(node.links.puts - puts, now_ms) - now_ms;
         match self.copies.get_mut(&(id, task)) {
             Some((_, end_ms)) => *end_ms = done_ms,
             // What was held had ended for its readers here when its code had.

@@ -2,11 +2,12 @@
 //!
 //! One module per subject: names ([`id`]), resource sizes and quantiles ([`config`]), measurements
 //! ([`metric`]), predictions ([`prediction`]), workflows and their dense graph ([`workflow`], [`graph`]),
-//! what tasks decide at run time ([`decision`]), code that travels with a workflow ([`code`]),
-//! platforms as data ([`platform`]), plans ([`plan`]) and their uncertainty
-//! ([`uncertainty`]), runs, their operations and events ([`run`]), what follows a failed attempt
-//! ([`retry`]), lists of what is kept ([`listing`]), invocations of workers ([`invocation`]) and errors
-//! ([`error`]). [`packed`] has compact forms for stores. [`wfformat`] reads and writes the exchange format of WfCommons; [`generate`] and [`openapi`]
+//! what tasks decide at run time ([`decision`]), code that travels with a workflow ([`code`]), platforms as
+//! data ([`platform`]), plans ([`plan`]) and their uncertainty ([`uncertainty`]), runs, their operations and
+//! events ([`run`]), what follows a failed attempt ([`retry`]), lists of what is kept ([`listing`]),
+//! invocations of workers ([`invocation`]) and errors ([`error`]); [`stranger`] tells pages of the web from
+//! programs, [`packed`] has compact forms for stores. [`wfformat`] reads and writes the exchange format of
+//! WfCommons; [`generate`] and [`openapi`]
 //! make JSON Schemas, examples and the OpenAPI document of the types.
 //!
 //! Guarantee: a value of these types is valid. Names have a legal charset and length, sizes and times are
@@ -35,6 +36,7 @@ pub mod prediction;
 pub mod retry;
 pub mod run;
 pub mod score;
+mod stranger;
 pub mod uncertainty;
 pub mod wfformat;
 pub mod workflow;
@@ -45,4 +47,5 @@ pub use graph::Graph;
 pub use id::{BatchId, InstanceId, ObjectName, RunId, TaskId, TaskName, WorkerId, WorkflowName};
 pub use plan::{Objective, Plan};
 pub use platform::Platform;
+pub use stranger::stranger;
 pub use workflow::Workflow;

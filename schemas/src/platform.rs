@@ -44,6 +44,10 @@ pub struct Platform {
     /// Where and when the prices were valid, and who says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// How fast it grows and its store answers; not limited where absent. Nothing is planned by it:
+    /// `foresail lab scale` says where it is met.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<Pace>,
     /// Prices.
     pub prices: Prices,
     /// What is assumed before anything was measured.
@@ -145,6 +149,29 @@ pub struct Origin {
     pub date: String,
     /// Who says so.
     pub source: String,
+}
+
+/// How fast a platform takes invocations and starts workers, and how many requests its store answers.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Pace {
+    /// Workers of one size that it starts beyond those it has, in `growth_ms` at most.
+    pub growth_workers: u32,
+    /// The time of that in ms.
+    pub growth_ms: f64,
+    /// Time of one request that asks for a worker in ms.
+    pub invoke_ms: f64,
+    /// Objects that the store takes per second under one prefix.
+    pub puts_per_s: f64,
+    /// Objects that the store gives per second under one prefix.
+    pub gets_per_s: f64,
+}
+
+impl Pace {
+    fn check(&self) -> Result<(), &'static str> {
+        let numbers = [self.growth_ms, self.invoke_ms, self.puts_per_s, self.gets_per_s];
+        let is_whole = self.growth_workers > 0 && numbers.iter().all(|x| x.is_finite() && *x > 0.0);
+        if is_whole { Ok(()) } else { Err("every number of `pace` must be finite and greater than 0") }
+    }
 }
 
 /// Prices in USD.
@@ -292,6 +319,9 @@ impl Platform {
                 return rule("the size of `pool` must differ from every size of the menu");
             }
         }
+        if let Some(pace) = &self.pace {
+            pace.check().or_else(rule)?;
+        }
         if self.origin.as_ref().is_some_and(|origin| !origin.is_dated()) {
             return rule("`origin.date` must be YYYY-MM or YYYY-MM-DD, `origin.source` must say who says so");
         }
@@ -394,7 +424,10 @@ mod tests {
         }
         let as_menu = pool(|p| (p.memory_mb, p.vcpu) = (1769, 1.0)).check();
         assert!(as_menu.is_err_and(|e| e.to_string().contains("must differ")));
-        let broken: [(&str, Change); 5] = [
+        let broken: [(&str, Change); 6] = [
+            ("pace", |p| {
+                p.pace = Platform::built_in()[1].pace.map(|pace| Pace { growth_workers: 0, ..pace })
+            }),
             ("prices", |p| p.prices.put_usd = -1.0),
             ("ascending", |p| p.menu.reverse()),
             ("concurrency_max", |p| p.concurrency_max = 0),

@@ -17,8 +17,11 @@ pub const SOCKET_VARIABLE: &str = "FORESAIL_WORKER_SOCKET";
 pub const SETTINGS_VARIABLE: &str = "FORESAIL_WORKER_SETTINGS";
 /// The token of metad, for programs of Foresail only.
 pub const TOKEN_VARIABLE: &str = "FORESAIL_METAD_TOKEN";
+/// Addresses that may have a password in them: of the state of runs, of the log of batches.
+const ADDRESS_VARIABLES: [&str; 2] = ["FORESAIL_COORDINATION", "FORESAIL_METAD_BATCH_LOG"];
 /// Variables that a command must not inherit.
-pub(crate) const WORKER_VARIABLES: [&str; 3] = [SOCKET_VARIABLE, SETTINGS_VARIABLE, TOKEN_VARIABLE];
+pub(crate) const WORKER_VARIABLES: [&str; 5] =
+    [SOCKET_VARIABLE, SETTINGS_VARIABLE, TOKEN_VARIABLE, ADDRESS_VARIABLES[0], ADDRESS_VARIABLES[1]];
 
 /// Status of a worker that has carried out its invocation and asks for a new process in its place. Success
 /// would look like a function that ends the process.

@@ -10,6 +10,7 @@ mod past;
 mod plans;
 mod replan;
 mod runs;
+mod scale;
 #[cfg(not(feature = "aws"))]
 mod without;
 
@@ -41,6 +42,7 @@ pub use past::{BillArgs, CancelArgs, ResumeArgs, RunsArgs};
 pub use plans::{PlannersArgs, parse_goal};
 pub use replan::{Replan, ReplanArgs};
 pub use runs::{BenchArgs, LabOptimisationsArgs, LabRunArgs};
+pub use scale::LabScaleArgs;
 #[cfg(not(feature = "aws"))]
 pub use without::{DeployArgs, DestroyArgs, DoctorArgs};
 

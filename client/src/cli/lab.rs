@@ -4,6 +4,7 @@ mod bench;
 mod optimisations;
 mod plans;
 mod runs;
+mod scale;
 mod tables;
 
 use std::io;
@@ -40,6 +41,7 @@ pub async fn lab(
         LabCommand::Optimisations(args) => {
             optimisations::optimisations(global, args, terminal, interrupt).await?;
         }
+        LabCommand::Scale(args) => scale::scales(global, args, terminal).await?,
         LabCommand::Backtest(args) => {
             let (path, methods) = (args.samples.clone(), args.methods());
             let (protocol, quantity, seed) = (args.protocol, args.quantity, args.seed);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use foresail_planner::shapes::Shape;
 use foresail_schemas::platform::Platform;
 use foresail_schemas::wfformat::{self, Scale};
 use foresail_schemas::{Workflow, WorkflowName};
@@ -31,6 +32,21 @@ pub fn workflow(args: &PlanningArgs, default_scale: Scale) -> Result<Workflow, C
         size: args.size_scale.unwrap_or(default_scale.size),
     };
     parse(&read(path)?, &args.workflow, scale)
+}
+
+/// The synthetic workflow of this shape, or the workflow of this file, as it was recorded.
+///
+/// # Errors
+/// [`CliError::Input`] when it is neither.
+pub fn shape_or_file(text: &str) -> Result<Workflow, CliError> {
+    let path = Path::new(text);
+    if path.exists() {
+        return parse(&read(path)?, text, Scale { time: 1.0, size: 1.0 });
+    }
+    let shape = text
+        .parse::<Shape>()
+        .map_err(|e| CliError::input(format!("there is no file `{text}`"), format!("or as a shape: {e}")))?;
+    Ok(shape.workflow())
 }
 
 /// The workflow of a file's content.

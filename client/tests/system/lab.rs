@@ -82,3 +82,42 @@ fn wrong_questions_and_files_are_code_2_with_a_hint() {
         assert!(ended.stdout.is_empty(), "{ended:?}");
     }
 }
+
+#[test]
+fn a_run_at_size_is_simulated_alike_every_time_and_its_limits_are_named() {
+    let data = tempfile::tempdir().unwrap();
+    let args = ["lab", "scale", "--workers", "4,20", "--tasks-per-worker", "2", "--task-ms", "500"];
+    let json = || run(data.path(), &[&args[..], &["-o", "json"]].concat());
+    let (first, second) = (json(), json());
+    assert_eq!(first.code, Some(0), "{first:?}");
+    assert_eq!(first.stdout, second.stdout);
+    let scales = first.json()["scales"].clone();
+    assert_eq!((&scales[0]["tasks"], &scales[1]["tasks"]), (&8.into(), &40.into()));
+    assert!(scales[0]["breaks_first"].is_null(), "{scales:#}");
+    assert!(scales[1]["limits"].as_array().unwrap().iter().all(|limit| limit["ratio"].is_number()));
+
+    let slow = data.path().join("slow.toml");
+    let table = include_str!("../../src/lab/scale/metad.toml").replace("request_us = ", "request_us = 99");
+    std::fs::write(&slow, table).unwrap();
+    let named = [&args[..], &["--service", slow.to_str().unwrap(), "-o", "markdown"]].concat();
+    let named = run(data.path(), &named);
+    assert!(named.stdout.contains("| processor of metad |"), "{named:?}");
+}
+
+#[test]
+fn a_run_that_cannot_be_simulated_is_code_2_with_a_hint() {
+    let data = tempfile::tempdir().unwrap();
+    for (args, word) in [
+        (vec!["--workers", "0"], "0"),
+        (vec!["--workers", "2", "--runs", "3"], "cannot be divided"),
+        (vec!["--workers", "2", "--platform", "moon"], "`moon`"),
+        (vec!["--workers", "2", "--workflow", "moon"], "no file `moon`"),
+        (vec!["--workers", "2", "--service", "moon"], "`moon`"),
+        (vec!["--measure", "--coordination", "redis"], "not measured"),
+        (vec![], "--workers"),
+    ] {
+        let ended = run(data.path(), &[&["lab", "scale"], &args[..]].concat());
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(word) && ended.stdout.is_empty(), "`{word}`: {ended:?}");
+    }
+}

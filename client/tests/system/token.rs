@@ -29,6 +29,31 @@ fn a_stack_with_a_token_serves_those_who_have_it_past_any_proxy() {
 }
 
 #[test]
+fn what_a_stack_keeps_is_for_its_owner_alone() {
+    let parent = tempfile::tempdir().unwrap();
+    let data = parent.path().join("new");
+    let found = run(&data, &["run", "hello", "-o", "json"]);
+    assert_eq!(found.code, Some(0), "{found:?}");
+    for place in ["", "metad", "workers/objects"] {
+        let mode = std::fs::metadata(data.join(place)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "`{place}` can be read by others");
+    }
+}
+
+#[test]
+fn tasks_are_not_told_the_secrets_of_the_environment() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("env.json");
+    let line = "test -z \\\"$FORESAIL_METAD_TOKEN$FORESAIL_METAD_BATCH_LOG$FORESAIL_WORKER_SETTINGS\\\"";
+    let task = format!(r#"{{"id": "a", "name": "a", "run": "{line}", "attempts_max": 1}}"#);
+    std::fs::write(&file, format!(r#"{{"name": "env", "tasks": [{task}]}}"#)).unwrap();
+    let mut with = foresail(data.path(), &["run", file.to_str().unwrap()]);
+    let address = "nats://user:password@127.0.0.1:9?stream=s";
+    let ended = finish(with.env("FORESAIL_METAD_TOKEN", TOKEN).env("FORESAIL_METAD_BATCH_LOG", address));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
 fn the_help_does_not_show_the_token() {
     let data = tempfile::tempdir().unwrap();
     let help = finish(foresail(data.path(), &["runs", "--help"]).env("FORESAIL_METAD_TOKEN", TOKEN));

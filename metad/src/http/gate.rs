@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use foresail_schemas::ErrorCode;
@@ -159,17 +159,32 @@ fn same(left: &[u8], right: &[u8]) -> bool {
     left.len() == right.len() && left.iter().zip(right).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
 }
 
-/// Lets nobody in without the token, where one is set; only `/livez` is open.
+/// Lets nobody in without the token, where one is set; only `/livez` is open. Where none is, no stranger.
 fn token(app: &Shared, asked: Asked<'_>) -> Result<(), Failure> {
-    let Some(token) = &app.settings.token else { return Ok(()) };
+    if asked.path == "/livez" {
+        return Ok(());
+    }
+    let Some(token) = &app.settings.token else { return no_stranger(asked.headers) };
     let given = asked.headers.get(header::AUTHORIZATION).map(|v| v.as_bytes());
     let given = given.and_then(|v| v.strip_prefix(b"Bearer ")).unwrap_or_default();
-    if asked.path == "/livez" || same(given, token.as_bytes()) {
+    if same(given, token.as_bytes()) {
         return Ok(());
     }
     let detail =
         if given.is_empty() { "the request brings no token" } else { "the token is not the right one" };
     Err(Failure::new(ErrorCode::Unauthorized, detail))
+}
+
+/// Without a token programs of this machine may ask, and no page that a browser there shows.
+fn no_stranger(headers: &HeaderMap) -> Result<(), Failure> {
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?"));
+    match foresail_schemas::stranger(text(header::HOST), text(header::ORIGIN)) {
+        None => Ok(()),
+        Some(who) => {
+            let detail = format!("{who} may not ask a metad without a token; hint: set FORESAIL_METAD_TOKEN");
+            Err(Failure::new(ErrorCode::Unauthorized, detail))
+        }
+    }
 }
 
 /// Gives the request a place among those under way.

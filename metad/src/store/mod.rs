@@ -45,6 +45,8 @@ pub mod run_events;
 pub mod runs;
 pub mod workflows;
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -147,7 +149,9 @@ pub struct ReadView(redb::ReadTransaction);
 pub fn open(directory: &Path) -> Result<(StoreWriter, StoreReader)> {
     let path = directory.join(FILE_NAME);
     let refused = |reason: String| StoreError::Open { path: path.clone(), reason };
-    std::fs::create_dir_all(directory).map_err(|e| refused(e.to_string()))?;
+    // Results and code are for its owner alone; a directory that is there keeps the rights that it was given.
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|e| refused(e.to_string()))?;
     let database = redb::Builder::new().set_cache_size(CACHE_BYTES).create(&path).map_err(|e| match e {
         redb::DatabaseError::DatabaseAlreadyOpen => {
             refused("another metad has it open\nhint: stop it or choose another --data directory".to_owned())

@@ -89,6 +89,26 @@ async fn every_way_needs_the_token() {
     }
 }
 
+#[tokio::test]
+async fn no_way_is_open_to_pages_of_the_web_where_there_is_no_token() {
+    let daemon = Daemon::start();
+    for (name, value) in
+        [("origin", "https://example.org"), ("origin", "null"), ("host", "rebound.example.org:7070")]
+    {
+        for request in every_way(&daemon) {
+            fails(request.header(name, value), ErrorCode::Unauthorized).await;
+        }
+    }
+    let own = daemon.url("");
+    for request in every_way(&daemon) {
+        good(request.header("origin", &own)).await;
+    }
+    let with_token = Daemon::with(|s| s.token = Some("secret".into()));
+    for request in every_way(&with_token) {
+        good(request.bearer_auth("secret").header("origin", "https://example.org")).await;
+    }
+}
+
 /// Takes a place with a request whose body does not come; the connection keeps it.
 fn stalled(daemon: &Daemon, path: &str, length: &str) -> TcpStream {
     let mut connection = TcpStream::connect(daemon.server.as_ref().unwrap().address()).unwrap();

@@ -4,9 +4,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use foresail_choreography::Event;
+use foresail_choreography::{Event, Invoke};
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::run::Operation;
+
+use super::requests;
 
 /// Something that happens to somebody.
 #[derive(Debug)]
@@ -15,7 +17,13 @@ pub(super) enum Happening {
     Hear(usize, Box<Event>),
     /// A request arrives at the run's state.
     Request(usize, u64, Arc<[Operation]>),
-    /// The worker runs its first instruction.
+    /// Its turn comes there.
+    Served(Box<requests::Waiting>),
+    /// The platform has taken an invocation.
+    Invoke(Box<Invoke>),
+    /// The worker runs, and asks what is to be done.
+    Begin(usize),
+    /// The worker knows what is to be done.
     Up(usize),
     /// The user's code has ended.
     Computed(usize, u32, u32),

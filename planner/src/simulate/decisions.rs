@@ -16,7 +16,7 @@ impl World<'_> {
         let told: Vec<usize> = told.map(|listener| listener.id).collect();
         for id in told {
             let hint = Event::Hint { ready: Vec::new(), committed: Vec::new(), skipped: tasks.to_vec() };
-            self.tell_later(self.dense.dispatch_ms / 2.0, id, hint);
+            self.hint_later(id, hint);
         }
     }
 }

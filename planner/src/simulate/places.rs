@@ -9,7 +9,7 @@ use foresail_schemas::metric::StartState;
 use foresail_schemas::run::{RunStatus, WorkerUsage};
 
 use super::agenda::Happening;
-use super::{Machine, World};
+use super::{Left, Machine, World};
 use crate::host::Place;
 
 /// Who waits for a place.
@@ -88,6 +88,10 @@ impl World<'_> {
         let Invoke { worker, config, tasks } = invoke;
         let (size, place, startup_ms) = self.take_place(config);
         let number = self.summary.invocations;
+        let (now_ms, mut begins_ms) = (self.agenda.now_ms, self.agenda.now_ms);
+        if place.is_cold {
+            begins_ms = self.surroundings.grown(size as usize, now_ms);
+        }
         let settings = WorkerSettings {
             instance: InstanceId::new(format!("i{number}")).expect("a letter and digits are a legal name"),
             worker,
@@ -96,13 +100,13 @@ impl World<'_> {
             options: self.options,
             lanes: self.dense.lanes,
             backlog_ms: 0.0,
-            life_ends_ms: self.agenda.now_ms + self.dense.life_ms(size),
+            life_ends_ms: begins_ms + self.dense.life_ms(size),
         };
         let listens_as = settings.worker.as_ref().and_then(|worker| self.view.index(worker));
         let machine = Worker::new(settings, self.graph.clone(), Arc::clone(&self.view), &tasks);
         let id = self.add(Machine::Worker(Box::new(machine)), size, place.container);
-        self.nodes[id].listens_as = listens_as;
-        self.agenda.later(startup_ms, Happening::Up(id));
+        (self.nodes[id].listens_as, self.nodes[id].start_ms) = (listens_as, begins_ms);
+        self.agenda.at(begins_ms + startup_ms, Happening::Begin(id));
     }
 
     /// What a machine used so far.
@@ -115,6 +119,8 @@ impl World<'_> {
     pub(super) fn gone(&mut self, id: usize) {
         let usage = self.usage(id);
         let node = &mut self.nodes[id];
+        let left = Left { usage, attempts: node.attempts, is_planned: node.listens_as.is_some() };
+        self.surroundings.left(&left, self.agenda.now_ms);
         node.machine = None;
         let (size, container) = (node.size, node.container);
         self.moved.leave(self.dense, &node.links, container, self.agenda.now_ms);

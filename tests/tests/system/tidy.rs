@@ -37,6 +37,7 @@ const EVERYTHING: &[&str] = &[
     "foresail-metad",
     "foresail-model",
     "foresail-planner",
+    "foresail-redis",
     "foresail-schemas",
     "foresail-worker",
 ];

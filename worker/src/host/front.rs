@@ -1,19 +1,21 @@
 //! The HTTP side of a host: read the request, ask the host, write the answer. No decisions here.
 //!
 //! Whoever may invoke runs code on this machine. So an invocation must be declared as JSON, which no web page
-//! can send to another origin unasked, and a host with a token wants it with every request.
+//! can send to another origin unasked; a host with a token wants it with every request, and one without takes
+//! none of a page that a browser of this machine shows.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use foresail_schemas::error::{ErrorCode, Problem};
 use foresail_schemas::invocation::Invocation;
+use foresail_schemas::stranger;
 use serde::Serialize;
 
 use super::{Host, HostError};
@@ -34,7 +36,7 @@ pub(crate) fn router(host: Arc<dyn Host>, token: Option<&str>) -> Router {
     guarded(routes, token)
 }
 
-/// The routes, for those alone who bring the token where there is one.
+/// The routes, for those alone who bring the token where there is one, and for no page of the web where not.
 pub(crate) fn guarded(routes: Router, token: Option<&str>) -> Router {
     match token {
         // Hashes are compared in constant time.
@@ -51,8 +53,21 @@ pub(crate) fn guarded(routes: Router, token: Option<&str>) -> Router {
                 }
             }))
         }
-        None => routes,
+        None => routes.layer(middleware::from_fn(|request: Request, next: Next| async move {
+            match stranger_of(request.headers()) {
+                None => next.run(request).await,
+                Some(who) => problem(Problem::new(
+                    ErrorCode::Unauthorized,
+                    format!("{who} may not ask a host without a token; hint: set FORESAIL_METAD_TOKEN"),
+                )),
+            }
+        })),
     }
+}
+
+fn stranger_of(headers: &HeaderMap) -> Option<String> {
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?"));
+    stranger(text(header::HOST), text(header::ORIGIN))
 }
 
 async fn invoke(State(host): State<Arc<dyn Host>>, headers: HeaderMap, body: Bytes) -> Response {

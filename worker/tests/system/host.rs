@@ -144,6 +144,19 @@ fn an_invocation_that_is_not_declared_as_json_is_refused() {
 }
 
 #[test]
+fn a_host_without_a_token_takes_no_invocation_of_a_page_of_the_web() {
+    let bench = Bench::new(|_| {});
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = |name: &str, value: &str| {
+        let request = client.get(format!("{}/v1/status", bench.host.url())).header(name, value);
+        bench.block_on(request.send()).unwrap().status().as_u16()
+    };
+    assert_eq!(ask("origin", "https://example.org"), 401);
+    assert_eq!(ask("host", "rebound.example.org"), 401, "a name that was turned to this address");
+    assert_eq!((ask("origin", bench.host.url()), ask("accept", "*/*")), (200, 200));
+}
+
+#[test]
 fn a_host_with_a_token_wants_it_and_its_workers_send_it() {
     let bench = Bench::new(|settings| settings.token = Some("secret".to_owned()));
     for token in [None, Some("wrong")] {

@@ -8,6 +8,7 @@ use foresail_model::backtest::{BacktestError, Method, Protocol, Quantity};
 
 use super::plans::PlannersArgs;
 use super::runs::{LabOptimisationsArgs, LabRunArgs};
+use super::scale::LabScaleArgs;
 
 /// `foresail lab`.
 #[derive(Debug, Args)]
@@ -30,6 +31,8 @@ pub enum LabCommand {
     Run(LabRunArgs),
     /// Show what each optimisation brings on workloads that workers carry out.
     Optimisations(LabOptimisationsArgs),
+    /// Tell what breaks first with so many workers: a run at size, in virtual time.
+    Scale(LabScaleArgs),
 }
 
 /// `foresail lab backtest`.

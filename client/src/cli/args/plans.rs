@@ -97,7 +97,11 @@ fn parse_noise(text: &str) -> Result<f64, String> {
     noise.ok_or_else(|| format!("`{text}` is not a spread from 0 to 3"))
 }
 
-fn parse_positive(text: &str) -> Result<f64, String> {
+/// Reads a time in ms above 0.
+///
+/// # Errors
+/// A sentence that names what was expected.
+pub fn parse_positive(text: &str) -> Result<f64, String> {
     let ms = number(text).filter(|x| *x > 0.0);
     ms.ok_or_else(|| format!("`{text}` is not a time in ms, for instance 60000"))
 }

@@ -11,8 +11,9 @@ mod pool;
 mod process;
 pub mod settings;
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -105,7 +106,11 @@ impl LocalFaas {
         for dir in
             [settings.objects_dir(), settings.spool_dir(), settings.scratch_dir(), settings.shared_dir()]
         {
-            std::fs::create_dir_all(&dir)
+            // For their owner alone, where they are made here.
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&dir)
                 .map_err(|e| LocalError::Directory { path: dir, cause: e.to_string() })?;
         }
         let lock = lock(&settings)?;
