@@ -74,9 +74,9 @@ impl Evidence {
         if evidence.likelihood.is_some() && brief_odds < 1.0 {
             let units = |p: f64| (p * BELIEF_UNITS + 0.5) as u16;
             let posterior = evidence.posterior(&PRIOR);
-            let mut believed: Vec<(u16, u16)> = Vec::with_capacity(GRID);
-            believed.extend((0..).zip(posterior.into_iter().map(units)).filter(|(_, units)| *units > 0));
-            evidence.belief = Some(believed.into());
+            let mut believed = [0; GRID];
+            believed.iter_mut().zip(posterior).for_each(|(told, p)| *told = units(p));
+            evidence.belief = Some(Arc::new(believed));
         }
         evidence
     }

@@ -40,14 +40,15 @@ pub struct Pool {
     pub steps: steps::Sum,
 }
 
-/// The belief of one task under the default prior: the forms that it believes in, with the units of each.
-pub type Belief = Arc<[(u16, u16)]>;
+/// The belief of one task under the default prior, in units for each form. Few measurements leave some in
+/// nearly all of them, so that a list of those with any would be longer and slower.
+pub type Belief = Arc<[u16; GRID]>;
 
 impl Pool {
     /// Adds the belief of a task.
     pub fn add(&mut self, belief: &Belief) {
         self.units.resize(GRID, 0);
-        belief.iter().for_each(|(place, more)| self.units[usize::from(*place)] += u64::from(*more));
+        self.units.iter_mut().zip(belief.iter()).for_each(|(units, more)| *units += u64::from(*more));
         self.told.push(Arc::clone(belief));
     }
 
@@ -63,8 +64,8 @@ impl Pool {
             let mut sum = vec![0.0; units.len()];
             for belief in &self.told {
                 let part = 1.0 / agreement(belief, &told);
-                for (place, units) in belief.iter().map(|(place, units)| (usize::from(*place), *units)) {
-                    sum[place] += f64::from(units) * told[place] * part;
+                for ((sum, units), told) in sum.iter_mut().zip(belief.iter()).zip(&told) {
+                    *sum += f64::from(*units) * told * part;
                 }
             }
             units = sum.iter().map(|part| u64::from((part * BELIEF_UNITS + 0.5) as u32)).collect();
@@ -92,8 +93,8 @@ impl Pool {
         if let Some(own) = own {
             let told = &self.trust;
             let part = 1.0 / agreement(own, told);
-            for (place, units) in own.iter().map(|(place, units)| (usize::from(*place), *units)) {
-                others[place] = (others[place] - f64::from(units) * told[place] * part).max(0.0);
+            for ((others, units), told) in others.iter_mut().zip(own.iter()).zip(told) {
+                *others = (*others - f64::from(*units) * told * part).max(0.0);
             }
         }
         prior.iter_mut().zip(others).for_each(|(prior, more)| *prior += more);
@@ -108,12 +109,14 @@ fn trust(units: &[u64]) -> Vec<f64> {
 
 /// How well a belief agrees with that of a pool.
 fn agreement(belief: &Belief, told: &[f64]) -> f64 {
-    let agreed = |(place, units): &(u16, u16)| f64::from(*units) * told[usize::from(*place)];
     // Four sums that do not wait for each other.
-    let (mut sums, parts) = ([0.0; 4], belief.chunks_exact(4));
-    let rest: f64 = parts.remainder().iter().map(agreed).sum();
-    parts.for_each(|part| sums.iter_mut().zip(part).for_each(|(sum, belief)| *sum += agreed(belief)));
-    (sums.iter().sum::<f64>() + rest).max(f64::MIN_POSITIVE)
+    let mut sums = [0.0; 4];
+    for (units, told) in belief.chunks_exact(sums.len()).zip(told.chunks_exact(sums.len())) {
+        let agreed = units.iter().zip(told).map(|(units, told)| f64::from(*units) * told);
+        sums.iter_mut().zip(agreed).for_each(|(sum, agreed)| *sum += agreed);
+    }
+    const { assert!(GRID.is_multiple_of(4), "nothing is left over") };
+    sums.iter().sum::<f64>().max(f64::MIN_POSITIVE)
 }
 
 /// The fitted shape of one task.
