@@ -4,10 +4,10 @@
 //! late invocations, lost hints, restarts of the store, replaced plans, failing attempts, tasks that need
 //! more memory than they were planned with, objects of results that are lost, attempts that decide something
 //! else than the one before, workers that make way for others; with and without branches, fan-outs, running
-//! ahead and each optimisation. Whatever happens: exactly the tasks that the decisions call for have a commit,
-//! one each beside those that were taken back because they were lost, the others are skipped; none runs before
-//! its parents or on what does not stand, no worker has more under way than its lanes allow, fetches what is
-//! no result or reads what another holds, the run ends and every worker leaves.
+//! ahead and each optimisation. Whatever happens: exactly the tasks that the decisions call for have a
+//! commit, one each beside those that were taken back because they were lost, the others are skipped; none
+//! runs before its parents or on what does not stand, no worker has more under way than its lanes allow,
+//! fetches what is no result or reads what another holds, the run ends and every worker leaves.
 //! `FORESAIL_PROOF=1` runs 10,000 seeds instead of 2,000; `FORESAIL_SEED=n` replays one.
 
 mod world;
