@@ -152,7 +152,7 @@ fn in_redis_every_worker_reads_what_all_of_them_write() {
     let read = |scale: &Scale| scale.per_task.news_bytes * scale.tasks as f64;
     // Log and readers both grow with the workers.
     let ratio = read(&many) / read(&few);
-    assert!((12.0..24.0).contains(&ratio), "{ratio}");
+    assert!((8.0..24.0).contains(&ratio), "{ratio}");
 }
 
 #[test]
