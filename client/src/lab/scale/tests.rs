@@ -152,7 +152,7 @@ fn in_redis_every_worker_reads_what_all_of_them_write() {
     let read = |scale: &Scale| scale.per_task.news_bytes * scale.tasks as f64;
     // Log and readers both grow with the workers.
     let ratio = read(&many) / read(&few);
-    assert!((12.0..24.0).contains(&ratio), "{ratio}");
+    assert!((8.0..24.0).contains(&ratio), "{ratio}");
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn what_cannot_be_simulated_is_said() {
     assert!(error(Request { runs: 9, ..layered(4) }).contains("`4` workers"));
     assert!(error(Request { tasks_per_worker: 1_000_000, ..layered(4) }).contains("1000000 tasks"));
     let huge = Request { platform: tiny(), ..request("tree:4", 1) };
-    assert!(error(huge).contains("takes"));
+    assert!(error(huge).contains("a worker lives"));
 }
 
 /// A platform whose workers live too briefly.
