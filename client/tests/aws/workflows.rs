@@ -91,7 +91,7 @@ fn functions_give_the_results_that_processes_give_even_while_they_are_throttled(
     assert!(told >= 3, "{told} invocations were told of");
     let brought = emulator.told.with_documents.load(Ordering::SeqCst);
     assert!(brought >= 3, "{brought} invocations brought workflow and plan");
-    // Once for each run, for all its workers.
+    // For each run once for all its workers, and once by who watches over it.
     let read = reads_of_workflows(&there);
-    assert!(read <= 3, "workflows were read {read} times");
+    assert!(read <= 6, "workflows were read {read} times");
 }
