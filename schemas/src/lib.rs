@@ -6,8 +6,9 @@
 //! platforms as data ([`platform`]), plans ([`plan`]) and their uncertainty
 //! ([`uncertainty`]), runs, their operations and events ([`run`]), what follows a failed attempt
 //! ([`retry`]), lists of what is kept ([`listing`]), invocations of workers ([`invocation`]) and errors
-//! ([`error`]). [`packed`] has compact forms for stores. [`wfformat`] reads and writes the exchange format of WfCommons; [`generate`] and [`openapi`]
-//! make JSON Schemas, examples and the OpenAPI document of the types.
+//! ([`error`]). [`packed`] has compact forms for stores. [`wfformat`] reads and writes the exchange format
+//! of WfCommons; [`generate`] and [`openapi`] make JSON Schemas, examples and the OpenAPI document of the
+//! types.
 //!
 //! Guarantee: a value of these types is valid. Names have a legal charset and length, sizes and times are
 //! finite and not negative, graphs are acyclic; what breaks a rule is refused when it is constructed or
