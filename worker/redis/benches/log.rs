@@ -1,13 +1,14 @@
 //! What a run in Redis costs: bytes of its log, requests and bytes per task and worker, what it takes to join
 //! it at its end, and the memory of Redis.
 //!
-//! `cargo bench -p foresail-redis --bench log -- [TASKS WORKERS]`; without numbers a table of several runs. It
-//! asks the Redis of `FORESAIL_REDIS_URL`, else a `redis-server` of its own; where there is none it says so and
-//! measures nothing. Redis counts requests and bytes itself, so nothing else should ask it meanwhile.
+//! `cargo bench -p foresail-redis --bench log -- [TASKS WORKERS]`; without numbers a table of several runs.
+//! It asks the Redis of `FORESAIL_REDIS_URL`, else a `redis-server` of its own; where there is none it says
+//! so and measures nothing. Redis counts requests and bytes itself, so nothing else should ask it
+//! meanwhile.
 //!
-//! Each worker has connections of its own. It leases its share of the tasks and commits them, one request each,
-//! with a heartbeat per ten tasks, and waits for events as workers do. Every second commit has an output of
-//! 1 KiB inside, the others name one in a store.
+//! Each worker has connections of its own. It leases its share of the tasks and commits them, one request
+//! each, with a heartbeat per ten tasks, and waits for events as workers do. Every second commit has an
+//! output of 1 KiB inside, the others name one in a store.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -54,7 +55,7 @@ fn main() -> Anything<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     println!(
         "| tasks | workers | requests/s | bytes of log per entry | per task | requests per task | bytes read \
-         per task and worker | join: ms | join: bytes | without snapshot: ms | bytes | memory of Redis, MB |\n\
+         per task and worker | join: ms | bytes | without snapshot: ms | bytes | memory of Redis, MB |\n\
          |---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     );
     for (tasks, workers) in rows {
@@ -146,8 +147,8 @@ async fn measure(url: &str, tasks: u32, workers: u32) -> Anything<()> {
     let (tasks, requests) = (f64::from(tasks), worked.requests - before.requests);
     let read = (worked.read_bytes - before.read_bytes) / tasks / f64::from(workers);
     println!(
-        "| {tasks} | {workers} | {:.0} | {:.0} | {:.0} | {:.1} | {read:.0} | {join_ms:.0} | {join_bytes:.0} | \
-         {whole_ms:.0} | {whole_bytes:.0} | {:.1} |",
+        "| {tasks} | {workers} | {:.0} | {:.0} | {:.0} | {:.1} | {read:.0} | {join_ms:.0} | \
+         {join_bytes:.0} | {whole_ms:.0} | {whole_bytes:.0} | {:.1} |",
         requests / worked_s,
         bytes / entries,
         bytes / tasks,

@@ -1,9 +1,9 @@
 //! Where Redis is: an address as users write it, and connections to it.
 //!
-//! `redis://` is one server, `rediss://` one over TLS, `redis+cluster://` and `rediss+cluster://` a cluster of
-//! which some nodes are named. A cluster is named as such and not found out: what an address means does not
-//! depend on whether somebody answers. `?ca=FILE` names the authority that signed the certificate of the
-//! server; without it the system's authorities count, or those of `SSL_CERT_FILE`.
+//! `redis://` is one server, `rediss://` one over TLS, `redis+cluster://` and `rediss+cluster://` a cluster
+//! of which some nodes are named. A cluster is named as such and not found out: what an address means does
+//! not depend on whether somebody answers. `?ca=FILE` names the authority that signed the certificate of
+//! the server; without it the system's authorities count, or those of `SSL_CERT_FILE`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -33,7 +33,7 @@ const NODES_MAX: usize = 64;
 /// What marks the address of a cluster.
 const CLUSTER: &str = "+cluster";
 #[cfg(not(feature = "tls"))]
-const NO_TLS_HINT: &str = "build with the feature `s3` (foresail, foresail-worker) or `tls` (metad), or leave \
+const NO_TLS_HINT: &str = "build with the feature `s3` (foresail, its workers) or `tls` (metad), or leave \
                            out the second s of `rediss`";
 
 /// A Redis, and the ways to it.
@@ -144,7 +144,8 @@ impl Address {
         self.nodes[0].get_connection_manager_with_config(config).await.map(Link::One)
     }
 
-    /// A connection for subscriptions. In a cluster any node will do: what is published on one is told on all.
+    /// A connection for subscriptions. In a cluster any node will do: what is published on one is told on
+    /// all.
     pub async fn subscription(&self) -> RedisResult<PubSub> {
         let at = self.subscriptions.fetch_add(1, Ordering::Relaxed) % self.nodes.len();
         self.nodes[at].get_async_pubsub().await

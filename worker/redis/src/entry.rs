@@ -2,10 +2,10 @@
 //!
 //! The time is that of the server in ms, an unsigned integer of 6 bytes, the lowest first, written by the
 //! script that appends. What is asked often has a form of its own without names of fields, the rest is JSON.
-//! An invocation is named once; from then on it is a number, in the order in which the names stand in the log.
-//! So an entry is read only behind all those before it, and whoever writes one refers to names that it has
-//! read: the script refuses it where the log is another one. Keys of objects have marks in place of the names
-//! of the run and of the invocation. Nothing is lost: a request comes back equal.
+//! An invocation is named once; from then on it is a number, in the order in which the names stand in the
+//! log. So an entry is read only behind all those before it, and whoever writes one refers to names that it
+//! has read: the script refuses it where the log is another one. Keys of objects have marks in place of the
+//! names of the run and of the invocation. Nothing is lost: a request comes back equal.
 
 use std::collections::HashMap;
 

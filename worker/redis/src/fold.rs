@@ -1,7 +1,7 @@
 //! The fold of a log: entries in, results and events out. Pure; times in ms since the run began.
 //!
-//! An entry is the time of the server and a [`Request`] ([`crate::entry`]). Everybody who folds the same entries
-//! has the same state: the ledger knows no clock and no chance.
+//! An entry is the time of the server and a [`Request`] ([`crate::entry`]). Everybody who folds the same
+//! entries has the same state: the ledger knows no clock and no chance.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

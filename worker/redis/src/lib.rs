@@ -6,11 +6,11 @@
 //! says at its place, and events are what falls out of it: there is no second implementation of the rules,
 //! and nothing is decided in the script. What changes nothing (questions) is not appended.
 //!
-//! - [`fold`]: requests, and what they come to; [`entry`]: requests as bytes; [`snapshot`]: the state of a fold
-//!   for who joins late. Pure.
+//! - [`fold`]: requests, and what they come to; [`entry`]: requests as bytes; [`snapshot`]: the state of a
+//!   fold for who joins late. Pure.
 //! - [`keys`]: what lies where; all keys of a run share a hash slot, and a script touches those of one run.
-//! - [`runs`]: the client, of one server or of a cluster. Publishing only wakes who waits; without it, waiting
-//!   is polling.
+//! - [`runs`]: the client, of one server or of a cluster. Publishing only wakes who waits; without it,
+//!   waiting is polling.
 //!
 //! Guarantees: requests are atomic, and a repeated one answers like the first, as far as the ledger promises
 //! it, so a request whose answer was lost is sent again. A lease ends by the clock of the server alone. Every

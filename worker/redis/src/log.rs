@@ -166,8 +166,8 @@ impl Runs {
         Ok((now_ms as f64, entries))
     }
 
-    /// Where a fold begins: behind the newest snapshot, or before the first entry where there is none that can
-    /// be read, or where events are wanted that came before it.
+    /// Where a fold begins: behind the newest snapshot, or before the first entry where there is none
+    /// that can be read, or where events are wanted that came before it.
     async fn begun(&self, run: &RunId, after: Option<u64>, whole: bool) -> Result<Fold, CoordinationError> {
         let mut documents = redis::pipe();
         documents.get(keys::about(run)).get(keys::workflow(run));
@@ -218,8 +218,8 @@ impl Runs {
         Ok(is_wanted.then_some(Snapshot { next, last_event, mark, state }))
     }
 
-    /// Writes a snapshot where this process has appended the entry that one is due at. Nobody waits for it, and
-    /// where it fails whoever joins folds more.
+    /// Writes a snapshot where this process has appended the entry that one is due at.
+    /// Nobody waits for it, and where it fails whoever joins folds more.
     async fn keep_snapshot(&self, run: &RunId, slot: &mut Option<Fold>) -> Result<(), CoordinationError> {
         let Some(fold) = slot.take_if(|fold| is_due(fold.next())) else { return Ok(()) };
         let (fold, snapshot) = aside(run, move || {

@@ -5,9 +5,9 @@
 //! snapshot that it cannot read, or one of another log, folds from the first entry.
 //!
 //! Snapshots are written by whoever appends an entry with one of certain numbers, so that there is one writer
-//! each time without any agreement; where that one dies the next number is the next chance. The distance grows
-//! with the log: at a fixed one the bytes written would grow with the square of its length, like this they
-//! stay a few times the last snapshot, and who joins folds a fifth of the log at most.
+//! each time without any agreement; where that one dies the next number is the next chance.
+//! The distance grows with the log: at a fixed one the bytes written would grow with the square of its length,
+//! like this they stay a few times the last snapshot, and who joins folds a fifth of the log at most.
 //!
 //! Events are not part of it: who joins wants none before it came, and who wants older ones folds the log.
 
@@ -84,8 +84,8 @@ impl Fold {
         Snapshot { next: self.next, last_event: self.last_event(), mark: self.mark, state: bytes }
     }
 
-    /// A fold that goes on behind a snapshot as the one that it was taken of would. It keeps events from there
-    /// on.
+    /// A fold that goes on behind a snapshot as the one that it was taken of would.
+    /// It keeps events from there on.
     ///
     /// # Errors
     /// Why the snapshot cannot be read.
