@@ -35,7 +35,7 @@ pub struct Invocation {
     pub asked_at: Option<Timestamp>,
     /// Workflow and plan, where the platform has room for them: the worker need not read them then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub documents: Option<Documents>,
+    pub documents: Option<Box<Documents>>,
 }
 
 /// Workflow and plan of a run on their way with an invocation.

@@ -267,7 +267,7 @@ impl Host for Served {
             return self.host.invoke(invocation);
         }
         Box::pin(async move {
-            let documents = self.shelf.documents(&invocation.run, bytes_max).await;
+            let documents = self.shelf.documents(&invocation.run, bytes_max).await.map(Box::new);
             self.host.invoke(Invocation { documents, ..invocation }).await
         })
     }

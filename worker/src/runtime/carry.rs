@@ -206,7 +206,7 @@ async fn begin(
     process: &mut Carrier,
     state: &dyn Coordination,
     invocation: &Invocation,
-    documents: Option<Documents>,
+    documents: Option<Box<Documents>>,
 ) -> Result<Option<(Arc<KnownRun>, u64)>, ApiError> {
     let run = &invocation.run;
     let ends = Instant::now() + BEGIN_LIMIT;
@@ -238,7 +238,7 @@ async fn begin(
 async fn brought(
     process: &Carrier,
     run: &RunId,
-    documents: Option<Documents>,
+    documents: Option<Box<Documents>>,
 ) -> Option<(Arc<Workflow>, CurrentPlan)> {
     let (documents, run, token) = (documents?, run.clone(), process.settings.token.clone());
     let unpack = move || documents::unpack(&run, &documents, token.as_deref());

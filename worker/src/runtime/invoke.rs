@@ -27,7 +27,8 @@ pub(super) async fn invoke_in_turn(
     let bytes_max = host.documents_bytes_max();
     if bytes_max > 0 {
         // Without them, should packing panic, the worker reads them.
-        invocation.documents = spawn_blocking(move || documents(bytes_max)).await.ok().flatten();
+        let documents = spawn_blocking(move || documents(bytes_max)).await;
+        invocation.documents = documents.ok().flatten().map(Box::new);
     }
     invoke_patiently(host, invocation).await;
 }
