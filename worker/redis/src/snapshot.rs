@@ -6,7 +6,7 @@
 //!
 //! Snapshots are written by whoever appends an entry with one of certain numbers, so that there is one writer
 //! each time without any agreement; where that one dies the next number is the next chance.
-//! The distance grows with the log: at a fixed one the bytes written would grow with the square of its length,
+//! The distance grows with the log: at a fixed one the bytes written grow with the square of its length,
 //! like this they stay a few times the last snapshot, and who joins folds a fifth of the log at most.
 //!
 //! Events are not part of it: who joins wants none before it came, and who wants older ones folds the log.
