@@ -24,7 +24,8 @@ use tokio::sync::Semaphore;
 
 /// The alias of a function that is invoked.
 pub const ALIAS: &str = "live";
-/// Largest payload of an asynchronous invocation that every region takes. Source: Lambda quotas page, 2025-11.
+/// Largest payload of an asynchronous invocation that every region takes. Source: Lambda quotas page,
+/// 2025-11.
 pub const PAYLOAD_BYTES_MAX: u64 = 256 << 10;
 /// Requests to Lambda under way at the same time.
 const IN_FLIGHT_MAX: usize = 64;

@@ -151,8 +151,8 @@ pub trait Host: Send + Sync {
     /// it leaves its workers uncounted.
     fn status(&self) -> BoxFuture<'_, Result<HostStatus, HostError>>;
 
-    /// How many bytes of workflow and plan may travel with an invocation; none where whoever starts there reads
-    /// them as cheaply.
+    /// How many bytes of workflow and plan may travel with an invocation; none where whoever starts there
+    /// reads them as cheaply.
     fn documents_bytes_max(&self) -> usize {
         0
     }
