@@ -97,7 +97,7 @@ fn a_run_at_size_is_simulated_alike_every_time_and_its_limits_are_named() {
     assert!(scales[1]["limits"].as_array().unwrap().iter().all(|limit| limit["ratio"].is_number()));
 
     let slow = data.path().join("slow.toml");
-    let table = include_str!("../../src/lab/scale/metad.toml").replace("request_us = ", "request_us = 99");
+    let table = include_str!("../../src/lab/scale/metad.toml").replace("request_us = ", "request_us = 300");
     std::fs::write(&slow, table).unwrap();
     let named = [&args[..], &["--service", slow.to_str().unwrap(), "-o", "markdown"]].concat();
     let named = run(data.path(), &named);
