@@ -244,7 +244,7 @@ impl Surroundings for Around<'_> {
         let done_ms = self.work(|usage| &mut usage.requests_ms, us, now_ms);
         let at_ms = self.when(now_ms, done_ms);
         self.usage.waits_ms = self.usage.waits_ms.max(at_ms - now_ms);
-        let given_up_ms = (at_ms - now_ms > service.answer_ms_max).then(|| now_ms + service.answer_ms_max);
+        let given_up_ms = (at_ms - now_ms > service.answer_ms_max).then_some(now_ms + service.answer_ms_max);
         self.usage.given_up += f64::from(u8::from(given_up_ms.is_some()));
         Served { at_ms, given_up_ms }
     }
