@@ -20,6 +20,8 @@ PROTOCOL = 1
 START_SECONDS = 60.0
 """Longest wait for the session to begin."""
 STOP_SECONDS = 20.0
+# Longest wait for the end of a process whose pipes are closed.
+END_SECONDS = 1.0
 """Longest wait for it to end; it is killed then."""
 STDERR_LINES = 40
 
@@ -152,7 +154,12 @@ class Bridge:
 
     def _gone(self) -> BridgeError:
         said = "\n".join(self._said) or "it said nothing"
-        return BridgeError(f"the session has ended (exit code {self._process.poll()}); it said:\n{said}")
+        try:
+            # Its pipes close a moment before it has ended.
+            code: int | None = self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            code = None
+        return BridgeError(f"the session has ended (exit code {code}); it said:\n{said}")
 
     def _read_answers(self) -> None:
         assert self._process.stdout is not None
