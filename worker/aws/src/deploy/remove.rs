@@ -1,4 +1,5 @@
-//! Destroys a deployment: all that carries its tag, and nothing else.
+//! Destroys a deployment: all that carries its tag, the log groups that Lambda made for its functions, and
+//! nothing else.
 
 use aws_config::SdkConfig;
 use aws_sdk_lambda::error::ProvideErrorMetadata;
