@@ -152,7 +152,7 @@ pub struct Limited {
 pub enum End {
     /// Every task has a result.
     Completed,
-    /// A task had no attempts left: answers came so late that leases ran out.
+    /// Nothing happened any more before its time was over, as where a task has no attempts left.
     Failed,
     /// It took too long, or too many events.
     GivenUp,

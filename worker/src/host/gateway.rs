@@ -16,6 +16,7 @@ use foresail_schemas::invocation::{Documents, HostStatus, Invocation, Invoked};
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::guard::{RUNS_WAITING_MAX, guard};
 use super::local::ObjectPlace;
@@ -28,6 +29,9 @@ use crate::metad::Metad;
 
 /// How long the end of a gateway waits for requests under way.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// How long an invocation waits for the documents that it is to bring: a metad that does not answer must not
+/// keep a worker from being asked for, which reads them itself.
+const DOCUMENTS_LIMIT: Duration = Duration::from_secs(2);
 /// Runs whose documents are kept.
 const RUNS_KEPT_MAX: usize = 16;
 
@@ -267,7 +271,8 @@ impl Host for Served {
             return self.host.invoke(invocation);
         }
         Box::pin(async move {
-            let documents = self.shelf.documents(&invocation.run, bytes_max).await.map(Box::new);
+            let documents = timeout(DOCUMENTS_LIMIT, self.shelf.documents(&invocation.run, bytes_max)).await;
+            let documents = documents.ok().flatten().map(Box::new);
             self.host.invoke(Invocation { documents, ..invocation }).await
         })
     }
