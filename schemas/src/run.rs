@@ -256,7 +256,7 @@ impl WorkerUsage {
 pub struct StoredObject {
     /// Size in bytes.
     pub bytes: u64,
-    /// BLAKE3 of the content, in hexadecimal.
+    /// BLAKE3 of the content, in hexadecimal; empty where it was never stored.
     pub hash: String,
     /// Where it is.
     pub location: Location,

@@ -10,9 +10,9 @@
 //! it gets 16 MB; here it is a map in memory behind HTTP, which makes the store look better than it is). With
 //! `--worker` the program of another version runs beside it, round by round in turn. Told are medians in ms:
 //! from the end of the code that made the object to the start of the code that reads it, and of that what
-//! storing and bringing took. With `--python` the tasks are Python functions: writing the object into a file,
-//! which their process does, counts as code then, and what the two tasks run in all is told as well. With
-//! `--same` both tasks are on the same worker.
+//! storing and bringing took. With `--python` the tasks are Python functions, whose results stay in
+//! their process until the worker has copied them, and what the two tasks run in all is told as well. With
+//! `--same` both tasks are on the same worker: nothing is copied then.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on shall end")]
 #![allow(dead_code, reason = "the tests need more of their support than this does")]
@@ -117,8 +117,8 @@ fn bench(program: &std::path::Path, place: ObjectPlace) -> Bench {
 fn hand_over(bench: &Bench, asked: &Arguments, round: usize, bytes: u64) -> Times {
     let input = json!([{"task": "make"}]);
     let workflow = if asked.kind == Kind::Python {
-        let kept = format!("kept = bytearray(b'x') * {bytes}");
-        let make = format!("import pickle\n{kept}\ndef f():\n    return pickle.PickleBuffer(kept)\n");
+        let made = format!("bytearray(b'x') * {bytes}");
+        let make = format!("import pickle\ndef f():\n    return pickle.PickleBuffer({made})\n");
         let read = "def f(array):\n    return sum(memoryview(array)[::4096]) > 0\n";
         python::sources(json!([
             {"id": "make", "name": "make", "run": make},

@@ -7,8 +7,10 @@
 //!
 //! Calls go through the executor as a worker makes them, one after the other on one thread: us per call, best
 //! and median of the rounds. The hand-over is told in parts: `make` is the call that makes the array (that of
-//! a function that makes it and keeps it is taken off), `first` the call that reads one byte of every page of
-//! it for the first time, `again` another such call. Arrays are bytearrays: no module is needed. The
+//! a function that makes it and lets it go is taken off), `first` the call that reads one byte of every page
+//! of it for the first time, `again` another such call, each by the same process. Where the result stays in
+//! its process, `bring` is the copy, with its hash, that the worker makes for the store while the next call
+//! runs. Arrays are bytearrays: no module is needed. The
 //! interpreter is that of `FORESAIL_PYTHON`, else `python3`.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on shall end")]
@@ -21,6 +23,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use foresail_schemas::RunId;
+use foresail_worker::data::kept::Object;
 use foresail_worker::executor::python::{PythonExecutor, PythonSettings};
 use foresail_worker::executor::{Call, Executor, GiveUp, Ran};
 use foresail_worker::registry::Cancel;
@@ -50,14 +53,20 @@ fn main() {
     }
     let executor = PythonExecutor::new(PythonSettings::default());
     no_ops(&executor, calls, rounds);
-    hand_over(&executor, bytes, rounds, None);
     let dir = tempfile::tempdir_in(".").unwrap();
-    hand_over(&executor, bytes, rounds, Some(dir.path()));
+    for (place, dir, keep_bytes_max) in [
+        ("memory files", None, 0),
+        ("files", Some(dir.path()), 0),
+        ("the process that made it", Some(dir.path()), u64::MAX),
+    ] {
+        println!("{bytes} bytes from one function to the next, in {place}");
+        hand_over(&executor, bytes, rounds, dir, keep_bytes_max);
+    }
 }
 
 fn no_ops(executor: &PythonExecutor, calls: u32, rounds: usize) {
     let with_args = BASE64.encode(b"\x80\x05)}\x86.");
-    let small = Bytes::from(vec![7; 100]);
+    let small = Object::from(Bytes::from(vec![7; 100]));
     let nothing = "def f(*args):\n    return None\n";
     for (what, args, inputs) in [
         ("no arguments", None, vec![]),
@@ -78,33 +87,39 @@ fn no_ops(executor: &PythonExecutor, calls: u32, rounds: usize) {
     }
 }
 
-fn hand_over(executor: &PythonExecutor, bytes: u64, rounds: usize, dir: Option<&Path>) {
+fn hand_over(executor: &PythonExecutor, bytes: u64, rounds: usize, dir: Option<&Path>, keep_bytes_max: u64) {
     let source = |result: &str| {
-        let kept = format!("kept = bytearray(b'x') * {bytes}");
-        format!("import pickle\n{kept}\ndef f():\n    return pickle.PickleBuffer(kept){result}\n")
+        let made = format!("made = bytearray(b'x') * {bytes}");
+        format!("import pickle\ndef f():\n    {made}\n    return {result}pickle.PickleBuffer(made)\n")
     };
     let read = "def f(array):\n    return sum(memoryview(array)[::4096]) > 0\n";
-    let (make, keep) = (call(&source(""), None, vec![], dir), call(&source(" and None"), None, vec![], dir));
+    let [mut make, drops] = ["", "None and "].map(|lead| call(&source(lead), None, vec![], dir));
+    make.keep_bytes_max = keep_bytes_max;
     let timed = |call: &Call| -> (Ran, f64) {
         let began = Instant::now();
         let ran = executor.execute(call).unwrap();
         (ran, began.elapsed().as_secs_f64() * 1e3)
     };
     // Loads the code.
-    for call in [&make, &keep, &call(read, None, vec!["x".into()], dir)] {
+    for call in [&make, &drops, &call(read, None, vec![Bytes::from_static(b"x").into()], dir)] {
         timed(call);
     }
-    let mut parts = [const { Vec::new() }; 3];
+    let mut parts = [const { Vec::new() }; 4];
     for _ in 0..rounds {
-        let (_, keep_ms) = timed(&keep);
+        let (_, drops_ms) = timed(&drops);
         let (made, make_ms) = timed(&make);
         let reader = call(read, None, made.outputs, dir);
         let [first_ms, again_ms] = [timed(&reader).1, timed(&reader).1];
-        [make_ms - keep_ms, first_ms, again_ms].iter().zip(&mut parts).for_each(|(ms, part)| part.push(*ms));
+        let began = Instant::now();
+        if let Some(Some(Object::Kept(kept))) = reader.inputs.first() {
+            kept.bring().unwrap();
+        }
+        let bring_ms = began.elapsed().as_secs_f64() * 1e3;
+        let measured = [make_ms - drops_ms, first_ms, again_ms, bring_ms];
+        measured.iter().zip(&mut parts).for_each(|(ms, part)| part.push(*ms));
     }
-    let place = if dir.is_some() { "files" } else { "memory" };
-    println!("{bytes} bytes from one function to the next, in {place}");
-    for (what, times) in ["make", "first", "again"].iter().zip(parts) {
+    let told = if keep_bytes_max > 0 { 4 } else { 3 };
+    for (what, times) in ["make", "first", "again", "bring"].iter().zip(parts).take(told) {
         let (best, median) = best_and_median(times);
         println!("{what:22} {best:8.1} ms best {median:8.1} ms median");
     }
@@ -116,7 +131,7 @@ fn best_and_median(mut times: Vec<f64>) -> (f64, f64) {
 }
 
 /// A call of the function `f` of this source.
-fn call(source: &str, args: Option<&str>, inputs: Vec<Bytes>, outputs_dir: Option<&Path>) -> Call {
+fn call(source: &str, args: Option<&str>, inputs: Vec<Object>, outputs_dir: Option<&Path>) -> Call {
     let program = PythonSettings::default().program;
     let output = std::process::Command::new(program).args(["-c", PICKLE, source]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -137,5 +152,6 @@ fn call(source: &str, args: Option<&str>, inputs: Vec<Bytes>, outputs_dir: Optio
         give_up: GiveUp(Arc::new(|_| ())),
         cancel: Cancel::default(),
         outputs_dir: outputs_dir.map(Path::to_owned),
+        keep_bytes_max: 0,
     }
 }

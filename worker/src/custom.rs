@@ -94,6 +94,11 @@ impl Customs {
         Self { run: run.clone(), workflow: Arc::clone(workflow), task, layers: layers.collect() }
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+
     /// What the code of the task reads.
     pub fn before(&self, inputs: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, TaskError> {
         if self.layers.is_empty() {

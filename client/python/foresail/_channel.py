@@ -44,13 +44,17 @@ class Channel:
         self.sock = sock
         self.buffer = bytearray(FRAME_BYTES)
         self.view = memoryview(self.buffer)
+        # Of the next frame: where its first bytes lie in the buffer, and descriptors that came with them.
+        self.rest = (0, 0)
+        self.early: "List[int]" = []
 
     def receive(self) -> Frame:
         """The next frame; its body is good until the next one. Ends the process when the worker is gone."""
-        view, descriptors = self.view, []
-        have, ancillary, _, _ = self.sock.recvmsg_into([view], _ANCILLARY, _CLOEXEC)
-        if ancillary:
-            descriptors += _descriptors(ancillary)
+        view, descriptors = self.view, self.early
+        first, have = self.rest
+        have -= first
+        if have:
+            view[:have] = bytes(view[first : first + have])
         while have < 4:
             have += self._more(view[have:], descriptors)
         (length,) = _LENGTH.unpack_from(view)
@@ -61,6 +65,10 @@ class Channel:
             view = large
         while have < end:
             have += self._more(view[have:end], descriptors)
+        self.rest, self.early = (end, have), []
+        if have > end:
+            # Descriptors come with the last bytes that are received with them.
+            self.early, descriptors = descriptors, []
         return Frame(view[4:end], descriptors)
 
     def _more(self, view: memoryview, descriptors: "List[int]") -> int:

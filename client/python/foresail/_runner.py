@@ -4,8 +4,9 @@ The worker starts it with a socket as standard input. A frame is its length (u32
 little-endian. A call brings the hash of the function, its code where the worker has not sent it before, the
 pickled arguments and the inputs: small ones inside the frame, large ones as descriptors that come along and
 are mapped read-only. The answer brings the outputs: small ones inside the frame, large ones in files without a
-name, in the directory that the call names where that can be, else in memory. One frame comes and one goes per
-call, and nothing else moves.
+name, in the directory that the call names where that can be, else in memory. Of these, what nobody else can change
+stays where it is, as much of it as the call allows: the answer says where its worker can read it, and its worker says
+when it needs it no more (see `_keep`). One frame comes and one goes per call.
 
 Standard output and error are one file of the worker's, which it reads and empties after every call. Imports of
 the function's code are timed apart from the call: they are part of the start of a worker, not of the task.
@@ -29,11 +30,12 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple
 
 if TYPE_CHECKING:
-    from foresail import _channel, _wire
+    from foresail import _channel, _keep, _wire
 elif "foresail._wire" in sys.modules:  # the worker brings its own, whether or not the package is installed
     _channel, _wire = sys.modules["foresail._channel"], sys.modules["foresail._wire"]
+    _keep = sys.modules.get("foresail._keep")  # not where ctypes is missing
 else:
-    from foresail import _channel, _wire
+    from foresail import _channel, _keep, _wire
 
 FUNCTIONS_MAX = 256
 """Functions that are kept unpickled."""
@@ -53,16 +55,17 @@ TOGETHER = 0xFFFFFFFF
 """Stands for the number of the file that outputs share until that is known."""
 
 HELLO, OK, FAILED, NEED_CODE = 0, 1, 2, 3
-CALL, LOAD = 1, 2
+CALL, LOAD, RELEASE = 1, 2, 3
 HAS_ARGS, HAS_DECISION = 1, 2
-ABSENT, INLINE, MAPPED, JSON_VALUE = 0, 1, 2, 3
+ABSENT, INLINE, MAPPED, JSON_VALUE, KEPT = 0, 1, 2, 3, 4
 
 # What kind of failure an answer tells.
 USER, CODE, MISSING_MODULE, MEMORY, EXIT, RESULT, TOO_LARGE, OUTPUTS, INPUTS = range(1, 10)
 
-_CALL = struct.Struct("<BBxxIIIIIQ32s")
+_CALL = struct.Struct("<BBxxIIIIIQQ32s")
 _PLACE = struct.Struct("<BxxxIQQ")
 _ANSWER = struct.Struct("<BBxxIQQII")
+_NUMBER = struct.Struct("<Q")
 
 _context = b""
 
@@ -220,6 +223,7 @@ class Runner:
         self.functions = Functions()
         self.flush_c = _c_flush()
         self.own = os.getpid()
+        self.keeper = _keep.Keeper() if _keep is not None else None
 
     def serve(self) -> NoReturn:
         """Answers frame after frame."""
@@ -240,7 +244,13 @@ class Runner:
         """Carries out what a frame asks for."""
         global _context
         body = frame.body
-        kind, flags, n_inputs, code_len, args_len, names_len, context_len, limit, digest = _CALL.unpack_from(body)
+        if body[0] == RELEASE:
+            if self.keeper is not None:
+                self.keeper.release([number for (number,) in _NUMBER.iter_unpack(body[8:])])
+            return
+        kind, flags, n_inputs, code_len, args_len, names_len, context_len, limit, keep_max, digest = (
+            _CALL.unpack_from(body)
+        )
         at = _CALL.size
         code = bytes(body[at : at + code_len])
         at += code_len
@@ -262,7 +272,7 @@ class Runner:
             loaded = time.perf_counter_ns()
             init_ns, began = loaded - began, loaded
         if kind == LOAD:
-            self.tell([], [], 0, init_ns)
+            self.tell([], [], 0, init_ns, 0)
             return
         arguments: Any = ()
         keywords: "Dict[str, Any]" = {}
@@ -297,7 +307,7 @@ class Runner:
                 f"the result has {size} bytes, at most {limit} can be stored; hint: return less, in several "
                 "outputs or parts, or write it to a file and return its path",
             )
-        self.tell(objects, sizes, began, init_ns)
+        self.tell(objects, sizes, began, init_ns, keep_max)
 
     def inputs(self, frame: _channel.Frame, at: int, n_inputs: int) -> "Tuple[List[Any], List[bool]]":
         """The values of the inputs, and which of them exist."""
@@ -310,6 +320,8 @@ class Runner:
             try:
                 if kind == ABSENT:
                     values.append(None)
+                elif kind == KEPT:
+                    values.append(self.keeper.value(offset))
                 elif kind == MAPPED:
                     values.append(_wire.loads(_mapping(frame.descriptors[descriptor], offset, length)))
                 elif kind == JSON_VALUE:
@@ -326,11 +338,14 @@ class Runner:
         frame.close()
         return values, exists
 
-    def tell(self, objects: "List[List[Any]]", sizes: "List[int]", began: int, init_ns: int) -> None:
-        """Answers with outputs; the time since `began` is that of the call."""
+    def tell(
+        self, objects: "List[List[Any]]", sizes: "List[int]", began: int, init_ns: int, keep_max: int
+    ) -> None:
+        """Answers with outputs, of which so many bytes may be kept; the time since `began` is that of the call."""
         table: "List[bytes]" = []
         inline: "List[Any]" = []
         files: "List[int]" = []
+        kept = self.keeper.last if self.keeper is not None else 0
         try:
             if sum(sizes) < APART_BYTES_MIN:
                 at = 0
@@ -339,11 +354,16 @@ class Runner:
                     inline += parts
                     at += size
             else:
-                self.place(objects, sizes, table, inline, files)
+                self.place(objects, sizes, table, inline, files, keep_max)
             self.flush()
             exec_ns = time.perf_counter_ns() - began if began else 0
             head = _ANSWER.pack(OK, 0, len(objects), exec_ns, init_ns, 0, 0)
             self.channel.send([head, *table, *inline], files)
+        except BaseException:
+            # Nobody was told of what was kept.
+            if self.keeper is not None:
+                self.keeper.release(range(kept + 1, self.keeper.last + 1))
+            raise
         finally:
             for descriptor in files:
                 os.close(descriptor)
@@ -355,13 +375,23 @@ class Runner:
         table: "List[bytes]",
         inline: "List[Any]",
         files: "List[int]",
+        keep_max: int,
     ) -> None:
-        """Writes large outputs into files: the largest ones each into its own, the others into one."""
+        """Keeps large outputs, or writes them into files: the largest ones each into its own, the others into one."""
         place = _context.decode().split("\0")[4]
         together: "List[Any]" = []
         end, at = 0, 0
         for parts, size in zip(objects, sizes):
-            if size >= OWN_FILE_BYTES_MIN and len(files) < FILES_MAX:
+            kept = None
+            if OWN_FILE_BYTES_MIN <= size <= keep_max and self.keeper is not None:
+                kept = self.keeper.keep(parts, size)
+            if kept is not None:
+                number, spans = kept
+                keep_max -= size
+                table.append(_PLACE.pack(KEPT, len(parts), at, size))
+                inline += [_NUMBER.pack(number), spans]
+                at += _NUMBER.size + len(spans)
+            elif size >= OWN_FILE_BYTES_MIN and len(files) < FILES_MAX:
                 table.append(_PLACE.pack(MAPPED, len(files), 0, size))
                 files.append(_channel.written(place, parts))
             elif size > INLINE_BYTES_MAX:
@@ -589,6 +619,8 @@ def main() -> NoReturn:
         "python": ".".join(map(str, sys.version_info[:3])),
         "executable": sys.executable,
     }
+    if _keep is not None:
+        hello["probe"] = _keep.probe()
     text = json.dumps(hello).encode()
     runner = Runner(channel)
     channel.send([_ANSWER.pack(HELLO, 0, 0, 0, 0, len(text), 0), text])

@@ -105,6 +105,29 @@ def loads(data: Buffer, writable: bool = False) -> Any:
     view = memoryview(data) if writable else memoryview(data).toreadonly()
     if view.ndim != 1 or view.itemsize != 1:
         view = view.cast("B")
+    pickled, sizes = _pickled(view)
+    if not sizes:
+        return pickle.loads(pickled)
+    at = 16 + 8 * (len(sizes) + 1) + len(pickled)
+    buffers = []
+    for size in sizes:
+        at += -at % ALIGNMENT
+        if at + size > len(view):
+            raise ValueError(f"the stored value is cut short: {len(view)} bytes")
+        buffers.append(view[at : at + size])
+        at += size
+    return pickle.loads(pickled, buffers=buffers)
+
+
+def loads_parts(parts: Sequence[Buffer]) -> Any:
+    """The value of its stored form in the parts that `dumps` gave, whose memory it goes on using, read-only."""
+    pickled, _ = _pickled(memoryview(parts[0]))
+    # What lies between the buffers to align them is `bytes`.
+    return pickle.loads(pickled, buffers=[part.toreadonly() for part in parts if type(part) is memoryview])
+
+
+def _pickled(view: memoryview) -> "Tuple[memoryview, Tuple[int, ...]]":
+    """The pickle at the beginning of a stored value, and the sizes of the buffers behind it."""
     _, n, _ = _HEAD.unpack_from(view)
     lengths = _lengths(n)
     if lengths.size + 16 > len(view):
@@ -114,17 +137,7 @@ def loads(data: Buffer, writable: bool = False) -> Any:
     pickled = view[at : at + pickle_bytes]
     if len(pickled) < pickle_bytes:
         raise ValueError(f"the stored value is cut short: {len(view)} bytes")
-    if not n:
-        return pickle.loads(pickled)
-    at += pickle_bytes
-    buffers = []
-    for size in sizes:
-        at += -at % ALIGNMENT
-        if at + size > len(view):
-            raise ValueError(f"the stored value is cut short: {len(view)} bytes")
-        buffers.append(view[at : at + size])
-        at += size
-    return pickle.loads(pickled, buffers=buffers)
+    return pickled, tuple(sizes)
 
 
 def dump_code(function: Callable[..., Any]) -> bytes:

@@ -100,6 +100,8 @@ impl World<'_> {
             options: self.options,
             lanes: self.dense.lanes,
             backlog_ms: 0.0,
+            // Plans count on the store: what stays in memory is gained beside them.
+            keep_bytes_min: None,
             life_ends_ms: begins_ms + self.dense.life_ms(size),
         };
         let listens_as = settings.worker.as_ref().and_then(|worker| self.view.index(worker));

@@ -29,6 +29,9 @@ pub struct WorkerSettings {
     /// How much work may wait for a lane, in ms: as many tasks as take so long by what the last ones took. It
     /// hides the time between the end of a task and the begin of the next where tasks are brief; 0 for none.
     pub backlog_ms: f64,
+    /// Outputs of so many bytes in all are kept in memory where the one task that reads them can begin at
+    /// once here; nothing for a host that stores all of them.
+    pub keep_bytes_min: Option<u64>,
     /// When the platform ends it, on the clock of `now_ms`.
     pub life_ends_ms: f64,
 }

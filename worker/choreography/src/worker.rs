@@ -7,7 +7,8 @@
 //! become/invoke: WUKONG (SoCC'20); here outputs are stored before edges are marked.
 //!
 //! By concern: `tasks` takes them and ends them, `ahead` begins them before the store has answered, `answers`
-//! makes sense of what the store says, `decided` knows what will not run, `leave` ends the invocation,
+//! makes sense of what the store says, `keep` keeps results for the next task in memory, `decided` knows what
+//! will not run, `leave` ends the invocation,
 //! `replan` changes the plan, `retry` follows a failure; `preload`, `duplicate` and `prewarm` are the
 //! optimisations of these names, which cost a plan without them nothing.
 
@@ -16,6 +17,7 @@ mod answers;
 mod decided;
 mod duplicate;
 mod hold;
+mod keep;
 mod leave;
 mod preload;
 mod prewarm;
@@ -38,6 +40,7 @@ use ahead::Ahead;
 use decided::Skips;
 use duplicate::Copies;
 use hold::Holds;
+use keep::Keeps;
 use preload::PreLoads;
 use prewarm::PreWarms;
 
@@ -89,6 +92,7 @@ pub struct Worker {
     skips: Skips,
     prewarms: PreWarms,
     holds: Holds,
+    keeps: Keeps,
     /// Since when there has been nothing to do.
     idle_since_ms: Option<f64>,
     heartbeat_ms: f64,
@@ -130,6 +134,7 @@ impl Worker {
             skips: Skips::default(),
             prewarms: PreWarms::default(),
             holds: Holds::default(),
+            keeps: Keeps::default(),
             idle_since_ms: None,
             heartbeat_ms: 0.0,
         };
@@ -165,7 +170,7 @@ impl Worker {
             }
             Event::Unanswered { request } => self.outbox.unanswered(request, now_ms),
             Event::Computed { task, attempt } => self.computed(task, attempt),
-            Event::Held { task, attempt, executed } => self.held(task, attempt, executed),
+            Event::Held { task, attempt, executed } => self.held(task, attempt, executed, now_ms, out),
             Event::Executed { task, attempt, outcome } => self.executed(task, attempt, outcome, now_ms, out),
             Event::Hint { ready, committed, skipped } => {
                 self.skipped(skipped);
@@ -194,6 +199,7 @@ impl Worker {
         self.running.contains_key(&task)
             || self.storing.contains_key(&task)
             || self.holds.has(task)
+            || self.keeps.has(task)
             || self.ahead.has(task)
     }
 
@@ -230,6 +236,7 @@ impl Worker {
         if self.phase == Phase::Working {
             self.take_tasks(now_ms, out);
             self.store_given_up(out);
+            self.store_kept(now_ms, out);
             self.look_again(now_ms);
             self.heartbeat(now_ms);
             self.prewarms.start_due(now_ms, out);
@@ -249,8 +256,9 @@ impl Worker {
             self.idle_since_ms.filter(|_| quiet).map(|since| since + self.settings.options.linger_ms);
         let delayed = self.delayed.iter().map(|(at, _)| *at).filter(|_| works);
         let claim = self.claim_ms().filter(|_| works);
+        let kept = self.keeps.due_ms().filter(|_| works);
         let (resend, prewarm) = (self.outbox.resend_ms(), self.prewarms.next_ms());
-        let wakes = [heartbeat, linger, claim, resend, prewarm, self.next_look_ms()];
+        let wakes = [heartbeat, linger, claim, kept, resend, prewarm, self.next_look_ms()];
         let at_ms = wakes.into_iter().flatten().chain(delayed).fold(f64::INFINITY, f64::min);
         if at_ms.is_finite() {
             out.push(Action::WakeAt { at_ms });
@@ -266,7 +274,7 @@ impl Worker {
         let begun = self.running.iter().chain(&self.storing);
         let begun = begun.filter(|&(&task, &attempt)| attempt > 0 || self.ahead.has(task));
         let begun = begun.map(|(&task, _)| task);
-        let tasks: BTreeSet<u32> = begun.chain(self.holds.tasks()).collect();
+        let tasks: BTreeSet<u32> = begun.chain(self.holds.tasks()).chain(self.keeps.tasks()).collect();
         let tasks = tasks.into_iter().collect();
         self.outbox.push(Operation::Renew { instance: self.settings.instance.clone(), tasks });
     }

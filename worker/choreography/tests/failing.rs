@@ -220,6 +220,7 @@ fn a_worker_that_makes_way_begins_nothing_more_and_names_a_successor() {
         options: RunOptions::default(),
         lanes: 1,
         backlog_ms: 0.0,
+        keep_bytes_min: None,
         life_ends_ms: 900_000.0,
     };
     let mut worker = Worker::new(settings, workflow.graph().clone(), view, &[0, 1]);

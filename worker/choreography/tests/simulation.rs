@@ -56,6 +56,7 @@ fn a_run_without_faults_wastes_nothing() {
         all.held += seen.held;
         all.out_of_memory += seen.out_of_memory;
         all.never_stored += seen.never_stored;
+        all.kept += seen.kept;
         all.ahead += seen.ahead;
         all.skipped += seen.skipped;
         all.without += seen.without;
@@ -63,7 +64,7 @@ fn a_run_without_faults_wastes_nothing() {
     }
     let Seen { copies, copies_won, preloads, prewarms, overlaps, held, out_of_memory, never_stored, .. } =
         all;
-    let Seen { backlog, ahead, skipped, without, without_ahead, .. } = all;
+    let Seen { kept, backlog, ahead, skipped, without, without_ahead, .. } = all;
     assert!(skipped > 300, "{skipped} tasks were skipped");
     assert!(without > without_ahead && without_ahead > 10, "{without}, {without_ahead} without a parent");
     assert!(ahead > 200, "{ahead} tasks began without waiting for their lease");
@@ -73,6 +74,7 @@ fn a_run_without_faults_wastes_nothing() {
         held > never_stored && never_stored > 20,
         "{never_stored} of {held} held outputs were not stored"
     );
+    assert!(never_stored > kept && kept > 10, "{kept} of them were results of planned workers");
     assert!(backlog > 20, "{backlog} tasks waited for a lane");
     assert!(preloads > 100 && prewarms > 100 && overlaps > 100, "{preloads}, {prewarms}, {overlaps}");
 }

@@ -1,58 +1,72 @@
 //! Outputs that a worker keeps in memory instead of storing them, because the tasks that read them run here.
 //!
 //! They are not part of the cache: nothing displaces them before they are stored or dropped. How many there
-//! are is bounded by the choreography; the memory cap of the worker bounds their size.
+//! are is bounded by the choreography, their bytes by [`Data::holding`]: what finds no room is stored. They
+//! are not hashed before they are stored: nobody reads them but the process that they are in.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
 use foresail_schemas::Workflow;
 use foresail_schemas::run::{FailureKind, Location, StoredObject};
 
+use super::kept::Object;
 use super::store::object_key;
 use super::{Data, lock};
 use crate::registry::TaskError;
 
 /// The objects, by the key under which they would be stored.
 #[derive(Debug, Default)]
-pub(super) struct Held(Mutex<HashMap<String, Bytes>>);
+pub(super) struct Held(Mutex<HashMap<String, Object>>);
 
 impl Held {
-    pub fn get(&self, key: &str) -> Option<Bytes> {
+    pub fn get(&self, key: &str) -> Option<Object> {
         lock(&self.0).get(key).cloned()
     }
 
-    pub fn remove(&self, key: &str) -> Option<Bytes> {
+    pub fn remove(&self, key: &str) -> Option<Object> {
         lock(&self.0).remove(key)
+    }
+
+    fn bytes(&self) -> u64 {
+        lock(&self.0).values().map(Object::len).sum()
     }
 }
 
 impl Data {
-    /// Keeps the outputs of an attempt in memory; small ones ride inside the commit as ever.
+    /// Most bytes of outputs that are held, and of results that the process of a function keeps.
     #[must_use]
+    pub fn held_bytes_max(&self) -> u64 {
+        self.held_bytes_max
+    }
+
+    /// Whether there is room for outputs of so many bytes in all.
+    #[must_use]
+    pub fn can_hold(&self, bytes: u64) -> bool {
+        self.held.bytes().saturating_add(bytes) <= self.held_bytes_max
+    }
+
+    /// Keeps the outputs of an attempt in memory; small ones ride inside the commit as ever.
+    ///
+    /// # Errors
+    /// [`FailureKind::OutputNotStored`] when a small one cannot be read.
     pub fn hold(
         &self,
         workflow: &Workflow,
         task: u32,
         attempt: u32,
-        outputs: Vec<Bytes>,
-    ) -> Vec<StoredObject> {
+        outputs: Vec<Object>,
+    ) -> Result<Vec<StoredObject>, TaskError> {
         let spec = workflow.task(task);
         let mut held = lock(&self.held.0);
-        let mut keep = |(name, object): (_, Bytes)| {
-            let bytes = object.len() as u64;
-            let hash = blake3::hash(&object).to_hex().to_string();
-            let location = if bytes <= self.inline_bytes_max {
-                Location::Inline(BASE64.encode(&object))
-            } else {
-                let key = object_key(&self.run, &spec.id, attempt, &self.instance, name);
-                held.insert(key.clone(), object);
-                Location::Unstored(key)
-            };
-            StoredObject { bytes, hash, location }
+        let mut keep = |(name, object): (_, Object)| {
+            if object.len() <= self.inline_bytes_max {
+                return self.inline(name, &object);
+            }
+            let key = object_key(&self.run, &spec.id, attempt, &self.instance, name);
+            let bytes = object.len();
+            held.insert(key.clone(), object);
+            Ok(StoredObject { bytes, hash: String::new(), location: Location::Unstored(key) })
         };
         spec.output_names().iter().zip(outputs).map(&mut keep).collect()
     }
@@ -69,9 +83,10 @@ impl Data {
                 TaskError::of(FailureKind::OutputNotStored, cause)
             };
             let content = self.held.get(key).ok_or_else(gone)?;
-            self.upload(key, key, content, self.durable)?;
+            let stored = self.keep(key, key, content, self.durable);
+            // What cannot be stored is made again.
             self.held.remove(key);
-            Ok(StoredObject { location: Location::Stored(key.clone()), ..object.clone() })
+            stored
         };
         objects.iter().map(store).collect()
     }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -120,6 +120,35 @@ pub fn link(content: &Bytes, path: &Path, ready: impl Fn(&File) -> io::Result<()
         *origin = Origin::Path(path.to_owned());
     }
     Ok(true)
+}
+
+/// A new file in memory; `append` ones are written at their end whoever writes.
+pub(crate) fn memory_file(append: Append) -> io::Result<File> {
+    // SAFETY: plain system calls; the descriptor is new and nobody else's.
+    let file = unsafe {
+        let descriptor = libc::memfd_create(c"foresail".as_ptr(), libc::MFD_CLOEXEC);
+        if descriptor < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        File::from_raw_fd(descriptor)
+    };
+    if append == Append::AtEnd {
+        // SAFETY: a plain system call on a descriptor of our own.
+        let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_APPEND | libc::O_RDWR) };
+        if done < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(file)
+}
+
+/// Where writing goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Append {
+    /// To the end, whatever the position.
+    AtEnd,
+    /// To the position.
+    Nowhere,
 }
 
 /// What is mapped in this process, by its first byte.
@@ -261,5 +290,14 @@ mod tests {
             std::fs::remove_file(&path).unwrap();
             assert_eq!(found, object, "a deleted object lives on where it is read");
         }
+    }
+
+    #[test]
+    fn what_is_appended_goes_on_at_the_front_when_the_file_was_emptied() {
+        let mut file = memory_file(Append::AtEnd).unwrap();
+        file.write_all(b"first").unwrap();
+        file.set_len(0).unwrap();
+        file.write_all(b"second").unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 6);
     }
 }

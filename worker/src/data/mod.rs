@@ -2,8 +2,9 @@
 //!
 //! An output of at most `inline_bytes_max` bytes rides inside the commit record, a larger one goes to the
 //! object store before the commit. An input is looked for in the memory of the worker, which keeps what it
-//! made or fetched; then in memory that the workers of this machine share ([`mapped`], [`shared`]), where it
-//! is read in place; then it is brought from the store. Nothing is fetched twice at the same time. What does
+//! made or fetched, or in the process of a Python function that made it ([`kept`]); then in memory that the
+//! workers of this machine share ([`mapped`], [`shared`]), where it is read in place; then it is brought from
+//! the store. Nothing is fetched twice at the same time. What does
 //! not come from the worker's own memory is compared with its BLAKE3 hash. Every transfer is measured. All
 //! calls block; times in ms, sizes in bytes.
 
@@ -11,11 +12,13 @@ pub mod cache;
 mod external;
 mod fetches;
 mod held;
+pub mod kept;
 pub mod mapped;
 mod preload;
 pub mod s3;
 pub mod shared;
 pub mod store;
+mod storing;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -34,9 +37,9 @@ use foresail_schemas::workflow::Input;
 
 use crate::data::cache::ObjectCache;
 use crate::data::fetches::{Fetches, Found};
-use crate::data::mapped::SHARED_BYTES_MIN;
+use crate::data::kept::Object;
 use crate::data::shared::SharedMemory;
-use crate::data::store::{ObjectStore, StoreError, object_key};
+use crate::data::store::{ObjectStore, StoreError};
 use crate::registry::TaskError;
 
 /// Largest file outside the workflow that is read as an input, in bytes.
@@ -97,6 +100,7 @@ pub struct Data {
     account: Arc<Mutex<Account>>,
     fetches: Arc<Fetches>,
     held: Arc<held::Held>,
+    held_bytes_max: u64,
     is_over: Arc<AtomicBool>,
 }
 
@@ -130,6 +134,7 @@ impl Data {
             account: Arc::default(),
             fetches: Arc::default(),
             held: Arc::default(),
+            held_bytes_max: u64::MAX,
             is_over: Arc::default(),
         }
     }
@@ -145,6 +150,12 @@ impl Data {
     #[must_use]
     pub fn durable(self, durable: Durable) -> Self {
         Self { durable, ..self }
+    }
+
+    /// The same, with so many bytes of outputs in memory at most that are not stored.
+    #[must_use]
+    pub fn holding(self, bytes_max: u64) -> Self {
+        Self { held_bytes_max: bytes_max, ..self }
     }
 
     /// Puts, gets and bytes so far; `billed_ms` is 0 here.
@@ -169,7 +180,7 @@ impl Data {
         workflow: &Workflow,
         task: u32,
         parents: &[Option<Commit>],
-    ) -> Result<Vec<Option<Bytes>>, TaskError> {
+    ) -> Result<Vec<Option<Object>>, TaskError> {
         let spec = workflow.task(task);
         let read = |input: &Input| match input {
             Input::Task { task: parent, output, optional } => {
@@ -186,107 +197,27 @@ impl Data {
                 })
             }
             Input::External { uri, .. } => {
-                let read = self.read_external(uri).map(Some);
-                read.map_err(|cause| unavailable(format!("input file `{uri}`: {cause}")))
+                let read = self.read_external(uri);
+                read.map(|content| Some(content.into()))
+                    .map_err(|cause| unavailable(format!("input file `{uri}`: {cause}")))
             }
-            Input::Value { value } => Ok(Some(value.to_string().into())),
+            Input::Value { value } => Ok(Some(Bytes::from(value.to_string()).into())),
         };
         spec.inputs.iter().map(read).collect()
     }
 
-    /// Where an output can be written as a file that is stored without a copy, see [`mapped::link`].
-    #[must_use]
-    pub fn outputs_dir(&self) -> Option<PathBuf> {
-        let shared = || self.shared.as_ref().map(|sharing| sharing.scratch.clone());
-        self.store.dir().or_else(shared)
-    }
-
-    /// Whether one of these outputs goes to the store and not into the commit.
-    #[must_use]
-    pub fn stores_any(&self, outputs: &[Bytes]) -> bool {
-        outputs.iter().any(|output| output.len() as u64 > self.inline_bytes_max)
-    }
-
-    /// Stores the outputs of an attempt, in order.
-    ///
-    /// # Errors
-    /// [`FailureKind::OutputNotStored`] when the store does not take one.
-    pub fn store(
-        &self,
-        workflow: &Workflow,
-        task: u32,
-        attempt: u32,
-        outputs: Vec<Bytes>,
-    ) -> Result<Vec<StoredObject>, TaskError> {
-        let spec = workflow.task(task);
-        let names = spec.output_names();
-        let is_result = workflow.graph().children(task).is_empty();
-        let durable = if is_result { Durable::All } else { self.durable };
-        let keep = |(name, object): (&ObjectName, Bytes)| {
-            let bytes = object.len() as u64;
-            if bytes <= self.inline_bytes_max {
-                let hash = blake3::hash(&object).to_hex().to_string();
-                return Ok(StoredObject { bytes, hash, location: Location::Inline(BASE64.encode(&object)) });
-            }
-            let key = object_key(&self.run, &spec.id, attempt, &self.instance, name);
-            let upload = |object| self.upload(&key, &format!("{}/{name}", spec.id), object, durable);
-            let (hash, stored) = hash_beside(object, upload);
-            stored.map(|()| StoredObject { bytes, hash, location: Location::Stored(key) })
-        };
-        names.iter().zip(outputs).map(keep).collect()
-    }
-
-    /// Puts an object into the store and keeps it in memory.
-    fn upload(&self, key: &str, name: &str, object: Bytes, durable: Durable) -> Result<(), TaskError> {
-        let started = Instant::now();
-        let failed = |e| TaskError::of(FailureKind::OutputNotStored, format!("output `{name}`: {e}"));
-        let stored = match durable {
-            Durable::All => self.store.put(key, &object),
-            Durable::Results => self.store.put_rebuildable(key, &object),
-        };
-        stored.map_err(failed)?;
-        self.moved(Direction::Upload, object.len() as u64, started, self.store.name());
-        let object = self.share(key, object);
-        lock(&self.cache).put(key.to_owned(), object);
-        Ok(())
-    }
-
-    /// Leaves an object of a remote store for the other workers of this machine; gives the object that is
-    /// to be kept from here on, so that the machine has one copy of it.
-    fn share(&self, key: &str, object: Bytes) -> Bytes {
-        let Some(Sharing { memory, scratch }) = self.shared.as_deref() else { return object };
-        if let Err(error) = memory.put(key, &object, scratch) {
-            tracing::warn!(%error, dir = %memory.dir.display(), "an object is not shared");
-        }
-        memory.get(key).filter(|shared| shared.len() == object.len()).unwrap_or(object)
-    }
-
-    /// Deletes what an attempt of this invocation stored: another attempt won.
-    pub fn discard(&self, workflow: &Workflow, task: u32, attempt: u32) {
-        let spec = workflow.task(task);
-        for name in spec.output_names() {
-            let key = object_key(&self.run, &spec.id, attempt, &self.instance, &name);
-            lock(&self.cache).remove(&key);
-            self.shared.iter().for_each(|shared| shared.memory.remove(&key));
-            if self.held.remove(&key).is_some() {
-                continue;
-            }
-            if let Err(error) = self.store.delete(&key) {
-                tracing::warn!(%error, "the object of a losing attempt stays where it is");
-            }
-        }
-    }
-
-    fn read(&self, object: &StoredObject) -> Result<Bytes, Unread> {
+    fn read(&self, object: &StoredObject) -> Result<Object, Unread> {
         let key = match &object.location {
             Location::Inline(text) => {
                 let content = BASE64.decode(text).map_err(|e| format!("is not base64: {e}"))?;
                 lock(&self.account).usage.inline_bytes += object.bytes;
-                return Ok(verified(content.into(), object)?);
+                return Ok(verified(content.into(), object)?.into());
             }
             Location::Stored(key) => key,
             Location::Unstored(key) => {
-                let content = self.held.get(key);
+                // It may have been stored since this was told of it, and is in the cache or the store then.
+                let stored = || lock(&self.cache).get(key).or_else(|| self.store.get(key).ok());
+                let content = self.held.get(key).or_else(|| stored().map(Object::Here));
                 let gone = || "was held in memory by a worker that is gone".to_owned();
                 let content = content.ok_or_else(|| Unread::lost(key, gone()))?;
                 self.saved(key, object.bytes);
@@ -296,11 +227,11 @@ impl Data {
         let _fetch = match self.fetches.find(key, || lock(&self.cache).get(key)) {
             Found::Here(content) => {
                 self.saved(key, object.bytes);
-                return Ok(content);
+                return Ok(content.into());
             }
             Found::Nowhere(fetch) => fetch,
         };
-        self.fetch(key, object)
+        self.fetch(key, object).map(Object::Here)
     }
 
     /// Brings an object that is not in the memory of this worker there.
@@ -455,21 +386,6 @@ fn committed<'a>(
     let place = graph.parents(task).iter().position(|&p| p == index)?;
     let at = workflow.task(index).output_names().iter().position(|name| name == output)?;
     parents.get(place)?.as_ref()?.outputs.get(at)
-}
-
-/// The hash of an object, and what came of storing it: a large one is hashed while it is stored.
-fn hash_beside<T: Send>(object: Bytes, store: impl FnOnce(Bytes) -> T + Send) -> (String, T) {
-    let content = object.clone();
-    let hash = move || blake3::hash(&content).to_hex().to_string();
-    if (object.len() as u64) < SHARED_BYTES_MIN {
-        return (hash(), store(object));
-    }
-    std::thread::scope(|scope| {
-        let storing = scope.spawn(|| store(object));
-        let hash = hash();
-        // A panic goes on where it would have without the thread.
-        (hash, storing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })
 }
 
 fn verified(content: Bytes, object: &StoredObject) -> Result<Bytes, String> {

@@ -82,7 +82,7 @@ fn bench(cache_bytes_max: u64) -> Bench {
     let commit = |task| Commit {
         attempt: 1,
         instance: InstanceId::new("a").unwrap(),
-        outputs: maker.store(&workflow, task, 1, vec![Bytes::from(vec![task as u8; 1000])]).unwrap(),
+        outputs: maker.store(&workflow, task, 1, vec![Bytes::from(vec![task as u8; 1000]).into()]).unwrap(),
         measured: Measured::default(),
         decision: None,
         printed: None,
@@ -101,7 +101,7 @@ impl Bench {
     fn gather(&self) -> Vec<Bytes> {
         let commits: Vec<_> = self.commits.iter().cloned().map(Some).collect();
         let inputs = self.data.gather(&self.workflow, 2, &commits).unwrap();
-        inputs.into_iter().map(|input| input.expect("no input is optional")).collect()
+        inputs.into_iter().map(|input| input.expect("no input is optional").bytes().unwrap()).collect()
     }
 
     fn reads(&self) -> u32 {

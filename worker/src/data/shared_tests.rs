@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::mapped::SHARED_BYTES_MIN;
 use super::store::{FileStore, StoreError};
 use super::tests::committed;
 use super::*;
@@ -65,7 +66,7 @@ fn made(data: &Data) -> Commit {
 fn read(data: &Data, commit: &Commit) -> WorkerUsage {
     let inputs = data.gather(&workflow(), 1, &[Some(commit.clone())]).unwrap();
     let input = inputs[0].as_ref().expect("it is not optional");
-    assert!(input.len() as u64 == LEN && input.iter().all(|byte| *byte == 7));
+    assert!(input.len() == LEN && input.bytes().unwrap().iter().all(|byte| *byte == 7));
     data.usage()
 }
 

@@ -1,6 +1,7 @@
 //! Tests of gathering and storing, with a store of files in a temporary directory.
 
 use super::*;
+use crate::data::kept::contents;
 use crate::data::store::FileStore;
 use foresail_schemas::run::Measured;
 use serde_json::json;
@@ -30,14 +31,12 @@ fn commit(data: &Data, workflow: &Workflow) -> Commit {
 
 /// What the first task of a workflow commits with these outputs.
 pub(super) fn committed(data: &Data, workflow: &Workflow, outputs: Vec<Bytes>) -> Commit {
-    Commit {
-        attempt: 1,
-        instance: InstanceId::new("a").unwrap(),
-        outputs: data.store(workflow, 0, 1, outputs).unwrap(),
-        measured: Measured::default(),
-        decision: None,
-        printed: None,
-    }
+    commit_of(data.store(workflow, 0, 1, outputs.into_iter().map(Into::into).collect()).unwrap())
+}
+
+fn commit_of(outputs: Vec<StoredObject>) -> Commit {
+    let (instance, measured) = (InstanceId::new("a").unwrap(), Measured::default());
+    Commit { attempt: 1, instance, outputs, measured, decision: None, printed: None }
 }
 
 #[test]
@@ -47,7 +46,7 @@ fn a_worker_that_made_an_object_downloads_nothing() {
     let commit = commit(&here, &workflow);
     let inputs = here.gather(&workflow, 1, &[Some(commit)]).unwrap();
     let expected = [Bytes::from(vec![7; 1000]), r#"{"a":[1,"x"]}"#.into(), "small".into()];
-    assert_eq!(inputs, expected.map(Some));
+    assert_eq!(contents(&inputs).unwrap(), expected.map(Some));
     let usage = here.usage();
     assert_eq!((usage.puts, usage.gets, usage.upload_bytes, usage.saved_bytes), (1, 0, 1000, 1000));
     assert_eq!(usage.inline_bytes, 5, "`small` came inside the commit");
@@ -133,7 +132,7 @@ fn results_are_stored_durably_and_what_other_tasks_read_only_where_it_is_kept() 
         let (run, instance) = (RunId::new("r").unwrap(), InstanceId::new("a").unwrap());
         let data = Data::new(run, instance, store.clone(), cache, INLINE_BYTES_MAX).durable(durable);
         commit(&data, &workflow);
-        data.store(&workflow, 1, 1, vec![Bytes::from(vec![7; 1000])]).unwrap();
+        data.store(&workflow, 1, 1, vec![Bytes::from(vec![7; 1000]).into()]).unwrap();
         assert_eq!(*store.durable.lock().unwrap(), expect, "{durable:?}");
         assert_eq!(store.rebuildable.lock().unwrap().len(), 2 - expect.len(), "{durable:?}");
     }
@@ -180,7 +179,7 @@ fn files_outside_the_workflow_are_read_by_path_and_by_address() {
             {"id": "t", "name": "t", "run": "x", "inputs": [{"uri": uri}]}]}));
         let found = data(dir.path(), "a").gather(&workflow.unwrap(), 0, &[]);
         match (found, expect) {
-            (Ok(inputs), Ok(content)) => assert_eq!(inputs[0].as_deref(), Some(content.as_bytes())),
+            (Ok(inputs), Ok(content)) => assert_eq!(inputs[0].as_ref().unwrap(), content.as_bytes()),
             (Err(error), Err(words)) => assert!(error.message.contains(words), "{error:?}"),
             (found, expect) => panic!("`{uri}`: {found:?} instead of {expect:?}"),
         }
@@ -202,4 +201,64 @@ fn a_key_that_leads_out_of_the_store_is_refused() {
         }
     }
     assert_eq!(std::fs::read(dir.path().join("secret")).unwrap(), b"x");
+}
+
+/// What a task reads whose parent made the object `large` of a thousand sevens and committed it like this.
+fn large_input(data: &Data, workflow: &Workflow, outputs: Vec<StoredObject>) -> Result<Object, TaskError> {
+    data.gather(workflow, 1, &[Some(commit_of(outputs))]).map(|inputs| inputs[0].clone().unwrap())
+}
+
+fn in_another_process() -> (Arc<impl std::fmt::Debug>, Vec<Object>) {
+    let (memory, object) = kept::tests::kept(&[7; 1000], 100, None);
+    (memory, vec![Bytes::from_static(b"small").into(), object])
+}
+
+#[test]
+fn what_the_process_of_a_function_keeps_is_stored_with_its_hash_like_anything_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (workflow, here) = (workflow(), data(dir.path(), "a"));
+    let (_memory, outputs) = in_another_process();
+    let stored = here.store(&workflow, 0, 1, outputs).unwrap();
+    assert_eq!(stored, commit(&data(dir.path(), "a"), &workflow).outputs);
+    let read = large_input(&data(dir.path(), "b"), &workflow, stored).unwrap();
+    assert_eq!(&read, &[7; 1000]);
+    assert_eq!((here.usage().puts, here.usage().upload_bytes), (1, 1000));
+}
+
+#[test]
+fn what_is_held_stays_in_its_process_until_it_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let (workflow, here) = (workflow(), data(dir.path(), "a"));
+    let (_memory, outputs) = in_another_process();
+    let held = here.hold(&workflow, 0, 1, outputs).unwrap();
+    let read = large_input(&here, &workflow, held.clone()).unwrap();
+    assert!(matches!(read, Object::Kept(_)) && here.usage().puts == 0, "{read:?}");
+    let stored = here.store_held(&held).unwrap();
+    assert_eq!(stored, commit(&data(dir.path(), "a"), &workflow).outputs);
+    // Whoever was told before that it is held finds it all the same.
+    assert_eq!(&large_input(&here, &workflow, held.clone()).unwrap(), &[7; 1000]);
+    assert_eq!(&large_input(&data(dir.path(), "b"), &workflow, held).unwrap(), &[7; 1000]);
+}
+
+#[test]
+fn an_object_that_is_lost_with_its_process_is_an_output_that_is_not_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let (workflow, here) = (workflow(), data(dir.path(), "a"));
+    let (memory, object) = kept::tests::kept(&[7; 1000], 100, None);
+    memory.has_ended.store(true, std::sync::atomic::Ordering::SeqCst);
+    let outputs = vec![Bytes::from_static(b"small").into(), object];
+    let error = here.store(&workflow, 0, 1, outputs).unwrap_err();
+    assert!(error.kind == FailureKind::OutputNotStored && error.message.contains("make/large"), "{error:?}");
+}
+
+#[test]
+fn no_more_is_held_than_there_is_room_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (workflow, here) = (workflow(), data(dir.path(), "a").holding(1_500));
+    assert!(here.can_hold(1_500) && !here.can_hold(1_501));
+    let (_memory, outputs) = in_another_process();
+    let held = here.hold(&workflow, 0, 1, outputs).unwrap();
+    assert!(here.can_hold(500) && !here.can_hold(501));
+    here.store_held(&held).unwrap();
+    assert!(here.can_hold(1_500));
 }

@@ -74,7 +74,7 @@ impl Executor for CommandExecutor {
         if !ended.status.success() {
             return Err(failure(ended.status, &place, call));
         }
-        let outputs = place.outputs(call)?;
+        let outputs = place.outputs(call)?.into_iter().map(Into::into).collect();
         let (exec_ms, peak_memory_mb) = (ended.exec_ms, ended.peak_memory_mb);
         Ok(Ran { outputs, exec_ms, peak_memory_mb, ..Ran::default() })
     }
@@ -132,7 +132,8 @@ impl Place {
         for sub in ["inputs", "outputs", "work"] {
             fs::create_dir(place.path(sub)).map_err(no_place)?;
         }
-        let there = call.inputs.iter().enumerate().filter_map(|(at, input)| Some((at, input.as_ref()?)));
+        let inputs = call.contents()?;
+        let there = inputs.iter().enumerate().filter_map(|(at, input)| Some((at, input.as_ref()?)));
         for (at, bytes) in there {
             fs::write(place.path("inputs").join(at.to_string()), bytes).map_err(no_place)?;
         }

@@ -57,8 +57,9 @@ impl Executor for FunctionExecutor {
             return Err(TaskError::of(FailureKind::UnknownFunction, "not a function"));
         };
         let function = self.registry.get(name.as_str()).ok_or_else(|| self.unknown(name.as_str()))?;
-        let there = || call.inputs.iter().enumerate().filter_map(|(at, input)| Some((at, input.as_ref()?)));
-        let is_there = |at: usize| call.inputs.get(at).is_some_and(Option::is_some);
+        let inputs = call.contents()?;
+        let there = || inputs.iter().enumerate().filter_map(|(at, input)| Some((at, input.as_ref()?)));
+        let is_there = |at: usize| inputs.get(at).is_some_and(Option::is_some);
         let names = call.input_names().into_iter().enumerate().filter(|(at, _)| is_there(*at));
         let input = TaskInput {
             run: call.run.clone(),
@@ -89,6 +90,7 @@ impl Executor for FunctionExecutor {
             let detail = format!("function `{name}` gave {given} outputs, the task declares {expected}");
             return Err(TaskError::new(detail));
         }
+        let outputs = outputs.into_iter().map(Into::into).collect();
         Ok(Ran { outputs, exec_ms, peak_memory_mb: memory::peak_memory_mb(), ..Ran::default() })
     }
 }

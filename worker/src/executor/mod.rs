@@ -23,6 +23,7 @@ use foresail_schemas::id::{ObjectName, RunId};
 use foresail_schemas::run::FailureKind;
 use foresail_schemas::workflow::{Input, Output, Task, Work};
 
+use crate::data::kept::{Object, contents};
 use crate::registry::{Cancel, TaskError};
 
 /// Runs one kind of work.
@@ -56,12 +57,15 @@ pub struct Call {
     /// The attempt, from 1.
     pub attempt: u32,
     /// The inputs, in the order of the task; nothing for an optional one of a task that is skipped.
-    pub inputs: Vec<Option<Bytes>>,
+    pub inputs: Vec<Option<Object>>,
     /// Set when the attempt is not wanted any more.
     pub cancel: Cancel,
     /// A directory of the file system that large outputs are stored on: written there as a file without a
     /// name, one is stored without a copy. Nothing where there is none.
     pub outputs_dir: Option<PathBuf>,
+    /// Most bytes of results that the process of a function may keep in its memory, see
+    /// [`kept`](crate::data::kept); 0 where nothing may be.
+    pub keep_bytes_max: u64,
     /// Ends the attempt for whoever waits for it, while its thread cannot be stopped.
     pub give_up: GiveUp,
 }
@@ -81,6 +85,16 @@ impl Call {
     #[must_use]
     pub fn spec(&self) -> &Task {
         self.workflow.task(self.task)
+    }
+
+    /// The bytes of the inputs.
+    ///
+    /// # Errors
+    /// [`FailureKind::InputUnavailable`] when the process that has one has ended.
+    pub fn contents(&self) -> Result<Vec<Option<Bytes>>, TaskError> {
+        contents(&self.inputs).map_err(|error| {
+            TaskError::of(FailureKind::InputUnavailable, format!("an input cannot be read: {error}"))
+        })
     }
 
     /// Longest time the attempt may take.
@@ -131,10 +145,10 @@ pub(crate) fn given_up() -> TaskError {
 }
 
 /// What an attempt made.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct Ran {
     /// The outputs, in the order of the task.
-    pub outputs: Vec<Bytes>,
+    pub outputs: Vec<Object>,
     /// Time in the user's code.
     pub exec_ms: f64,
     /// Largest resident memory; 0 where not known.
@@ -200,10 +214,11 @@ pub(crate) mod testing {
             workflow: Arc::new(serde_json::from_value(workflow).unwrap()),
             task: 0,
             attempt: 1,
-            inputs: inputs.into_iter().map(Some).collect(),
+            inputs: inputs.into_iter().map(|content| Some(content.into())).collect(),
             cancel: Cancel::default(),
             give_up: GiveUp(Arc::new(|_| ())),
             outputs_dir: None,
+            keep_bytes_max: 0,
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod failure;
 mod frame;
+mod link;
 mod runner;
 mod socket;
 mod start;
@@ -14,7 +15,7 @@ mod start;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -25,10 +26,12 @@ use foresail_schemas::run::FailureKind;
 use foresail_schemas::workflow::Work;
 
 use self::failure::Death;
-use self::frame::{Answer, Request, refused};
+use self::frame::{Answer, Output, Request, refused};
+use self::link::Link;
 use self::runner::{Patience, Runner, Silence, StartError};
 use super::command::oom_kills;
 use super::{Call, Executor, Ran};
+use crate::data::kept::{Kept, Object};
 use crate::registry::TaskError;
 
 /// Names the interpreter of a worker.
@@ -77,6 +80,8 @@ impl Default for PythonSettings {
 struct Taken {
     runner: Runner,
     start_ms: f64,
+    /// Bytes that it kept before the call and that are no inputs of it.
+    kept_bytes: u64,
 }
 
 impl PythonExecutor {
@@ -99,31 +104,41 @@ impl PythonExecutor {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Result<Taken, TaskError> {
+    /// A runner, rather one that keeps some of these objects.
+    fn take(&self, inputs: &[Option<Object>]) -> Result<Taken, TaskError> {
         // One that was ended while it stood idle is nobody's failure.
-        while let Some(mut runner) = self.pop() {
+        while let Some(mut runner) = self.pop(inputs) {
             if runner.lives() {
-                return Ok(Taken { runner, start_ms: 0.0 });
+                let kept_bytes = runner.link.kept_bytes().saturating_sub(kept_in(inputs, &runner.link));
+                return Ok(Taken { runner, start_ms: 0.0, kept_bytes });
             }
         }
         self.start()
     }
 
-    fn pop(&self) -> Option<Runner> {
-        self.idle().pop()
+    fn pop(&self, inputs: &[Option<Object>]) -> Option<Runner> {
+        let mut idle = self.idle();
+        // Of those that keep as much, the one that was used last.
+        let best = (0..idle.len()).max_by_key(|&at| (kept_in(inputs, &idle[at].link), at))?;
+        Some(idle.remove(best))
     }
 
     fn start(&self) -> Result<Taken, TaskError> {
         let began = Instant::now();
         let runner = Runner::start(&self.settings.program).map_err(|error| self.not_started(&error))?;
         tracing::debug!(python = runner.about.python, program = runner.about.executable, "a runner is ready");
-        Ok(Taken { runner, start_ms: ms_since(began) })
+        Ok(Taken { runner, start_ms: ms_since(began), kept_bytes: 0 })
     }
 
     fn give_back(&self, runner: Runner) {
         let mut idle = self.idle();
-        if idle.len() < IDLE_MAX {
-            idle.push(runner);
+        idle.push(runner);
+        if idle.len() > IDLE_MAX {
+            // Rather one that nobody would miss.
+            let at = idle.iter().position(|runner| runner.link.kept_bytes() == 0).unwrap_or(0);
+            let surplus = idle.remove(at);
+            drop(idle);
+            drop(surplus);
         }
     }
 
@@ -163,7 +178,7 @@ impl PythonExecutor {
     /// Asks, and once more with the code where the runner does not have that.
     fn ask(
         runner: &mut Runner,
-        request: &Request<'_>,
+        request: &Request,
         code: impl Fn() -> Result<Vec<u8>, TaskError>,
         patience: Patience<'_>,
     ) -> Result<Result<Answer, Silence>, TaskError> {
@@ -201,6 +216,10 @@ impl PythonExecutor {
                 }
                 let init_ms = init_ms + taken.start_ms;
                 let peak_memory_mb = taken.runner.take_peak_mb(exec_ms);
+                let others_mb = taken.kept_bytes as f64 / f64::from(1 << 20);
+                let peak_memory_mb = (peak_memory_mb - others_mb).max(0.0);
+                let object = |output| kept_or_here(output, &taken.runner.link, call);
+                let outputs = outputs.into_iter().map(object).collect();
                 self.give_back(taken.runner);
                 let printed = Some(printed).filter(|text| !text.is_empty());
                 Ok(Ran { outputs, exec_ms, peak_memory_mb, init_ms, printed })
@@ -230,7 +249,7 @@ impl PythonExecutor {
 
     /// Loads functions in one runner; gives how long that took.
     fn load(&self, workflow: &Workflow, calls: &[&PythonCall]) -> f64 {
-        let mut taken = match self.take() {
+        let mut taken = match self.take(&[]) {
             Ok(taken) => taken,
             Err(error) => {
                 // The task that needs it tells the user.
@@ -271,8 +290,20 @@ impl Executor for PythonExecutor {
         let Work::Python { python } = &call.spec().run else {
             return Err(TaskError::of(FailureKind::UnknownFunction, "not a Python function"));
         };
-        let request = Request::call(call, python, self.settings.result_bytes_max)?;
-        let mut taken = self.take()?;
+        let mut taken = self.take(&call.inputs)?;
+        let link = &taken.runner.link;
+        let keep_bytes_max = match taken.runner.may_keep {
+            true => call.keep_bytes_max.saturating_sub(link.kept_bytes()),
+            false => 0,
+        };
+        let result_bytes_max = self.settings.result_bytes_max;
+        let request = match Request::call(call, python, result_bytes_max, link, keep_bytes_max) {
+            Ok(request) => request,
+            Err(error) => {
+                self.give_back(taken.runner);
+                return Err(error);
+            }
+        };
         let ends = call.timeout().map(|limit| Instant::now() + limit);
         let patience = Patience { ends, cancel: Some(&call.cancel) };
         let answer = Self::ask(&mut taken.runner, &request, || code(&call.workflow, python), patience);
@@ -299,6 +330,27 @@ impl Executor for PythonExecutor {
             let loading: Vec<_> = (0..runners).map(|_| scope.spawn(|| self.load(workflow, &calls))).collect();
             loading.into_iter().filter_map(|load| load.join().ok()).fold(0.0, f64::max)
         })
+    }
+}
+
+/// Bytes of the objects that lie in the process of a runner.
+fn kept_in(objects: &[Option<Object>], link: &Arc<Link>) -> u64 {
+    let bytes = |object: &Object| match object {
+        Object::Kept(kept) if kept.number_in(link).is_some() => object.len(),
+        Object::Kept(_) | Object::Here(_) => 0,
+    };
+    objects.iter().flatten().map(bytes).sum()
+}
+
+/// An output as others take it.
+fn kept_or_here(output: Output, link: &Arc<Link>, call: &Call) -> Object {
+    match output {
+        Output::Here(content) => Object::Here(content),
+        Output::Kept { number, spans } => {
+            let kept = Kept::new(Arc::clone(link) as _, number, spans, call.outputs_dir.as_deref());
+            link.keeps(kept.len());
+            Object::Kept(Arc::new(kept))
+        }
     }
 }
 

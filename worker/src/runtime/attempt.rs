@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use bytes::Bytes;
 use foresail_choreography::{Event, Executed};
 use foresail_schemas::decision::Decision;
 use foresail_schemas::id::InstanceId;
@@ -17,6 +16,7 @@ use super::STRAY_GRACE;
 use super::lanes::Lane;
 use crate::custom::Customs;
 use crate::data::Data;
+use crate::data::kept::{Object, contents};
 use crate::executor::{Call, Executors, GiveUp, given_up};
 use crate::note::{Note, Notes};
 use crate::registry::{Cancel, TaskError};
@@ -59,11 +59,12 @@ impl Attempt {
         let began = Instant::now();
         let inputs = self.data.gather(&self.workflow, task, parents)?;
         // All that it reads, values included, as it was stored: a planner asks for the time at the same size.
-        let input_bytes = inputs.iter().flatten().map(|input| input.len() as u64).sum();
-        let inputs = self.customs.before(inputs)?;
+        let input_bytes = inputs.iter().flatten().map(Object::len).sum();
+        let inputs = self.before(inputs)?;
         let download_ms = ms_since(began);
         let cancel = self.cancel.clone();
         let is_python = matches!(self.workflow.task(task).run, Work::Python { .. });
+        let keep_bytes_max = self.keep_bytes_max();
         let outputs_dir = if is_python { self.data.outputs_dir() } else { None };
         let call = Call {
             run: self.invocation.run.clone(),
@@ -74,13 +75,14 @@ impl Attempt {
             cancel: self.cancel,
             give_up,
             outputs_dir,
+            keep_bytes_max,
         };
         let ran = self.executors.execute(&call)?;
         drop(call);
         let decision = decision(self.workflow.task(task), &ran.outputs)?;
         let began = Instant::now();
-        let outputs = self.customs.after(ran.outputs)?;
-        let output_bytes = outputs.iter().map(|o| o.len() as u64).sum();
+        let outputs = after(&self.customs, ran.outputs)?;
+        let output_bytes = outputs.iter().map(Object::len).sum();
         let mut measured = Measured {
             // What runs the code is brought like what the code reads.
             download_ms: download_ms + ran.init_ms,
@@ -90,8 +92,9 @@ impl Attempt {
             output_bytes,
             peak_memory_mb: ran.peak_memory_mb,
         };
-        if self.hold_bytes_min.is_some_and(|bytes_min| output_bytes >= bytes_min) && !cancel.is_set() {
-            let outputs = self.data.hold(&self.workflow, task, attempt, outputs);
+        let is_large = self.hold_bytes_min.is_some_and(|bytes_min| output_bytes >= bytes_min);
+        if is_large && self.data.can_hold(output_bytes) && !cancel.is_set() {
+            let outputs = self.data.hold(&self.workflow, task, attempt, outputs)?;
             return Ok(Made::Held(Executed { outputs, measured, decision, printed: ran.printed }));
         }
         if let Some(events) = self.computed.filter(|_| self.data.stores_any(&outputs)) {
@@ -108,11 +111,40 @@ impl Attempt {
         Ok(Made::Stored(Executed { outputs, measured, decision, printed: ran.printed }))
     }
 
+    /// What the code reads, where optimisations of one's own have their say.
+    fn before(&self, inputs: Vec<Option<Object>>) -> Result<Vec<Option<Object>>, TaskError> {
+        if self.customs.is_empty() {
+            return Ok(inputs);
+        }
+        let unread = |error| TaskError::of(FailureKind::InputUnavailable, format!("an input: {error}"));
+        let read = self.customs.before(contents(&inputs).map_err(unread)?)?;
+        Ok(read.into_iter().map(|content| content.map(Object::Here)).collect())
+    }
+
+    /// Most bytes of the result that its process may keep: nothing of a task that may not be tried again, as
+    /// it would have to be where that process ends with the next call.
+    fn keep_bytes_max(&self) -> u64 {
+        match self.workflow.task(self.task).attempts_max {
+            Some(1) => 0,
+            _ => self.data.held_bytes_max(),
+        }
+    }
+
     fn note(&self) -> Note {
         let (run, instance) = (self.invocation.run.clone(), self.instance.clone());
         let task_id = self.workflow.task(self.task).id.clone();
         Note { run, instance, task: self.task, task_id, attempt: self.attempt }
     }
+}
+
+/// What is stored, where optimisations of one's own have their say.
+fn after(customs: &Customs, outputs: Vec<Object>) -> Result<Vec<Object>, TaskError> {
+    if customs.is_empty() {
+        return Ok(outputs);
+    }
+    let unread = |error| TaskError::of(FailureKind::OutputNotStored, format!("an output: {error}"));
+    let contents: Vec<_> = outputs.iter().map(Object::bytes).collect::<Result<_, _>>().map_err(unread)?;
+    Ok(customs.after(contents)?.into_iter().map(Object::Here).collect())
 }
 
 /// A function that goes on although its attempt has ended makes its process unfit for others.
@@ -125,11 +157,11 @@ pub(super) async fn tell_of_strays(strays: Arc<AtomicUsize>, events: mpsc::Sende
 
 /// What the task decided, as it stands in the output that decides, where it has one. What is none would
 /// be none the next time either.
-fn decision(spec: &Task, outputs: &[Bytes]) -> Result<Option<Decision>, TaskError> {
+fn decision(spec: &Task, outputs: &[Object]) -> Result<Option<Decision>, TaskError> {
     let Some(output) = &spec.decision else { return Ok(None) };
     let at = spec.output_names().iter().position(|name| name == output);
-    let json = at.and_then(|at| outputs.get(at)).map(Bytes::as_ref).unwrap_or_default();
-    Decision::read(json).map(Some).map_err(|error| {
+    let json = at.and_then(|at| outputs.get(at)).and_then(|output| output.bytes().ok()).unwrap_or_default();
+    Decision::read(&json).map(Some).map_err(|error| {
         let detail = format!(
             "the output `{output}` of task `{}` decides which tasks follow, and it cannot be read: \
              {error}; hint: write JSON, for instance `3`, `[\"a\", \"b\"]` or `\"left\"`",

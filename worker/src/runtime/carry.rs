@@ -15,6 +15,7 @@ use super::carrier::{Carrier, KnownRun};
 use super::engine;
 use super::invocation::Driver;
 use super::lanes::Lanes;
+use super::settings::ProcessSettings;
 use crate::api::ApiError;
 use crate::coordination::Coordination;
 use crate::data::{Data, Durable};
@@ -31,6 +32,11 @@ pub(super) const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How much work waits for a lane: what it takes to tell the machine of the end of a task and to be told the
 /// next is a small part of it.
 const BACKLOG_MS: f64 = 2.0;
+
+/// Smaller outputs are stored at once: that takes as long as to keep them.
+const KEPT_BYTES_MIN: u64 = 64 << 10;
+/// Outputs that are not stored take at most one part in so many of the memory of a worker.
+const HELD_MEMORY_PART: u64 = 8;
 
 /// An invocation that begins, as its worker is told of it.
 #[derive(Debug, Clone)]
@@ -112,6 +118,7 @@ async fn carry_out_checked(
             options: known.plan.options,
             lanes: settings.lanes,
             backlog_ms: BACKLOG_MS,
+            keep_bytes_min: (!known.plan.options.keep_intermediate).then_some(KEPT_BYTES_MIN),
             life_ends_ms: life_ms_max - clock.startup_ms,
         },
         Arc::clone(known.workflow.graph()),
@@ -121,7 +128,7 @@ async fn carry_out_checked(
     let (cache, inline_bytes_max) = (Arc::clone(&process.cache), settings.inline_bytes_max);
     let durable = if known.plan.options.keep_intermediate { Durable::All } else { Durable::Results };
     let data = Data::new(invocation.run.clone(), instance.clone(), store, cache, inline_bytes_max);
-    let mut data = data.durable(durable);
+    let mut data = data.durable(durable).holding(held_bytes_max(settings, &known, &invocation));
     if let Some(shared) = &settings.shared {
         data = data.sharing(shared.clone(), settings.scratch_dir.clone());
     }
@@ -150,6 +157,16 @@ async fn carry_out_checked(
     }
     recorder.send(&metad).await;
     Ok(usage)
+}
+
+/// Most bytes of outputs that are in memory and nowhere else.
+fn held_bytes_max(settings: &ProcessSettings, known: &KnownRun, invocation: &Invocation) -> u64 {
+    let memory_bytes = u64::from(invocation.config.memory_mb) << 20;
+    match known.plan.options.attempts_max {
+        // What was lost with its process could not be made again.
+        0 | 1 => 0,
+        _ => settings.cache_bytes_max.min(memory_bytes / HELD_MEMORY_PART),
+    }
 }
 
 /// Makes ready what the tasks of the invocation need to be run. It is part of the start of the worker: a plan

@@ -40,7 +40,8 @@ fn on_one_planned_worker_nothing_is_downloaded() {
     let run = bench.complete("r", &workflow, &plan(&workflow, &[(Some("w"), size); 4]));
     assert_eq!(result(&bench, &run), Location::Inline(COUNT.to_owned()));
     let usage = usage(&bench, &run);
-    assert_eq!((usage.puts, usage.gets, usage.saved_bytes), (3, 0, 400_003));
+    // Of the two in the middle the second is read by the task that runs next: it is not stored.
+    assert_eq!((usage.puts, usage.gets, usage.saved_bytes), (2, 0, 400_003));
     assert!(usage.billed_ms > 0.0);
     assert_eq!(bench.status().cold_starts, 1);
 }

@@ -18,16 +18,20 @@ fn half_the_cpu_share_takes_twice_as_long() {
         eprintln!("skipped: control groups are not writable here, CPU shares cannot be held");
         return;
     }
-    // Both far below one core, so that other load on the machine slows neither below its share.
+    // Both far below one core, and the best of several, so that other load on the machine slows neither below
+    // its share.
     let workflow = workflow(json!([burn("t", json!({"cpu_ms": 150}))]));
     let mut exec_ms = Vec::new();
     for vcpu in [0.4, 0.2] {
-        bench.complete(&format!("r-{vcpu}"), &workflow, &flexible(&workflow, config(256, vcpu)));
+        for turn in 0..4 {
+            let run = format!("r-{vcpu}-{turn}");
+            bench.complete(&run, &workflow, &flexible(&workflow, config(256, vcpu)));
+        }
         let of_size = |r: &Record| match r {
             Record::Task(task) if task.vcpu == Some(vcpu) => Some(task.exec_ms),
             _ => None,
         };
-        exec_ms.extend(bench.store.records().iter().filter_map(of_size));
+        exec_ms.extend(bench.store.records().iter().filter_map(of_size).reduce(f64::min));
     }
     let ratio = exec_ms[1] / exec_ms[0];
     assert!((1.5..2.7).contains(&ratio), "{exec_ms:?} ms at 0.4 and 0.2 vCPU: ratio {ratio:.2}");

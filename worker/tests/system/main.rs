@@ -11,6 +11,7 @@ mod failing;
 mod guard;
 mod held;
 mod host;
+mod keeping;
 mod limits;
 mod loss;
 mod lost;

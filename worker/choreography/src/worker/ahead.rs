@@ -13,7 +13,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use foresail_schemas::run::{Assumption, Before, Commit, Failure, Location, Operation, OperationResult};
+use foresail_schemas::run::{
+    Assumption, Before, Commit, Failure, Location, Operation, OperationResult, StoredObject,
+};
 
 use super::{Phase, Worker};
 use crate::protocol::{Action, Executed};
@@ -94,6 +96,13 @@ impl Ahead {
         self.unanswered.get(&task).map(|&(attempt, _)| attempt)
     }
 
+    /// A result made here lies elsewhere now: a reader that has not begun looks for it there.
+    pub fn moved(&mut self, task: u32, outputs: &[StoredObject]) {
+        if let Some(made) = self.made.get_mut(&task) {
+            made.commit.outputs = outputs.to_vec();
+        }
+    }
+
     fn sent(&mut self, task: u32, attempt: u32, executed: &Executed) {
         let inline = executed.outputs.iter().map(|output| match &output.location {
             Location::Inline(text) => text.len() as u64,
@@ -149,9 +158,10 @@ impl Worker {
         out: &mut Vec<Action>,
     ) {
         self.begins(task);
+        let hold_bytes_min = self.keep_bytes_min(task);
         self.ahead.running.insert(task, Claim::Unasked(now_ms + CLAIM_MS));
         self.running.insert(task, 0);
-        out.push(Action::Execute { task, attempt: 0, parents, hold_bytes_min: None });
+        out.push(Action::Execute { task, attempt: 0, parents, hold_bytes_min });
         self.prewarms.begin(self.plan.prewarms(Some(task)), now_ms);
     }
 
@@ -177,8 +187,11 @@ impl Worker {
         if !self.outbox.sends() && !is_due {
             return;
         }
-        let unasked = self.ahead.running.iter_mut().filter(|(_, claim)| matches!(claim, Claim::Unasked(_)));
-        for (&task, claim) in unasked {
+        let keeps = &self.keeps;
+        let is_unasked = |(task, claim): &(&u32, &mut Claim)| {
+            matches!(claim, Claim::Unasked(_)) && keeps.read_by(**task).is_none()
+        };
+        for (&task, claim) in self.ahead.running.iter_mut().filter(is_unasked) {
             *claim = Claim::Asked;
             let (instance, epoch) = (self.settings.instance.clone(), self.plan.epoch());
             self.outbox.push(Operation::Lease { task, instance, epoch, assuming: Vec::new() });
@@ -187,8 +200,9 @@ impl Worker {
 
     /// When a lease is to be asked for, where no request is under way that it would wait for.
     pub(super) fn claim_ms(&self) -> Option<f64> {
-        let due = self.ahead.running.values().filter_map(|claim| match claim {
-            Claim::Unasked(due_ms) => Some(*due_ms),
+        let due = self.ahead.running.iter().filter_map(|(task, claim)| match claim {
+            // The store would not grant what reads a result that it does not have: that is stored in time.
+            Claim::Unasked(due_ms) => Some(*due_ms).filter(|_| self.keeps.read_by(*task).is_none()),
             _ => None,
         });
         due.reduce(f64::min).filter(|_| !self.outbox.waits())
@@ -251,10 +265,24 @@ impl Worker {
         self.ahead.is_allowed && is_new && self.is_mine(task) && self.mine.contains(&task)
     }
 
+    /// Whether tasks begin before the store has answered.
+    pub(super) fn runs_ahead(&self) -> bool {
+        self.ahead.is_allowed && self.phase == Phase::Working
+    }
+
+    /// Whether all parents of a task of this worker but one have arrived.
+    pub(super) fn lacks_only_one_parent(&self, task: u32) -> bool {
+        let arrived = self.ahead.arrived.get(&task).copied().unwrap_or(0);
+        arrived as usize + 1 == self.graph.parents(task).len()
+    }
+
     /// The attempt has failed: as attempt 0, whose number the store knows or finds.
     pub(super) fn executed_badly_ahead(&mut self, task: u32, failure: Failure) {
         self.ahead.running.remove(&task);
-        self.failed(task, 0, failure);
+        self.ahead.tried(task);
+        if let Some(failure) = self.fail_after_kept(task, failure) {
+            self.failed(task, 0, failure);
+        }
     }
 
     /// The answer to the commit of a task of this worker.
@@ -284,6 +312,14 @@ impl Worker {
                 self.enqueue(task);
             }
         }
+    }
+
+    /// What a task made here could not be stored: it has no result, and what runs on it is given up.
+    pub(super) fn unmade(&mut self, task: u32, out: &mut Vec<Action>) {
+        if let Some((_, bytes)) = self.ahead.unanswered.remove(&task) {
+            self.ahead.unanswered_bytes -= bytes;
+        }
+        self.lose(task, out);
     }
 
     /// What a task made here is not its result: what runs on it is given up, and on what it decided.

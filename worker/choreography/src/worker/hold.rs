@@ -99,6 +99,9 @@ impl Worker {
 
     /// Outputs of this many bytes in all are to be held back by the host, where this is known to serve.
     pub(super) fn hold_bytes_min(&self, task: u32) -> Option<u64> {
+        if self.index.is_some() {
+            return self.keep_bytes_min(task);
+        }
         let rules = self.rules().filter(|rules| rules.cluster_fan_out || rules.delayed_io)?;
         let children = self.graph.children(task);
         // What a task decides nobody knows before it is a result.
@@ -108,11 +111,21 @@ impl Worker {
     }
 
     /// An attempt has ended and its outputs are held: who of the children can run here?
-    pub(super) fn held(&mut self, task: u32, attempt: u32, executed: Executed) {
+    pub(super) fn held(
+        &mut self,
+        task: u32,
+        attempt: u32,
+        executed: Executed,
+        now_ms: f64,
+        out: &mut Vec<Action>,
+    ) {
         if self.running.get(&task) != Some(&attempt) {
             return;
         }
         self.running.remove(&task);
+        if self.index.is_some() {
+            return self.keep(task, attempt, executed, now_ms, out);
+        }
         let hold = Hold { attempt, executed, is_storing: false, looks: 0, next_look_ms: None };
         self.holds.held.insert(task, hold);
         self.look_at_children(task);
@@ -191,12 +204,13 @@ impl Worker {
     pub(super) fn give_up_parents(&mut self, child: u32) -> bool {
         let assumed = self.assumed(child);
         self.holds.given_up.extend(&assumed);
-        !assumed.is_empty()
+        self.keeps.give_up_for(child) || !assumed.is_empty()
     }
 
     /// Nothing is held for a plan that is not in force any more.
     pub(super) fn give_up_all(&mut self) {
         self.holds.given_up.extend(self.holds.held.keys());
+        self.keeps.give_up_all();
     }
 
     /// Has the host store what was given up.

@@ -11,6 +11,7 @@ impl Worker {
         let begun = self.running.len() + self.storing.len() + self.leasing.len();
         let waits =
             self.delayed.len() + usize::from(!self.holds.is_empty()) + usize::from(!self.ahead.is_empty());
+        let waits = waits + usize::from(!self.keeps.is_empty());
         begun + self.queue.len() + waits > 0 || !self.asked.is_empty() || self.reading_plan
     }
 
@@ -29,6 +30,7 @@ impl Worker {
         self.asked.clear();
         self.prewarms.clear();
         self.holds.clear();
+        self.keeps.clear();
         self.ahead.clear();
         self.reading_plan = false;
         self.outbox.clear_pending();

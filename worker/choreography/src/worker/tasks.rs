@@ -48,7 +48,7 @@ impl Worker {
     }
 
     /// Keeps what a task took, a mean in which the last eight count most.
-    fn took(&mut self, measured: &Measured) {
+    pub(super) fn took(&mut self, measured: &Measured) {
         let took_ms = measured.download_ms + measured.exec_ms + measured.upload_ms;
         self.each_ms = Some(self.each_ms.map_or(took_ms, |each_ms| each_ms + (took_ms - each_ms) / 8.0));
     }
@@ -110,16 +110,28 @@ impl Worker {
         self.storing.remove(&task);
         let is_ahead = self.ahead.has(task);
         let decision = outcome.as_ref().ok().and_then(|executed| executed.decision.clone());
+        let was_kept = self.kept_is_stored(task, outcome.as_ref().ok().map(|made| made.outputs.as_slice()));
         match outcome {
+            Ok(executed) if was_kept.is_some() => {
+                self.commit(task, attempt, executed);
+                if let Some((reader, failure)) = was_kept.flatten() {
+                    self.failed(reader, 0, failure);
+                }
+            }
             Ok(executed) => {
                 self.took(&executed.measured);
                 self.note_stored(task, &executed);
                 self.release(task, Ended::Well, out);
+                self.commit_kept_for(task);
                 self.made(task, attempt, &executed);
                 if !self.waits_for_parent(task, attempt, &executed) {
                     self.commit(task, attempt, executed);
                     self.settle();
                 }
+            }
+            Err(failure) if was_kept.is_some() => {
+                self.unmade(task, out);
+                return self.kept_is_lost(task, attempt, failure, was_kept.flatten());
             }
             Err(failure) if is_ahead => return self.executed_badly_ahead(task, failure),
             // Whoever holds the lease of a copied task goes on, so its failure is nobody's.

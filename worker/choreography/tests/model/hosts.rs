@@ -197,6 +197,7 @@ impl Model {
             options: self.options,
             lanes: 1,
             backlog_ms: 0.0,
+            keep_bytes_min: Some(1),
             life_ends_ms: LIFE_MS,
         };
         let view = Arc::clone(self.view(state.store.value.ledger.plan_epoch()));

@@ -90,6 +90,8 @@ pub struct Seen {
     pub held: u64,
     pub out_of_memory: u64,
     pub never_stored: u64,
+    /// Of these, results of planned workers.
+    pub kept: u64,
     /// Attempts that were told to stop.
     pub stopped: u64,
     pub ahead: u64,
@@ -318,6 +320,7 @@ impl World {
             start: StartState::Cold,
             options: self.options,
             lanes: 1 + (id % 2) as u32,
+            keep_bytes_min: (!id.is_multiple_of(4)).then_some(1),
             // Of the order of what tasks take here.
             backlog_ms: if id.is_multiple_of(3) { 0.0 } else { 12_000.0 },
             life_ends_ms: self.now_ms + 60_000.0,

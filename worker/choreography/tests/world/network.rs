@@ -32,6 +32,8 @@ impl World {
                     let is_copy = commit.attempt == 0 && maker.is_some_and(|m| m.worker != *planned);
                     self.seen.copies_won += u64::from(is_copy);
                     self.seen.never_stored += u64::from(is_unstored(commit));
+                    let is_kept = is_unstored(commit) && maker.is_some_and(|m| m.worker.is_some());
+                    self.seen.kept += u64::from(is_kept);
                     let hint = hint(Vec::new(), vec![(*task, commit.clone())], Vec::new());
                     self.hint(|hints| hints == CommitHints::Pass, hint);
                 }

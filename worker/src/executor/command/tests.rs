@@ -70,7 +70,7 @@ fn a_timeout_kills_the_whole_group() {
 #[test]
 fn what_a_command_leaves_in_the_background_is_killed() {
     let ran = run_line("sleep 600 & echo $!", json!({}), vec![]).unwrap();
-    wait_until_gone(std::str::from_utf8(&ran.outputs[0]).unwrap().trim().parse().unwrap());
+    wait_until_gone(std::str::from_utf8(&ran.outputs[0].bytes().unwrap()).unwrap().trim().parse().unwrap());
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn the_directory_of_an_attempt_is_gone_soon_afterwards() {
     let scratch = tempfile::tempdir().unwrap();
     let executor = CommandExecutor { scratch: Some(scratch.path().to_owned()), oom_counter: None };
     let ran = executor.execute(&call(task("pwd", json!({})), vec![])).unwrap();
-    assert!(ran.outputs[0].starts_with(scratch.path().as_os_str().as_encoded_bytes()));
+    assert!(ran.outputs[0].bytes().unwrap().starts_with(scratch.path().as_os_str().as_encoded_bytes()));
     let ends = Instant::now() + Duration::from_secs(10);
     while fs::read_dir(scratch.path()).unwrap().count() > 0 {
         assert!(Instant::now() < ends, "the directory is still there");

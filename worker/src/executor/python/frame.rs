@@ -19,8 +19,10 @@ use foresail_schemas::id::ObjectName;
 use foresail_schemas::run::FailureKind;
 use foresail_schemas::workflow::Input;
 
-use super::socket::{Append, DESCRIPTORS_MAX, memory_file};
-use crate::data::mapped::{self, SHARED_BYTES_MIN};
+use super::link::Link;
+use super::socket::DESCRIPTORS_MAX;
+use crate::data::kept::{Object, Span};
+use crate::data::mapped::{self, Append, SHARED_BYTES_MIN, memory_file};
 use crate::executor::Call;
 use crate::registry::TaskError;
 
@@ -43,7 +45,9 @@ const ABSENT: u8 = 0;
 const INLINE: u8 = 1;
 const MAPPED: u8 = 2;
 const JSON_VALUE: u8 = 3;
+const KEPT: u8 = 4;
 const PLACE_BYTES: usize = 24;
+const SPAN_BYTES: usize = 16;
 const ANSWER_BYTES: usize = 32;
 
 /// The SHA-256 of a function.
@@ -51,7 +55,7 @@ pub(super) type Digest = [u8; 32];
 
 /// A call, or the wish that a function be loaded.
 #[derive(Debug)]
-pub(super) struct Request<'a> {
+pub(super) struct Request {
     kind: u8,
     flags: u8,
     /// The function.
@@ -60,16 +64,22 @@ pub(super) struct Request<'a> {
     names: String,
     context: String,
     result_bytes_max: u64,
-    inputs: Vec<Place<'a>>,
+    keep_bytes_max: u64,
+    inputs: Vec<Place>,
     files: Vec<Arc<File>>,
 }
 
 /// Where an input is.
 #[derive(Debug)]
-enum Place<'a> {
+enum Place {
     /// The task that would have written it is skipped.
     Absent,
-    Inline(u8, &'a Bytes),
+    Inline(u8, Bytes),
+    /// In the process of the runner, under this number.
+    Kept {
+        number: u64,
+        bytes: u64,
+    },
     File {
         index: u32,
         offset: u64,
@@ -77,9 +87,15 @@ enum Place<'a> {
     },
 }
 
-impl<'a> Request<'a> {
-    /// A call.
-    pub fn call(call: &'a Call, python: &PythonCall, result_bytes_max: u64) -> Result<Self, TaskError> {
+impl Request {
+    /// A call, for the runner of `link`; of the result it may keep so many bytes.
+    pub fn call(
+        call: &Call,
+        python: &PythonCall,
+        result_bytes_max: u64,
+        link: &Arc<Link>,
+        keep_bytes_max: u64,
+    ) -> Result<Self, TaskError> {
         let spec = call.spec();
         let args = match &python.args {
             Some(text) => {
@@ -97,7 +113,7 @@ impl<'a> Request<'a> {
         if spec.decision.is_some() || spec.outputs.len() > 1 {
             names.extend(spec.output_names());
         }
-        let (inputs, files) = places(call).map_err(|e| {
+        let (inputs, files) = places(call, link).map_err(|e| {
             let detail = format!("the inputs cannot be handed to the Python process: {e}; is memory short?");
             TaskError::of(FailureKind::InputUnavailable, detail)
         })?;
@@ -113,6 +129,7 @@ impl<'a> Request<'a> {
             context: [call.run.as_str(), spec.id.as_str(), &call.attempt.to_string(), version, dir]
                 .join("\0"),
             result_bytes_max,
+            keep_bytes_max,
             inputs,
             files,
         })
@@ -129,6 +146,7 @@ impl<'a> Request<'a> {
             names: String::new(),
             context: format!("\0\0\0{version}\0"),
             result_bytes_max: 0,
+            keep_bytes_max: 0,
             inputs: Vec::new(),
             files: Vec::new(),
         })
@@ -149,6 +167,7 @@ impl<'a> Request<'a> {
             frame.extend(u32::try_from(length).map_err(|_| too_long(length))?.to_le_bytes());
         }
         frame.extend(self.result_bytes_max.to_le_bytes());
+        frame.extend(self.keep_bytes_max.to_le_bytes());
         frame.extend(self.digest);
         texts.into_iter().for_each(|text| frame.extend_from_slice(text));
         let mut at = align(frame.len() - 4 + self.inputs.len() * PLACE_BYTES);
@@ -156,6 +175,7 @@ impl<'a> Request<'a> {
             let (kind, index, offset, bytes) = match place {
                 Place::Absent => (ABSENT, 0, 0, 0),
                 Place::Inline(kind, content) => (*kind, 0, at as u64, content.len() as u64),
+                Place::Kept { number, bytes } => (KEPT, 0, *number, *bytes),
                 Place::File { index, offset, bytes } => (MAPPED, *index, *offset, *bytes),
             };
             frame.extend([kind, 0, 0, 0]);
@@ -179,21 +199,29 @@ impl<'a> Request<'a> {
 }
 
 /// Where the inputs of a call are, and the files that go along.
-fn places(call: &Call) -> io::Result<(Vec<Place<'_>>, Vec<Arc<File>>)> {
+fn places(call: &Call, link: &Arc<Link>) -> io::Result<(Vec<Place>, Vec<Arc<File>>)> {
     let mut files = Vec::new();
     let mut places = Vec::with_capacity(call.inputs.len());
-    let mut loose: Vec<(usize, &Bytes)> = Vec::new();
-    for (input, content) in call.spec().inputs.iter().zip(&call.inputs) {
-        let Some(content) = content else {
+    let mut loose: Vec<(usize, Bytes)> = Vec::new();
+    for (input, object) in call.spec().inputs.iter().zip(&call.inputs) {
+        let Some(object) = object else {
             places.push(Place::Absent);
             continue;
         };
+        if let Object::Kept(kept) = object
+            && let Some(number) = kept.number_in(link)
+        {
+            places.push(Place::Kept { number, bytes: object.len() });
+            continue;
+        }
+        let content = object.bytes()?;
         let kind = if matches!(input, Input::Value { .. }) { JSON_VALUE } else { INLINE };
         if kind == JSON_VALUE || content.len() < APART_BYTES_MIN {
             places.push(Place::Inline(kind, content));
             continue;
         }
-        let found = if files.len() < FILES_MAX { mapped::file_of(content) } else { None };
+        let bytes = content.len() as u64;
+        let found = if files.len() < FILES_MAX { mapped::file_of(&content) } else { None };
         let (index, offset) = match found {
             Some((file, offset)) => {
                 files.push(file);
@@ -204,22 +232,26 @@ fn places(call: &Call) -> io::Result<(Vec<Place<'_>>, Vec<Arc<File>>)> {
                 (0, 0)
             }
         };
-        places.push(Place::File { index, offset, bytes: content.len() as u64 });
+        places.push(Place::File { index, offset, bytes });
     }
     if !loose.is_empty() {
-        let mut file = memory_file(Append::Nowhere)?;
-        let mut at = 0_usize;
-        for (number, content) in loose {
-            let lead = at.div_ceil(PAGE) * PAGE - at;
-            file.write_all(&[0; PAGE][..lead])?;
-            file.write_all(content)?;
-            let (index, offset, bytes) = (files.len() as u32, (at + lead) as u64, content.len() as u64);
-            places[number] = Place::File { index, offset, bytes };
-            at += lead + content.len();
-        }
-        files.push(Arc::new(file));
+        files.push(Arc::new(together(loose, files.len() as u32, &mut places)?));
     }
     Ok((places, files))
+}
+
+/// Writes what lies in no file into one, which is that of this number.
+fn together(loose: Vec<(usize, Bytes)>, index: u32, places: &mut [Place]) -> io::Result<File> {
+    let mut file = memory_file(Append::Nowhere)?;
+    let mut at = 0_usize;
+    for (number, content) in loose {
+        let lead = at.div_ceil(PAGE) * PAGE - at;
+        file.write_all(&[0; PAGE][..lead])?;
+        file.write_all(&content)?;
+        places[number] = Place::File { index, offset: (at + lead) as u64, bytes: content.len() as u64 };
+        at += lead + content.len();
+    }
+    Ok(file)
 }
 
 /// What a runner answers.
@@ -228,11 +260,20 @@ pub(super) enum Answer {
     /// It is ready; JSON about it.
     Hello(String),
     /// The call, or the loading, has ended well.
-    Done { outputs: Vec<Bytes>, exec_ms: f64, init_ms: f64 },
+    Done { outputs: Vec<Output>, exec_ms: f64, init_ms: f64 },
     /// It has failed.
     Failed { category: u8, text: String, exception: Vec<u8> },
     /// The function is not there.
     NeedCode,
+}
+
+/// An output as a runner tells of it.
+#[derive(Debug, PartialEq)]
+pub(super) enum Output {
+    /// Its bytes.
+    Here(Bytes),
+    /// The runner keeps it under this number, in these parts.
+    Kept { number: u64, spans: Vec<Span> },
 }
 
 impl Answer {
@@ -260,7 +301,7 @@ impl Answer {
     }
 }
 
-fn read_outputs(rest: &[u8], count: usize, files: Vec<File>) -> Result<Vec<Bytes>, String> {
+fn read_outputs(rest: &[u8], count: usize, files: Vec<File>) -> Result<Vec<Output>, String> {
     let (table, inline) = rest.split_at_checked(count * PLACE_BYTES).ok_or("its table is cut short")?;
     let map = |file: File| {
         let bytes = file.metadata()?.len();
@@ -273,18 +314,35 @@ fn read_outputs(rest: &[u8], count: usize, files: Vec<File>) -> Result<Vec<Bytes
             let bytes: [u8; 8] = place[at..at + 8].try_into().expect("eight bytes");
             usize::try_from(u64::from_le_bytes(bytes)).unwrap_or(usize::MAX)
         };
-        let (from, to) = (number(8), number(8).saturating_add(number(16)));
-        if place[0] != MAPPED {
-            return inline.get(from..to).map(Bytes::copy_from_slice);
-        }
+        let (from, bytes) = (number(8), number(16));
+        let to = from.saturating_add(bytes);
         let index = u32::from_le_bytes(place[4..8].try_into().expect("four bytes"));
-        let whole = apart.get(index as usize).filter(|whole| to <= whole.len())?;
-        // A mapping takes a descriptor and whole pages: what is small is better off without.
-        let is_large = (to - from) as u64 >= SHARED_BYTES_MIN;
-        Some(if is_large { whole.slice(from..to) } else { Bytes::copy_from_slice(&whole[from..to]) })
+        match place[0] {
+            KEPT => read_kept(inline.get(from..)?, index as usize, bytes as u64),
+            MAPPED => {
+                let whole = apart.get(index as usize).filter(|whole| to <= whole.len())?;
+                // A mapping takes a descriptor and whole pages: what is small is better off without.
+                let is_large = bytes as u64 >= SHARED_BYTES_MIN;
+                let slice = || Bytes::copy_from_slice(&whole[from..to]);
+                Some(Output::Here(if is_large { whole.slice(from..to) } else { slice() }))
+            }
+            _ => inline.get(from..to).map(|content| Output::Here(Bytes::copy_from_slice(content))),
+        }
     };
     let outputs = table.chunks_exact(PLACE_BYTES).map(read).collect::<Option<Vec<_>>>();
     outputs.ok_or_else(|| "an output lies outside of it".to_owned())
+}
+
+/// Number and parts of an output of so many bytes that a runner keeps.
+fn read_kept(told: &[u8], parts: usize, bytes: u64) -> Option<Output> {
+    let number = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).ok();
+    let told = told.get(..8 + parts * SPAN_BYTES)?;
+    let spans = told[8..].chunks_exact(SPAN_BYTES);
+    let spans: Vec<Span> =
+        spans.map(|span| Some((number(&span[..8])?, number(&span[8..])?))).collect::<Option<_>>()?;
+    let sum = spans.iter().try_fold(0_u64, |sum, (_, bytes)| sum.checked_add(*bytes))?;
+    let number = number(&told[..8])?;
+    (sum == bytes).then_some(Output::Kept { number, spans })
 }
 
 /// The digest that names the function of a call.
@@ -317,6 +375,7 @@ fn align(at: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::socket::Socket;
     use super::*;
     use crate::executor::testing::call;
     use serde_json::json;
@@ -344,13 +403,15 @@ mod tests {
         let mapped = mapped::nameless(mapped, APART_BYTES_MIN as u64).unwrap();
         let mut call = call(task, vec!["7".into(), "small".into(), large(2), mapped, "".into()]);
         call.inputs[4] = None;
-        let (places, files) = places(&call).unwrap();
+        let (socket, _other) = Socket::pair(std::time::Duration::from_secs(1)).unwrap();
+        let (places, files) = places(&call, &Arc::new(Link::new(0, socket))).unwrap();
         assert_eq!(files.len(), 2);
         let kinds: Vec<String> = places
             .iter()
             .map(|place| match place {
                 Place::Absent => "absent".to_owned(),
                 Place::Inline(kind, content) => format!("{kind} {}", content.len()),
+                Place::Kept { number, bytes } => format!("kept {number} {bytes}"),
                 Place::File { index, offset, bytes } => format!("file {index} {offset} {bytes}"),
             })
             .collect();
@@ -365,6 +426,8 @@ mod tests {
         let mut outside = vec![0; ANSWER_BYTES + PLACE_BYTES];
         (outside[0], outside[4], outside[ANSWER_BYTES]) = (1, 1, INLINE);
         outside[ANSWER_BYTES + 16] = 9;
+        assert!(Answer::read(&outside, Vec::new()).unwrap_err().contains("outside"));
+        outside[ANSWER_BYTES] = KEPT;
         assert!(Answer::read(&outside, Vec::new()).unwrap_err().contains("outside"));
     }
 }

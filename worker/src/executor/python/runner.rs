@@ -11,13 +11,17 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
 use super::frame::{Answer, Digest, FRAME_BYTES_MAX};
-use super::socket::{Append, Socket, memory_file};
+use super::link::Link;
+use super::socket::Socket;
 use super::start;
+use crate::data::kept::Keeper;
+use crate::data::mapped::{Append, memory_file};
 use crate::ending;
 use crate::executor::command::before_exec;
 use crate::executor::memory::Meter;
@@ -40,6 +44,8 @@ const METERED_MS_MIN: f64 = 1.0;
 const METERED_EVERY: Duration = Duration::from_millis(50);
 /// Functions that the runner is known to have; past it all are sent again when they are called.
 const SENT_MAX: usize = 4096;
+/// So much is read of a runner's memory to see whether that can be.
+const PROBE_BYTES_MAX: usize = 4096;
 /// How long an ended process is waited for.
 const REAP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -47,13 +53,16 @@ const REAP_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Runner {
     child: Child,
-    socket: Socket,
+    /// Its process, for those who refer to what it keeps.
+    pub link: Arc<Link>,
     printed: File,
     meter: Meter,
     metered_at: Instant,
     buffer: Vec<u8>,
     /// What it says about itself.
     pub about: About,
+    /// Whether its memory can be read here, so that it may keep results there.
+    pub may_keep: bool,
     /// Functions that were loaded in it; it may have forgotten some.
     pub has: HashSet<Digest>,
 }
@@ -65,6 +74,22 @@ pub(super) struct About {
     pub python: String,
     /// The program.
     pub executable: String,
+    /// What its worker can try to read of its memory; nothing where it keeps nothing there.
+    pub probe: Option<Probe>,
+}
+
+/// A place in the memory of a runner.
+#[derive(Debug, Deserialize)]
+pub(super) struct Probe {
+    at: u64,
+    bytes: usize,
+}
+
+impl Probe {
+    fn is_readable(&self, link: &Link) -> bool {
+        let mut found = vec![0; self.bytes.min(PROBE_BYTES_MAX)];
+        link.read(self.at, &mut found).is_ok()
+    }
 }
 
 /// Until when, and as long as what, an answer is waited for.
@@ -116,20 +141,24 @@ impl Runner {
         unsafe { command.pre_exec(before_exec) };
         let child = start::spawn(command).map_err(StartError::NotRun)?;
         let meter = Meter::of(&child.id().to_string());
+        let link = Arc::new(Link::new(child.id(), socket));
         let mut runner = Self {
             child,
-            socket,
+            link,
             printed,
             meter,
             metered_at: Instant::now(),
             buffer: vec![0; BUFFER_BYTES],
             about: About::default(),
+            may_keep: false,
             has: HashSet::new(),
         };
         let patience = Patience { ends: Some(Instant::now() + START_LIMIT), cancel: None };
         match runner.greet(patience) {
-            Ok(Answer::Hello(text)) => match serde_json::from_str(&text) {
+            Ok(Answer::Hello(text)) => match serde_json::from_str::<About>(&text) {
                 Ok(about) => {
+                    let probe = about.probe.as_ref();
+                    runner.may_keep = probe.is_some_and(|probe| probe.is_readable(&runner.link));
                     runner.about = about;
                     runner.meter.reset();
                     Ok(runner)
@@ -160,7 +189,12 @@ impl Runner {
 
     /// Whether the process has not ended.
     pub fn lives(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        matches!(self.reaped(), Ok(None))
+    }
+
+    /// How the process has ended; nothing while it lives.
+    fn reaped(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.link.reap(|| self.child.try_wait())
     }
 
     /// Sends a frame and waits for its answer.
@@ -209,10 +243,12 @@ impl Runner {
     }
 
     fn send(&mut self, bytes: &[u8], files: &[RawFd], patience: Patience<'_>) -> Result<(), Silence> {
+        let link = Arc::clone(&self.link);
+        let _sending = link.begin_frame();
         let mut sent = 0;
         while sent < bytes.len() {
             let files = if sent == 0 { files } else { &[] };
-            match self.socket.send(&bytes[sent..], files) {
+            match link.socket.send(&bytes[sent..], files) {
                 Ok(len) => sent += len,
                 Err(error) => self.look(&error, patience)?,
             }
@@ -240,7 +276,7 @@ impl Runner {
             if end > frame.len() {
                 frame.resize(end, 0);
             }
-            match self.socket.receive(&mut frame[have..end], &mut files) {
+            match self.link.socket.receive(&mut frame[have..end], &mut files) {
                 Ok(0) => break Err(self.ended()),
                 Ok(len) => have += len,
                 Err(error) => match self.look(&error, patience) {
@@ -268,7 +304,7 @@ impl Runner {
             return Err(Silence::TimedOut);
         }
         // What it forked may hold the socket open when it is gone itself.
-        if let Ok(Some(status)) = self.child.try_wait() {
+        if let Ok(Some(status)) = self.reaped() {
             return Err(Silence::Died(status));
         }
         self.let_go_of_printed();
@@ -279,7 +315,7 @@ impl Runner {
     fn ended(&mut self) -> Silence {
         let ends = Instant::now() + REAP_LIMIT;
         while Instant::now() < ends {
-            match self.child.try_wait() {
+            match self.reaped() {
                 Ok(Some(status)) => return Silence::Died(status),
                 Ok(None) => std::thread::sleep(Duration::from_millis(1)),
                 Err(_) => break,
@@ -308,6 +344,6 @@ impl Drop for Runner {
         // SAFETY: a plain system call on the group that the runner leads; a member keeps its number taken.
         unsafe { libc::kill(-(self.child.id() as libc::pid_t), libc::SIGKILL) };
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.link.reap(|| self.child.wait().map(Some));
     }
 }

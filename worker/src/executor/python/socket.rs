@@ -26,6 +26,15 @@ impl Socket {
 
     /// Sends what there is room for; the descriptors go with its first byte.
     pub fn send(&self, bytes: &[u8], descriptors: &[RawFd]) -> io::Result<usize> {
+        self.send_with(bytes, descriptors, libc::MSG_NOSIGNAL)
+    }
+
+    /// Sends what there is room for now.
+    pub fn send_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.send_with(bytes, &[], libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+    }
+
+    fn send_with(&self, bytes: &[u8], descriptors: &[RawFd], flags: libc::c_int) -> io::Result<usize> {
         let mut ancillary = [0_u64; ANCILLARY_WORDS];
         let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
         let descriptors = &descriptors[..descriptors.len().min(DESCRIPTORS_MAX)];
@@ -46,7 +55,7 @@ impl Socket {
                 let data = libc::CMSG_DATA(header).cast::<RawFd>();
                 std::ptr::copy_nonoverlapping(descriptors.as_ptr(), data, descriptors.len());
             }
-            let sent = libc::sendmsg(self.0.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL);
+            let sent = libc::sendmsg(self.0.as_raw_fd(), &raw const message, flags);
             usize::try_from(sent).map_err(|_| io::Error::last_os_error())
         }
     }
@@ -82,40 +91,12 @@ impl Socket {
     }
 }
 
-/// A new file in memory; `append` ones are written at their end whoever writes.
-pub(super) fn memory_file(append: Append) -> io::Result<File> {
-    // SAFETY: plain system calls; the descriptor is new and nobody else's.
-    let file = unsafe {
-        let descriptor = libc::memfd_create(c"foresail".as_ptr(), libc::MFD_CLOEXEC);
-        if descriptor < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        File::from_raw_fd(descriptor)
-    };
-    if append == Append::AtEnd {
-        // SAFETY: a plain system call on a descriptor of our own.
-        let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_APPEND | libc::O_RDWR) };
-        if done < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(file)
-}
-
-/// Where writing goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Append {
-    /// To the end, whatever the position.
-    AtEnd,
-    /// To the position.
-    Nowhere,
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Seek, Write};
 
     use super::*;
+    use crate::data::mapped::{Append, memory_file};
 
     #[test]
     fn bytes_and_descriptors_arrive_together() {
@@ -134,14 +115,5 @@ mod tests {
         assert_eq!(text, "content");
         drop(other);
         assert!(own.send(b"x", &[]).is_err(), "an error and no signal");
-    }
-
-    #[test]
-    fn what_is_appended_goes_on_at_the_front_when_the_file_was_emptied() {
-        let mut file = memory_file(Append::AtEnd).unwrap();
-        file.write_all(b"first").unwrap();
-        file.set_len(0).unwrap();
-        file.write_all(b"second").unwrap();
-        assert_eq!(file.metadata().unwrap().len(), 6);
     }
 }

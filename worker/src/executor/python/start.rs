@@ -32,18 +32,23 @@ def _foresail_boot():
         sys.modules[module.__name__] = module
         exec(compile(text, module.__file__, "exec"), module.__dict__)
         return module
-    wire, channel, runner = map(int, sys.argv[1:4])
+    wire, channel, keep, runner = map(int, sys.argv[1:5])
     sys.argv[:] = [""]
     load("_wire", wire)
     load("_channel", channel)
+    try:
+        load("_keep", keep)
+    except ImportError:  # an interpreter without ctypes keeps nothing
+        sys.modules.pop("foresail._keep")
     load("_runner", runner).main()
 _foresail_boot()
 "#;
 
 /// The modules that every runner is given, whether or not the package is installed.
-pub(super) const MODULES: [&str; 3] = [
+pub(super) const MODULES: [&str; 4] = [
     include_str!("../../../../client/python/foresail/_wire.py"),
     include_str!("../../../../client/python/foresail/_channel.py"),
+    include_str!("../../../../client/python/foresail/_keep.py"),
     include_str!("../../../../client/python/foresail/_runner.py"),
 ];
 

@@ -1,6 +1,7 @@
 //! Tests of the Python executor: real interpreters, functions pickled without cloudpickle.
 
 mod failures;
+mod keeping;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::data::kept::Object;
 use crate::data::mapped;
 use crate::executor::testing::call;
 
@@ -94,6 +96,10 @@ fn tells(parameters: &str, expression: &str) -> String {
     format!("import foresail\ndef f({parameters}):\n    return foresail.Raw(repr({expression}))\n")
 }
 
+fn contents_of(ran: &Ran) -> Vec<Bytes> {
+    ran.outputs.iter().map(|output| output.bytes().unwrap()).collect()
+}
+
 fn outputs(names: &[&str]) -> Value {
     let outputs: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
     json!({"outputs": outputs})
@@ -125,7 +131,7 @@ fn an_input_of_a_skipped_task_is_none_and_is_left_out_where_inputs_are_gathered(
     let executor = PythonExecutor::new(settings());
     let source = "def f():\n    return [[1, 3], [2], [9]]\n";
     let make = Function::new(source, "((), {})").call(outputs(&["a", "b", "c"]), vec![]);
-    let parts = executor.execute(&make).unwrap().outputs;
+    let parts = contents_of(&executor.execute(&make).unwrap());
     let args = "((i(2), gathered(0, 1, 2), chunks(0, 1, 2)), {})";
     let mut read = Function::new(&tells("a, b, c", "(a, b, c)"), args).call(json!({}), parts);
     read.inputs[2] = None;
@@ -139,7 +145,7 @@ fn values_go_from_task_to_task_in_the_same_runner() {
     let made = executor.execute(&make.call(json!({}), vec![])).unwrap();
     let pids = executor.idle_pids();
     let read = Function::new(&tells("value, more", "(value, more)"), "((i(0), gathered(0, 0)), {})");
-    let ran = executor.execute(&read.call(json!({}), made.outputs.clone())).unwrap();
+    let ran = executor.execute(&read.call(json!({}), contents_of(&made))).unwrap();
     let value = "{'list': [0, 1, 2]}";
     assert_eq!(ran.outputs, [format!("({value}, [{value}, {value}])")]);
     assert_eq!((executor.idle_pids(), pids.len()), (pids, 1), "one runner did both");
@@ -154,11 +160,12 @@ fn large_values_are_handed_on_without_a_copy_here() {
         "((), {})",
     );
     let made = executor.execute(&make.call(json!({}), vec![])).unwrap();
-    assert!(mapped::file_of(&made.outputs[0]).is_some());
+    let [made] = contents_of(&made).try_into().unwrap();
+    assert!(mapped::file_of(&made).is_some());
     let look = "(len(a), bytes(a[:3]), memoryview(a).readonly)";
     let read = Function::new(&tells("a", look), "((i(0),), {})");
     // As it is, and out of plain memory.
-    for input in [made.outputs[0].clone(), Bytes::copy_from_slice(&made.outputs[0])] {
+    for input in [made.clone(), Bytes::copy_from_slice(&made)] {
         let ran = executor.execute(&read.call(json!({}), vec![input])).unwrap();
         assert_eq!(ran.outputs, ["(1048576, b'xxx', True)"]);
     }
@@ -177,7 +184,7 @@ fn large_outputs_are_files_where_they_will_be_stored_and_take_their_names_withou
     let mut call = Function::new(source, "((), {})").call(named, vec![]);
     for outputs_dir in [Some(dir.path().to_owned()), Some("/no/such/directory".into()), None] {
         call.outputs_dir = outputs_dir;
-        let made = executor.execute(&call).unwrap().outputs;
+        let made = contents_of(&executor.execute(&call).unwrap());
         let sizes = [300_000, 70_000, 10, 400_000, 90_000];
         let whole =
             |(n, object): (usize, &Bytes)| object.len() == sizes[n] && object.iter().all(|b| *b == n as u8);
@@ -200,7 +207,7 @@ fn many_large_inputs_arrive_in_their_order() {
         let python = json!({"code": make.hash});
         let call =
             make.call_with(python, json!({"inputs": [{"value": byte}]}), vec![byte.to_string().into()]);
-        executor.execute(&call).unwrap().outputs.remove(0)
+        contents_of(&executor.execute(&call).unwrap()).remove(0)
     };
     let made: Vec<Bytes> = (0..3).map(of).collect();
     let inputs: Vec<Bytes> = (0..300)
@@ -235,9 +242,9 @@ fn a_task_that_decides_writes_its_decision_and_the_parts_of_a_fan_out() {
     };
     let executor = PythonExecutor::new(settings());
     let read = Function::new(&tells("a", "a"), "((i(0),), {})");
-    let value = |object: &Bytes| {
-        let ran = executor.execute(&read.call(json!({}), vec![object.clone()])).unwrap();
-        String::from_utf8(ran.outputs[0].to_vec()).unwrap()
+    let value = |object: &Object| {
+        let ran = executor.execute(&read.call(json!({}), vec![object.bytes().unwrap()])).unwrap();
+        String::from_utf8(ran.outputs[0].bytes().unwrap().to_vec()).unwrap()
     };
     let names = ["width", "out", "part-0", "part-1", "part-2"];
     for (result, expect) in [
@@ -263,7 +270,7 @@ fn a_task_that_decides_writes_its_decision_and_the_parts_of_a_fan_out() {
 fn gathered_chunks_are_one_list() {
     let executor = PythonExecutor::new(settings());
     let make = Function::new("def f():\n    return [[1, 3], [2], []]\n", "((), {})");
-    let parts = executor.execute(&make.call(outputs(&["a", "b", "c"]), vec![])).unwrap().outputs;
+    let parts = contents_of(&executor.execute(&make.call(outputs(&["a", "b", "c"]), vec![])).unwrap());
     let read = Function::new(&tells("a", "a"), "((chunks(0, 1, 2),), {})");
     assert_eq!(executor.execute(&read.call(json!({}), parts)).unwrap().outputs, ["[1, 2, 3]"]);
 }
