@@ -8,7 +8,8 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// Address of the host's socket; a process that has it is a worker.
@@ -35,21 +36,27 @@ const ROUNDS_MAX: u32 = 100;
 /// Pause between two rounds.
 const ROUND_PAUSE: Duration = Duration::from_millis(1);
 
-static STARTING: Mutex<()> = Mutex::new(());
+/// Read by whoever starts a process, several at a time; written by the end of the worker.
+static STARTING: RwLock<()> = RwLock::new(());
+static IS_ENDING: AtomicBool = AtomicBool::new(false);
 static GROUPS: OnceLock<Vec<PathBuf>> = OnceLock::new();
 
 /// Starts a process while the end of the worker waits: it is found then, or not started at all.
 pub(crate) fn start_guarded<T>(start: impl FnOnce() -> T) -> T {
-    let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    while IS_ENDING.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
+    let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
     start()
 }
 
 /// Ends whatever the worker has started, then the worker.
 pub(crate) fn end_at_once(code: i32) -> ! {
     let ends = Instant::now() + STARTING_LIMIT;
+    IS_ENDING.store(true, Ordering::SeqCst);
     // Kept until the process is no more: nothing starts after this.
     let starting = loop {
-        match STARTING.try_lock() {
+        match STARTING.try_write() {
             Ok(guard) => break Some(guard),
             Err(_) if Instant::now() > ends => break None,
             Err(_) => std::thread::sleep(ROUND_PAUSE),

@@ -9,12 +9,13 @@
 //! Peak memory is that of the largest process of the command, known only where it exceeds the
 //! worker's own: a process inherits the peak of the one that it was forked from.
 
+use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Component, Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::OnceLock;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ use foresail_schemas::run::FailureKind;
 use foresail_schemas::workflow::Work;
 use tempfile::TempDir;
 
+use super::spawn::{self, Program};
 use super::{Call, Executor, Ran, memory, tree};
 use crate::ending;
 use crate::registry::TaskError;
@@ -35,8 +37,6 @@ const STDERR_TAIL_BYTES: u64 = 8 * 1024;
 const SWEEPS_MAX: usize = 64;
 /// Time between two looks at the cancel flag.
 const CANCEL_LOOK: Duration = Duration::from_millis(25);
-/// How much sooner than its worker a command is ended when memory runs out (see proc(5), `oom_score_adj`).
-const OOM_SCORE: &[u8] = b"500";
 
 /// Runs command lines.
 #[derive(Debug, Clone, Default)]
@@ -96,6 +96,9 @@ pub(crate) fn oom_kills(file: &Path) -> u64 {
 /// The directory of one attempt; deleted in the background, because some file systems take their time.
 struct Place {
     dir: Option<TempDir>,
+    /// What it prints, in files without a name.
+    stdout: File,
+    stderr: File,
 }
 
 impl Drop for Place {
@@ -128,11 +131,16 @@ impl Place {
             Some(parent) => builder.tempdir_in(parent),
             None => builder.tempdir(),
         };
-        let place = Self { dir: Some(dir.map_err(no_place)?) };
-        for sub in ["inputs", "outputs", "work"] {
+        let dir = dir.map_err(no_place)?;
+        let unnamed = || tempfile::tempfile_in(dir.path()).map_err(no_place);
+        let (stdout, stderr) = (unnamed()?, unnamed()?);
+        let place = Self { dir: Some(dir), stdout, stderr };
+        let inputs = call.contents()?;
+        // Each directory takes as long as a good part of starting a process.
+        let subs = if inputs.is_empty() { &["outputs", "work"][..] } else { &["outputs", "work", "inputs"] };
+        for sub in subs {
             fs::create_dir(place.path(sub)).map_err(no_place)?;
         }
-        let inputs = call.contents()?;
         let there = inputs.iter().enumerate().filter_map(|(at, input)| Some((at, input.as_ref()?)));
         for (at, bytes) in there {
             fs::write(place.path("inputs").join(at.to_string()), bytes).map_err(no_place)?;
@@ -174,8 +182,11 @@ impl Place {
         let only_default = outputs.len() == 1 && outputs[0].name == ObjectName::default();
         let read = |name: &ObjectName| {
             let path = self.output(name)?;
-            let path = if only_default && !path.exists() { self.path("stdout") } else { path };
-            fs::read(&path).map(Bytes::from).map_err(|e| {
+            let read = match fs::read(&path) {
+                Err(e) if only_default && e.kind() == ErrorKind::NotFound => from_start(&self.stdout),
+                read => read,
+            };
+            read.map(Bytes::from).map_err(|e| {
                 let detail = format!(
                     "the command ended well but did not write output `{name}`: {e}; hint: write it to \
                      \"$FORESAIL_OUTPUTS/{name}\""
@@ -189,7 +200,7 @@ impl Place {
     /// The end of standard error.
     fn said(&self) -> String {
         let tail = || -> std::io::Result<Vec<u8>> {
-            let mut file = File::open(self.path("stderr"))?;
+            let mut file = &self.stderr;
             let len = file.metadata()?.len();
             file.seek(SeekFrom::Start(len.saturating_sub(STDERR_TAIL_BYTES)))?;
             let mut bytes = Vec::new();
@@ -203,39 +214,49 @@ impl Place {
     }
 }
 
+/// All that was written to a file.
+fn from_start(mut file: &File) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::with_capacity(file.metadata()?.len() as usize);
+    file.rewind()?;
+    file.read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// The shell that runs the line.
+fn shell(call: &Call, line: &str, place: &Place) -> std::io::Result<Program> {
+    let stdin = match call.inputs.first() {
+        None | Some(None) => File::open("/dev/null")?,
+        Some(Some(_)) => File::open(place.path("inputs").join("0"))?,
+    };
+    Ok(Program {
+        file: c"/bin/sh",
+        arguments: vec![c"sh".to_owned(), c"-c".to_owned(), spawn::c_string(line.into())?],
+        environment: environment(call, place)?,
+        dir: spawn::path(&place.path("work"))?,
+        streams: [stdin.into(), place.stdout.try_clone()?.into(), place.stderr.try_clone()?.into()],
+    })
+}
+
 fn run(call: &Call, line: &str, place: &Place) -> Result<Ended, TaskError> {
     let cannot = |e: std::io::Error| {
         TaskError::of(FailureKind::TaskCrash, format!("`sh` could not be started for the command: {e}"))
     };
-    let stdin = match call.inputs.first() {
-        None | Some(None) => Stdio::null(),
-        Some(Some(_)) => File::open(place.path("inputs").join("0")).map_err(cannot)?.into(),
-    };
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", line])
-        .current_dir(place.path("work"))
-        .stdin(stdin)
-        .stdout(File::create(place.path("stdout")).map_err(cannot)?)
-        .stderr(File::create(place.path("stderr")).map_err(cannot)?)
-        .process_group(0);
-    environment(&mut command, call, place);
-    // SAFETY: between fork and exec only calls that are safe there: prctl, open, write, close.
-    unsafe { command.pre_exec(before_exec) };
+    let program = shell(call, line, place).map_err(cannot)?;
     memory::reset_peak();
     let floor_mb = memory::peak_memory_mb();
     let started = Instant::now();
-    let child = ending::start_guarded(|| command.spawn()).map_err(cannot)?;
+    let child = ending::start_guarded(|| program.start()).map_err(cannot)?;
+    drop(program);
     let ends = call.timeout().map(|limit| started + limit);
-    let waited = wait(&child, ends, || call.cancel.is_set());
+    let waited = wait(child, ends, || call.cancel.is_set());
     if !matches!(waited, Waited::Ended) {
         // What left the group is still found below its leader.
-        tree::kill_below(child.id());
+        tree::kill_below(child);
     }
     // Before the leader is reaped: afterwards the id may belong to somebody else.
     // SAFETY: a plain system call on the group that the command leads.
-    unsafe { libc::kill(-(child.id() as libc::pid_t), libc::SIGKILL) };
-    let (status, usage) = reap(&child).map_err(cannot)?;
+    unsafe { libc::kill(-(child as libc::pid_t), libc::SIGKILL) };
+    let (status, usage) = reap(child).map_err(cannot)?;
     match waited {
         Waited::Ended => {
             let exec_ms = started.elapsed().as_secs_f64() * 1000.0;
@@ -246,33 +267,24 @@ fn run(call: &Call, line: &str, place: &Place) -> Result<Ended, TaskError> {
     }
 }
 
-fn environment(command: &mut Command, call: &Call, place: &Place) {
+/// What the command finds in its environment: that of its worker, and where it is.
+fn environment(call: &Call, place: &Place) -> std::io::Result<Vec<CString>> {
     let task = &call.spec().id;
-    // Without this a command that starts the user's own binary would start a second worker.
-    for name in ending::WORKER_VARIABLES {
-        command.env_remove(name);
-    }
-    command
-        .env("FORESAIL_INPUTS", place.path("inputs"))
-        .env("FORESAIL_OUTPUTS", place.path("outputs"))
-        .env("FORESAIL_RUN", call.run.as_str())
-        .env("FORESAIL_TASK", task.as_str())
-        .env("FORESAIL_ATTEMPT", call.attempt.to_string())
-        .env("FORESAIL_IDEMPOTENCY_KEY", format!("{}/{task}", call.run));
-}
-
-/// Ends the process with the thread that starts it, and before its worker when memory runs out.
-pub(super) fn before_exec() -> std::io::Result<()> {
-    // SAFETY: plain system calls on constants; a failure of either only loses a convenience.
-    unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        let file = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY);
-        if file >= 0 {
-            libc::write(file, OOM_SCORE.as_ptr().cast(), OOM_SCORE.len());
-            libc::close(file);
-        }
-    }
-    Ok(())
+    let own = [
+        ("FORESAIL_INPUTS", place.path("inputs").into_os_string()),
+        ("FORESAIL_OUTPUTS", place.path("outputs").into_os_string()),
+        ("FORESAIL_RUN", call.run.as_str().into()),
+        ("FORESAIL_TASK", task.as_str().into()),
+        ("FORESAIL_ATTEMPT", call.attempt.to_string().into()),
+        ("FORESAIL_IDEMPOTENCY_KEY", format!("{}/{task}", call.run).into()),
+    ];
+    // Without the worker's own a command that starts the user's own binary would start a second worker.
+    let is_kept = |name: &OsStr| {
+        !ending::WORKER_VARIABLES.iter().any(|own| name == *own) && !own.iter().any(|(own, _)| name == *own)
+    };
+    let inherited = std::env::vars_os().filter(|(name, _)| is_kept(name));
+    let all = inherited.map(|(name, value)| spawn::variable(&name, &value));
+    all.chain(own.iter().map(|(name, value)| spawn::variable(OsStr::new(name), value))).collect()
 }
 
 enum Waited {
@@ -282,7 +294,7 @@ enum Waited {
 }
 
 /// Waits until the process has ended, without reaping it: its id must stay taken until the group was killed.
-fn wait(child: &Child, ends: Option<Instant>, is_given_up: impl Fn() -> bool) -> Waited {
+fn wait(child: u32, ends: Option<Instant>, is_given_up: impl Fn() -> bool) -> Waited {
     let pidfd = pidfd(child);
     loop {
         if has_ended(child) {
@@ -300,10 +312,10 @@ fn wait(child: &Child, ends: Option<Instant>, is_given_up: impl Fn() -> bool) ->
 }
 
 /// A descriptor that becomes readable when the process ends; nothing on kernels before 5.3.
-fn pidfd(child: &Child) -> Option<OwnedFd> {
+fn pidfd(child: u32) -> Option<OwnedFd> {
     // SAFETY: the call takes two numbers; what it gives is a new descriptor that nobody else owns.
     unsafe {
-        let fd = libc::syscall(libc::SYS_pidfd_open, child.id() as libc::pid_t, 0);
+        let fd = libc::syscall(libc::SYS_pidfd_open, child as libc::pid_t, 0);
         RawFd::try_from(fd).ok().filter(|&fd| fd >= 0).map(|fd| OwnedFd::from_raw_fd(fd))
     }
 }
@@ -320,23 +332,23 @@ fn pause(pidfd: Option<&OwnedFd>, longest: Duration) {
     unsafe { libc::poll(&raw mut poll, 1, timeout_ms) };
 }
 
-fn has_ended(child: &Child) -> bool {
+fn has_ended(child: u32) -> bool {
     // SAFETY: an all-zero siginfo_t is a valid value, and waitid fills it.
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-        let result = libc::waitid(libc::P_PID, child.id(), &raw mut info, flags);
+        let result = libc::waitid(libc::P_PID, child, &raw mut info, flags);
         result != 0 || info.si_pid() != 0
     }
 }
 
-fn reap(child: &Child) -> std::io::Result<(ExitStatus, libc::rusage)> {
+fn reap(child: u32) -> std::io::Result<(ExitStatus, libc::rusage)> {
     // SAFETY: an all-zero rusage is a valid value; wait4 fills both targets. The group was killed, so it
     // returns.
     unsafe {
         let mut status = 0;
         let mut usage: libc::rusage = std::mem::zeroed();
-        while libc::wait4(child.id() as libc::pid_t, &raw mut status, 0, &raw mut usage) < 0 {
+        while libc::wait4(child as libc::pid_t, &raw mut status, 0, &raw mut usage) < 0 {
             let error = std::io::Error::last_os_error();
             if error.kind() != std::io::ErrorKind::Interrupted {
                 return Err(error);

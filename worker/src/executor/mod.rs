@@ -11,6 +11,7 @@ pub mod function;
 pub mod memory;
 pub mod overseer;
 pub mod python;
+mod spawn;
 mod tree;
 
 use std::path::PathBuf;

@@ -23,8 +23,8 @@ use super::start;
 use crate::data::kept::Keeper;
 use crate::data::mapped::{Append, memory_file};
 use crate::ending;
-use crate::executor::command::before_exec;
 use crate::executor::memory::Meter;
+use crate::executor::spawn::end_with_worker;
 use crate::executor::tree;
 use crate::registry::Cancel;
 
@@ -138,7 +138,12 @@ impl Runner {
             command.env_remove(name);
         }
         // SAFETY: between fork and exec only calls that are safe there: prctl, open, write, close.
-        unsafe { command.pre_exec(before_exec) };
+        unsafe {
+            command.pre_exec(|| {
+                end_with_worker();
+                Ok(())
+            })
+        };
         let child = start::spawn(command).map_err(StartError::NotRun)?;
         let meter = Meter::of(&child.id().to_string());
         let link = Arc::new(Link::new(child.id(), socket));
