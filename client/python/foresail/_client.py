@@ -33,7 +33,8 @@ class Client:
     `url`: address of a stack that runs (`foresail up`); its host is found on this machine, or named by
     `host`. Without it a stack of this machine is used: one that runs on the data directory, else one of the
     client's own.
-    `workers`: most tasks at the same time; the processors of this machine by default.
+    `workers`: most workers at the same time; the processors of this machine by default.
+    `lanes`: tasks that a worker carries out at the same time, each in a process of its own; 1 by default.
     `memory`: sizes of workers in MB that plans choose from.
     `data`: where measurements are kept, so that the next run is planned with what was learned; a directory of
     the user by default.
@@ -50,6 +51,7 @@ class Client:
         url: Optional[str] = None,
         *,
         workers: Optional[int] = None,
+        lanes: Optional[int] = None,
         memory: Optional[Sequence[int]] = None,
         data: Optional[str] = None,
         python: Optional[str] = None,
@@ -73,11 +75,14 @@ class Client:
                 arguments += ["--memory", str(size)]
             if workers is not None:
                 arguments += ["--concurrency", str(workers)]
+            if lanes is not None:
+                arguments += ["--lanes", str(lanes)]
             if cold_start_ms is not None:
                 arguments += ["--cold-start-ms", str(cold_start_ms)]
-        elif workers is not None or memory is not None or cold_start_ms is not None:
+        elif any(setting is not None for setting in (workers, lanes, memory, cold_start_ms)):
             raise ForesailError(
-                "`workers`, `memory` and `cold_start_ms` are settings of a stack, and the one at `url` runs already",
+                "`workers`, `lanes`, `memory` and `cold_start_ms` are settings of a stack, and the one at `url` runs "
+                "already",
                 "give them to `foresail up`",
             )
         self._bridge = _bridge.Bridge(arguments, python or _bridge.default_python(), token, self._hear)

@@ -181,6 +181,9 @@ pub struct HostArgs {
     /// Most workers at the same time [default: the processors of this machine].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub concurrency: Option<u32>,
+    /// Tasks that a worker carries out at the same time, which share its processors [default: 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub lanes: Option<u32>,
     /// Delay added to every cold start, as a platform far away would have it.
     #[arg(long, value_name = "MS")]
     pub cold_start_ms: Option<f64>,

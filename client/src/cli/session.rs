@@ -45,7 +45,7 @@ pub struct StackFile {
     /// Bucket in which they do, where that is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket: Option<S3Settings>,
-    /// Its platform, where that is not the local one.
+    /// Its platform: sizes and lanes of its workers as they were asked for. The local one where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
     /// Token that it wants, where it wants one.
@@ -171,6 +171,9 @@ pub fn stack_settings(global: &Global, workers: &HostArgs) -> StackSettings {
     if let Some(concurrency) = workers.concurrency {
         settings.platform.concurrency_max = concurrency;
     }
+    if let Some(lanes) = workers.lanes {
+        settings.platform.lanes = lanes;
+    }
     if !workers.memory.is_empty() {
         offer(&mut settings.platform, &workers.memory);
     }
@@ -195,7 +198,7 @@ pub fn stack_file(stack: &LocalStack) -> StackFile {
     let (metad, host) = (stack.metad_address().to_owned(), stack.host_address().to_owned());
     let token = stack.token().map(str::to_owned);
     let (objects, bucket) = (stack.objects_dir(), stack.bucket().cloned());
-    let platform = Some(stack.platform()).filter(|platform| platform.name != local_platform().name).cloned();
+    let platform = Some(stack.platform().clone());
     StackFile { metad, host, objects, bucket, platform, token, pid: std::process::id() }
 }
 

@@ -74,6 +74,10 @@ fn with_workers(global: &Global, args: &UpArgs, settings: StackSettings) -> Resu
         Some(address) if address.starts_with("http") => Ok(settings),
         #[cfg(feature = "aws")]
         Some("lambda") => {
+            if args.workers.lanes.is_some() {
+                let hint = "leave `--lanes` out, and give `--concurrency` instead";
+                return Err(CliError::input("a function on Lambda carries out one task at a time", hint));
+            }
             let mut platform = source::platform("aws-lambda-x86")?;
             if !args.workers.memory.is_empty() {
                 offer(&mut platform, &args.workers.memory);

@@ -3,7 +3,7 @@
 use foresail::schemas::plan::Plan;
 use foresail::schemas::wfformat;
 
-use crate::support::run;
+use crate::support::{run, stack};
 
 #[test]
 fn an_example_runs_to_its_result() {
@@ -76,6 +76,26 @@ fn numbers_of_a_tree_add_up_and_the_result_is_saved() {
     let files: Vec<_> = std::fs::read_dir(&saved).unwrap().flatten().collect();
     assert_eq!(files.len(), 1, "{ended:?}");
     assert_eq!(std::fs::read_to_string(files[0].path()).unwrap(), "45");
+}
+
+#[test]
+fn a_worker_with_lanes_carries_out_several_tasks_at_a_time() {
+    let data = tempfile::tempdir().unwrap();
+    let met = data.path().join("met");
+    std::fs::create_dir(&met).unwrap();
+    // Each waits for the others: one after another they never end.
+    let line = r#"touch "$MET/$FORESAIL_TASK"; until [ "$(ls "$MET" | wc -l)" = 3 ]; do sleep 0.02; done"#
+        .replace("$MET", met.to_str().unwrap());
+    let task = |id: &str| serde_json::json!({"id": id, "name": "t", "run": line, "timeout_ms": 20_000});
+    let tasks = ["t0", "t1", "t2"].map(task);
+    let workflow = serde_json::json!({"name": "lanes", "tasks": tasks});
+    let file = data.path().join("lanes.json");
+    std::fs::write(&file, workflow.to_string()).unwrap();
+    let (_up, _) = stack(data.path(), &["--concurrency", "1", "--lanes", "3", "--memory", "1000"]);
+    let ended = run(data.path(), &["run", file.to_str().unwrap(), "-o", "json"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let predicted = &ended.json()["predicted"];
+    assert!(predicted["makespan_ms"].as_f64().unwrap() < 2_500.0, "planned one after another: {ended:?}");
 }
 
 #[test]

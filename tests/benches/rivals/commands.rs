@@ -22,32 +22,24 @@ const TURNS: usize = 3;
 const TASKS: usize = 10_000;
 /// Slots of a process per task.
 const SLOTS: usize = 2;
-/// Slots of the tree, its tasks, and their sleeps in ms.
-const TREE: (usize, usize, [u64; 2]) = (64, 1_023, [10, 50]);
+/// Tasks of the tree, and their sleeps in ms.
+const TREE: (usize, [u64; 2]) = (1_023, [10, 50]);
+/// Workers that carry out the tree, and the lanes of each: 64 slots, in few processes and in many.
+const TREE_WORKERS: [(usize, usize); 2] = [(2, 32), (64, 1)];
 
 /// Prints what is measured.
 pub fn run(dir: &Path) -> Result<(), Missing> {
     let runtime = tokio::runtime::Runtime::new().expect("threads start");
-    let (slots, tasks, sleeps_ms) = TREE;
-    let stack = runtime.block_on(LocalStack::start(settings(&dir.join("many"), slots)));
-    let many = stack.expect("the stack starts");
-    println!("a tree of {tasks} tasks on {slots} slots: least time of its sleeps over the time measured");
-    for sleep_ms in sleeps_ms {
-        let workflow = graph("tree", tasks, sleep_ms);
-        let turns: Vec<f64> =
-            (0..=TURNS).map(|_| runtime.block_on(carry_out(&many, &workflow)).0).skip(1).collect();
-        let run_ms = median(turns, |ms| *ms);
-        let least_ms = (tree_rounds(tasks, slots) * sleep_ms) as f64;
-        println!("  sleep {sleep_ms:>3} ms: {run_ms:.1} ms, efficiency {:.3}", least_ms / run_ms);
+    for (workers, lanes) in TREE_WORKERS {
+        tree(&runtime, &dir.join(format!("tree-{workers}")), workers, lanes);
     }
-    runtime.block_on(many.stop());
 
     let python = need::python_with(stack::workspace(), "hyperqueue", "hyperqueue");
     if let Err(missing) = &python {
         println!("without HyperQueue: {missing}");
     }
     let mut rival = python.ok().map(|python| Rival::start(&python, "hyperqueue_engine.py", &[]));
-    let stack = runtime.block_on(LocalStack::start(settings(&dir.join("two"), SLOTS)));
+    let stack = runtime.block_on(LocalStack::start(settings(&dir.join("two"), SLOTS, 1)));
     let stack = stack.expect("the stack starts");
     let workflow = commands();
     let mut turns = Vec::new();
@@ -70,6 +62,24 @@ pub fn run(dir: &Path) -> Result<(), Missing> {
     );
     runtime.block_on(stack.stop());
     Ok(())
+}
+
+/// A tree of tasks that sleep.
+fn tree(runtime: &tokio::runtime::Runtime, dir: &Path, workers: usize, lanes: usize) {
+    let (tasks, sleeps_ms) = TREE;
+    let stack = runtime.block_on(LocalStack::start(settings(dir, workers, lanes))).expect("the stack starts");
+    println!(
+        "a tree of {tasks} tasks on {workers} x {lanes} slots: least time of its sleeps over the time measured"
+    );
+    for sleep_ms in sleeps_ms {
+        let workflow = graph("tree", tasks, sleep_ms);
+        let turns: Vec<f64> =
+            (0..=TURNS).map(|_| runtime.block_on(carry_out(&stack, &workflow)).0).skip(1).collect();
+        let run_ms = median(turns, |ms| *ms);
+        let least_ms = (tree_rounds(tasks, workers * lanes) * sleep_ms) as f64;
+        println!("  sleep {sleep_ms:>3} ms: {run_ms:.1} ms, efficiency {:.3}", least_ms / run_ms);
+    }
+    runtime.block_on(stack.stop());
 }
 
 fn commands() -> Workflow {

@@ -48,7 +48,7 @@ pub fn run(dir: &Path) -> Result<(), Missing> {
     }
     let mut ray = ray.ok().map(|python| Rival::start(&python, "ray_engine.py", &[]));
     let runtime = tokio::runtime::Runtime::new().expect("threads start");
-    let stack = runtime.block_on(LocalStack::start(settings(dir, SLOTS))).expect("the stack starts");
+    let stack = runtime.block_on(LocalStack::start(settings(dir, SLOTS, 1))).expect("the stack starts");
     println!("wall time in ms on two warm workers, Dask with its default and with worker-saturation=inf");
     println!(
         "{:>6} {:>6} {:>5} | {:>9} {:>9} | {:>9} {:>9} {:>9} | {:>9} {:>7} {:>7} {:>7} {:>10}",
@@ -119,13 +119,15 @@ pub fn tree_rounds(tasks: usize, slots: usize) -> u64 {
     (wide.div_ceil(slots) + narrow) as u64
 }
 
-pub fn settings(dir: &Path, slots: usize) -> StackSettings {
+/// A stack of so many workers with so many lanes each.
+pub fn settings(dir: &Path, workers: usize, lanes: usize) -> StackSettings {
     let mut settings = StackSettings {
         data: Some(dir.join("engine")),
         worker: Some(WorkerCommand { program: stack::binary("foresail"), args: Vec::new() }),
         ..StackSettings::default()
     };
-    settings.platform.concurrency_max = slots as u32;
+    settings.platform.concurrency_max = workers as u32;
+    settings.platform.lanes = lanes as u32;
     settings
 }
 
