@@ -87,11 +87,12 @@ fn functions_give_the_results_that_processes_give_even_while_they_are_throttled(
         let left = emulator.told.refuse.lock().unwrap().map(|(left, _)| left);
         assert_eq!(left, Some(0), "nothing was throttled");
     }
-    let told = emulator.log.lock().unwrap().iter().filter(|line| line.contains("\"foresail\"")).count();
+    let told =
+        emulator.log.lock().unwrap().iter().filter(|line| line.contains("\"foresail\"")).count() as u64;
     assert!(told >= 3, "{told} invocations were told of");
     let brought = emulator.told.with_documents.load(Ordering::SeqCst);
-    assert!(brought >= 3, "{brought} invocations brought workflow and plan");
-    // For each run once for all its workers, and once by who watches over it.
+    assert!(brought >= told, "{brought} of {told} invocations brought workflow and plan");
+    // For each run by the two that go out while nobody has read it yet, and once by who deletes its objects.
     let read = reads_of_workflows(&there);
-    assert!(read <= 6, "workflows were read {read} times");
+    assert!(read <= 9, "workflows were read {read} times");
 }
