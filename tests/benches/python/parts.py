@@ -14,6 +14,7 @@ import statistics
 import time
 
 import numpy
+
 from foresail import _channel, _keep, _wire
 
 
