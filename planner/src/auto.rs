@@ -4,8 +4,8 @@
 //! `simple` under the model.
 //!
 //! Planning takes time too, and a run waits for it. So beyond `simple` and `sweep` the planner by name spends
-//! at most a tenth of the makespan that the best plan so far is predicted to have: a run of a second is not
-//! worth a second of planning. Where the shortest run is asked for, it spends at most half of what that
+//! at most a tenth of the makespan that the best plan so far is predicted to have, on annealing and on the
+//! choice among its results half of that each: a run of a second is not worth a second of planning. Where the shortest run is asked for, it spends at most half of what that
 //! makespan is above its bound: no plan gains more than that.
 
 use foresail_schemas::plan::{Objective, Plan, Problem};
@@ -21,11 +21,11 @@ use crate::{gather, heft, nonuniform, simple, sweep, uniform};
 /// Most effort of the annealing of the planner by name, in seconds.
 const EFFORT_S: f64 = 0.3;
 /// Part of the predicted makespan that the effort may be.
-const SHARE_OF_MAKESPAN: f64 = 0.1;
+const SHARE_OF_MAKESPAN: f64 = 0.05;
 /// Part of what may be gained that the effort may be, where time is all that counts.
 const SHARE_OF_GAIN: f64 = 0.5;
 /// Effort in seconds that is worth while for the shortest run.
-const ALWAYS_S: f64 = 0.02;
+const ALWAYS_S: f64 = 0.005;
 /// Effort of the draws that choose among the finalists, as a multiple of that of annealing.
 const DRAWS_SHARE: f64 = 1.0;
 /// Passes that `heft` and `uniform` take about as long as: 20 to 300 ms for 10,000 tasks.
