@@ -15,7 +15,7 @@ use crate::formula::CurvePart;
 use crate::predictor::Cold;
 use crate::report::ConfigHistory;
 use crate::scaled::Scaled;
-use crate::series::are_alike;
+use crate::series::{Series, are_alike};
 use crate::shape::Pool;
 use crate::task::{EXACT_SAMPLES_MIN, TaskModel};
 
@@ -55,16 +55,30 @@ struct Own<'a> {
     samples: u64,
     size_min: f64,
     size_max: f64,
-    /// As [`Level::sizes`](crate::series::Level).
-    sizes: &'a [f64],
+    from: From<'a>,
 }
 
-impl Own<'_> {
+/// Where the sizes of [`Own`] are, which not every question needs.
+enum From<'a> {
+    Measured(&'a Series),
+    Fitted(&'a ConfigPart),
+}
+
+impl<'a> Own<'a> {
+    /// As [`Series::sizes`] has them.
+    fn sizes(&self) -> &'a [f64] {
+        match self.from {
+            From::Measured(series) => series.sizes(),
+            From::Fitted(part) => &part.sizes,
+        }
+    }
+
     /// Whether a size within the range is one of the sizes.
     fn has(&self, size: f64) -> bool {
-        let above = self.sizes.partition_point(|own| *own < size);
-        let low = above.checked_sub(1).is_some_and(|n| are_alike(self.sizes[n], size));
-        self.sizes.is_empty() || low || self.sizes.get(above).is_some_and(|high| are_alike(size, *high))
+        let sizes = self.sizes();
+        let above = sizes.partition_point(|own| *own < size);
+        let low = above.checked_sub(1).is_some_and(|n| are_alike(sizes[n], size));
+        sizes.is_empty() || low || sizes.get(above).is_some_and(|high| are_alike(size, *high))
     }
 }
 
@@ -160,7 +174,7 @@ impl<'a, P: Fn() -> &'a Arc<Pool>> Answers<'a, P> {
     /// All curves.
     pub fn fitted(&self) -> TaskPredictor {
         let part = |(key, history): (ConfigKey, ConfigHistory)| {
-            let (curve, sizes) = (self.own_curve(key)?.clone(), self.own(key)?.sizes.to_vec());
+            let (curve, sizes) = (self.own_curve(key)?.clone(), self.own(key)?.sizes().to_vec());
             Some(ConfigPart { key, curve, sizes, history })
         };
         TaskPredictor {
@@ -201,14 +215,14 @@ impl<'a, P: Fn() -> &'a Arc<Pool>> Answers<'a, P> {
         match self {
             Self::Measured(task, _) => task.configs().get(key).map(|series| {
                 let level = series.level();
-                let (samples, sizes) = (level.samples, &level.sizes[..]);
-                Own { samples, size_min: level.size_min, size_max: level.size_max, sizes }
+                let (samples, from) = (level.samples, From::Measured(series));
+                Own { samples, size_min: level.size_min, size_max: level.size_max, from }
             }),
             Self::Fitted(task) => task.part(key).map(|part| Own {
                 samples: part.curve.samples,
                 size_min: part.curve.size_min,
                 size_max: part.curve.size_max,
-                sizes: &part.sizes,
+                from: From::Fitted(part),
             }),
         }
     }

@@ -3,8 +3,9 @@
 //! A cell's level is the median of its log values, so that an outlier does not move it, and models cost as
 //! much as there are sizes, not as there are samples. At most [`CELLS_MAX`] cells: beyond, neighbours join.
 
-use crate::size::Point;
-use crate::stats::{Weighted, median, sorted_deviation};
+use crate::size::{Point, ln_of_size};
+use crate::sort::sort_whole;
+use crate::stats::{Weighted, median, sorted_deviation, weight};
 
 /// Most cells.
 pub const CELLS_MAX: usize = 48;
@@ -60,25 +61,23 @@ impl Grid {
             bounds = (0..=cells_max).map(|n| bounds[n * groups / cells_max]).collect();
         }
         let cells = bounds.len() - 1;
-        let mut grid = Self {
-            of: vec![0; points.len()],
-            ln_sizes: Vec::with_capacity(cells),
-            sizes: Vec::with_capacity(cells),
-            alike: Vec::with_capacity(cells),
-            order,
-            bounds,
-        };
-        for cell in 0..cells {
-            let members = &grid.order[grid.bounds[cell] as usize..grid.bounds[cell + 1] as usize];
-            let total: f64 = members.iter().map(|place| points[*place as usize].size).sum();
-            members.iter().for_each(|place| grid.of[*place as usize] = cell as u32);
+        let (mut ln_sizes, mut sizes) = (Vec::with_capacity(cells), Vec::with_capacity(cells));
+        let (mut of, mut alike) = (vec![0; points.len()], Vec::with_capacity(cells));
+        for (cell, bounds) in (0..).zip(bounds.windows(2)) {
+            let members = &order[bounds[0] as usize..bounds[1] as usize];
+            let (mut total, mut last) = (0.0, 0.0);
+            let first = points[members[0] as usize].size;
+            for place in members {
+                of[*place as usize] = cell;
+                last = points[*place as usize].size;
+                total += last;
+            }
             let size = total / members.len() as f64;
-            let (first, last) = (members[0] as usize, members[members.len() - 1] as usize);
-            grid.alike.push((1.0 + points[last].size) <= (1.0 + points[first].size) * (1.0 + SAME));
-            grid.sizes.push(size);
-            grid.ln_sizes.push(size.ln_1p());
+            alike.push((1.0 + last) <= (1.0 + first) * (1.0 + SAME));
+            sizes.push(size);
+            ln_sizes.push(ln_of_size(size));
         }
-        grid
+        Self { order, bounds, of, ln_sizes, sizes, alike }
     }
 
     /// Number of cells, at least one where there are points.
@@ -113,7 +112,7 @@ fn order(points: &[Point]) -> Vec<u32> {
     debug_assert!(points.len() <= 1 << 16, "places have 16 bits");
     let key = |place: u32| points[place as usize].size.to_bits() & !0xffff | u64::from(place);
     let mut keys: Vec<u64> = places.map(key).collect();
-    keys.sort_unstable();
+    sort_whole(&mut keys);
     keys.into_iter().map(|key| (key & 0xffff) as u32).collect()
 }
 
@@ -139,10 +138,9 @@ fn cell(members: &mut [Weighted]) -> Cell {
         return Cell { level, weight: shrunk(weight), count: 1.0, least, most };
     }
     let level = median(members);
-    let weight: f64 = members.iter().map(|m| m.1).sum();
     Cell {
         level,
-        weight: shrunk(weight),
+        weight: shrunk(weight(members)),
         count: members.len() as f64,
         least: members[0].0,
         most: members[members.len() - 1].0,

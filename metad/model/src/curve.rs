@@ -94,11 +94,21 @@ pub fn recent_points(ring: &Ring, value: impl Fn(&Sample) -> Option<f64>) -> (Ve
 
 /// Recency weights by age rank; samples of the same time weigh the same.
 pub fn weigh(points: &mut [Point]) {
+    let weights = &*WEIGHTS;
+    let of = |half_ages: usize| weights.get(half_ages).copied().unwrap_or_else(|| weight(half_ages));
+    let (mut alike, mut newer_at) = (false, None);
+    for (newer, point) in points.iter_mut().rev().enumerate() {
+        point.weight = of(2 * newer);
+        alike |= newer_at == Some(point.at_us);
+        newer_at = Some(point.at_us);
+    }
+    if !alike {
+        return;
+    }
     let mut newer = points.len();
     for group in points.chunk_by_mut(|a, b| a.at_us == b.at_us) {
         newer -= group.len();
-        let half_ages = 2 * newer + group.len() - 1;
-        let weight = WEIGHTS.get(half_ages).copied().unwrap_or_else(|| weight(half_ages));
+        let weight = of(2 * newer + group.len() - 1);
         group.iter_mut().for_each(|p| p.weight = weight);
     }
 }

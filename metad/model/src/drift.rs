@@ -10,8 +10,9 @@
 use std::ops::Range;
 
 use crate::cells::Grid;
-use crate::size::{Point, PowerLaw, spread};
-use crate::stats::{Weighted, median, sorted_exactly};
+use crate::size::{Point, PowerLaw, ln_of_size, spread};
+use crate::sort::sort;
+use crate::stats::{Weighted, median};
 
 /// Fewest samples on either side of a change point.
 const SIDE_SAMPLES_MIN: usize = 5;
@@ -91,14 +92,14 @@ fn change(points: &[Point]) -> Option<usize> {
 /// Log sizes of the points in the `order` of their sizes.
 fn ln_sizes(points: &[Point], order: &[u32]) -> Vec<f64> {
     let mut former = (f64::NAN, 0.0);
-    let ln_size = |place: &u32| {
+    let at = |place: &u32| {
         let size = points[*place as usize].size;
         if former.0 != size {
-            former = (size, size.ln_1p());
+            former = (size, ln_of_size(size));
         }
         former.1
     };
-    order.iter().map(ln_size).collect()
+    order.iter().map(at).collect()
 }
 
 /// The points by cells of alike sizes: ranges of the order of their sizes, in which their log sizes stand.
@@ -140,7 +141,8 @@ fn cells(ln_sizes: &[f64]) -> Vec<Range<usize>> {
 }
 
 /// Log residuals of the size model, less their median in the same cell: where the model is wrong at a size,
-/// it is wrong alike before and after. Those of a cell stand together; with the places of their points.
+/// it is wrong alike before and after. Those of a cell stand together, ascending; with the places of their
+/// points.
 fn residuals(points: &[Point], grid: &Grid, ln_sizes: &[f64], cells: &[Range<usize>]) -> Vec<(f64, u32)> {
     let logs: Vec<f64> = points.iter().map(|p| p.value.ln()).collect();
     let mut residuals: Vec<(f64, u32)> =
@@ -152,7 +154,8 @@ fn residuals(points: &[Point], grid: &Grid, ln_sizes: &[f64], cells: &[Range<usi
     }
     for cell in cells {
         let members = &mut residuals[cell.clone()];
-        let middle = median_of(members.iter().map(|member| member.0));
+        sort(members);
+        let middle = middle(members);
         members.iter_mut().for_each(|member| member.0 -= middle);
     }
     residuals
@@ -173,23 +176,21 @@ fn moved(residuals: &[(f64, u32)], cells: &[Range<usize>], split: usize) -> Opti
         }
         shared_before += before.len();
         shared_after += after.len();
-        let level = |part: &[(f64, u32)]| median_of(part.iter().map(|member| member.0));
-        moves.push((level(&after) - level(&before), before.len().min(after.len()) as f64));
+        moves.push((middle(&after) - middle(&before), before.len().min(after.len()) as f64));
     }
     let alike = shared_before * 2 >= split || shared_after * 2 >= residuals.len() - split;
     (alike && !moves.is_empty()).then(|| median(&mut moves))
 }
 
-fn median_of(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    let (middle, is_odd) = (values.len() / 2, values.len() % 2 == 1);
-    let (below, &mut upper, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
-    if is_odd { upper } else { f64::midpoint(below.iter().copied().fold(f64::MIN, f64::max), upper) }
+/// Median of ascending residuals.
+fn middle(ascending: &[(f64, u32)]) -> f64 {
+    f64::midpoint(ascending[(ascending.len() - 1) / 2].0, ascending[ascending.len() / 2].0)
 }
 
 /// Mid ranks of values that are given with their places, in the order of the places.
 fn mid_ranks(values: &[(f64, u32)]) -> Vec<f64> {
-    let sorted = sorted_exactly(values);
+    let mut sorted = values.to_vec();
+    sort(&mut sorted);
     let mut ranks = vec![0.0; sorted.len()];
     let mut below = 0;
     for alike in sorted.chunk_by(|a, b| a.0 == b.0) {

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use crate::form::{FORMS, GRID, POWERS, PRIOR, SERIALS, caps_below, of_forms, parallel};
 use crate::shape::{BELIEF_UNITS, Belief};
 use crate::shared::Shared;
+use crate::size::ln_of_size;
 use crate::stats::{Weighted, median, plain_median, sorted_deviation};
 use crate::steps;
 
@@ -22,6 +23,8 @@ const NOISE_DEFAULT: f64 = 0.05;
 const SAME_SHARE: f64 = 0.02;
 /// Width of the size cells (logarithmic).
 const SIZE_CELL: f64 = 0.1;
+/// Distinct sizes from which on the size effect may be curved.
+const SIZES_CURVED_MIN: usize = 5;
 /// Times of about this length and below do not follow the share: a platform lets a task run unthrottled until
 /// the share of a scheduling period is spent, which is milliseconds long. Source: P. Turner, B. Rao, N. Rao,
 /// "CPU bandwidth control for CFS", Linux Symposium 2010.
@@ -68,8 +71,8 @@ impl Evidence {
         let total: f64 = weights.iter().sum();
         let likelihood = (shares.len() >= 2).then(|| likelihood(&cells, &shares));
         let shares: Vec<Weighted> = shares.into_iter().zip(weights.iter().map(|w| w / total)).collect();
-        let mut logs = shared.ln_values.clone();
-        let brief_odds = (BRIEF_MS / plain_median(&mut logs).exp().max(f64::MIN_POSITIVE)).powi(2);
+        let middle = plain_median(shared.ln_values.iter().copied()).exp();
+        let brief_odds = (BRIEF_MS / middle.max(f64::MIN_POSITIVE)).powi(2);
         let mut evidence = Self { shares, likelihood, cells, brief_odds, belief: None };
         if evidence.likelihood.is_some() && brief_odds < 1.0 {
             let units = |p: f64| (p * BELIEF_UNITS + 0.5) as u16;
@@ -143,17 +146,27 @@ fn likelihood(cells: &[Cell], shares: &[f64]) -> Vec<f64> {
     }
     scatters.iter_mut().for_each(|scatter| *scatter = MISFIT_SHARES * MISFIT * MISFIT + scatter.max(0.0));
     let least = scatters.iter().fold(f64::MAX, |least, scatter| least.min(*scatter));
-    of_forms(most, |place| to_half_power(least / scatters[place], twice_power))
+    scatters.iter_mut().for_each(|scatter| *scatter = least / *scatter);
+    to_half_power(&mut scatters, twice_power);
+    of_forms(most, |place| scatters[place])
 }
 
-/// A part to a power that is given twice. Most powers are whole or half ones: a root takes less time than a
-/// logarithm.
-fn to_half_power(part: f64, twice_power: f64) -> f64 {
+/// Takes values to a power that is given twice. Most powers are whole or half ones: roots and products take
+/// less time than logarithms.
+fn to_half_power(values: &mut [f64], twice_power: f64) {
     let whole = twice_power.round();
-    if (twice_power - whole).abs() < 1e-9 {
-        part.sqrt().powi(whole as i32)
-    } else {
-        part.powf(twice_power / 2.0)
+    if (twice_power - whole).abs() >= 1e-9 {
+        return values.iter_mut().for_each(|value| *value = value.powf(twice_power / 2.0));
+    }
+    let mut squares: Vec<f64> = values.iter().map(|value| value.sqrt()).collect();
+    values.fill(1.0);
+    let mut rest = whole as u32;
+    while rest > 0 {
+        if rest % 2 == 1 {
+            values.iter_mut().zip(&squares).for_each(|(value, square)| *value *= square);
+        }
+        squares.iter_mut().for_each(|square| *square *= *square);
+        rest /= 2;
     }
 }
 
@@ -252,17 +265,23 @@ fn squares(cells: &[Cell], shares: usize) -> Squares {
 fn size_basis(cells: &[Cell]) -> Vec<Vec<f64>> {
     let dot =
         |a: &[f64], b: &[f64]| a.iter().zip(b).zip(cells).map(|((a, b), c)| a * b * c.weight).sum::<f64>();
-    let mut sizes: Vec<f64> = cells.iter().map(|c| c.ln_size).collect();
-    sizes.sort_unstable_by(f64::total_cmp);
-    sizes.dedup_by(|a, b| (*a - *b).abs() < SIZE_CELL / 2.0);
-    let degree = match sizes.len() {
+    // The next size that is told apart, until there are enough of them.
+    let above = |low: f64| cells.iter().map(|c| c.ln_size).filter(|u| *u >= low).fold(f64::MAX, f64::min);
+    let least = above(0.0);
+    let (mut distinct, mut next) = (1, above(least + SIZE_CELL / 2.0));
+    while next < f64::MAX && distinct < SIZES_CURVED_MIN {
+        (distinct, next) = (distinct + 1, above(next + SIZE_CELL / 2.0));
+    }
+    let degree = match distinct {
         1 => 0,
-        2..=4 => 1,
-        _ => 2,
+        SIZES_CURVED_MIN => 2,
+        _ => 1,
     };
     let mut basis: Vec<Vec<f64>> = Vec::with_capacity(3);
-    for power in 0..=degree {
-        let mut column: Vec<f64> = cells.iter().map(|c| (c.ln_size - sizes[0]).powi(power)).collect();
+    let mut powers = vec![1.0; cells.len()];
+    for _ in 0..=degree {
+        let mut column = powers.clone();
+        powers.iter_mut().zip(cells).for_each(|(power, c)| *power *= c.ln_size - least);
         let before = dot(&column, &column);
         for direction in &basis {
             let part = dot(&column, direction);
@@ -352,7 +371,7 @@ fn by_share(shared: &Shared) -> Vec<(f64, Vec<Placed>)> {
     for place in shared.grid.order.iter().map(|place| *place as usize) {
         let size = shared.points[place].size;
         if former != size {
-            (former, ln_size) = (size, size.ln_1p());
+            (former, ln_size) = (size, ln_of_size(size));
             size_bin = bin(ln_size);
         }
         all[of[place]].1.push(Placed { place, ln_size, bin: size_bin });

@@ -48,6 +48,8 @@ mod series;
 mod shape;
 mod shared;
 mod size;
+mod smooth;
+mod sort;
 mod startup;
 mod stats;
 mod steps;

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cells::{Cell, Cells, Grid, SAME};
 use crate::formula::CurvePart;
-use crate::size::{Line, LineFit, PowerLaw, spread};
+use crate::size::{Line, LineFit, PowerLaw, ln_of_size, spread};
+use crate::smooth::{interpolated, smooth};
 use crate::stats::{MAD, median};
 
 /// Models in the mixture.
@@ -20,6 +21,15 @@ const POWER: usize = 2;
 const RATIO: usize = 3;
 const NEIGHBOURS: usize = 4;
 const SMOOTH: usize = 5;
+/// Which of them compete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Models {
+    /// The constant alone: the sizes do not vary enough for more.
+    Constant,
+    AllButLine,
+    All,
+}
+
 /// Largest power of the error that weighs.
 const SHARPNESS_MAX: f64 = 8.0;
 /// Least error that is told apart.
@@ -35,8 +45,6 @@ pub const CORRELATION_MIN: f64 = 0.75;
 /// Log distance up to which a size is one that was seen: that of a cell's samples from their mean, and what
 /// single precision adds to it.
 const SEEN: f64 = SAME + 4e-6;
-/// Width of the smoothing as a part of the range of log sizes.
-const SMOOTHING: f64 = 0.12;
 /// Standard deviation within a size that is expected where no size was seen twice.
 const WITHIN: f64 = 0.1;
 /// Samples from which on a size answers within their range, however far other sizes draw it away: the true
@@ -108,7 +116,7 @@ impl Mixture {
 
     /// The log value at `size`, for sizes within the observed range or below it.
     pub fn at(&self, size: f64) -> f64 {
-        let ln_size = size.ln_1p();
+        let ln_size = ln_of_size(size);
         self.mixed(size, ln_size, || self.near(ln_size))
     }
 
@@ -146,7 +154,7 @@ impl Mixture {
 
     /// Whether the models differ at sizes that were seen, and this one was not.
     pub fn is_new(&self, size: f64) -> bool {
-        let ln_size = size.ln_1p();
+        let ln_size = ln_of_size(size);
         let above = self.places.partition_point(|p| f64::from(p.ln_size) < ln_size);
         let near = |n: Option<usize>| {
             n.and_then(|n| self.places.get(n)).is_some_and(|p| (f64::from(p.ln_size) - ln_size).abs() <= SEEN)
@@ -213,18 +221,19 @@ impl Mixture {
 impl Fitted {
     /// Fits the mixture to cells.
     pub fn new(grid: &Grid, data: &Cells) -> Self {
-        let (mut fitted, line) = Self::inside(grid, data);
+        let (mut fitted, line) = Self::inside(grid, data, Models::All);
         fitted.mixture.outside = line.and_then(|line| line.plain(&grid.sizes));
         fitted
     }
 
-    /// Log value at each cell, by itself.
+    /// Log value at each cell, by itself; without the line, which takes longer than the other models together
+    /// and says what the power law says at sizes that were seen.
     pub fn middles(grid: &Grid, data: &Cells) -> Vec<f64> {
-        Self::inside(grid, data).0.at_cells
+        Self::inside(grid, data, Models::AllButLine).0.at_cells
     }
 
     /// The mixture without the line for other sizes, and what that line is made of.
-    fn inside(grid: &Grid, data: &Cells) -> (Self, Option<LineFit>) {
+    fn inside(grid: &Grid, data: &Cells, models: Models) -> (Self, Option<LineFit>) {
         let cells = &data.cells;
         let within = data.within(WITHIN).powi(2);
         if cells.len() == 1 {
@@ -232,7 +241,9 @@ impl Fitted {
         }
         let middles = Middles::new(cells, &grid.ln_sizes);
         let power = PowerLaw::fit(&grid.ln_sizes, cells);
-        let line = if spread(grid) { Line::relative(grid, cells, &power) } else { None };
+        let models = if spread(grid) { models } else { Models::Constant };
+        let line = (models == Models::All).then(|| Line::relative(grid, cells, &power)).flatten();
+        let models = if models == Models::All && line.is_none() { Models::Constant } else { models };
         let smooth = smooth(&grid.ln_sizes, cells);
         let (low, high) =
             cells.iter().fold((f64::MAX, f64::MIN), |(lo, hi), c| (lo.min(c.level), hi.max(c.level)));
@@ -249,7 +260,7 @@ impl Fitted {
             row[LINE] = line.as_ref().and_then(|line| line.without(place)).unwrap_or(otherwise);
             row.iter_mut().for_each(|value| *value = value.clamp(low - BEYOND_MAX, high + BEYOND_MAX));
         }
-        let weights = weigh(cells, &left_out, if line.is_some() { MODELS } else { 1 });
+        let weights = weigh(cells, &left_out, models);
         let mixed = |row: &[f64; MODELS]| -> f64 { row.iter().zip(&weights).map(|(v, w)| v * w).sum() };
         let left_out: Vec<f64> = left_out.iter().map(mixed).collect();
         let mut mixture = Mixture {
@@ -373,17 +384,23 @@ fn median_without(sorted: &[(f64, f64)], left_out: usize) -> f64 {
 }
 
 /// Weights of the models from their errors at cells that were left out.
-fn weigh(cells: &[Cell], left_out: &[[f64; MODELS]], models: usize) -> [f64; MODELS] {
-    if models == MODELS && cells.len() == 2 {
+fn weigh(cells: &[Cell], left_out: &[[f64; MODELS]], models: Models) -> [f64; MODELS] {
+    let mut weights = [0.0; MODELS];
+    if models == Models::Constant {
+        weights[CONSTANT] = 1.0;
+        return weights;
+    }
+    if cells.len() == 2 {
         // Nothing can be left out of two sizes; a line is what is between them.
-        let mut weights = [0.0; MODELS];
-        weights[LINE] = 1.0;
+        weights[if models == Models::All { LINE } else { POWER }] = 1.0;
         return weights;
     }
     let total: f64 = cells.iter().map(|c| c.weight).sum();
     let sharpness = (cells.len() as f64).min(SHARPNESS_MAX);
-    let mut weights = [0.0; MODELS];
-    for (model, weight) in weights.iter_mut().enumerate().take(models) {
+    for (model, weight) in weights.iter_mut().enumerate() {
+        if model == LINE && models == Models::AllButLine {
+            continue;
+        }
         let error: f64 = cells
             .iter()
             .zip(left_out)
@@ -449,46 +466,4 @@ impl Middle {
             std::cmp::Ordering::Equal => f64::midpoint(self.less_below, self.less_above),
         }
     }
-}
-
-/// Level of a cell from its neighbours on both sides, linear in the log size.
-fn interpolated(place: usize, ln_sizes: &[f64], cells: &[Cell]) -> f64 {
-    let last = cells.len() - 1;
-    match place {
-        0 => cells[1].level,
-        n if n == last => cells[last - 1].level,
-        n => {
-            let part = (ln_sizes[n] - ln_sizes[n - 1]) / (ln_sizes[n + 1] - ln_sizes[n - 1]);
-            cells[n - 1].level + part * (cells[n + 1].level - cells[n - 1].level)
-        }
-    }
-}
-
-/// Levels averaged over near sizes, with and without the cell itself.
-struct Smooth {
-    with: Vec<f64>,
-    without: Vec<f64>,
-}
-
-/// Source: E. A. Nadaraya, "On estimating regression", Theory of Probability and its Applications 9, 1964,
-/// with a kernel that falls linearly.
-fn smooth(ln_sizes: &[f64], cells: &[Cell]) -> Smooth {
-    let width = SMOOTHING * (ln_sizes[ln_sizes.len() - 1] - ln_sizes[0]);
-    let (mut with, mut without) = (Vec::with_capacity(cells.len()), Vec::with_capacity(cells.len()));
-    for (place, own) in cells.iter().enumerate() {
-        let (mut sum, mut total) = (0.0, 0.0);
-        let mut add = |n: usize| -> bool {
-            let near = 1.0 - (ln_sizes[n] - ln_sizes[place]).abs() / width;
-            if near > 0.0 {
-                sum += near * cells[n].weight * cells[n].level;
-                total += near * cells[n].weight;
-            }
-            near > 0.0
-        };
-        let _ = (0..place).rev().all(&mut add);
-        let _ = (place + 1..cells.len()).all(&mut add);
-        without.push(if total > 0.0 { sum / total } else { interpolated(place, ln_sizes, cells) });
-        with.push((sum + own.weight * own.level) / (total + own.weight));
-    }
-    Smooth { with, without }
 }

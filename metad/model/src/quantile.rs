@@ -8,7 +8,9 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 
 use crate::history::History;
-use crate::stats::{Weighted, effective_count, median, normal_quantile, sorted_deviation, student_quantile};
+use crate::stats::{
+    Weighted, effective_count, median, normal_quantile, sorted_deviation, student_quantile, weight,
+};
 
 /// Quantiles that a table holds; between them it is interpolated on the normal scale.
 const LEVELS: [f64; 27] = [
@@ -39,7 +41,7 @@ impl Table {
     /// seen.
     pub fn new(residuals: &mut [Weighted], spread: f64) -> Self {
         let middle = median(residuals);
-        let total: f64 = residuals.iter().map(|r| r.1).sum();
+        let total = weight(residuals);
         let count = effective_count(residuals.iter().map(|r| r.1));
         let mean_ratio =
             residuals.iter().map(|(r, w)| w * r.exp()).sum::<f64>() / total.max(f64::MIN_POSITIVE);
@@ -142,10 +144,10 @@ enum Inside {
 /// Without weights i / (n + 1). Source: R. J. Hyndman and Y. Fan, "Sample quantiles in statistical packages",
 /// type 6; weighted with Kish's effective count.
 fn places(sorted: &[Weighted], total: f64, count: f64) -> Vec<f64> {
-    let mut below = 0.0;
+    let (mut below, per_weight, half) = (0.0, count / total / (count + 1.0), 0.5 / (count + 1.0));
     let place = |(_, weight): &Weighted| {
         below += weight;
-        ((below - weight / 2.0) / total * count + 0.5) / (count + 1.0)
+        (below - weight / 2.0) * per_weight + half
     };
     sorted.iter().map(place).collect()
 }

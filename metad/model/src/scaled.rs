@@ -19,7 +19,7 @@ use crate::local::Local;
 use crate::mixture::Fitted;
 use crate::shape::{Pool, Shape};
 use crate::shared::Shared;
-use crate::size::Point;
+use crate::size::{Point, ln_of_size};
 use crate::stats::Weighted;
 use crate::steps::Steps;
 
@@ -143,11 +143,12 @@ impl Scaled {
                 (correction, (misfit * misfit - known).max(0.0))
             }
         };
-        let (rest, unknown) = self.interaction.as_ref().map_or((0.0, 0.0), |i| i.at(ln_share, size.ln_1p()));
+        let (rest, unknown) =
+            self.interaction.as_ref().map_or((0.0, 0.0), |i| i.at(ln_share, ln_of_size(size)));
         let nearest = size.clamp(self.curve.size_min, self.curve.size_max);
         // Beyond the observed shares the tilt stays what it was there: it is not known to go on.
         let strength = factor.ln().clamp(self.ln_factors.0, self.ln_factors.1);
-        let tilt = self.tilt * (nearest.ln_1p() - self.ln_size) * strength;
+        let tilt = self.tilt * (ln_of_size(nearest) - self.ln_size) * strength;
         (factor * (correction + tilt + rest).exp(), (variance + unknown).sqrt())
     }
 

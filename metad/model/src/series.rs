@@ -10,6 +10,7 @@ use crate::memo::Memo;
 use crate::moments::Moments;
 use crate::ring::{RING_SAMPLES, Ring, Sample};
 use crate::size::Point;
+use crate::sort::sort_whole;
 
 /// Changes of level in the ring from which on more of them are expected.
 const CHANGES_MIN: usize = 2;
@@ -25,6 +26,9 @@ pub struct Series {
     pub moments: Moments,
     #[serde(skip)]
     level: Memo<Level>,
+    /// Apart from the level, which every fit over several configs needs.
+    #[serde(skip)]
+    sizes: Memo<Vec<f64>>,
     #[serde(skip)]
     curve: Memo<Option<Box<Curve>>>,
 }
@@ -42,8 +46,6 @@ pub struct Level {
     pub size_min: f64,
     /// Largest size.
     pub size_max: f64,
-    /// The sizes, ascending; empty where there is one, or more than [`SIZES_MAX`].
-    pub sizes: Vec<f64>,
 }
 
 /// Most sizes of a series that are told apart; more are dense.
@@ -72,7 +74,7 @@ impl Series {
     }
 
     fn forget_fits(&mut self) {
-        (self.level, self.curve) = (Memo::default(), Memo::default());
+        (self.level, self.sizes, self.curve) = (Memo::default(), Memo::default(), Memo::default());
     }
 
     /// Where the newest level begins.
@@ -83,7 +85,16 @@ impl Series {
                 points.iter().fold((f64::MAX, 0.0_f64), |(lo, hi), p| (lo.min(p.size), hi.max(p.size)));
             let (left_out, changes) = (changes.newest, changes.count);
             let samples = if left_out == 0 { self.moments.count } else { points.len() as u64 };
-            Level { left_out, changes, samples, size_min, size_max, sizes: sizes(&points) }
+            Level { left_out, changes, samples, size_min, size_max }
+        })
+    }
+
+    /// The sizes of the newest level, ascending; empty where there is one, or more than [`SIZES_MAX`].
+    pub fn sizes(&self) -> &[f64] {
+        self.sizes.get(|| {
+            let level = self.level();
+            let newest = self.ring.iter().skip(level.left_out).map(|sample| sample.size_bytes as f64);
+            if level.size_min == level.size_max { Vec::new() } else { distinct(newest) }
         })
     }
 
@@ -126,14 +137,12 @@ fn point(sample: &Sample) -> Point {
     Point { at_us, size, value: sample.value_ms + OFFSET_MS, weight: 1.0 }
 }
 
-/// The sizes of points as [`Level::sizes`] has them.
-fn sizes(points: &[Point]) -> Vec<f64> {
-    if points.iter().all(|p| p.size == points[0].size) {
-        return Vec::new();
-    }
-    let mut sizes: Vec<f64> = points.iter().map(|p| p.size).collect();
+/// Sizes as [`Series::sizes`] has them.
+fn distinct(sizes: impl Iterator<Item = f64>) -> Vec<f64> {
     // Sizes are not negative, so that their bits have their order.
-    sizes.sort_unstable_by_key(|size| size.to_bits());
+    let mut bits: Vec<u64> = sizes.map(f64::to_bits).collect();
+    sort_whole(&mut bits);
+    let mut sizes: Vec<f64> = bits.into_iter().map(f64::from_bits).collect();
     sizes.dedup_by(|size, former| are_alike(*former, *size));
     if sizes.len() > SIZES_MAX { Vec::new() } else { sizes }
 }

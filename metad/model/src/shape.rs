@@ -22,20 +22,23 @@ const DEFAULT_TASKS: f64 = 1.0;
 /// Times that the tasks of a pool look at each other.
 const SETTLING_ROUNDS: usize = 3;
 /// Steps of a pool's size in which beliefs are told to other tasks.
-const COARSE_STEPS: u64 = 128;
+const COARSE_STEPS: u32 = 128;
 /// Grid points that a prediction averages over.
 const COMPONENTS_MAX: usize = 12;
 /// Resolution of pooled beliefs.
 pub const BELIEF_UNITS: f64 = 32_768.0;
 
-/// Beliefs about the form summed over tasks, in whole units so that the order of the tasks does not matter.
+/// Beliefs about the form summed over tasks, at most 64 thousand, in whole units so that the order of the
+/// tasks does not matter.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Pool {
-    units: Vec<u64>,
+    units: Vec<u32>,
     /// What the units are the sum of, until they are settled.
     told: Vec<Belief>,
-    /// How much more it believes in each grid point than the default prior does, once it is settled.
-    trust: Vec<f64>,
+    /// The units as tasks, and how much more that believes in each grid point than the default prior does,
+    /// once it is settled.
+    tasks: Vec<f64>,
+    trust: Vec<f32>,
     /// What the tasks show of steps between shares.
     pub steps: steps::Sum,
 }
@@ -48,7 +51,7 @@ impl Pool {
     /// Adds the belief of a task.
     pub fn add(&mut self, belief: &Belief) {
         self.units.resize(GRID, 0);
-        self.units.iter_mut().zip(belief.iter()).for_each(|(units, more)| *units += u64::from(*more));
+        self.units.iter_mut().zip(belief.iter()).for_each(|(units, more)| *units += u32::from(*more));
         self.told.push(Arc::clone(belief));
     }
 
@@ -57,18 +60,17 @@ impl Pool {
     ///
     /// Source: N. Laird, "Nonparametric maximum likelihood estimation of a mixing distribution", JASA 73,
     /// 1978; its iteration from the default prior, stopped early, so that few tasks do not agree too well.
-    fn settled(&self) -> Vec<u64> {
+    fn settled(&self) -> Vec<u32> {
         let mut units = self.units.clone();
+        let mut agreed = [0.0; GRID];
         for _ in 0..SETTLING_ROUNDS {
             let told = trust(&units);
-            let mut sum = vec![0.0; units.len()];
+            let mut sum = vec![0.0_f32; units.len()];
             for belief in &self.told {
-                let part = 1.0 / agreement(belief, &told);
-                for ((sum, units), told) in sum.iter_mut().zip(belief.iter()).zip(&told) {
-                    *sum += f64::from(*units) * told * part;
-                }
+                let part = 1.0 / agreement(belief, &told, &mut agreed);
+                sum.iter_mut().zip(&agreed).for_each(|(sum, agreed)| *sum += agreed * part);
             }
-            units = sum.iter().map(|part| u64::from((part * BELIEF_UNITS + 0.5) as u32)).collect();
+            units = sum.iter().map(|part| (part * BELIEF_UNITS as f32 + 0.5) as u32).collect();
         }
         units
     }
@@ -77,46 +79,50 @@ impl Pool {
     /// again.
     pub fn coarse(self) -> Self {
         let units = self.settled();
-        let step = (units.iter().sum::<u64>() / COARSE_STEPS).next_power_of_two();
-        let units: Vec<u64> = units.iter().map(|unit| (unit + step / 2) / step * step).collect();
+        let step = (units.iter().sum::<u32>() / COARSE_STEPS).next_power_of_two();
+        let units: Vec<u32> = units.iter().map(|unit| (unit + step / 2) & !(step - 1)).collect();
+        let tasks = units.iter().map(|unit| f64::from(*unit) / BELIEF_UNITS).collect();
         let trust = trust(&units);
-        Self { units, told: Vec::new(), trust, steps: self.steps.settled() }
+        Self { units, told: Vec::new(), tasks, trust, steps: self.steps.settled() }
     }
 
     /// Default prior plus the beliefs of the tasks other than the one of `own`.
     fn prior(&self, own: Option<&Belief>) -> Vec<f64> {
-        let mut prior: Vec<f64> = PRIOR.iter().map(|p| p * DEFAULT_TASKS).collect();
-        if self.units.is_empty() {
-            return prior;
+        let default = PRIOR.iter().map(|p| p * DEFAULT_TASKS);
+        if self.tasks.is_empty() {
+            return default.collect();
         }
-        let mut others: Vec<f64> = self.units.iter().map(|unit| *unit as f64 / BELIEF_UNITS).collect();
-        if let Some(own) = own {
-            let told = &self.trust;
-            let part = 1.0 / agreement(own, told);
-            for ((others, units), told) in others.iter_mut().zip(own.iter()).zip(told) {
-                *others = (*others - f64::from(*units) * told * part).max(0.0);
-            }
-        }
-        prior.iter_mut().zip(others).for_each(|(prior, more)| *prior += more);
-        prior
+        let Some(own) = own else { return default.zip(&self.tasks).map(|(p, tasks)| p + tasks).collect() };
+        let mut agreed = [0.0; GRID];
+        let part = 1.0 / f64::from(agreement(own, &self.trust, &mut agreed));
+        let others =
+            self.tasks.iter().zip(agreed).map(|(tasks, own)| (tasks - f64::from(own) * part).max(0.0));
+        default.zip(others).map(|(prior, more)| prior + more).collect()
     }
 }
 
-/// How much more the pool believes in each grid point than the default prior does.
-fn trust(units: &[u64]) -> Vec<f64> {
-    PRIOR.iter().zip(units).map(|(prior, unit)| DEFAULT_TASKS + *unit as f64 / BELIEF_UNITS / prior).collect()
+/// How much more the pool believes in each grid point than the default prior does. In single precision: it
+/// is a weight of beliefs that are known to a part of 30,000.
+fn trust(units: &[u32]) -> Vec<f32> {
+    let more =
+        |(prior, unit): (&f64, &u32)| (DEFAULT_TASKS + f64::from(*unit) / (BELIEF_UNITS * prior)) as f32;
+    PRIOR.iter().zip(units).map(more).collect()
 }
 
-/// How well a belief agrees with that of a pool.
-fn agreement(belief: &Belief, told: &[f64]) -> f64 {
-    // Four sums that do not wait for each other.
-    let mut sums = [0.0; 4];
-    for (units, told) in belief.chunks_exact(sums.len()).zip(told.chunks_exact(sums.len())) {
-        let agreed = units.iter().zip(told).map(|(units, told)| f64::from(*units) * told);
-        sums.iter_mut().zip(agreed).for_each(|(sum, agreed)| *sum += agreed);
+/// How well a belief agrees with that of a pool, in all and at each grid point.
+fn agreement(belief: &Belief, told: &[f32], agreed: &mut [f32; GRID]) -> f32 {
+    const LANES: usize = 16;
+    const { assert!(GRID.is_multiple_of(LANES), "nothing is left over") };
+    // Sums that do not wait for each other.
+    let mut sums = [0.0; LANES];
+    let beliefs = belief.chunks_exact(LANES).zip(told.chunks_exact(LANES));
+    for (agreed, (units, told)) in agreed.chunks_exact_mut(LANES).zip(beliefs) {
+        for lane in 0..LANES {
+            agreed[lane] = f32::from(units[lane]) * told[lane];
+            sums[lane] += agreed[lane];
+        }
     }
-    const { assert!(GRID.is_multiple_of(4), "nothing is left over") };
-    sums.iter().sum::<f64>().max(f64::MIN_POSITIVE)
+    sums.iter().sum::<f32>().max(f32::MIN_POSITIVE)
 }
 
 /// The fitted shape of one task.
@@ -138,13 +144,9 @@ impl Shape {
     /// The shape that `evidence` and the other tasks of the `pool` suggest.
     pub fn new(evidence: &Evidence, pool: &Pool) -> Self {
         let posterior = evidence.posterior(&pool.prior(evidence.belief.as_ref()));
-        let mut ranked: Vec<(f64, usize)> = posterior.into_iter().zip(0..).collect();
         // One share says nothing about the form: then every grid point speaks, however faintly.
         let most = if evidence.shares.len() < 2 { COMPONENTS_MAX * 2 } else { COMPONENTS_MAX };
-        let best = |a: &(f64, usize), b: &(f64, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-        ranked.select_nth_unstable_by(most, best);
-        ranked.truncate(most);
-        ranked.sort_unstable_by(best);
+        let ranked = best(&posterior, most);
         let likeliest = FORMS[ranked[0].1];
         let total: f64 = ranked.iter().map(|r| r.0).sum();
         let component = |&(belief, place): &(f64, usize)| {
@@ -192,6 +194,23 @@ impl Shape {
     }
 }
 
+/// The `most` largest of values, largest first, with their places; of equal ones the first.
+fn best(values: &[f64], most: usize) -> Vec<(f64, usize)> {
+    let mut best: Vec<(f64, usize)> = Vec::with_capacity(most + 1);
+    let mut least = f64::NEG_INFINITY;
+    for (place, value) in values.iter().enumerate() {
+        // Most values end here.
+        if *value <= least {
+            continue;
+        }
+        let rank = best.iter().rposition(|better| better.0 >= *value).map_or(0, |rank| rank + 1);
+        best.insert(rank, (*value, place));
+        best.truncate(most);
+        least = if best.len() == most { best[most - 1].0 } else { least };
+    }
+    best
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,6 +250,7 @@ mod tests {
             let flat = Evidence::new(&measured(1.0, 1.0, &[0.25, 0.5, 1.0, 2.0]));
             pool.add(&flat.belief.unwrap());
         }
+        let pool = pool.coarse();
         let ratio = |pool: &Pool| {
             let shape = Shape::new(&alone, pool);
             shape.factor(0.5).0 / shape.factor(1.0).0

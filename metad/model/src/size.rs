@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cells::{Cell, Grid};
 use crate::mixture::CORRELATION_MIN;
-use crate::stats::plain_median;
+use crate::stats::{MAD, plain_median};
 
 /// One measurement as the fits see it; values are positive.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,6 +41,12 @@ const EXPONENT_MAX: f64 = 3.0;
 const REST_MIN: f64 = 1e-9;
 /// A line never falls below this part of the least value.
 const FLOOR: f64 = 1e-2;
+
+/// ln(1 + size), for sizes that are whole numbers or means of such: a plain logarithm takes a third of the time
+/// of one that is exact near 1.
+pub fn ln_of_size(size: f64) -> f64 {
+    (1.0 + size).ln()
+}
 
 /// Whether sizes vary enough for a slope.
 pub fn spread(grid: &Grid) -> bool {
@@ -241,10 +247,9 @@ impl Moments {
 
 /// Weights of the cells times Huber's, from residuals of the fit (logarithmic or relative).
 fn huber(cells: &[Cell], residuals: &[f64], weights: &mut [f64]) {
-    let mut scratch = residuals.to_vec();
-    let centre = plain_median(&mut scratch);
-    scratch.iter_mut().for_each(|r| *r = (*r - centre).abs());
-    let bound = HUBER * (1.4826 * plain_median(&mut scratch)).max(DEVIATION_MIN);
+    let centre = plain_median(residuals.iter().copied());
+    let deviation = MAD * plain_median(residuals.iter().map(|r| (r - centre).abs()));
+    let bound = HUBER * deviation.max(DEVIATION_MIN);
     for ((weight, cell), residual) in weights.iter_mut().zip(cells).zip(residuals) {
         let distance = (residual - centre).abs();
         *weight = cell.weight * if distance > bound { bound / distance } else { 1.0 };

@@ -1,5 +1,7 @@
 //! Quantiles of the normal and of Student's distribution, and weighted order statistics.
 
+use crate::sort::sort;
+
 /// A value with its weight.
 pub type Weighted = (f64, f64);
 
@@ -82,74 +84,6 @@ pub fn student_quantile(q: f64, freedom: f64) -> f64 {
     (freedom * y).sqrt()
 }
 
-/// Most values that are sorted by insertion.
-const FEW: usize = 16;
-
-/// Brings values into ascending order.
-pub fn sort(values: &mut [Weighted]) {
-    if values.len() > FEW {
-        return sort_many(values);
-    }
-    // Most cells have a handful of values: comparing plainly takes half as long as the standard sort.
-    for next in 1..values.len() {
-        let (value, mut place) = (values[next], next);
-        while place > 0 && values[place - 1].0 > value.0 {
-            values[place] = values[place - 1];
-            place -= 1;
-        }
-        values[place] = value;
-    }
-}
-
-fn sort_many(values: &mut [Weighted]) {
-    if values.is_sorted_by(|a, b| a.0 <= b.0) {
-        return;
-    }
-    if values.len() > PLACES {
-        return values.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-    }
-    let sorted: Vec<Weighted> = order(values.iter().map(|v| v.0)).map(|place| values[place]).collect();
-    values.copy_from_slice(&sorted);
-}
-
-/// Places that a key has room for.
-const PLACES: usize = (1 << 16) - 1;
-
-/// The places of at most [`PLACES`] values in ascending order, but for differences of a part of 10^11.
-///
-/// Sorts whole numbers, which takes half as long: the order of the bits is brought to that of the values, and
-/// their last ones give way to the place.
-fn order(values: impl Iterator<Item = f64>) -> impl Iterator<Item = usize> {
-    let key = |(place, value): (u64, f64)| {
-        let bits = value.to_bits();
-        let ascending = if bits >> 63 == 0 { bits | 1 << 63 } else { !bits };
-        ascending & !(PLACES as u64) | place
-    };
-    let mut keys: Vec<u64> = (0..).zip(values).map(key).collect();
-    keys.sort_unstable();
-    keys.into_iter().map(|key| key as usize & PLACES)
-}
-
-/// Values with something each, in ascending order to the last bit.
-pub fn sorted_exactly<T: Copy>(values: &[(f64, T)]) -> Vec<(f64, T)> {
-    if values.len() > PLACES {
-        let mut sorted = values.to_vec();
-        sorted.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-        return sorted;
-    }
-    let mut sorted: Vec<(f64, T)> = order(values.iter().map(|v| v.0)).map(|place| values[place]).collect();
-    // All but the last bits are in order: hardly anything moves.
-    for next in 1..sorted.len() {
-        let (value, mut place) = (sorted[next], next);
-        while place > 0 && sorted[place - 1].0 > value.0 {
-            sorted[place] = sorted[place - 1];
-            place -= 1;
-        }
-        sorted[place] = value;
-    }
-    sorted
-}
-
 /// Weighted median: the middle of the values at which half of the weight lies on either side.
 pub fn median(values: &mut [Weighted]) -> f64 {
     if let [(value, _)] = values {
@@ -159,9 +93,18 @@ pub fn median(values: &mut [Weighted]) -> f64 {
     sorted_median(values)
 }
 
+/// The weight of all.
+pub fn weight(values: &[Weighted]) -> f64 {
+    // Sums that do not wait for each other.
+    let mut sums = [0.0; 4];
+    let (fours, rest) = values.as_chunks::<4>();
+    fours.iter().for_each(|four| sums.iter_mut().zip(four).for_each(|(sum, value)| *sum += value.1));
+    sums.iter().sum::<f64>() + rest.iter().map(|value| value.1).sum::<f64>()
+}
+
 /// [`median`] of values in ascending order.
 pub fn sorted_median(values: &[Weighted]) -> f64 {
-    let half = values.iter().map(|v| v.1).sum::<f64>() / 2.0;
+    let half = weight(values) / 2.0;
     let mut below = 0.0;
     for (place, (value, weight)) in values.iter().enumerate() {
         below += weight;
@@ -176,9 +119,12 @@ pub fn sorted_median(values: &[Weighted]) -> f64 {
 }
 
 /// Median of unweighted values in linear time; the upper one of two middles.
-pub fn plain_median(values: &mut [f64]) -> f64 {
-    let middle = values.len() / 2;
-    if values.is_empty() { 0.0 } else { *values.select_nth_unstable_by(middle, f64::total_cmp).1 }
+pub fn plain_median(values: impl Iterator<Item = f64>) -> f64 {
+    // Whole numbers of the same order are compared in half the time.
+    let in_order = |bits: i64| bits ^ (((bits >> 63) as u64) >> 1) as i64;
+    let mut keys: Vec<i64> = values.map(|value| in_order(value.to_bits() as i64)).collect();
+    let middle = keys.len() / 2;
+    if keys.is_empty() { 0.0 } else { f64::from_bits(in_order(*keys.select_nth_unstable(middle).1) as u64) }
 }
 
 /// Standard deviation of normal values over their median absolute deviation.
@@ -192,7 +138,7 @@ pub fn sorted_deviation(sorted: &[Weighted], centre: f64) -> f64 {
     if let [(value, _)] = sorted {
         return MAD * (value - centre).abs();
     }
-    let half = sorted.iter().map(|v| v.1).sum::<f64>() / 2.0;
+    let half = weight(sorted) / 2.0;
     let (enough, exact) = (half * (1.0 + 1e-12), half * (1.0 - 1e-12));
     let mut above = sorted.partition_point(|v| v.0 < centre);
     let mut below = above;
@@ -274,25 +220,6 @@ mod tests {
                 assert_eq!(sorted_deviation(part, centre), MAD * median(&mut distances), "{centre}");
             }
         }
-    }
-
-    #[test]
-    fn few_and_many_values_are_sorted_and_equal_ones_keep_their_order() {
-        for count in [0, 1, 2, 5, FEW, FEW + 1, 200] {
-            let value = |n: usize| (((n * 7919) % 13) as f64 - 6.0, n as f64);
-            let mut values: Vec<Weighted> = (0..count).map(value).collect();
-            let mut expected = values.clone();
-            expected.sort_by(|a, b| a.0.total_cmp(&b.0));
-            sort(&mut values);
-            assert_eq!(values, expected);
-        }
-    }
-
-    #[test]
-    fn exact_sorting_tells_the_last_bits_apart() {
-        let values: Vec<(f64, u32)> = (0..100).map(|n| (1.0 - f64::from(n) * f64::EPSILON, n)).collect();
-        let sorted = sorted_exactly(&values);
-        assert!(sorted.iter().map(|v| v.1).eq((0..100).rev()), "{sorted:?}");
     }
 
     #[test]

@@ -31,11 +31,11 @@ pub fn told(levels: &[(f64, Vec<(i64, f64)>)]) -> Told {
     let mut steps = Vec::new();
     for (place, (low, below)) in levels.iter().enumerate() {
         for (high, above) in &levels[place + 1..] {
-            let at = |(size, level): &(i64, f64)| {
-                let same = above.binary_search_by_key(size, |a| a.0).ok()?;
-                Some((above[same].1 - level, 1.0))
-            };
-            let mut both: Vec<Weighted> = below.iter().filter_map(at).collect();
+            let (mut rest, mut both): (_, Vec<Weighted>) = (above.iter().peekable(), Vec::new());
+            for (size, level) in below {
+                while rest.next_if(|a| a.0 < *size).is_some() {}
+                both.extend(rest.next_if(|a| a.0 == *size).map(|a| (a.1 - level, 1.0)));
+            }
             if !both.is_empty() {
                 steps.push(((milli(*low), milli(*high)), (median(&mut both) * UNITS).round() as i32));
             }
