@@ -1,13 +1,13 @@
 //! Points of alike sizes taken together: the cells that the size models are fitted to.
 //!
 //! A cell's level is the median of its log values, so that an outlier does not move it, and models cost as
-//! much as there are sizes, not as there are samples. At most [`CELLS_MAX`] cells: beyond, neighbours join.
+//! much as there are sizes, not as there are samples. Where there are too many, neighbours join.
 
 use crate::size::{Point, ln_of_size};
 use crate::sort::sort_whole;
 use crate::stats::{Weighted, median, sorted_deviation, weight};
 
-/// Most cells.
+/// Most cells, unless a fit says otherwise.
 pub const CELLS_MAX: usize = 48;
 /// Sizes within this are alike (logarithmic, 0.1 %).
 pub const SAME: f64 = 0.001;

@@ -10,7 +10,7 @@ use foresail_schemas::Sla;
 use foresail_schemas::prediction::{Basis, Prediction, Unit};
 use serde::{Deserialize, Serialize};
 
-use crate::cells::{CELLS_MAX, Cells, Grid, SAME};
+use crate::cells::{Cells, Grid, SAME};
 use crate::drift::{self, Changes};
 use crate::formula::CurvePart;
 use crate::history::History;
@@ -61,6 +61,8 @@ pub struct Setup<'a> {
     pub samples: u64,
     /// Log distance of sizes up to which they are alike.
     pub same: f64,
+    /// Most cells of sizes.
+    pub cells_max: usize,
 }
 
 /// One question to a curve.
@@ -128,7 +130,7 @@ impl Curve {
         if points.is_empty() {
             return None;
         }
-        let grid = Grid::of(points, setup.same, CELLS_MAX);
+        let grid = Grid::of(points, setup.same, setup.cells_max);
         let ln_values: Vec<f64> = points.iter().map(|p| p.value.ln()).collect();
         let data = grid.cells(&ln_values, points);
         let fitted = Fitted::new(&grid, &data);

@@ -15,6 +15,7 @@ use foresail_schemas::prediction::{Basis, Prediction, Unit};
 use foresail_schemas::{Sla, TaskName};
 use serde::{Deserialize, Serialize};
 
+use crate::cells::CELLS_MAX;
 use crate::curve::{Ask, Curve, Setup, weigh};
 use crate::drift;
 use crate::ring::{RING_SAMPLES, scatter};
@@ -198,7 +199,8 @@ impl Widths {
     fn fit(mut points: Vec<Point>) -> Option<Self> {
         points.drain(..drift::changes(&points).newest);
         weigh(&mut points);
-        let setup = Setup { spread: SPREAD_WIDTH, history: None, samples: 0, same: SAME_SIZE };
+        let setup =
+            Setup { spread: SPREAD_WIDTH, history: None, samples: 0, same: SAME_SIZE, cells_max: CELLS_MAX };
         let curve = Curve::fit(&points, &[], &setup)?;
         let mut sorted: Vec<u64> = points.iter().map(|p| (p.value - OFFSET_TASKS) as u64).collect();
         sorted.sort_unstable();

@@ -64,7 +64,7 @@ pub struct Mixture {
 }
 
 /// One observed size; stored as numbers without names, because a snapshot holds many, and in single
-/// precision, because every curve has up to 48: what is rounded is a distance from the constant, so that the
+/// precision, because a curve has up to 96: what is rounded is a distance from the constant, so that the
 /// answer is off by a part of 10 million at most, and by nothing where all values are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(from = "[f32; 4]", into = "[f32; 4]")]

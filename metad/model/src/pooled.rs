@@ -7,7 +7,7 @@ use foresail_schemas::Sla;
 use foresail_schemas::prediction::{Basis, Prediction, Unit};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::cells::SAME;
+use crate::cells::{CELLS_MAX, SAME};
 use crate::config::{ByConfig, ConfigKey};
 use crate::curve::{Ask, Curve, OFFSET_MS, Setup, weigh};
 use crate::series::Series;
@@ -38,7 +38,13 @@ impl Own {
                 Curve::fit(
                     points,
                     &[],
-                    &Setup { spread: SPREAD, history: None, samples: series.level().samples, same: SAME },
+                    &Setup {
+                        spread: SPREAD,
+                        history: None,
+                        samples: series.level().samples,
+                        same: SAME,
+                        cells_max: CELLS_MAX,
+                    },
                 )
             }),
             Self::Fitted(curve) => Some(curve),
@@ -75,8 +81,12 @@ impl Pooled {
             points.sort_by_key(|point| point.at_us);
             points.drain(..points.len().saturating_sub(crate::task::POOLED_SAMPLES_MAX));
             weigh(&mut points);
-            Curve::fit(&points, &[], &Setup { spread: SPREAD, history: None, samples, same: SAME })
-                .map(Box::new)
+            Curve::fit(
+                &points,
+                &[],
+                &Setup { spread: SPREAD, history: None, samples, same: SAME, cells_max: CELLS_MAX },
+            )
+            .map(Box::new)
         };
         self.all.get_or_init(fit).as_deref()
     }

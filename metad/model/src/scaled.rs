@@ -11,7 +11,7 @@ use foresail_schemas::Sla;
 use foresail_schemas::prediction::{Basis, Prediction, Unit};
 use serde::{Deserialize, Serialize};
 
-use crate::cells::SAME;
+use crate::cells::{CELLS_MAX, SAME};
 use crate::curve::{self, Ask, Curve, OFFSET_MS, Setup};
 use crate::evidence::Evidence;
 use crate::interaction::{Interaction, Rests};
@@ -83,7 +83,13 @@ impl Scaled {
             return None;
         }
         let shape = Shape::new(evidence, pool);
-        let setup = Setup { spread: SPREAD_TIME, history: None, samples: measured.samples, same: SAME };
+        let setup = Setup {
+            spread: SPREAD_TIME,
+            history: None,
+            samples: measured.samples,
+            same: SAME,
+            cells_max: CELLS_MAX,
+        };
         let (share_min, share_max) = shared.shares();
         let mut parts = Parts::new(shared, &shape);
         if share_min < share_max {

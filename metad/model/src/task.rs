@@ -11,7 +11,7 @@ use arc_swap::ArcSwapOption;
 use foresail_schemas::metric::TaskRecord;
 use serde::{Deserialize, Serialize};
 
-use crate::cells::SAME;
+use crate::cells::{CELLS_MAX, SAME};
 use crate::config::{ByConfig, CONFIGS_PER_TASK_MAX, ConfigKey};
 use crate::curve::{Curve, OFFSET_BYTES, OFFSET_MS, Setup, recent_points, weigh};
 use crate::evidence::Evidence;
@@ -41,6 +41,9 @@ const SPREAD_OUTPUT: f64 = 0.02;
 /// Log distance up to which input sizes are alike for what is written: an input of the very same bytes often
 /// is the same input.
 const SAME_OUTPUT: f64 = 1e-6;
+/// Most cells of input sizes for what is written: who reads the very same bytes again writes the same, so that a
+/// size that was joined with its neighbours is one that was forgotten.
+const OUTPUT_CELLS_MAX: usize = 96;
 
 static NO_POOL: LazyLock<Arc<Pool>> = LazyLock::new(Arc::default);
 
@@ -254,7 +257,11 @@ impl TaskModel {
         weigh(&mut points);
         let repeats = points.len() > 1 && points.iter().all(|p| p.value == points[0].value);
         let spread = if repeats { 0.0 } else { SPREAD_OUTPUT };
-        Curve::fit(&points, &[], &Setup { spread, history: None, samples: 0, same: SAME_OUTPUT })
+        Curve::fit(
+            &points,
+            &[],
+            &Setup { spread, history: None, samples: 0, same: SAME_OUTPUT, cells_max: OUTPUT_CELLS_MAX },
+        )
     }
 
     fn fits(&self) -> &Fits {
@@ -310,6 +317,7 @@ fn own_curve(points: &[Point], series: &Series) -> Option<Curve> {
     // Decoded only where the curve has a use for it.
     let long = level.left_out == 0 && level.samples >= HISTORY_SAMPLES_MIN;
     let history = long.then_some(&history as &dyn Fn() -> Option<History>);
-    let setup = Setup { spread: SPREAD_TIME, history, samples: level.samples, same: SAME };
+    let setup =
+        Setup { spread: SPREAD_TIME, history, samples: level.samples, same: SAME, cells_max: CELLS_MAX };
     Curve::fit(points, &series.former(), &setup)
 }
