@@ -85,6 +85,24 @@ impl Grid {
         self.sizes.len()
     }
 
+    /// The cells of log values that stand in the order of the points, with means for levels: outliers move
+    /// them, but nothing has to be sorted.
+    pub fn means(&self, ln_values: &[f64], points: &[Point]) -> Vec<Cell> {
+        let empty = Cell { level: 0.0, weight: 0.0, count: 0.0, least: f64::MAX, most: f64::MIN };
+        let mut cells = vec![empty; self.len()];
+        for ((value, point), cell) in ln_values.iter().zip(points).zip(&self.of) {
+            let cell = &mut cells[*cell as usize];
+            cell.level += value * point.weight;
+            cell.weight += point.weight;
+            cell.count += 1.0;
+            (cell.least, cell.most) = (cell.least.min(*value), cell.most.max(*value));
+        }
+        for cell in &mut cells {
+            (cell.level, cell.weight) = (cell.level / cell.weight, shrunk(cell.weight));
+        }
+        cells
+    }
+
     /// The cells of log values that stand in the order of the points.
     pub fn cells(&self, ln_values: &[f64], points: &[Point]) -> Cells {
         let mut sorted: Vec<Weighted> = self

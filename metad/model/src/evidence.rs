@@ -41,6 +41,8 @@ pub struct Evidence {
     /// Likelihood of every grid point over that of the likeliest; nothing from a single share.
     likelihood: Option<Vec<f64>>,
     cells: Vec<Cell>,
+    /// Log error of a measurement at one share and about one size.
+    pub noise: f64,
     /// Odds that the task is too short to be slowed down by a small share.
     pub brief_odds: f64,
     /// The belief under the default prior, for the pool; nothing from a single share, nor from a task so
@@ -62,7 +64,7 @@ struct Cell {
 impl Evidence {
     /// Looks at measurements.
     pub fn new(shared: &Shared) -> Self {
-        let (shares, mut cells) = cells(shared);
+        let (shares, mut cells, noise) = cells(shared);
         // A share weighs as much as its misfit allows, however many cells it has.
         let mut weights = vec![0.0; shares.len()];
         cells.iter().for_each(|cell| weights[cell.group] += cell.weight);
@@ -73,7 +75,7 @@ impl Evidence {
         let shares: Vec<Weighted> = shares.into_iter().zip(weights.iter().map(|w| w / total)).collect();
         let middle = plain_median(shared.ln_values.iter().copied()).exp();
         let brief_odds = (BRIEF_MS / middle.max(f64::MIN_POSITIVE)).powi(2);
-        let mut evidence = Self { shares, likelihood, cells, brief_odds, belief: None };
+        let mut evidence = Self { shares, likelihood, cells, noise, brief_odds, belief: None };
         if evidence.likelihood.is_some() && brief_odds < 1.0 {
             let units = |p: f64| (p * BELIEF_UNITS + 0.5) as u16;
             let posterior = evidence.posterior(&PRIOR);
@@ -306,8 +308,8 @@ struct Raw {
     count: f64,
 }
 
-/// The distinct shares, ascending, and the cells by share and size.
-fn cells(shared: &Shared) -> (Vec<f64>, Vec<Cell>) {
+/// The distinct shares, ascending, the cells by share and size, and the log error within a cell.
+fn cells(shared: &Shared) -> (Vec<f64>, Vec<Cell>, f64) {
     let (mut shares, mut raw): (Vec<f64>, Vec<Raw>) = (Vec::new(), Vec::with_capacity(shared.points.len()));
     let mut values: Vec<Weighted> = Vec::with_capacity(shared.points.len());
     for (share, places) in by_share(shared) {
@@ -336,7 +338,7 @@ fn cells(shared: &Shared) -> (Vec<f64>, Vec<Cell>) {
         let weight = MISFIT * MISFIT / (MISFIT * MISFIT + noise * noise / count);
         Cell { group, bin: bin(ln_size), ln_size, ln_value, weight }
     };
-    (shares, raw.iter().map(cell).collect())
+    (shares, raw.iter().map(cell).collect(), noise)
 }
 
 /// Which cell a log size falls into.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cells::{Cell, Cells, Grid, SAME};
 use crate::formula::CurvePart;
-use crate::size::{Line, LineFit, PowerLaw, ln_of_size, spread};
+use crate::size::{Line, LineFit, Point, PowerLaw, ln_of_size, spread};
 use crate::smooth::{interpolated, smooth};
 use crate::stats::{MAD, median};
 
@@ -221,21 +221,21 @@ impl Mixture {
 impl Fitted {
     /// Fits the mixture to cells.
     pub fn new(grid: &Grid, data: &Cells) -> Self {
-        let (mut fitted, line) = Self::inside(grid, data, Models::All);
+        let within = data.within(WITHIN).powi(2);
+        let (mut fitted, line) = Self::inside(grid, &data.cells, within, Models::All);
         fitted.mixture.outside = line.and_then(|line| line.plain(&grid.sizes));
         fitted
     }
 
-    /// Log value at each cell, by itself; without the line, which takes longer than the other models together
-    /// and says what the power law says at sizes that were seen.
-    pub fn middles(grid: &Grid, data: &Cells) -> Vec<f64> {
-        Self::inside(grid, data, Models::AllButLine).0.at_cells
+    /// Log value at each cell, by itself, where nothing rests on a single cell: from means, and without the
+    /// line, which takes longer than the other models together and says what the power law says at sizes that
+    /// were seen.
+    pub fn middles(grid: &Grid, ln_values: &[f64], points: &[Point], noise: f64) -> Vec<f64> {
+        Self::inside(grid, &grid.means(ln_values, points), noise * noise, Models::AllButLine).0.at_cells
     }
 
     /// The mixture without the line for other sizes, and what that line is made of.
-    fn inside(grid: &Grid, data: &Cells, models: Models) -> (Self, Option<LineFit>) {
-        let cells = &data.cells;
-        let within = data.within(WITHIN).powi(2);
+    fn inside(grid: &Grid, cells: &[Cell], within: f64, models: Models) -> (Self, Option<LineFit>) {
         if cells.len() == 1 {
             return (Self::constant(cells[0].level, within), None);
         }

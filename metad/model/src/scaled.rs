@@ -93,7 +93,7 @@ impl Scaled {
         let (share_min, share_max) = shared.shares();
         let mut parts = Parts::new(shared, &shape);
         if share_min < share_max {
-            parts.improve();
+            parts.improve(evidence.noise);
         }
         let levelled = parts.levelled();
         let data = grid.cells(&levelled, points);
@@ -236,10 +236,10 @@ impl<'a> Parts<'a> {
 
     /// Fits the shares to what the sizes leave, and the tilt to what both leave. Sizes are fitted once more
     /// to what these leave; further rounds change nothing that a back-test sees.
-    fn improve(&mut self) {
+    fn improve(&mut self, noise: f64) {
         let Shared { points, grid, .. } = self.shared;
         let levelled = self.levelled();
-        let middles = Fitted::middles(grid, &grid.cells(&levelled, points));
+        let middles = Fitted::middles(grid, &levelled, points, noise);
         let rests: Vec<f64> =
             levelled.iter().zip(&grid.of).map(|(value, cell)| value - middles[*cell as usize]).collect();
         let mut residuals: Vec<(f64, f64, f64)> =
