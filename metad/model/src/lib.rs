@@ -3,7 +3,7 @@
 //! [`WorkflowModel`] takes the records of one workflow ([`WorkflowModel::update`], constant time) and keeps a
 //! bounded amount of them; [`WorkflowModel::snapshot`] shares them with a [`Predictor`], which is immutable,
 //! cheap to clone and serialisable. A snapshot fits nothing and costs microseconds, however many tasks there
-//! are. A predictor fits a curve at the first question that needs it (some 30 to 60 microseconds) and keeps
+//! are. A predictor fits a curve at the first question that needs it (some 20 to 60 microseconds) and keeps
 //! it for every later snapshot of the same measurements; from then on an answer takes less than a
 //! microsecond.
 //!
