@@ -42,8 +42,8 @@ const REST_MIN: f64 = 1e-9;
 /// A line never falls below this part of the least value.
 const FLOOR: f64 = 1e-2;
 
-/// ln(1 + size), for sizes that are whole numbers or means of such: a plain logarithm takes a third of the time
-/// of one that is exact near 1.
+/// ln(1 + size), for sizes that are whole numbers or means of such: a plain logarithm takes a third of the
+/// time of one that is exact near 1.
 pub fn ln_of_size(size: f64) -> f64 {
     (1.0 + size).ln()
 }

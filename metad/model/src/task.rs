@@ -41,8 +41,8 @@ const SPREAD_OUTPUT: f64 = 0.02;
 /// Log distance up to which input sizes are alike for what is written: an input of the very same bytes often
 /// is the same input.
 const SAME_OUTPUT: f64 = 1e-6;
-/// Most cells of input sizes for what is written: who reads the very same bytes again writes the same, so that a
-/// size that was joined with its neighbours is one that was forgotten.
+/// Most cells of input sizes for what is written: who reads the very same bytes again writes the same, so
+/// that a size that was joined with its neighbours is one that was forgotten.
 const OUTPUT_CELLS_MAX: usize = 96;
 
 static NO_POOL: LazyLock<Arc<Pool>> = LazyLock::new(Arc::default);
