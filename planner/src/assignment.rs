@@ -72,11 +72,10 @@ impl Assignment {
         let places: HashMap<&WorkerId, u32> = listed.map(|(at, w)| (&w.id, at as u32)).collect();
         let mut size = Vec::with_capacity(plan.tasks.len());
         for task in &plan.tasks {
-            let known = dense.sizes.iter().position(|s| s.config.key() == task.config.key());
-            size.push(known.ok_or_else(|| SimulationFailure::UnpredictedConfig {
+            size.push(dense.size_of(&task.config).ok_or_else(|| SimulationFailure::UnpredictedConfig {
                 task: task.task.clone(),
                 config: task.config.to_string(),
-            })? as u32);
+            })?);
         }
         let place = |w: &Option<WorkerId>| w.as_ref().and_then(|w| places.get(w).copied()).unwrap_or(NONE);
         Ok(Self {

@@ -7,7 +7,7 @@
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::graph::Graph;
 use foresail_schemas::optimization::Optimization;
-use foresail_schemas::plan::{PredictionTable, Problem, StartupTimes, TransferTimes};
+use foresail_schemas::plan::{Problem, StartupTimes, TransferTimes};
 use foresail_schemas::platform::{Pool, Rates};
 use foresail_schemas::prediction::Basis;
 use foresail_schemas::run::{ConfigUsage, WorkerUsage};
@@ -19,6 +19,8 @@ use crate::error::PlanFailure;
 use crate::extras::{PRE_LOAD, PRE_WARM, TASK_DUP};
 use crate::host::Host;
 use crate::pool::Routed;
+
+mod check;
 
 /// No worker, no task, no size.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -51,6 +53,8 @@ pub(crate) struct Traffic {
     pub bytes: u64,
     /// Tasks that read it.
     pub readers: u32,
+    /// The task that makes it; [`NONE`] for one from outside.
+    maker: u32,
 }
 
 /// The dense problem.
@@ -59,6 +63,8 @@ pub(crate) struct Dense<'p> {
     pub problem: &'p Problem,
     pub graph: &'p Graph,
     pub sizes: Vec<Size>,
+    /// By size and then by task: time that it holds its lane beside transfers.
+    exec_ms: Vec<f64>,
     /// Least memory per task; 0 where it states none.
     pub memory_mb_min: Vec<u32>,
     /// What each task uploads.
@@ -68,6 +74,8 @@ pub(crate) struct Dense<'p> {
     /// What each task reads from the store (and not from a commit), end to end; see `stored_reads`.
     reads: Vec<u32>,
     reads_from: Vec<u32>,
+    /// Whether a task reads from the store what no task makes.
+    reads_outside: Vec<bool>,
     /// Round trip to the run's state: from a task's end to the start of the next on the same worker.
     pub dispatch_ms: f64,
     pub lanes: u32,
@@ -98,9 +106,9 @@ impl<'p> Dense<'p> {
         problem.platform.check()?;
         let graph: &Graph = problem.workflow.graph();
         let table = &problem.predictions;
-        check_dimensions(graph, table)?;
-        check_numbers(table)?;
-        check_menu(problem)?;
+        check::dimensions(graph, table)?;
+        check::numbers(table)?;
+        check::menu(problem)?;
         draw::check(problem)?;
         let platform = &problem.platform;
         let sizes = (0..table.configs.len()).map(|c| Size {
@@ -110,6 +118,11 @@ impl<'p> Dense<'p> {
             startup: table.startup[c],
             attempt_ms: table.engine.as_ref().map_or(0.0, |engine| engine.attempt_ms[c]),
         });
+        let sizes: Vec<Size> = sizes.collect();
+        let mut exec_ms = Vec::with_capacity(sizes.len() * graph.len());
+        for (size, row) in sizes.iter().zip(&table.exec_ms) {
+            exec_ms.extend(row.iter().map(|&code_ms| code_ms + size.attempt_ms));
+        }
         let inline = |o: usize| {
             graph.objects()[o].producer.is_some() && table.object_bytes[o] <= platform.inline_bytes_max
         };
@@ -122,24 +135,33 @@ impl<'p> Dense<'p> {
             })
         });
         let uploads = uploads.collect();
-        let (mut reads, mut reads_from) = (Vec::new(), vec![0]);
+        let (mut reads, mut reads_from, mut reads_outside) = (Vec::new(), vec![0], Vec::new());
         for t in 0..graph.len() as u32 {
-            reads.extend(graph.reads(t).iter().copied().filter(|&o| stored[o as usize]));
+            let of_task = graph.reads(t).iter().copied().filter(|&o| stored[o as usize]);
+            let from = reads.len();
+            reads.extend(of_task);
             reads_from.push(reads.len() as u32);
+            let is_outside = |&o: &u32| graph.objects()[o as usize].producer.is_none();
+            reads_outside.push(reads[from..].iter().any(is_outside));
         }
         let objects = table.object_bytes.iter().enumerate();
-        let objects =
-            objects.map(|(o, &bytes)| Traffic { bytes, readers: graph.consumers(o as u32).len() as u32 });
+        let objects = objects.map(|(o, &bytes)| Traffic {
+            bytes,
+            readers: graph.consumers(o as u32).len() as u32,
+            maker: graph.objects()[o].producer.unwrap_or(NONE),
+        });
         let tasks = problem.workflow.tasks();
         let mut dense = Self {
             problem,
             graph,
-            sizes: sizes.collect(),
+            sizes,
+            exec_ms,
             memory_mb_min: tasks.iter().map(|t| t.memory_mb_min.unwrap_or(0)).collect(),
             uploads,
             objects: objects.collect(),
             reads,
             reads_from,
+            reads_outside,
             dispatch_ms: table.engine.as_ref().map_or(platform.assumed.dispatch_ms, |e| e.dispatch_ms),
             lanes: platform.lanes,
             concurrency_max: platform.concurrency_max,
@@ -153,9 +175,10 @@ impl<'p> Dense<'p> {
         };
         dense.pool = Routed::new(&dense);
         // Planners ask for each of them many times.
-        let sizes = || 0..dense.size_count();
-        let allowed = (0..dense.len()).flat_map(|t| sizes().map(move |c| (c, t)));
-        let allowed = allowed.map(|(c, t)| dense.suits(c, t)).collect();
+        let mut allowed = Vec::with_capacity(dense.exec_ms.len());
+        for t in 0..dense.len() {
+            allowed.extend((0..dense.size_count()).map(|c| dense.suits(c, t)));
+        }
         dense.allowed = allowed;
         dense.useful = (0..dense.size_count()).filter(|&c| !dense.is_pool(c) && dense.is_useful(c)).collect();
         (0..dense.len()).filter(|&t| open(t)).try_for_each(|t| dense.check_fits(t))?;
@@ -250,9 +273,17 @@ impl<'p> Dense<'p> {
         &self.sizes[size as usize]
     }
 
+    /// The size that a config is, if anything is predicted for it.
+    pub fn size_of(&self, config: &ResourceConfig) -> Option<u32> {
+        let find = |is_it: &dyn Fn(&Size) -> bool| self.sizes.iter().position(is_it);
+        // The same size may be written in two ways, which is seldom and takes longer to see.
+        let found = find(&|s| s.config == *config).or_else(|| find(&|s| s.config.key() == config.key()));
+        found.map(|at| at as u32)
+    }
+
     /// Time that a task holds its lane beside transfers: its code, and what the engine takes per attempt.
     pub fn exec_ms(&self, size: u32, task: u32) -> f64 {
-        self.code_ms(size, task) + self.size(size).attempt_ms
+        self.exec_ms[size as usize * self.graph.len() + task as usize]
     }
 
     /// Time in the code of a task.
@@ -261,7 +292,12 @@ impl<'p> Dense<'p> {
     }
 
     pub fn object_bytes(&self, object: u32) -> u64 {
-        self.problem.predictions.object_bytes[object as usize]
+        self.objects[object as usize].bytes
+    }
+
+    /// The task that makes an object; nothing for one from outside.
+    pub fn maker(&self, object: u32) -> Option<u32> {
+        Some(self.objects[object as usize].maker).filter(|&maker| maker != NONE)
     }
 
     /// Time of a start.
@@ -319,6 +355,11 @@ impl<'p> Dense<'p> {
     pub fn stored_reads(&self, task: u32) -> &[u32] {
         let at = task as usize;
         &self.reads[self.reads_from[at] as usize..self.reads_from[at + 1] as usize]
+    }
+
+    /// Whether any of these is made by no task.
+    pub fn reads_from_outside(&self, task: u32) -> bool {
+        self.reads_outside[task as usize]
     }
 
     /// Whether this is the size of the pool.
@@ -402,57 +443,4 @@ fn forced(tasks: &[Task]) -> Vec<u8> {
         return Vec::new();
     }
     tasks.iter().map(|t| t.optimizations.iter().fold(0, |flags, o| flags | flag(o))).collect()
-}
-
-fn check_dimensions(graph: &Graph, table: &PredictionTable) -> Result<(), PlanFailure> {
-    let check = |field, expected: usize, found: usize| match expected == found {
-        true => Ok(()),
-        false => Err(PlanFailure::Dimensions { field, expected, found }),
-    };
-    let sizes = table.configs.len();
-    check("exec_ms", sizes, table.exec_ms.len())?;
-    table.exec_ms.iter().try_for_each(|row| check("exec_ms[..]", graph.len(), row.len()))?;
-    check("object_bytes", graph.objects().len(), table.object_bytes.len())?;
-    check("transfer", sizes, table.transfer.len())?;
-    check("startup", sizes, table.startup.len())?;
-    table.engine.iter().try_for_each(|engine| check("engine", sizes, engine.attempt_ms.len()))?;
-    check("basis", graph.len(), table.basis.len())?;
-    if table.warm.is_empty() { Ok(()) } else { check("warm", sizes, table.warm.len()) }
-}
-
-fn check_numbers(table: &PredictionTable) -> Result<(), PlanFailure> {
-    let bad = |x: &f64| !(x.is_finite() && *x >= 0.0);
-    let check = |field, mut values: Box<dyn Iterator<Item = f64> + '_>| match values.find(bad) {
-        None => Ok(()),
-        Some(value) => Err(PlanFailure::Number { field, value }),
-    };
-    check("exec_ms", Box::new(table.exec_ms.iter().flatten().copied()))?;
-    let rates = |t: &TransferTimes| {
-        [t.download_latency_ms, t.download_ms_per_byte, t.upload_latency_ms, t.upload_ms_per_byte]
-    };
-    check("transfer", Box::new(table.transfer.iter().flat_map(rates)))?;
-    let engine = table.engine.iter().flat_map(|e| e.attempt_ms.iter().copied().chain([e.dispatch_ms]));
-    check("engine", Box::new(engine))?;
-    check("startup", Box::new(table.startup.iter().flat_map(|s| [s.cold_ms, s.warm_ms])))
-}
-
-fn check_menu(problem: &Problem) -> Result<(), PlanFailure> {
-    let (configs, platform) = (&problem.predictions.configs, &problem.platform);
-    if configs.is_empty() {
-        return Err(PlanFailure::NoConfigs);
-    }
-    if let Some(pair) = configs.windows(2).find(|w| w[0].key() >= w[1].key()) {
-        return Err(PlanFailure::Order(pair[1].to_string()));
-    }
-    let offered = |c: &ResourceConfig| {
-        let pool = platform.pool.map(|pool| pool.config());
-        let others = [Some(platform.default_config), pool].into_iter().flatten();
-        platform.menu.iter().copied().chain(others).any(|m| m.key() == c.key())
-    };
-    match configs.iter().find(|c| !offered(c)) {
-        None => Ok(()),
-        Some(config) => {
-            Err(PlanFailure::NotOnMenu { config: config.to_string(), platform: platform.name.to_string() })
-        }
-    }
 }

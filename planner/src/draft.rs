@@ -242,8 +242,7 @@ pub(crate) fn assignment(dense: &Dense, draft: &[Placement]) -> Result<Assignmen
 
 fn size_of(dense: &Dense, task: u32, placement: &Placement) -> Result<u32, DraftFailure> {
     let (id, config) = (placement.task.clone(), placement.config.to_string());
-    let found = dense.sizes.iter().position(|s| s.config.key() == placement.config.key());
-    let Some(size) = found.map(|at| at as u32) else {
+    let Some(size) = dense.size_of(&placement.config) else {
         return Err(DraftFailure::Config { task: id, config });
     };
     if dense.allows(size, task) {

@@ -1,5 +1,7 @@
 //! From an assignment and its times to the plan: workers by name, critical path, and the reasons in words.
 
+use std::fmt::Write as _;
+
 use foresail_schemas::id::WorkerId;
 use foresail_schemas::plan::{Bounds, Objective, Plan, PlannedTask, PlannedWorker};
 use foresail_schemas::prediction::Basis;
@@ -15,6 +17,9 @@ use crate::timing::Timed;
 
 /// Most tasks of the critical path spelt out in the explanation.
 const PATH_SHOWN_MAX: usize = 8;
+
+/// Bytes that most reasons of tasks fit into.
+const WHY_BYTES: usize = 112;
 
 /// A candidate that was timed.
 #[derive(Debug, Clone)]
@@ -87,6 +92,7 @@ pub(crate) fn assemble(
     let tasks = dense.problem.workflow.tasks();
     let ids_of = |w: u32| (w != NONE).then(|| ids[w as usize].clone()).flatten();
     let by_worker = assignment.tasks_by_worker();
+    let whys = Why::new(dense, assignment, &by_worker);
     let mut optimizations = assignment.extras.listed(dense, &assignment.worker, &assignment.size);
     let planned = (0..dense.len()).map(|t| {
         let at = t as usize;
@@ -101,7 +107,7 @@ pub(crate) fn assemble(
             output_bytes: None,
             optimizations: std::mem::take(&mut optimizations[at]),
             unexpected: false,
-            why: reason(t).unwrap_or_else(|| why(dense, assignment, &by_worker, t)),
+            why: reason(t).unwrap_or_else(|| whys.of(t)),
             forecast: None,
         }
     });
@@ -261,36 +267,61 @@ fn basis_in_words(dense: &Dense) -> String {
     )
 }
 
-/// Why a task is where it is, in one sentence.
-fn why(dense: &Dense, assignment: &Assignment, by_worker: &[Vec<u32>], task: u32) -> String {
-    let t = task as usize;
-    let size = dense.size(assignment.size[t]).config;
-    let worker = assignment.worker[t];
-    let needed_mb = dense.memory_mb_min[t];
-    let memory = match needed_mb {
-        0 => String::new(),
-        mb => format!("; it needs {mb} MB"),
-    };
-    if worker == NONE {
-        return format!("any worker of {size} may take it when it is ready{memory}");
+/// Why tasks are where they are. The words for sizes are found once: they are the same for most tasks.
+struct Why<'c> {
+    dense: &'c Dense<'c>,
+    assignment: &'c Assignment,
+    by_worker: &'c [Vec<u32>],
+    sizes: Vec<String>,
+}
+
+impl<'c> Why<'c> {
+    fn new(dense: &'c Dense<'c>, assignment: &'c Assignment, by_worker: &'c [Vec<u32>]) -> Self {
+        let sizes = dense.sizes.iter().map(|size| size.config.to_string()).collect();
+        Self { dense, assignment, by_worker, sizes }
     }
-    let largest = dense
-        .stored_reads(task)
-        .iter()
-        .filter_map(|&o| dense.graph.objects()[o as usize].producer.map(|p| (dense.object_bytes(o), p)))
-        .filter(|&(_, p)| assignment.worker[p as usize] == worker)
-        .max();
-    if dense.is_pooled(task) {
-        return format!("{}, so it runs in the pool; {size}", pool::reason(dense, task));
-    }
-    let others = by_worker[worker as usize].len() - 1;
-    let place = match largest {
-        Some((bytes, parent)) => {
-            let parent = &dense.problem.workflow.task(parent).id;
-            format!("its worker holds {bytes} bytes of its input, made by `{parent}`")
+
+    /// One sentence.
+    fn of(&self, task: u32) -> String {
+        let (dense, size) = (self.dense, self.sizes[self.assignment.size[task as usize] as usize].as_str());
+        let worker = self.assignment.worker[task as usize];
+        let mut words = String::with_capacity(WHY_BYTES);
+        if worker == NONE {
+            words.extend(["any worker of ", size, " may take it when it is ready"]);
+        } else if dense.is_pooled(task) {
+            words.extend([pool::reason(dense, task).as_str(), ", so it runs in the pool; ", size]);
+            return words;
+        } else {
+            self.push_place(&mut words, worker, task);
+            words.extend(["; ", size]);
         }
-        None if others == 0 => "alone on its worker, beside whatever else is ready".to_owned(),
-        None => format!("shares its worker with {others} others instead of starting one"),
-    };
-    format!("{place}; {size}{memory}")
+        let needed_mb = dense.memory_mb_min[task as usize];
+        if needed_mb > 0 {
+            push(&mut words, format_args!("; it needs {needed_mb} MB"));
+        }
+        words
+    }
+
+    fn push_place(&self, words: &mut String, worker: u32, task: u32) {
+        let is_here = |&(_, maker): &(u64, u32)| self.assignment.worker[maker as usize] == worker;
+        let reads = self.dense.stored_reads(task).iter();
+        let made =
+            reads.filter_map(|&o| self.dense.maker(o).map(|maker| (self.dense.object_bytes(o), maker)));
+        let others = self.by_worker[worker as usize].len() - 1;
+        match made.filter(is_here).max() {
+            Some((bytes, maker)) => {
+                let maker = self.dense.problem.workflow.task(maker).id.as_str();
+                push(words, format_args!("its worker holds {bytes} bytes of its input, made by `"));
+                words.extend([maker, "`"]);
+            }
+            None if others == 0 => words.push_str("alone on its worker, beside whatever else is ready"),
+            None => {
+                push(words, format_args!("shares its worker with {others} others instead of starting one"))
+            }
+        }
+    }
+}
+
+fn push(words: &mut String, what: std::fmt::Arguments) {
+    words.write_fmt(what).expect("a string takes everything");
 }

@@ -162,8 +162,8 @@ fn warming_of(dense: &Dense, warming: &PreWarming) -> Result<Warming, DraftFailu
         let (serves, config) = (warming.serves.clone(), warming.config.to_string());
         DraftFailure::PreWarm { serves, config, fault }
     };
-    let size = dense.sizes.iter().position(|s| s.config.key() == warming.config.key());
-    let size = size.ok_or_else(|| broken("nothing is predicted for this size".to_owned()))? as u32;
+    let size = dense.size_of(&warming.config);
+    let size = size.ok_or_else(|| broken("nothing is predicted for this size".to_owned()))?;
     let find =
         |id: &TaskId| dense.graph.find(id).ok_or_else(|| broken(format!("the workflow has no task `{id}`")));
     let after = warming.after.as_ref().map(find).transpose()?.unwrap_or(NONE);

@@ -101,7 +101,7 @@ fn homes(dense: &Dense, base: &Assignment, makespan_ms: f64) -> Vec<Home> {
 /// The maker of what takes longest to fetch of all that a task reads.
 fn source(dense: &Dense, task: u32, size: u32) -> u32 {
     let made = dense.stored_reads(task).iter().filter_map(|&o| {
-        let producer = dense.graph.objects()[o as usize].producer?;
+        let producer = dense.maker(o)?;
         Some((dense.download_ms(size, o), producer))
     });
     made.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1))).map_or(NONE, |(_, producer)| producer)

@@ -81,7 +81,7 @@ fn holder(dense: &Dense, task: u32, worker: &[u32]) -> u32 {
     let first = dense.graph.parents(task)[0];
     bytes.insert(worker[first as usize], 0_u64);
     for o in dense.graph.reads(task).iter().copied() {
-        if let Some(producer) = dense.graph.objects()[o as usize].producer {
+        if let Some(producer) = dense.maker(o) {
             *bytes.entry(worker[producer as usize]).or_insert(0) += dense.object_bytes(o);
         }
     }

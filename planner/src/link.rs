@@ -182,7 +182,7 @@ impl Moved {
         object: u32,
         now_ms: f64,
     ) -> (f64, Bringing) {
-        let Traffic { bytes, readers } = dense.objects[object as usize];
+        let Traffic { bytes, readers, .. } = dense.objects[object as usize];
         if let Some(there_ms) = self.there_ms(container, object, readers) {
             return (there_ms, Bringing::WasThere);
         }
@@ -206,7 +206,7 @@ impl Moved {
         now_ms: f64,
     ) {
         for &object in dense.stored_reads(task) {
-            if dense.graph.objects()[object as usize].producer.is_none_or(&is_made) {
+            if dense.maker(object).is_none_or(&is_made) {
                 let (there_ms, bringing) = self.bring(dense, links, place, object, now_ms);
                 if bringing == Bringing::Downloaded {
                     let readers = dense.objects[object as usize].readers;
@@ -259,7 +259,7 @@ impl Moved {
     ) -> f64 {
         let mut all_ms = now_ms;
         for &object in dense.stored_reads(task) {
-            let Traffic { bytes, readers } = dense.objects[object as usize];
+            let Traffic { bytes, readers, .. } = dense.objects[object as usize];
             let (there_ms, bringing) = self.bring(dense, links, (size, container), object, now_ms);
             match bringing {
                 Bringing::WasThere => links.saved_bytes += bytes,

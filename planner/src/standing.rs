@@ -124,11 +124,8 @@ impl Standing {
         for worker in &progress.workers {
             let WorkerProgress { id, config, condition, since_ms, objects } = worker;
             let size = dense
-                .sizes
-                .iter()
-                .position(|s| s.config.key() == config.key())
-                .ok_or_else(|| ReplanFailure::Config { worker: id.clone(), config: config.to_string() })?
-                as u32;
+                .size_of(config)
+                .ok_or_else(|| ReplanFailure::Config { worker: id.clone(), config: config.to_string() })?;
             if let Some(&object) = objects.iter().find(|&&o| o as usize >= dense.objects.len()) {
                 return Err(ReplanFailure::Object { worker: id.clone(), object });
             }
@@ -224,14 +221,14 @@ impl Standing {
         let mut place = vec![0_u32; self.tasks.len()];
         (0..).zip(dense.graph.order()).for_each(|(at, &t)| place[t as usize] = at);
         let end_ms = |t: u32| match self.tasks[t as usize] {
-            Stage::Done { end_ms, .. } => end_ms,
+            Stage::Done { end_ms, .. } => end_ms.abs(),
             _ => f64::INFINITY,
         };
-        let mut done = std::mem::take(&mut self.done);
-        done.sort_by(|&a, &b| {
-            end_ms(a).total_cmp(&end_ms(b)).then(place[a as usize].cmp(&place[b as usize]))
-        });
-        self.done = done;
+        // Times are not negative, so that their bits order like they do.
+        let key = |&t: &u32| (end_ms(t).to_bits(), place[t as usize], t);
+        let mut done: Vec<(u64, u32, u32)> = self.done.iter().map(key).collect();
+        done.sort_unstable();
+        self.done = done.into_iter().map(|(_, _, t)| t).collect();
     }
 
     /// Whether a task runs or has a result, so that it stays where it is.

@@ -69,14 +69,14 @@ pub(crate) struct Life {
     pub cost_usd: f64,
 }
 
-/// One task in a pass: where it is planned, how far it is, when it ran. One cache line.
+/// One task in a pass: where it is planned, how far it is, when it ran.
 #[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
 pub(crate) struct TaskTimes {
     pub start_ms: f64,
     pub end_ms: f64,
     ready_ms: f64,
     worker: u32,
-    size: u32,
     rank: u32,
     /// Parents without a commit.
     missing: u32,
@@ -85,14 +85,27 @@ pub(crate) struct TaskTimes {
     pub cause: u32,
     /// The invocation that it began on.
     pub ran_on: u32,
-    is_taken: bool,
     /// Its place among the results; [`NONE`] as long as it has none.
     committed_nth: u32,
-    /// Parents that ran in the invocation `arrived_at`, as the only ones that count.
-    arrived: u32,
-    arrived_at: u32,
-    /// What is done beside running it; see `extras`.
+    /// Parents that have not run in the invocation `awaited_in`, as the only ones that count.
+    awaited: u32,
+    awaited_in: u32,
+    size: u16,
+    is_taken: bool,
+    /// What is done beside running it, see `extras`, and [`SOURCE`].
     flags: u8,
+}
+
+// One cache line: most of a pass over a large workflow is waiting for these.
+const _: () = assert!(size_of::<TaskTimes>() == 64);
+
+/// A task without parents.
+const SOURCE: u8 = 0x80;
+
+impl TaskTimes {
+    fn size(&self) -> u32 {
+        u32::from(self.size)
+    }
 }
 
 /// One planned worker in a pass.
@@ -108,10 +121,21 @@ struct WorkerState {
     left: u32,
     /// Ready tasks, the taken ones included until the next look.
     open: List,
+    /// Those that nobody has taken; of no use where tasks run twice.
+    open_count: u32,
+    /// Where its tasks that fetch ahead begin that are not taken; [`NONE`] as long as nobody looked.
+    fetching_from: u32,
 }
 
-const NEW_WORKER: WorkerState =
-    WorkerState { alive: NONE, named: NONE, waiting: None, left: 0, open: List::EMPTY };
+const NEW_WORKER: WorkerState = WorkerState {
+    alive: NONE,
+    named: NONE,
+    waiting: None,
+    left: 0,
+    open: List::EMPTY,
+    open_count: 0,
+    fetching_from: NONE,
+};
 
 /// A request for a worker.
 #[derive(Debug, Clone, Copy)]
@@ -231,7 +255,7 @@ impl<'a> Timing<'a> {
         self.tasks.clear();
         self.tasks.extend((0..self.dense.len()).map(|t| {
             let at = t as usize;
-            let worker = plan.worker[at];
+            let (worker, parents) = (plan.worker[at], graph.parents(t).len() as u32);
             if worker != NONE {
                 self.workers[worker as usize].left += 1;
             }
@@ -240,21 +264,25 @@ impl<'a> Timing<'a> {
                 end_ms: 0.0,
                 ready_ms: f64::INFINITY,
                 worker,
-                size: plan.size[at],
+                size: plan.size[at] as u16,
                 rank: plan.rank[at],
-                missing: graph.parents(t).len() as u32,
+                missing: parents,
                 filled_by: NONE,
                 cause: NONE,
                 ran_on: NONE,
                 is_taken: false,
                 committed_nth: NONE,
-                arrived: 0,
-                arrived_at: NONE,
-                flags: plan.extras.flags(t) | self.dense.forced_flags(t),
+                awaited: 0,
+                awaited_in: NONE,
+                flags: plan.extras.flags(t)
+                    | self.dense.forced_flags(t)
+                    | if parents == 0 { SOURCE } else { 0 },
             }
         }));
-        self.beside.reset(self.dense, plan, &self.tasks);
         self.copies.reset(self.dense, &self.tasks);
+        // Whoever runs copies learns which tasks have results from what is fetched for tasks that have begun.
+        let begun = self.standing.filter(|_| !self.copies.has_any());
+        self.beside.reset(self.dense, plan, &self.tasks, begun);
         self.settles_late = self.dense.lanes == 1 && !self.copies.has_any();
         self.agenda.clear();
         self.lists.clear();
@@ -279,13 +307,14 @@ impl<'a> Timing<'a> {
         for (_, t) in sources {
             let task = &mut self.tasks[t as usize];
             task.ready_ms = 0.0;
-            let (worker, size) = (task.worker, task.size);
+            let (worker, size) = (task.worker, task.size());
             if worker == NONE {
                 order.push(Invoke { worker, size, tasks: self.lists.of(t) });
                 continue;
             }
             let state = &mut self.workers[worker as usize];
             self.lists.push(&mut state.open, t);
+            state.open_count += 1;
             match order.get_mut(state.named as usize) {
                 Some(invoke) => self.lists.push(&mut invoke.tasks, t),
                 None => {

@@ -325,7 +325,7 @@ impl<'p, 'a> Tracks<'p, 'a> {
             let bytes = dense.objects[object as usize].bytes as f64;
             need.bytes += bytes;
             need.objects += 1;
-            if let Some(maker) = dense.graph.objects()[object as usize].producer {
+            if let Some(maker) = dense.maker(object) {
                 self.note(self.track_of[maker as usize], task, bytes, 1);
             }
             let copies = self.copies[object as usize];
@@ -455,9 +455,7 @@ impl<'p, 'a> Tracks<'p, 'a> {
             let copies = &mut self.copies[object as usize];
             let count = usize::from(copies.count);
             let is_here = copies.tracks[..count].contains(&track)
-                || dense.graph.objects()[object as usize]
-                    .producer
-                    .is_some_and(|p| self.track_of[p as usize] == track);
+                || dense.maker(object).is_some_and(|p| self.track_of[p as usize] == track);
             if dense.objects[object as usize].readers > 1 && count < COPIES_MAX && !is_here {
                 copies.tracks[count] = track;
                 copies.count += 1;

@@ -390,7 +390,7 @@ impl Plan {
                 return Err(PlanError::OtherTasks { at, expected: task.id.clone(), found });
             };
             if let Some(worker) = &planned.worker
-                && workers.get(worker).is_none_or(|c| c.key() != planned.config.key())
+                && workers.get(worker).is_none_or(|c| *c != planned.config && c.key() != planned.config.key())
             {
                 let (task, config) = (task.id.clone(), planned.config.to_string());
                 return Err(PlanError::UnknownWorker { task, worker: worker.clone(), config });

@@ -73,7 +73,7 @@ impl Earliest {
             let source = supply.maker.and_then(|maker| {
                 sources.clear();
                 for &o in dense.stored_reads(maker) {
-                    let Some(from) = dense.graph.objects()[o as usize].producer else { continue };
+                    let Some(from) = dense.maker(o) else { continue };
                     if taken[from as usize] == task {
                         continue;
                     }
@@ -109,7 +109,7 @@ impl Earliest {
         inflow.clear();
         for &object in dense.stored_reads(task) {
             let download_ms = least.download_ms(dense, object);
-            match dense.graph.objects()[object as usize].producer {
+            match dense.maker(object) {
                 None => inflow.add(Supply::external(least.start_ms, download_ms)),
                 Some(maker) => {
                     let p = maker as usize;
@@ -131,9 +131,7 @@ impl Earliest {
 
 /// Time to fetch what comes from outside and nobody else reads.
 fn own_ms(dense: &Dense, least: &Least, task: u32) -> f64 {
-    let is_own = |&&o: &&u32| {
-        dense.graph.objects()[o as usize].producer.is_none() && dense.objects[o as usize].readers == 1
-    };
+    let is_own = |&&o: &&u32| dense.maker(o).is_none() && dense.objects[o as usize].readers == 1;
     dense.stored_reads(task).iter().filter(is_own).map(|&o| least.download_ms(dense, o)).sum()
 }
 

@@ -383,10 +383,8 @@ fn where_it_fits(
     like: &PlannedTask,
     workers: &mut Vec<PlannedWorker>,
 ) -> (Option<WorkerId>, ResourceConfig) {
-    let allowed = |config: &ResourceConfig| {
-        let size = whole.sizes.iter().position(|size| size.config.key() == config.key());
-        size.is_some_and(|size| whole.allows(size as u32, task))
-    };
+    let allowed =
+        |config: &ResourceConfig| whole.size_of(config).is_some_and(|size| whole.allows(size, task));
     if allowed(&like.config) {
         return (like.worker.clone(), like.config);
     }

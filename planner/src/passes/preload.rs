@@ -31,7 +31,7 @@ pub(super) fn derive(bench: &mut Bench, mut state: State) -> State {
 fn gains(dense: &Dense, state: &State, task: u32) -> bool {
     let worker = state.assignment.worker[task as usize];
     let elsewhere = |&o: &u32| {
-        let maker = dense.graph.objects()[o as usize].producer;
+        let maker = dense.maker(o);
         maker.is_none_or(|p| state.assignment.worker[p as usize] != worker)
     };
     worker != NONE

@@ -45,7 +45,7 @@ fn is_suitable(dense: &Dense, state: &State, task: u32) -> bool {
 fn way_ms(dense: &Dense, state: &State, task: u32, child: u32) -> f64 {
     let size = state.assignment.size[child as usize];
     let made = dense.stored_reads(child).iter();
-    let made = made.filter(|&&o| dense.graph.objects()[o as usize].producer == Some(task));
+    let made = made.filter(|&&o| dense.maker(o) == Some(task));
     let fetch_ms: f64 = made.map(|&o| dense.download_ms(size, o)).sum();
     dense.upload_ms(state.assignment.size[task as usize], task) + fetch_ms + dense.dispatch_ms
 }

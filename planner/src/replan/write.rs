@@ -47,7 +47,7 @@ pub(super) fn answer(
             moved.push(new.task.clone());
         }
     }
-    span_workers(&mut plan, standing);
+    span_workers(&mut plan, standing, (&ids, &candidate.assignment));
     let kept = judge.kept;
     Replanned {
         verdict: judge.verdict,
@@ -92,12 +92,14 @@ fn ids(dense: &Dense, old: &Plan, progress: &Progress, assignment: &Assignment) 
 
 /// A worker spans what it ran before, and one that has left is listed with that alone: what it cost is in
 /// the sums.
-fn span_workers(plan: &mut Plan, standing: &Standing) {
-    let places: std::collections::HashMap<WorkerId, usize> =
-        plan.workers.iter().enumerate().map(|(at, w)| (w.id.clone(), at)).collect();
+fn span_workers(plan: &mut Plan, standing: &Standing, (ids, assignment): (&[Option<WorkerId>], &Assignment)) {
+    // The workers of the plan are sorted by id.
+    let place = |id: &WorkerId| plan.workers.binary_search_by(|w| w.id.cmp(id)).ok();
+    let places: Vec<Option<usize>> = ids.iter().map(|id| id.as_ref().and_then(place)).collect();
     let mut begun = vec![(f64::INFINITY, 0.0_f64, true); plan.workers.len()];
     for (t, task) in (0..).zip(&plan.tasks) {
-        if let Some(&at) = task.worker.as_ref().and_then(|w| places.get(w)) {
+        let worker = assignment.worker[t as usize];
+        if let Some(&Some(at)) = places.get(worker as usize) {
             let (start_ms, end_ms, is_over) = &mut begun[at];
             match standing.tasks[t as usize] {
                 Stage::Done { .. } => {

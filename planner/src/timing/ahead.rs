@@ -2,7 +2,7 @@
 //! waiting for the run's state, as the worker's state machine does it.
 
 use crate::dense::NONE;
-use crate::timing::{Phase, Timing};
+use crate::timing::{Phase, SOURCE, Timing};
 
 impl Timing<'_> {
     /// A task of a planned worker has ended: its children there that wait for nothing else may begin.
@@ -22,11 +22,11 @@ impl Timing<'_> {
             if times.worker != worker || times.is_taken {
                 continue;
             }
-            if times.arrived_at != id {
-                (times.arrived, times.arrived_at) = (0, id);
+            if times.awaited_in != id {
+                (times.awaited, times.awaited_in) = (graph.parents(child).len() as u32, id);
             }
-            times.arrived += 1;
-            if times.arrived as usize == graph.parents(child).len() {
+            times.awaited -= 1;
+            if times.awaited == 0 {
                 times.filled_by = task;
                 self.enqueue(id, child);
             }
@@ -45,7 +45,6 @@ impl Timing<'_> {
     /// Whether all parents of the task ran in this invocation.
     pub(super) fn has_arrived(&self, id: u32, task: u32) -> bool {
         let times = &self.tasks[task as usize];
-        let arrived = if times.arrived_at == id { times.arrived as usize } else { 0 };
-        arrived == self.dense.graph.parents(task).len()
+        if times.awaited_in == id { times.awaited == 0 } else { times.flags & SOURCE != 0 }
     }
 }

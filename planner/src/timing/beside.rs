@@ -5,6 +5,7 @@
 use crate::assignment::Assignment;
 use crate::dense::{Dense, NONE};
 use crate::extras::{PRE_LOAD, Warming};
+use crate::standing::Standing;
 use crate::timing::agenda::Kind;
 use crate::timing::lists::List;
 use crate::timing::{Invoke, Phase, TaskTimes, Timing};
@@ -12,8 +13,8 @@ use crate::timing::{Invoke, Phase, TaskTimes, Timing};
 /// What a plan does beside running its tasks.
 #[derive(Debug, Default)]
 pub(super) struct Beside {
-    /// Tasks whose inputs are fetched ahead: worker, rank, task; sorted.
-    pre_loads: Vec<(u32, u32, u32)>,
+    /// Tasks whose inputs are fetched ahead: worker and rank in one number, task; sorted.
+    pre_loads: Vec<(u64, u32)>,
     /// Sorted by the task that they begin after.
     pub warmings: Vec<Warming>,
     /// Tasks of one worker that read an object, for a moment.
@@ -21,12 +22,14 @@ pub(super) struct Beside {
 }
 
 impl Beside {
-    pub fn reset(&mut self, dense: &Dense, plan: &Assignment, tasks: &[TaskTimes]) {
+    pub fn reset(&mut self, dense: &Dense, plan: &Assignment, tasks: &[TaskTimes], begun: Option<&Standing>) {
         self.pre_loads.clear();
         self.warmings.clear();
         let all = (0..).zip(tasks).filter(|(_, t)| t.flags & PRE_LOAD != 0 && t.worker != NONE);
         let all = all.filter(|(t, _)| !dense.stored_reads(*t).is_empty());
-        self.pre_loads.extend(all.map(|(task, t): (u32, _)| (t.worker, t.rank, task)));
+        // What has begun has its inputs.
+        let all = all.filter(|(t, _)| begun.is_none_or(|standing| !standing.has_begun(*t)));
+        self.pre_loads.extend(all.map(|(task, t): (u32, _)| (first_of(t.worker) + u64::from(t.rank), task)));
         self.pre_loads.sort_unstable();
         self.warmings.extend(&plan.extras.warmings);
         // Stable: what begins after the same task stays in the order of the plan.
@@ -42,6 +45,11 @@ impl Beside {
     }
 }
 
+/// Where the tasks of a worker begin among those that fetch ahead.
+fn first_of(worker: u32) -> u64 {
+    u64::from(worker) << 32
+}
+
 impl Timing<'_> {
     /// It has joined, and what it was granted begins: after that everything is fetched of which it learnt
     /// with the answer, in order of the ranks of the tasks that it is for.
@@ -49,11 +57,29 @@ impl Timing<'_> {
         let live = &mut self.live[id as usize];
         let (worker, place, until) = (live.worker, (live.size, live.container), live.joined_nth);
         let is_known = |p: u32| self.tasks[p as usize].committed_nth < until;
-        let from = self.beside.pre_loads.partition_point(|&(w, ..)| w < worker);
-        for &(_, _, task) in self.beside.pre_loads[from..].iter().take_while(|&&(w, ..)| w == worker) {
-            let makers = self.dense.graph.parents(task).iter().filter(|&&p| is_known(p));
-            makers.for_each(|&p| self.copies.note_commit(id, p));
+        if worker == NONE {
+            return;
+        }
+        let rows = &self.beside.pre_loads;
+        let state = &mut self.workers[worker as usize];
+        if state.fetching_from == NONE {
+            state.fetching_from = rows.partition_point(|&(at, _)| at < first_of(worker)) as u32;
+        }
+        let until_at = first_of(worker + 1);
+        let mut is_taken_so_far = !self.copies.has_any();
+        for &(_, task) in rows[state.fetching_from as usize..].iter().take_while(|&&(at, _)| at < until_at) {
+            is_taken_so_far &= self.tasks[task as usize].is_taken;
+            // Nobody who comes later has anything to fetch for it either.
+            state.fetching_from += u32::from(is_taken_so_far);
+            if self.copies.has_any() {
+                let makers = self.dense.graph.parents(task).iter().filter(|&&p| is_known(p));
+                makers.for_each(|&p| self.copies.note_commit(id, p));
+            }
             let times = &self.tasks[task as usize];
+            let is_nothing_made = times.missing as usize == self.dense.graph.parents(task).len();
+            if is_nothing_made && !self.dense.reads_from_outside(task) {
+                continue;
+            }
             if !times.is_taken && times.committed_nth >= until {
                 self.moved.preload(self.dense, &mut live.links, place, task, is_known, now_ms);
             }

@@ -48,7 +48,7 @@ impl Copies {
         self.candidates.clear();
         self.audience.clear();
         self.copiers.clear();
-        let place = |t: u32| (tasks[t as usize].worker, tasks[t as usize].size);
+        let place = |t: u32| (tasks[t as usize].worker, tasks[t as usize].size());
         let may_run_twice = |p: u32| may_be_copied(dense, p, place);
         let flagged = (0..).zip(tasks).filter(|(_, t)| t.flags & TASK_DUP != 0);
         for (p, task) in flagged.filter(|&(p, _)| may_run_twice(p)) {
@@ -140,7 +140,7 @@ impl Timing<'_> {
             let is_known = copier.known.contains(&task) || copier.runs.iter().any(|(t, ..)| *t == task);
             !is_known && self.dense.graph.children(task).iter().all(is_open)
         };
-        let fits = |&task: &u32| self.fits_in_life(id, task, self.tasks[task as usize].size, now_ms);
+        let fits = |&task: &u32| self.fits_in_life(id, task, self.tasks[task as usize].size(), now_ms);
         let tasks: Vec<u32> =
             own.filter(may_run).map(|&(_, _, task)| task).filter(fits).take(CANDIDATES_MAX).collect();
         if tasks.iter().any(|task| !copier.waiting.contains(task)) {

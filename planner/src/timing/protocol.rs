@@ -128,11 +128,21 @@ impl Timing<'_> {
             if !self.fits_in_life(id, task, self.live[id as usize].size, now_ms) {
                 self.lists.push(&mut self.live[id as usize].handed_over, task);
             } else if self.may_run_ahead(id, task) {
-                self.tasks[task as usize].is_taken = true;
+                self.take(task);
                 self.run(id, task, now_ms);
             } else {
                 self.put_in(id, Hand::Leasing, task);
             }
+        }
+    }
+
+    /// Somebody has the task from now on.
+    fn take(&mut self, task: u32) {
+        let times = &mut self.tasks[task as usize];
+        times.is_taken = true;
+        if times.worker != NONE && times.ready_ms.is_finite() {
+            let count = &mut self.workers[times.worker as usize].open_count;
+            *count = count.saturating_sub(1);
         }
     }
 
@@ -170,7 +180,7 @@ impl Timing<'_> {
         let children = self.dense.graph.children(parent);
         let tasks = &self.tasks;
         let mine = |&&c: &&u32| worker != NONE && tasks[c as usize].worker == worker;
-        let become_it = |&&c: &&u32| tasks[c as usize].worker == NONE && tasks[c as usize].size == size;
+        let become_it = |&&c: &&u32| tasks[c as usize].worker == NONE && tasks[c as usize].size() == size;
         let planned = children.iter().filter(mine).min_by_key(|&&c| tasks[c as usize].rank);
         if let Some(&child) = planned.or_else(|| children.iter().find(become_it))
             && !self.tasks[child as usize].is_taken
@@ -251,11 +261,11 @@ impl Timing<'_> {
             let place = (id as usize * HANDS + Hand::Leasing as usize) * self.hand_len() + at;
             let task = self.held[place];
             self.put_in(id, Hand::Asked, task);
-            let times = &mut self.tasks[task as usize];
+            let times = &self.tasks[task as usize];
             if times.committed_nth != NONE {
                 self.copies.note_lost(id, task);
             } else if times.ready_ms.is_finite() && !times.is_taken {
-                times.is_taken = true;
+                self.take(task);
                 self.put_in(id, Hand::Granted, task);
             }
         }
@@ -272,10 +282,12 @@ impl Timing<'_> {
         let live = &mut self.live[id as usize];
         let state = &mut self.workers[live.worker as usize];
         let mut all = std::mem::replace(&mut state.open, List::EMPTY);
-        while let Some(task) = self.lists.pop(&mut all) {
-            let times = &self.tasks[task as usize];
-            if !times.is_taken && times.committed_nth == NONE {
-                self.lists.push(&mut state.open, task);
+        if state.open_count > 0 || self.copies.has_any() {
+            while let Some(task) = self.lists.pop(&mut all) {
+                let times = &self.tasks[task as usize];
+                if !times.is_taken && times.committed_nth == NONE {
+                    self.lists.push(&mut state.open, task);
+                }
             }
         }
         if is_over || !live.handed_over.is_empty() || state.open.is_empty() {
@@ -327,6 +339,7 @@ impl Timing<'_> {
             }
             let state = &mut self.workers[worker as usize];
             self.lists.push(&mut state.open, child);
+            state.open_count += 1;
             if worker == live.worker {
                 if !is_queued {
                     self.lists.push(&mut live.own, child);
@@ -410,11 +423,11 @@ impl Timing<'_> {
                 continue;
             }
             let has_lane = self.free_lanes(id) as usize > self.queue_len(id);
-            if has_lane && times.size == self.live[id as usize].size {
+            if has_lane && times.size() == self.live[id as usize].size {
                 self.enqueue(id, child);
             } else {
                 let tasks = self.lists.of(child);
-                self.invoke(Invoke { worker: NONE, size: times.size, tasks }, now_ms);
+                self.invoke(Invoke { worker: NONE, size: times.size(), tasks }, now_ms);
             }
         }
         if !self.absent.is_empty() {
@@ -432,7 +445,7 @@ impl Timing<'_> {
             let (_, worker, first) = row[0];
             let mut tasks = List::EMPTY;
             row.iter().for_each(|&(_, _, child)| self.lists.push(&mut tasks, child));
-            self.invoke(Invoke { worker, size: self.tasks[first as usize].size, tasks }, now_ms);
+            self.invoke(Invoke { worker, size: self.tasks[first as usize].size(), tasks }, now_ms);
         }
         absent.clear();
         self.absent = absent;

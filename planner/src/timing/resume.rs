@@ -129,7 +129,7 @@ impl Timing<'_> {
         for task in ready {
             let times = &mut self.tasks[task as usize];
             times.ready_ms = now_ms;
-            let (worker, size) = (times.worker, times.size);
+            let (worker, size) = (times.worker, times.size());
             if worker == NONE {
                 let tasks = self.lists.of(task);
                 self.invoke(Invoke { worker, size, tasks }, now_ms);
@@ -137,6 +137,7 @@ impl Timing<'_> {
             }
             let state = &mut self.workers[worker as usize];
             self.lists.push(&mut state.open, task);
+            state.open_count += 1;
             if state.alive != NONE {
                 self.agenda.after_dispatch(now_ms, Kind::Hint(state.alive, task));
             } else if !starting.contains(&worker) {
