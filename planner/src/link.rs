@@ -72,7 +72,7 @@ pub(crate) struct Moved {
     /// Downloaded copies of objects that several tasks read.
     copies: Vec<Copy>,
     /// The same for objects of many readers, by container and object.
-    hashed: HashMap<u64, f64, BuildHasherDefault<Mixer>>,
+    hashed: HashMap<u64, f64, Mixed>,
     /// Fetched ahead and not known to be there: container, object, when it is.
     ahead: Vec<(u32, u32, f64)>,
     pub download_bytes: u64,
@@ -108,7 +108,10 @@ enum Bringing {
 
 /// A multiplicative hash: the keys are two indices, never a stranger's text.
 #[derive(Debug, Default)]
-struct Mixer(u64);
+pub(crate) struct Mixer(u64);
+
+/// What hashes by it.
+pub(crate) type Mixed = BuildHasherDefault<Mixer>;
 
 impl Hasher for Mixer {
     fn finish(&self) -> u64 {
@@ -118,6 +121,12 @@ impl Hasher for Mixer {
         for &byte in bytes {
             self.write_u64(u64::from(byte));
         }
+    }
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
+    }
+    fn write_usize(&mut self, value: usize) {
+        self.write_u64(value as u64);
     }
     fn write_u64(&mut self, value: u64) {
         let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);

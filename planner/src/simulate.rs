@@ -29,7 +29,7 @@ use crate::dense::Dense;
 use crate::error::SimulationFailure;
 use crate::expected::Part;
 use crate::host::Host;
-use crate::link::{Links, Moved};
+use crate::link::{Links, Mixed, Moved};
 use agenda::{Agenda, Happening};
 use news::{Audience, Listener, audiences};
 use places::{Asked, Waiting};
@@ -150,20 +150,22 @@ struct World<'a> {
     nodes: Vec<Node>,
     /// By index of the planned worker.
     listeners: Vec<Vec<Listener>>,
-    audiences: HashMap<u32, Audience>,
+    audiences: HashMap<u32, Audience, Mixed>,
     host: Host<Waiting>,
     queued: HashMap<Asked, u64>,
     moved: Moved,
+    /// What a machine does, for a moment; kept for its memory.
+    actions: Vec<Action>,
     start_ms: Vec<f64>,
     end_ms: Vec<f64>,
     /// Start and end of copies, by machine and task.
-    copies: HashMap<(usize, u32), (f64, f64)>,
+    copies: HashMap<(usize, u32), (f64, f64), Mixed>,
     /// Attempts whose outputs are held back where they have so many bytes.
-    holds: HashMap<(usize, u32), u64>,
+    holds: HashMap<(usize, u32), u64, Mixed>,
     /// Attempts whose outputs were held back.
-    held: HashSet<(usize, u32)>,
+    held: HashSet<(usize, u32), Mixed>,
     /// Attempts that were stopped before their code ended.
-    stopped: HashSet<(usize, u32)>,
+    stopped: HashSet<(usize, u32), Mixed>,
     summary: PlanSummary,
     /// By index of the size.
     used: Vec<ConfigUsage>,
@@ -197,12 +199,13 @@ impl<'a> World<'a> {
             host: dense.host(),
             queued: HashMap::new(),
             moved,
+            actions: Vec::new(),
             start_ms: vec![0.0; plan.tasks.len()],
             end_ms: vec![0.0; plan.tasks.len()],
-            copies: HashMap::new(),
-            holds: HashMap::new(),
-            held: HashSet::new(),
-            stopped: HashSet::new(),
+            copies: HashMap::default(),
+            holds: HashMap::default(),
+            held: HashSet::default(),
+            stopped: HashSet::default(),
             summary: PlanSummary::default(),
             used: dense.no_usage(),
         }
@@ -269,7 +272,7 @@ impl<'a> World<'a> {
     }
 
     fn deliver(&mut self, id: usize, event: Event) {
-        let (mut out, now_ms) = (Vec::new(), self.agenda.now_ms);
+        let (mut out, now_ms) = (std::mem::take(&mut self.actions), self.agenda.now_ms);
         // Children in the same place may begin before the result stands.
         if let Event::Executed { task, outcome: Ok(_), .. } = &event
             && self.owns(id, *task)
@@ -278,7 +281,7 @@ impl<'a> World<'a> {
             self.moved.made(self.dense, self.nodes[id].container, *task, now_ms);
         }
         match &mut self.nodes[id].machine {
-            None => return,
+            None => {}
             Some(Machine::Watchdog(watchdog)) => watchdog.handle(event, now_ms, &mut out),
             Some(Machine::Worker(worker)) => worker.handle(event, now_ms, &mut out),
         }
@@ -290,9 +293,9 @@ impl<'a> World<'a> {
         self.view.worker_index(task).is_some_and(|owner| self.nodes[id].listens_as == Some(owner))
     }
 
-    fn act(&mut self, id: usize, actions: Vec<Action>) {
+    fn act(&mut self, id: usize, mut actions: Vec<Action>) {
         let way_ms = self.dense.dispatch_ms / 2.0;
-        for action in actions {
+        for action in actions.drain(..) {
             match action {
                 Action::Operate { request, operations } => {
                     self.agenda.later(way_ms, Happening::Request(id, request, operations));
@@ -328,6 +331,7 @@ impl<'a> World<'a> {
                 Action::Discard { .. } => {}
             }
         }
+        self.actions = actions;
     }
 
     fn look_at_wake(&mut self, id: usize) {

@@ -7,6 +7,7 @@ use foresail_schemas::graph::Graph;
 use foresail_schemas::run::{Change, Commit, RunEvent};
 
 use super::{WATCHDOG, World};
+use crate::link::Mixed;
 
 /// A machine that hears of what becomes ready.
 #[derive(Debug, Clone, Copy)]
@@ -97,8 +98,8 @@ impl World<'_> {
 }
 
 /// Who hears of whose tasks because of an optimisation.
-pub(super) fn audiences(graph: &Graph, view: &PlanView) -> HashMap<u32, Audience> {
-    let mut audiences: HashMap<u32, Audience> = HashMap::new();
+pub(super) fn audiences(graph: &Graph, view: &PlanView) -> HashMap<u32, Audience, Mixed> {
+    let mut audiences: HashMap<u32, Audience, Mixed> = HashMap::default();
     // Worker by worker, so that nobody is added twice but in a row.
     for worker in 0..view.worker_count() as u32 {
         for &task in view.tasks_of(worker) {

@@ -30,15 +30,14 @@ impl PreLoads {
     pub fn of(graph: &Graph, plan: &PlanView, mine: &[u32]) -> Self {
         let mut tasks: Vec<u32> = mine.iter().copied().filter(|&t| plan.is_preloaded(t)).collect();
         tasks.sort_by_key(|&task| (plan.rank(task), task));
-        let mut readers: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        for &task in &tasks {
-            for parent in read_parents(graph, task) {
-                let readers = readers.entry(parent).or_default();
-                if readers.last() != Some(&task) {
-                    readers.push(task);
-                }
-            }
-        }
+        // Worker by worker this is the most of a short life: sorted once instead of looked up for every input.
+        let pairs = (0_u32..).zip(&tasks);
+        let pairs = pairs.flat_map(|(at, &task)| read_parents(graph, task).map(move |p| (p, at, task)));
+        let mut pairs: Vec<(u32, u32, u32)> = pairs.collect();
+        pairs.sort_unstable();
+        pairs.dedup();
+        let rows = pairs.chunk_by(|a, b| a.0 == b.0);
+        let readers = rows.map(|row| (row[0].0, row.iter().map(|&(_, _, task)| task).collect())).collect();
         Self { tasks, readers, ..Self::default() }
     }
 
