@@ -10,14 +10,15 @@
 //! the interval that the model gives for the median, against the spread of single executions, both as
 //! variances of logarithms. From above by all of it. Every draw takes a value between the two.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use foresail_planner::expected;
 use foresail_schemas::metric::{Direction, StartState};
 use foresail_schemas::plan::PredictionTable;
 use foresail_schemas::prediction::{Basis, Prediction, Query};
 use foresail_schemas::uncertainty::{CERTAIN, LEVELS, Shape, SharedError, StartupShapes, Uncertainty};
-use foresail_schemas::{ResourceConfig, Sla, TaskName, Workflow};
+use foresail_schemas::workflow::Task;
+use foresail_schemas::{ResourceConfig, Sla, TaskId, TaskName, Workflow};
 
 use crate::predict::input_bytes;
 
@@ -37,7 +38,7 @@ pub fn distributions(
     let slas = LEVELS.map(|level| Sla::Quantile((level * 10_000.0).round() as u16));
     let asker = Asker { slas, ask };
     let mut shapes = Shapes::default();
-    let mut shared = std::collections::BTreeMap::new();
+    let mut shared = BTreeMap::new();
     let mut exec = vec![vec![None; workflow.tasks().len()]; table.configs.len()];
     let mut samples = vec![0; workflow.tasks().len()];
     let expected = expected(workflow, &table.decisions);
@@ -74,6 +75,7 @@ pub fn distributions(
         shapes: shapes.all,
         exec,
         samples,
+        widths: asker.widths(workflow, table, &expected),
         shared,
     }
 }
@@ -108,6 +110,29 @@ impl<F: Fn(&Query, &[Sla]) -> Prediction> Asker<F> {
         let estimate = answer.interval.get(&Sla::MEDIAN).copied();
         let shared_low = estimate.map_or(0.0, |ends| shared_low(ends, &quantiles));
         Some(Known { quantiles, shared_low, samples: answer.samples })
+    }
+
+    /// Widths of the tasks that decide one.
+    fn widths(
+        &self,
+        workflow: &Workflow,
+        table: &PredictionTable,
+        expected: &[bool],
+    ) -> BTreeMap<TaskId, Shape> {
+        let has_width = |id: &TaskId| table.decisions.get(id).is_some_and(|known| known.width.is_some());
+        let deciders = workflow.tasks().iter().enumerate().filter(|(_, task)| has_width(&task.id));
+        let width = |(at, task): (usize, &Task)| {
+            let input_bytes = input_bytes(workflow, &table.object_bytes, expected, at as u32);
+            let query = Query::Decision { task: task.name.clone(), input_bytes };
+            let quantiles = self.quantiles(&(self.ask)(&query, &self.slas))?;
+            let mut least = 0.0_f64;
+            let ascending = quantiles.map(|width| {
+                least = least.max(width);
+                least
+            });
+            Some((task.id.clone(), ascending))
+        };
+        deciders.filter_map(width).collect()
     }
 
     fn startup(&self, state: StartState, config: &ResourceConfig) -> Option<[f64; 7]> {

@@ -135,15 +135,7 @@ impl<'p> Dense<'p> {
             })
         });
         let uploads = uploads.collect();
-        let (mut reads, mut reads_from, mut reads_outside) = (Vec::new(), vec![0], Vec::new());
-        for t in 0..graph.len() as u32 {
-            let of_task = graph.reads(t).iter().copied().filter(|&o| stored[o as usize]);
-            let from = reads.len();
-            reads.extend(of_task);
-            reads_from.push(reads.len() as u32);
-            let is_outside = |&o: &u32| graph.objects()[o as usize].producer.is_none();
-            reads_outside.push(reads[from..].iter().any(is_outside));
-        }
+        let (reads, reads_from, reads_outside) = reads(graph, &stored);
         let objects = table.object_bytes.iter().enumerate();
         let objects = objects.map(|(o, &bytes)| Traffic {
             bytes,
@@ -429,6 +421,20 @@ impl<'p> Dense<'p> {
     pub fn is_blind(&self) -> bool {
         self.problem.predictions.basis.iter().all(|b| *b == Basis::None)
     }
+}
+
+/// What each task reads from the store, end to end, where each begins, and whether any of it comes from
+/// outside.
+fn reads(graph: &Graph, stored: &[bool]) -> (Vec<u32>, Vec<u32>, Vec<bool>) {
+    let (mut reads, mut reads_from, mut reads_outside) = (Vec::new(), vec![0], Vec::new());
+    for t in 0..graph.len() as u32 {
+        let from = reads.len();
+        reads.extend(graph.reads(t).iter().copied().filter(|&o| stored[o as usize]));
+        reads_from.push(reads.len() as u32);
+        let is_outside = |&o: &u32| graph.objects()[o as usize].producer.is_none();
+        reads_outside.push(reads[from..].iter().any(is_outside));
+    }
+    (reads, reads_from, reads_outside)
 }
 
 /// Flags per task; nothing where no task forces anything.

@@ -30,6 +30,7 @@ use rand_pcg::Pcg64;
 use crate::dense::Dense;
 use crate::error::PlanFailure;
 use crate::link::Links;
+use crate::widths::Widths;
 
 /// Errors at the quantiles of a shape: the normal quantiles of `uncertainty::LEVELS`.
 const ERRORS: [f64; 7] = [
@@ -118,6 +119,9 @@ pub(crate) fn check(problem: &Problem) -> Result<(), PlanFailure> {
     if !uncertainty.transfer.iter().all(is_shape) {
         return wrong("transfer", rule);
     }
+    if !uncertainty.widths.values().all(is_shape) {
+        return wrong("widths", rule);
+    }
     if !uncertainty.shared.values().all(|s| 0.0 <= s.low && s.low <= s.high && s.high <= 1.0) {
         return wrong("shared", "it must hold that 0 <= low <= high <= 1");
     }
@@ -129,6 +133,8 @@ pub(crate) fn check(problem: &Problem) -> Result<(), PlanFailure> {
 pub(crate) struct Draw {
     /// Execution time over the predicted one, per task.
     pub exec: Vec<f64>,
+    /// Which tasks do not run, as a fan-out is narrower; empty: all run.
+    pub absent: Vec<bool>,
     /// Seed of what belongs to invocations.
     seed: u64,
 }
@@ -161,6 +167,8 @@ pub(crate) struct Sampler<'a> {
     common: Vec<(f64, f64)>,
     /// Place of every size among the useful ones.
     places: Vec<u32>,
+    /// What is drawn of decisions, if anything.
+    widths: Option<Widths>,
     normals: Normals,
 }
 
@@ -179,7 +187,14 @@ impl<'a> Sampler<'a> {
         let place = |size| dense.useful.partition_point(|&useful| useful <= size).saturating_sub(1) as u32;
         let places = (0..dense.size_count()).map(place).collect();
         let (common, normals) = (Vec::new(), Normals::new(0));
-        Self { dense, uncertainty, named, shared, common, places, normals }
+        let widths = Widths::of(&dense.problem.workflow, uncertainty, |_| true);
+        Self { dense, uncertainty, named, shared, common, places, widths, normals }
+    }
+
+    /// The same for a plan that does not expect all tasks.
+    pub fn expecting(mut self, is_expected: impl Fn(u32) -> bool) -> Self {
+        self.widths = Widths::of(&self.dense.problem.workflow, self.uncertainty, is_expected);
+        self
     }
 
     /// Begins anew: the same seed gives the same draws.
@@ -197,6 +212,9 @@ impl<'a> Sampler<'a> {
     pub fn draw(&mut self, sizes: &[u32], draw: &mut Draw) {
         let (normals, sizes_useful) = (&mut self.normals, self.dense.useful.len());
         draw.seed = normals.rng.random();
+        if let Some(widths) = &mut self.widths {
+            widths.draw(normals, &mut draw.absent);
+        }
         self.common.clear();
         for part in &self.shared {
             let shared = part.low + (part.high - part.low) * normals.rng.random::<f64>();
@@ -217,8 +235,14 @@ impl<'a> Sampler<'a> {
     }
 }
 
+/// The factor that a shape has with this probability at most.
+pub(crate) fn factor_at(shape: &Shape, probability: f64) -> f64 {
+    let part = (probability.clamp(0.0, 1.0) * PARTS as f64).ceil() as usize;
+    factor(shape, ENDS[part])
+}
+
 /// The factor of a shape at a standard normal error.
-fn factor(shape: &Shape, error: f64) -> f64 {
+pub(crate) fn factor(shape: &Shape, error: f64) -> f64 {
     let last = ERRORS.len() - 1;
     let tail = |at: usize, before: usize, error: f64| {
         let steps = (error - ERRORS[at]) / (ERRORS[at] - ERRORS[before]);
@@ -238,7 +262,7 @@ fn factor(shape: &Shape, error: f64) -> f64 {
 
 /// Standard normal numbers up to [`ERROR_MAX`], two by two.
 #[derive(Debug)]
-struct Normals {
+pub(crate) struct Normals {
     rng: Pcg64,
     spare: Option<u32>,
 }
@@ -274,7 +298,7 @@ impl Normals {
         Self { rng: Pcg64::seed_from_u64(seed), spare: None }
     }
 
-    fn next(&mut self) -> f64 {
+    pub(crate) fn next(&mut self) -> f64 {
         let bits = self.spare.take().unwrap_or_else(|| {
             let both: u64 = self.rng.random();
             self.spare = Some((both >> 32) as u32);

@@ -70,13 +70,18 @@ pub(crate) fn has_conditions(workflow: &Workflow) -> bool {
 
 /// Whether all that a task cannot run without is there; inputs that it can run without do not count.
 pub(crate) fn has_needs(workflow: &Workflow, task: &Task, is_there: impl Fn(u32) -> bool) -> bool {
+    needs(workflow, task).all(is_there)
+}
+
+/// What a task cannot run without.
+pub(crate) fn needs<'w>(workflow: &'w Workflow, task: &'w Task) -> impl Iterator<Item = u32> + 'w {
     let needed = |input: &Input| match input {
         Input::Task { task, optional: false, .. } => workflow.graph().find(task),
         _ => None,
     };
     let inputs = task.inputs.iter().filter_map(needed);
     let others = task.after.iter().chain(task.when.as_ref().map(|when| &when.task));
-    inputs.chain(others.filter_map(|parent| workflow.graph().find(parent))).all(is_there)
+    inputs.chain(others.filter_map(|parent| workflow.graph().find(parent)))
 }
 
 fn is_likely(when: &Condition, decisions: &BTreeMap<TaskId, DecisionForecast>) -> bool {

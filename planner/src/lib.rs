@@ -72,6 +72,7 @@ mod timing;
 mod tracks;
 mod uniform;
 mod validate;
+mod widths;
 mod wukong;
 
 pub use alternatives::{Alternative, Alternatives, Change, alternatives};

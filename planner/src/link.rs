@@ -73,6 +73,8 @@ pub(crate) struct Moved {
     copies: Vec<Copy>,
     /// The same for objects of many readers, by container and object.
     hashed: HashMap<u64, f64, Mixed>,
+    /// Objects that nobody makes in this draw; empty: all are made.
+    absent: Vec<bool>,
     /// Fetched ahead and not known to be there: container, object, when it is.
     ahead: Vec<(u32, u32, f64)>,
     pub download_bytes: u64,
@@ -139,8 +141,14 @@ fn key(container: u32, object: u32) -> u64 {
 }
 
 impl Moved {
-    /// Nothing is anywhere.
-    pub fn reset(&mut self, dense: &Dense) {
+    /// Nothing is anywhere, and what tasks that are absent would make never will be.
+    pub fn reset(&mut self, dense: &Dense, absent: &[bool]) {
+        self.absent.clear();
+        if !absent.is_empty() {
+            let is_absent = |maker: u32| absent[maker as usize];
+            let objects = 0..dense.objects.len() as u32;
+            self.absent.extend(objects.map(|o| dense.maker(o).is_some_and(is_absent)));
+        }
         let nowhere = Whereabouts { made_ms: 0.0, maker: NONE, copies: NONE };
         self.objects.clear();
         self.objects.resize(dense.objects.len(), nowhere);
@@ -268,6 +276,9 @@ impl Moved {
     ) -> f64 {
         let mut all_ms = now_ms;
         for &object in dense.stored_reads(task) {
+            if self.absent.get(object as usize) == Some(&true) {
+                continue;
+            }
             let Traffic { bytes, readers, .. } = dense.objects[object as usize];
             let (there_ms, bringing) = self.bring(dense, links, (size, container), object, now_ms);
             match bringing {

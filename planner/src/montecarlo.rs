@@ -3,7 +3,8 @@
 //! Every draw is one pass of the timing model with the times of [`crate::draw`]: cold starts, contention for
 //! lanes, links and places, and who waits for whom come out anew each time. A quantile of a workflow is not
 //! the sum of the quantiles of its tasks, so there is no shorter way. One draw costs about what a plain pass
-//! does; the memory is kept from draw to draw.
+//! does; the memory is kept from draw to draw. Where the width of a fan-out is drawn, a draw carries out the
+//! plan of all tasks, without those that do not run.
 //!
 //! Source: Program Evaluation by Monte-Carlo (Van Slyke, Operations Research 1963). Intervals of
 //! probabilities: Wilson, J. Am. Stat. Assoc. 1927.
@@ -17,6 +18,7 @@ use crate::draw::{Draw, Sampler};
 use crate::error::{DrawFailure, SimulationFailure};
 use crate::expected::Part;
 use crate::timing::Timing;
+use crate::widths;
 
 /// Most draws of one call.
 pub const DRAWS_MAX: u32 = 1_000_000;
@@ -188,6 +190,13 @@ pub fn monte_carlo(
         return Err(DrawFailure::Flexible);
     }
     plan.check(&problem.workflow).map_err(SimulationFailure::from)?;
+    if widths::has_drawn(problem) {
+        // What is not expected is placed too, and runs in some of the draws.
+        let dense = Dense::new(problem).map_err(SimulationFailure::from)?;
+        let chances = Chances::new(&dense).ok_or(DrawFailure::NoDistributions)?;
+        let assignment = Assignment::of_plan(&dense, plan)?;
+        return Ok(chances.expecting(plan).of(&assignment, draws, seed));
+    }
     let part = Part::of_plan(problem, plan);
     let narrow = part.as_ref().map(|part| part.narrow(plan));
     let problem = part.as_ref().map_or(problem, |part| &part.problem);
@@ -215,6 +224,12 @@ impl<'a> Chances<'a> {
     /// With distributions from elsewhere.
     pub fn by(dense: &'a Dense<'a>, uncertainty: &'a Uncertainty) -> Self {
         Self { timing: Timing::new(dense), sampler: Sampler::new(dense, uncertainty) }
+    }
+
+    /// The same for a plan that does not expect all tasks.
+    fn expecting(self, plan: &Plan) -> Self {
+        let sampler = self.sampler.expecting(|t| !plan.tasks[t as usize].unexpected);
+        Self { sampler, ..self }
     }
 
     /// What each draw gives for one assignment.

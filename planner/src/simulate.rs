@@ -181,7 +181,7 @@ impl<'a> World<'a> {
         let problem = dense.problem;
         let graph = problem.workflow.graph().clone();
         let mut moved = Moved::default();
-        moved.reset(dense);
+        moved.reset(dense, &[]);
         let view = Arc::new(PlanView::new(1, plan));
         Self {
             surroundings,

@@ -30,6 +30,7 @@ mod lists;
 mod live;
 mod protocol;
 mod resume;
+mod skip;
 
 use agenda::{Agenda, Kind};
 use beside::Beside;
@@ -92,7 +93,7 @@ pub(crate) struct TaskTimes {
     awaited_in: u32,
     size: u16,
     is_taken: bool,
-    /// What is done beside running it, see `extras`, and [`SOURCE`].
+    /// What is done beside running it, see `extras`, and [`SOURCE`]; or [`ABSENT`] alone.
     flags: u8,
 }
 
@@ -101,10 +102,16 @@ const _: () = assert!(size_of::<TaskTimes>() == 64);
 
 /// A task without parents.
 const SOURCE: u8 = 0x80;
+/// A task that does not run in this draw.
+const ABSENT: u8 = 0x40;
 
 impl TaskTimes {
     fn size(&self) -> u32 {
         u32::from(self.size)
+    }
+
+    fn is_absent(&self) -> bool {
+        self.flags & ABSENT != 0
     }
 }
 
@@ -172,6 +179,8 @@ pub(crate) struct Timing<'a> {
     /// Children without a living worker, by name of that worker.
     absent: Vec<(u32, u32, u32)>,
     committed: u32,
+    /// Tasks that do not run and of which that is just known.
+    skipping: Vec<u32>,
     names: u32,
     summary: PlanSummary,
 }
@@ -200,6 +209,7 @@ impl<'a> Timing<'a> {
             copies: Copies::default(),
             absent: Vec::new(),
             committed: 0,
+            skipping: Vec::new(),
             names: 0,
             summary: PlanSummary::default(),
         }
@@ -253,6 +263,7 @@ impl<'a> Timing<'a> {
         self.workers.clear();
         self.workers.resize(plan.workers as usize, NEW_WORKER);
         self.tasks.clear();
+        let absent = self.draw.as_ref().map_or(&[] as &[bool], |draw| &draw.absent);
         self.tasks.extend((0..self.dense.len()).map(|t| {
             let at = t as usize;
             let (worker, parents) = (plan.worker[at], graph.parents(t).len() as u32);
@@ -274,9 +285,11 @@ impl<'a> Timing<'a> {
                 committed_nth: NONE,
                 awaited: 0,
                 awaited_in: NONE,
-                flags: plan.extras.flags(t)
-                    | self.dense.forced_flags(t)
-                    | if parents == 0 { SOURCE } else { 0 },
+                flags: match absent.get(at) {
+                    Some(true) => ABSENT,
+                    _ if parents == 0 => plan.extras.flags(t) | self.dense.forced_flags(t) | SOURCE,
+                    _ => plan.extras.flags(t) | self.dense.forced_flags(t),
+                },
             }
         }));
         self.copies.reset(self.dense, &self.tasks);
@@ -291,7 +304,7 @@ impl<'a> Timing<'a> {
         self.lives.clear();
         self.held.clear();
         self.dense.reset_host(&mut self.host, self.standing.map_or(0.0, |s| s.now_ms));
-        self.moved.reset(self.dense);
+        self.moved.reset(self.dense, absent);
         self.committed = 0;
         self.names = 0;
         self.summary = PlanSummary::default();

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::id::TaskName;
+use crate::id::{TaskId, TaskName};
 use crate::number::non_negative;
 
 /// The quantiles of a [`Shape`].
@@ -45,6 +45,10 @@ pub struct Uncertainty {
     pub startup: Vec<StartupShapes>,
     /// Transfers per config.
     pub transfer: Vec<Shape>,
+    /// How many tasks follow a decision, by the task that decides: quantiles of its width at [`LEVELS`], in
+    /// tasks. A width that is absent is the predicted one in every run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub widths: BTreeMap<TaskId, Shape>,
     /// What errors the tasks of one name share; a name that is absent has [`SharedError::UNKNOWN`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shared: BTreeMap<TaskName, SharedError>,

@@ -10,6 +10,8 @@ use foresail_schemas::plan::{Objective, Plan, Problem};
 use foresail_schemas::{Platform, Sla, Workflow};
 use jiff::Timestamp;
 
+use crate::uncertainty::distributions;
+
 const PLACES: u64 = 64;
 
 /// `split` decides how many of `places` run `map`, and `reduce` reads what they make.
@@ -87,6 +89,19 @@ fn after_twenty_runs_of_width_eight_a_plan_of_sixty_four_is_one_of_eight() {
     // A plan that is to be right more often expects more.
     let (_, careful) = planned(&workflow(PLACES), &mut model, Sla::P95);
     assert_eq!(careful.tasks.iter().filter(|task| !task.unexpected).count(), 1 + 9 + 1);
+}
+
+#[test]
+fn an_outlook_is_told_how_wide_a_fan_out_may_come() {
+    let mut model = twenty_runs();
+    let (Problem { workflow, predictions, platform, .. }, _) =
+        planned(&workflow(PLACES), &mut model, Sla::MEDIAN);
+    let model = model.snapshot();
+    let ask = |query: &_, slas: &[Sla]| model.predict(query, slas);
+    let found = distributions(&workflow, &predictions, platform.inline_bytes_max, ask);
+    let widths = found.widths["split"];
+    assert_eq!((widths[0], widths[2]), (7.0, 8.0), "of 7, 8, 8 and 9");
+    assert!(widths[5] >= 9.0 && widths[6] < 16.0 && widths.is_sorted(), "{widths:?}");
 }
 
 #[test]

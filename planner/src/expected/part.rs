@@ -7,11 +7,11 @@
 //! a worker whose size suits it, comes behind that task and all that it waits for, and costs nothing as long
 //! as it is skipped.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use foresail_schemas::decision::Wanted;
+use foresail_schemas::decision::{Condition, Wanted};
 use foresail_schemas::optimization::Optimization;
-use foresail_schemas::plan::{Plan, PlannedTask, PlannedWorker, PredictionTable, Problem};
+use foresail_schemas::plan::{Objective, Plan, PlannedTask, PlannedWorker, PredictionTable, Problem};
 use foresail_schemas::workflow::{Input, WorkflowSpec};
 use foresail_schemas::{ResourceConfig, TaskId, WorkerId, Workflow};
 
@@ -19,6 +19,7 @@ use super::{expected, has_conditions, has_needs, is_expected};
 use crate::dense::{Dense, NONE};
 use crate::progress::{Progress, TaskProgress};
 use crate::simulate::Simulated;
+use crate::widths;
 
 /// Deciders that an explanation names.
 const NAMED_MAX: usize = 3;
@@ -41,7 +42,10 @@ impl Part {
         if !has_conditions(&problem.workflow) {
             return None;
         }
-        Self::of(problem, &expected(&problem.workflow, &problem.predictions.decisions))
+        let is_in = expected(&problem.workflow, &widths::forecasts(problem));
+        // Where a probability is asked for, widths are drawn of the part as well.
+        let draws = matches!(problem.objective, Objective::Confidence { .. });
+        Self::with(problem, &is_in, |when| draws && widths::is_drawn(&problem.predictions, when))
     }
 
     /// What a plan expects; nothing where nothing is decided, or where it is no plan of this workflow.
@@ -56,6 +60,11 @@ impl Part {
     /// The tasks of which `is_in` is true; nothing where the tables are not those of the workflow, which
     /// whoever plans the whole will say.
     pub fn of(problem: &Problem, is_in: &[bool]) -> Option<Self> {
+        Self::with(problem, is_in, |_| false)
+    }
+
+    /// The same, in which these conditions stay.
+    fn with(problem: &Problem, is_in: &[bool], stays: impl Fn(&Condition) -> bool) -> Option<Self> {
         let (workflow, table) = (&problem.workflow, &problem.predictions);
         if !fits(workflow, table) {
             return None;
@@ -63,7 +72,7 @@ impl Part {
         let mut places = vec![NONE; is_in.len()];
         let tasks: Vec<u32> = (0..).zip(is_in).filter(|(_, is_in)| **is_in).map(|(t, _)| t).collect();
         (0..).zip(&tasks).for_each(|(place, &t)| places[t as usize] = place);
-        let reduced = reduced(workflow, &tasks, &places);
+        let reduced = reduced(workflow, &tasks, &places, stays);
         let objects = objects(workflow, &reduced, &tasks, &places);
         let predictions = narrowed(table, &tasks, &objects);
         let problem = Problem {
@@ -308,7 +317,14 @@ fn fits(workflow: &Workflow, table: &PredictionTable) -> bool {
         && table.object_bytes.len() == graph.objects().len()
 }
 
-fn reduced(workflow: &Workflow, tasks: &[u32], places: &[u32]) -> Workflow {
+fn reduced(
+    workflow: &Workflow,
+    tasks: &[u32],
+    places: &[u32],
+    stays: impl Fn(&Condition) -> bool,
+) -> Workflow {
+    let conditions = tasks.iter().filter_map(|&t| workflow.task(t).when.as_ref());
+    let deciders: HashSet<&TaskId> = conditions.filter(|when| stays(when)).map(|when| &when.task).collect();
     let is_kept = |input: &Input| match input {
         Input::Task { task, .. } => {
             workflow.graph().find(task).is_some_and(|parent| places[parent as usize] != NONE)
@@ -318,9 +334,13 @@ fn reduced(workflow: &Workflow, tasks: &[u32], places: &[u32]) -> Workflow {
     let kept = |&t: &u32| {
         let mut task = workflow.task(t).clone();
         task.inputs.retain(is_kept);
-        // All that is in the part runs, so a condition is a dependency like any other.
-        task.after.extend(task.when.take().map(|when| when.task));
-        task.decision = None;
+        // All that is in the part runs, so a condition that does not stay is a dependency like any other.
+        if task.when.as_ref().is_some_and(|when| !stays(when)) {
+            task.after.extend(task.when.take().map(|when| when.task));
+        }
+        if !deciders.contains(&task.id) {
+            task.decision = None;
+        }
         task
     };
     let WorkflowSpec { name, description, code, .. } = workflow.spec();

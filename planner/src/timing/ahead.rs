@@ -19,7 +19,7 @@ impl Timing<'_> {
         let graph = self.dense.graph;
         for &child in graph.children(task) {
             let times = &mut self.tasks[child as usize];
-            if times.worker != worker || times.is_taken {
+            if times.worker != worker || times.is_taken || times.is_absent() {
                 continue;
             }
             if times.awaited_in != id {

@@ -181,8 +181,9 @@ impl Timing<'_> {
         let tasks = &self.tasks;
         let mine = |&&c: &&u32| worker != NONE && tasks[c as usize].worker == worker;
         let become_it = |&&c: &&u32| tasks[c as usize].worker == NONE && tasks[c as usize].size() == size;
-        let planned = children.iter().filter(mine).min_by_key(|&&c| tasks[c as usize].rank);
-        if let Some(&child) = planned.or_else(|| children.iter().find(become_it))
+        let runs = |&&c: &&u32| !tasks[c as usize].is_absent();
+        let planned = children.iter().filter(runs).filter(mine).min_by_key(|&&c| tasks[c as usize].rank);
+        if let Some(&child) = planned.or_else(|| children.iter().filter(runs).find(become_it))
             && !self.tasks[child as usize].is_taken
             && !self.asks_for(id, child)
             && self.fits_in_life(id, child, size, now_ms)
@@ -315,46 +316,54 @@ impl Timing<'_> {
             self.tell_of_commit(id, task, now_ms);
         }
         for &child in self.dense.graph.children(task) {
-            let times = &mut self.tasks[child as usize];
-            times.missing -= 1;
-            if times.missing > 0 {
-                continue;
-            }
-            times.ready_ms = now_ms;
-            let (worker, is_taken) = (times.worker, times.is_taken);
-            if !is_taken {
-                times.filled_by = task;
-            }
-            if self.copies.has_any() {
-                self.tell_copiers(child, now_ms);
-            }
-            if is_taken {
-                continue;
-            }
-            let is_queued = self.has_arrived(id, child);
-            let live = &mut self.live[id as usize];
-            if worker == NONE {
-                self.lists.push(&mut live.fates, child);
-                continue;
-            }
-            let state = &mut self.workers[worker as usize];
-            self.lists.push(&mut state.open, child);
-            state.open_count += 1;
-            if worker == live.worker {
-                if !is_queued {
-                    self.lists.push(&mut live.own, child);
-                }
-            } else if state.alive == NONE {
-                self.lists.push(&mut live.fates, child);
-            } else {
-                self.agenda.after_dispatch(now_ms, Kind::Hint(state.alive, child));
+            match self.tasks[child as usize].is_absent() {
+                false => self.fill(id, (task, child), now_ms),
+                true => self.decided_against(child, task),
             }
         }
+        self.skip_on(id, now_ms);
         if self.committed == self.dense.len() {
             self.summary.makespan_ms = now_ms + self.dense.dispatch_ms / 2.0;
             for other in self.workers.iter().map(|w| w.alive).filter(|&i| i != NONE && i != id) {
                 self.agenda.after_dispatch(now_ms, Kind::RunEnded(other));
             }
+        }
+    }
+
+    /// A child does not wait for this parent any more.
+    pub(super) fn fill(&mut self, id: u32, (task, child): (u32, u32), now_ms: f64) {
+        let times = &mut self.tasks[child as usize];
+        times.missing -= 1;
+        if times.missing > 0 {
+            return;
+        }
+        times.ready_ms = now_ms;
+        let (worker, is_taken) = (times.worker, times.is_taken);
+        if !is_taken {
+            times.filled_by = task;
+        }
+        if self.copies.has_any() {
+            self.tell_copiers(child, now_ms);
+        }
+        if is_taken {
+            return;
+        }
+        let is_queued = self.has_arrived(id, child);
+        let live = &mut self.live[id as usize];
+        if worker == NONE {
+            return self.lists.push(&mut live.fates, child);
+        }
+        let state = &mut self.workers[worker as usize];
+        self.lists.push(&mut state.open, child);
+        state.open_count += 1;
+        if worker == live.worker {
+            if !is_queued {
+                self.lists.push(&mut live.own, child);
+            }
+        } else if state.alive == NONE {
+            self.lists.push(&mut live.fates, child);
+        } else {
+            self.agenda.after_dispatch(now_ms, Kind::Hint(state.alive, child));
         }
     }
 

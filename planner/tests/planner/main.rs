@@ -14,4 +14,5 @@ mod properties;
 mod recorded;
 mod replanned;
 mod shapes;
+mod widths;
 mod wukong;
