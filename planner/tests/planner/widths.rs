@@ -11,7 +11,7 @@ use foresail_schemas::{ObjectName, Workflow};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
-use crate::drawn::{lambda, measured, task, workflow};
+use crate::drawn::{lambda, measured, name, task, workflow};
 
 /// Places of the fan-out.
 const PLACES: u64 = 40;
@@ -29,8 +29,8 @@ fn width(rng: &mut Pcg64) -> u64 {
 fn fan_out() -> Workflow {
     let pages: Vec<String> = (0..PLACES).map(|at| format!("page{at}")).collect();
     let page = |(at, id): (u64, &String)| Task {
-        when: Some(Condition { task: "split".parse().unwrap(), wanted: Wanted::Above(at) }),
-        name: "page".parse().unwrap(),
+        when: Some(Condition { task: name("split"), wanted: Wanted::Above(at) }),
+        name: name("page"),
         ..task(id, &["split".to_owned()])
     };
     let mut gather = task("gather", &pages);
@@ -39,7 +39,7 @@ fn fan_out() -> Workflow {
             *optional = true;
         }
     }
-    gather.after.push("split".parse().unwrap());
+    gather.after.push(name("split"));
     let split = Task { decision: Some(ObjectName::default()), ..task("split", &[]) };
     let pages = (0..).zip(&pages).map(page);
     workflow(std::iter::once(split).chain(pages).chain([gather]).collect())
@@ -63,11 +63,11 @@ fn problem(objective: Objective) -> Problem {
         exec: vec![vec![Some(0); problem.workflow.tasks().len()]; sizes],
         startup: vec![StartupShapes { cold: CERTAIN, warm: CERTAIN }; sizes],
         transfer: vec![CERTAIN; sizes],
-        widths: [("split".parse().unwrap(), LEVELS.map(|level| at(level) as f64))].into(),
+        widths: [(name("split"), LEVELS.map(|level| at(level) as f64))].into(),
         ..Uncertainty::default()
     });
     let median = DecisionForecast { width: Some(at(0.5)), ..DecisionForecast::default() };
-    table.decisions.insert("split".parse().unwrap(), median);
+    table.decisions.insert(name("split"), median);
     problem
 }
 
