@@ -101,7 +101,7 @@ fn an_outlook_is_told_how_wide_a_fan_out_may_come() {
     let found = distributions(&workflow, &predictions, platform.inline_bytes_max, ask);
     let widths = found.widths["split"];
     assert_eq!((widths[0], widths[2]), (7.0, 8.0), "of 7, 8, 8 and 9");
-    assert!(widths[5] >= 9.0 && widths[6] < 16.0 && widths.is_sorted(), "{widths:?}");
+    assert!(widths[5] >= 9.0 && widths.is_sorted(), "{widths:?}");
 }
 
 #[test]
