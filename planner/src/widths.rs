@@ -43,7 +43,7 @@ pub(crate) struct Widths {
 }
 
 impl Widths {
-    /// Nothing where no width is drawn. `is_expected` says of the tasks after other decisions whether they run.
+    /// Nothing where no width is drawn. `is_expected` says whether tasks after other decisions run.
     pub fn of(
         workflow: &Workflow,
         uncertainty: &Uncertainty,
@@ -110,8 +110,8 @@ pub(crate) fn has_drawn(problem: &Problem) -> bool {
     conditions.next().is_some()
 }
 
-/// What is predicted to be decided, for the plan of this problem: where a probability is asked for, as wide as
-/// it may come.
+/// What is predicted to be decided, for the plan of this problem: where a probability is asked for, as wide
+/// as it may come.
 pub(crate) fn forecasts(problem: &Problem) -> BTreeMap<TaskId, DecisionForecast> {
     let mut forecasts = problem.predictions.decisions.clone();
     if let Objective::Confidence { probability, .. } = problem.objective

@@ -30,7 +30,7 @@ impl PreLoads {
     pub fn of(graph: &Graph, plan: &PlanView, mine: &[u32]) -> Self {
         let mut tasks: Vec<u32> = mine.iter().copied().filter(|&t| plan.is_preloaded(t)).collect();
         tasks.sort_by_key(|&task| (plan.rank(task), task));
-        // Worker by worker this is the most of a short life: sorted once instead of looked up for every input.
+        // In a short life this is the most of the work: sorted once instead of looked up for every input.
         let pairs = (0_u32..).zip(&tasks);
         let pairs = pairs.flat_map(|(at, &task)| read_parents(graph, task).map(move |p| (p, at, task)));
         let mut pairs: Vec<(u32, u32, u32)> = pairs.collect();
