@@ -4,9 +4,10 @@
 //! `simple` under the model.
 //!
 //! Planning takes time too, and a run waits for it. So beyond `simple` and `sweep` the planner by name spends
-//! at most a tenth of the makespan that the best plan so far is predicted to have, on annealing and on the
-//! choice among its results half of that each: a run of a second is not worth a second of planning. Where the shortest run is asked for, it spends at most half of what that
-//! makespan is above its bound: no plan gains more than that.
+//! at most a tenth of the makespan that the best plan so far is predicted to have, half of it on annealing
+//! and half on the choice among the results: a run of a second is not worth a second of planning. Where the
+//! shortest run is asked for, each spends at most half of what that makespan is above its bound: no plan
+//! gains more than that.
 
 use foresail_schemas::plan::{Objective, Plan, Problem};
 

@@ -69,7 +69,7 @@ fn tree(runtime: &tokio::runtime::Runtime, dir: &Path, workers: usize, lanes: us
     let (tasks, sleeps_ms) = TREE;
     let stack = runtime.block_on(LocalStack::start(settings(dir, workers, lanes))).expect("the stack starts");
     println!(
-        "a tree of {tasks} tasks on {workers} x {lanes} slots: least time of its sleeps over the time measured"
+        "a tree of {tasks} tasks on {workers} x {lanes} slots: time of its sleeps over the time measured"
     );
     for sleep_ms in sleeps_ms {
         let workflow = graph("tree", tasks, sleep_ms);

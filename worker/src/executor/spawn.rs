@@ -227,8 +227,8 @@ mod tests {
     fn a_program_has_its_directory_environment_streams_and_group() {
         let dir = tempfile::tempdir().unwrap();
         let mut stdout = tempfile::tempfile().unwrap();
-        let line =
-            "pwd -P; env | grep '^A='; env | wc -l; ls /proc/$$/fd | wc -l; cut -d' ' -f5 /proc/$$/stat";
+        let line = "pwd -P; env | grep '^A='; env | wc -l; set -- /proc/$$/fd/*; echo $#; \
+                    cut -d' ' -f5 /proc/$$/stat";
         let pid = program(line, dir.path(), &stdout).start().unwrap();
         assert_eq!(waited(pid), 0);
         let mut said = String::new();
@@ -240,7 +240,8 @@ mod tests {
         let variables: usize = lines[2].parse().unwrap();
         assert!(variables <= 4, "a shell adds PWD and the like: {said}");
         // A test may have been started with more than its standard streams.
-        let beside = Command::new("sh").args(["-c", "ls /proc/$$/fd | wc -l"]).output().unwrap().stdout;
+        let beside =
+            Command::new("sh").args(["-c", "set -- /proc/$$/fd/*; echo $#"]).output().unwrap().stdout;
         let beside = String::from_utf8(beside).unwrap();
         assert_eq!(lines[3], beside.trim(), "no descriptor of the worker is open: {said}");
         assert_eq!(lines[4], pid.to_string());
