@@ -14,6 +14,11 @@ use std::time::{Duration, Instant};
 
 use foresail_worker::data::s3::S3Settings;
 
+#[path = "ports.rs"]
+mod ports;
+
+pub use ports::free_address;
+
 /// Longest wait for a server to answer.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
@@ -38,11 +43,6 @@ pub fn in_venv(name: &str) -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = own.ancestors().find(|dir| dir.join("Makefile").is_file()).unwrap_or(own);
     root.join(".venv/bin").join(name)
-}
-
-/// An address of this machine at which nobody listened a moment ago.
-pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// A server that ends with this value.

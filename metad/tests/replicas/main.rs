@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected shall panic")]
 
 mod away;
+#[path = "../../../client/tests/stores/ports.rs"]
+mod ports;
 mod server;
 mod together;
 

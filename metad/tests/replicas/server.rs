@@ -5,13 +5,15 @@
 //! `FORESAIL_TEST_SERVERS=required` is set, as `make test` does: then it fails.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::ports::free_address;
 
 /// Longest wait for the server to listen.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -27,9 +29,7 @@ pub struct Nats {
 impl Nats {
     /// Starts it; nothing where it is not installed.
     pub fn start() -> Option<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
+        let port = free_address().port();
         let mut nats = Self { program: program()?, port, files: tempfile::tempdir().unwrap(), child: None };
         nats.up();
         Some(nats)

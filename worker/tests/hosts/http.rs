@@ -15,12 +15,12 @@ use foresail_worker::host::conformance::{Hears, Subject, check};
 use foresail_worker::host::endpoint::{EndpointHost, EndpointSettings};
 use foresail_worker::host::{Host, HttpHost};
 
+use crate::ports::free_address;
 use crate::stand::{Program, Stand, block_on, serving, size};
 
 /// An address of this machine at which nobody listens.
 fn nowhere() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+    format!("http://{}", free_address())
 }
 
 fn worker(stand: &Stand, host: &str) -> Program {

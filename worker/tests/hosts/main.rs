@@ -5,6 +5,8 @@
 
 mod http;
 mod local;
+#[path = "../../../client/tests/stores/ports.rs"]
+mod ports;
 mod stand;
 #[allow(dead_code, reason = "other tests of this crate use the rest")]
 #[path = "../system/store.rs"]
