@@ -30,12 +30,17 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple
 
 if TYPE_CHECKING:
-    from foresail import _channel, _keep, _wire
+    from foresail import _channel, _failures, _keep, _wire
 elif "foresail._wire" in sys.modules:  # the worker brings its own, whether or not the package is installed
     _channel, _wire = sys.modules["foresail._channel"], sys.modules["foresail._wire"]
+    _failures = sys.modules["foresail._failures"]
     _keep = sys.modules.get("foresail._keep")  # not where ctypes is missing
 else:
-    from foresail import _channel, _keep, _wire
+    from foresail import _channel, _failures, _keep, _wire
+
+Failed = _failures.Failed
+failure_of, missing_module = _failures.failure_of, _failures.missing_module
+interpreter, pickled_exception = _failures.interpreter, _failures.pickled_exception
 
 FUNCTIONS_MAX = 256
 """Functions that are kept unpickled."""
@@ -48,9 +53,6 @@ OWN_FILE_BYTES_MIN = 256 << 10
 PAGE = 4096
 FILES_MAX = 128
 """Outputs with files of their own; what comes past them shares one."""
-TEXT_BYTES_MAX = 7 << 10
-EXCEPTION_BYTES_MAX = 24 << 10
-"""Largest pickled exception: 32 KiB as base64."""
 TOGETHER = 0xFFFFFFFF
 """Stands for the number of the file that outputs share until that is known."""
 
@@ -58,9 +60,6 @@ HELLO, OK, FAILED, NEED_CODE = 0, 1, 2, 3
 CALL, LOAD, RELEASE = 1, 2, 3
 HAS_ARGS, HAS_DECISION = 1, 2
 ABSENT, INLINE, MAPPED, JSON_VALUE, KEPT = 0, 1, 2, 3, 4
-
-# What kind of failure an answer tells.
-USER, CODE, MISSING_MODULE, MEMORY, EXIT, RESULT, TOO_LARGE, OUTPUTS, INPUTS = range(1, 10)
 
 _CALL = struct.Struct("<BBxxIIIIIQQ32s")
 _PLACE = struct.Struct("<BxxxIQQ")
@@ -74,14 +73,6 @@ def context() -> "Dict[str, str]":
     """The task that runs: `run`, `task`, `attempt`, and `idempotency_key`, the same for all its attempts."""
     run, task, attempt = _context.decode().split("\0")[:3]
     return {"run": run, "task": task, "attempt": attempt, "idempotency_key": f"{run}/{task}"}
-
-
-class Failed(Exception):
-    """A failure that is told in words."""
-
-    def __init__(self, category: int, text: str, exception: bytes = b"") -> None:
-        super().__init__(text)
-        self.category, self.text, self.exception = category, text, exception
 
 
 class Functions:
@@ -104,7 +95,7 @@ class Functions:
         found = hashlib.sha256(code).digest()
         if found != digest:
             raise Failed(
-                CODE,
+                _failures.CODE,
                 f"the code of the function has the SHA-256 `{found.hex()}`, the task names `{digest.hex()}`; "
                 "hint: the workflow was changed on its way, submit it again",
             )
@@ -112,19 +103,19 @@ class Functions:
         try:
             function: Callable[..., Any] = pickle.loads(code)
         except ModuleNotFoundError as error:
-            raise Failed(MISSING_MODULE, missing_module(error, "its code cannot be loaded")) from error
+            raise Failed(_failures.MISSING_MODULE, missing_module(error, "its code cannot be loaded")) from error
         except MemoryError:
             raise
         except BaseException as error:
             text = "".join(traceback.format_exception_only(type(error), error)).strip()
             raise Failed(
-                CODE,
+                _failures.CODE,
                 f"the function cannot be unpickled by {interpreter()}: {text}; hint: run client and workers "
                 "with the same versions of Python and of the modules that the function uses",
                 pickled_exception(error),
             ) from error
         if not callable(function):
-            raise Failed(CODE, f"the code of the task is a `{type(function).__qualname__}`, not a function")
+            raise Failed(_failures.CODE, f"the code of the task is a `{type(function).__qualname__}`, not a function")
         self.known[digest] = function
         if len(self.known) > FUNCTIONS_MAX:
             self.known.popitem(last=False)
@@ -137,82 +128,10 @@ class Functions:
         has_bytecode = b"cloudpickle" in code[:4096]
         if python and has_bytecode and python.split(".")[:2] != own.split("."):
             raise Failed(
-                CODE,
+                _failures.CODE,
                 f"the function was pickled by Python {python}, the worker runs {interpreter()}; hint: let the "
                 f"workers run Python {python} (`--python PATH`, FORESAIL_PYTHON), or the client Python {own}",
             )
-
-
-def interpreter() -> str:
-    """This interpreter, in words."""
-    return f"Python {sys.version.split()[0]} (`{sys.executable}`)"
-
-
-def missing_module(error: ModuleNotFoundError, what: str) -> str:
-    """What to do about a module that is not installed here."""
-    name = (error.name or str(error)).split(".")[0]
-    return (
-        f"{what}: the module `{name}` is not installed for {interpreter()} of the worker; "
-        f"hint: `{sys.executable} -m pip install {name}`, or name an interpreter that has it with `--python PATH`"
-        " or FORESAIL_PYTHON; a module of your own must be importable from the directory of the workers or "
-        "from PYTHONPATH"
-    )
-
-
-def pickled_exception(error: BaseException) -> bytes:
-    """The exception for the client to raise; nothing where it does not pickle, comes back or is too large."""
-    try:
-        pickled = pickle.dumps(error, _wire.PROTOCOL)
-    except Exception:
-        try:
-            import cloudpickle  # type: ignore[import-untyped,import-not-found,unused-ignore]
-
-            pickled = cloudpickle.dumps(error, protocol=_wire.PROTOCOL)
-        except Exception:
-            return b""
-    if len(pickled) > EXCEPTION_BYTES_MAX:
-        return b""
-    try:
-        back = pickle.loads(pickled)
-    except Exception:
-        return b""
-    return pickled if isinstance(back, BaseException) else b""
-
-
-def traceback_of(error: BaseException) -> str:
-    """The traceback without the frames of this file; a long one without its middle."""
-    own = error.__traceback__
-    while own is not None and own.tb_frame.f_code.co_filename == __file__:
-        own = own.tb_next
-    lines = traceback.format_exception(type(error), error, own)
-    text = "".join(lines).rstrip()
-    encoded = text.encode("utf-8", "backslashreplace")
-    if len(encoded) > TEXT_BYTES_MAX:
-        head, tail = encoded[: TEXT_BYTES_MAX // 4], encoded[-TEXT_BYTES_MAX * 3 // 4 :]
-        text = head.decode(errors="ignore") + "\n  [...]\n" + tail.decode(errors="ignore")
-    return text
-
-
-def failure_of(error: BaseException) -> Failed:
-    """What an exception of the user's function means."""
-    if isinstance(error, Failed):
-        return error
-    text = traceback_of(error)
-    summary = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()
-    first = summary[-1] if summary else type(error).__name__
-    if isinstance(error, MemoryError):
-        return Failed(MEMORY, f"the function ran out of memory\n{text}", pickled_exception(error))
-    if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else (0 if error.code is None else 1)
-        said = "" if error.code is None or isinstance(error.code, int) else f" and said `{error.code}`"
-        hint = "hint: return a value, or raise an exception that says what is wrong"
-        told = f"the function called `sys.exit` with code {code}{said}; {hint}\n{text}"
-        # The code goes along for `retry.not_on_exit`.
-        return Failed(EXIT, told, struct.pack("<I", code & 0xFFFFFFFF))
-    if isinstance(error, ModuleNotFoundError):
-        told = missing_module(error, f"the function failed with `{first}`")
-        return Failed(MISSING_MODULE, f"{told}\n{text}", pickled_exception(error))
-    return Failed(USER, f"the function raised {first}\n{text}", pickled_exception(error))
 
 
 class Runner:
@@ -303,7 +222,7 @@ class Runner:
         size = sum(sizes)
         if size > limit:
             raise Failed(
-                TOO_LARGE,
+                _failures.TOO_LARGE,
                 f"the result has {size} bytes, at most {limit} can be stored; hint: return less, in several "
                 "outputs or parts, or write it to a file and return its path",
             )
@@ -329,12 +248,16 @@ class Runner:
                 else:
                     values.append(_wire.loads(bytes(body[offset : offset + length])))
             except ModuleNotFoundError as error:
-                raise Failed(MISSING_MODULE, missing_module(error, f"input {number} cannot be read")) from error
+                raise Failed(
+                    _failures.MISSING_MODULE, missing_module(error, f"input {number} cannot be read")
+                ) from error
             except MemoryError:
                 raise
             except Exception as error:
                 text = "".join(traceback.format_exception_only(type(error), error)).strip()
-                raise Failed(INPUTS, f"input {number} of {length} bytes cannot be unpickled: {text}") from error
+                raise Failed(
+                    _failures.INPUTS, f"input {number} of {length} bytes cannot be unpickled: {text}"
+                ) from error
         frame.close()
         return values, exists
 
@@ -450,12 +373,12 @@ def _arguments(args: bytes, values: "List[Any]", exists: "List[bool]") -> "Tuple
             return pickle.loads(args)  # type: ignore[no-any-return]
         return _wire.load_args(args, lambda pid: _wire.find_in(values, exists, pid))
     except ModuleNotFoundError as error:
-        raise Failed(MISSING_MODULE, missing_module(error, "the arguments cannot be read")) from error
+        raise Failed(_failures.MISSING_MODULE, missing_module(error, "the arguments cannot be read")) from error
     except MemoryError:
         raise
     except Exception as error:
         text = "".join(traceback.format_exception_only(type(error), error)).strip()
-        raise Failed(INPUTS, f"the arguments cannot be unpickled by {interpreter()}: {text}") from error
+        raise Failed(_failures.INPUTS, f"the arguments cannot be unpickled by {interpreter()}: {text}") from error
 
 
 def _mapping(descriptor: int, offset: int, length: int) -> memoryview:
@@ -476,7 +399,9 @@ def outputs(result: Any, names: bytes, has_decision: bool) -> "List[List[Any]]":
         missing = [name for name in wanted if name not in result]
         if missing:
             has = ", ".join(f"`{key}`" for key in result)
-            raise Failed(OUTPUTS, f"the function returned no output `{missing[0]}`, only {has or 'an empty dict'}")
+            raise Failed(
+                _failures.OUTPUTS, f"the function returned no output `{missing[0]}`, only {has or 'an empty dict'}"
+            )
         return [stored(result[name], f"output `{name}`") for name in wanted]
     if len(wanted) == 1:
         return [stored(result, f"output `{wanted[0]}`")]
@@ -485,7 +410,7 @@ def outputs(result: Any, names: bytes, has_decision: bool) -> "List[List[Any]]":
         if isinstance(result, (tuple, list)):
             what = f"{len(result)} values"
         raise Failed(
-            OUTPUTS,
+            _failures.OUTPUTS,
             f"the function returned {what}, the task has {len(wanted)} outputs; hint: return a tuple of so many "
             "values, or a dict by the names of the outputs",
         )
@@ -500,7 +425,7 @@ def decided(result: Any, decision: str, wanted: "Sequence[str]") -> "List[List[A
             result = list(result)
         except TypeError:
             raise Failed(
-                OUTPUTS,
+                _failures.OUTPUTS,
                 f"the function returned a `{type(result).__qualname__}`, over which nothing can fan out; hint: "
                 "return a list",
             ) from None
@@ -513,7 +438,9 @@ def decided(result: Any, decision: str, wanted: "Sequence[str]") -> "List[List[A
         elif width and name.startswith("part-"):
             objects.append(stored(result[int(name[5:]) :: width], f"output `{name}`"))
         else:
-            raise Failed(OUTPUTS, f"a task that decides has no output `{name}`; hint: only `out` and `part-N`")
+            raise Failed(
+                _failures.OUTPUTS, f"a task that decides has no output `{name}`; hint: only `out` and `part-N`"
+            )
     return objects
 
 
@@ -526,7 +453,7 @@ def _decision(result: Any) -> Any:
     if callable(item) and getattr(result, "ndim", None) == 0:
         return _decision(item())
     raise Failed(
-        OUTPUTS,
+        _failures.OUTPUTS,
         f"the function returned a `{type(result).__qualname__}`, which decides nothing; hint: return a whole "
         "number, a text, a boolean or a list",
     )
@@ -541,7 +468,7 @@ def stored(value: Any, what: str) -> "List[Any]":
         return _wire.dumps(value)
     except _wire.Unpicklable as error:
         hint = "hint: return data (numbers, texts, arrays, containers of them), not handles of this process"
-        raise Failed(RESULT, f"{what} of the function cannot be stored: {error}; {hint}") from None
+        raise Failed(_failures.RESULT, f"{what} of the function cannot be stored: {error}; {hint}") from None
 
 
 def _c_flush() -> Callable[[], Any]:
@@ -601,7 +528,7 @@ def main() -> NoReturn:
     fault = other_version()
     if fault:
         text = fault.encode()
-        channel.send([_ANSWER.pack(FAILED, CODE, 0, 0, 0, len(text), 0), text])
+        channel.send([_ANSWER.pack(FAILED, _failures.CODE, 0, 0, 0, len(text), 0), text])
         os._exit(0)
     stand_in()
     for stream in (sys.stdout, sys.stderr):

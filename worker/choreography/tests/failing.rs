@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
+#[allow(dead_code, reason = "other tests need more of it")]
+mod play;
+
 use std::sync::Arc;
 
 use foresail_choreography::{Action, Event, Executed, Ledger, PlanView, Worker, WorkerSettings};
@@ -15,9 +18,7 @@ use foresail_schemas::run::{
 use foresail_schemas::workflow::{Task, Work, WorkflowSpec};
 use foresail_schemas::{Plan, ResourceConfig, Sla, Workflow};
 
-fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
-    text.parse().expect("a legal name")
-}
+use play::name;
 
 fn size(memory_mb: u32) -> ResourceConfig {
     ResourceConfig::new(memory_mb, None).unwrap()
@@ -212,17 +213,7 @@ fn a_worker_that_makes_way_begins_nothing_more_and_names_a_successor() {
     let mut ledger = Ledger::new(&workflow, RunOptions::default());
     ledger.begin(0.0);
     let view = Arc::new(PlanView::new(1, &on_one_worker(&workflow)));
-    let settings = WorkerSettings {
-        instance: name("i"),
-        worker: Some(name("p")),
-        config: size(512),
-        start: StartState::Cold,
-        options: RunOptions::default(),
-        lanes: 1,
-        backlog_ms: 0.0,
-        keep_bytes_min: None,
-        life_ends_ms: 900_000.0,
-    };
+    let settings = WorkerSettings { worker: Some(name("p")), ..play::settings() };
     let mut worker = Worker::new(settings, workflow.graph().clone(), view, &[0, 1]);
     let mut out = Vec::new();
     worker.start(0.0, &mut out);

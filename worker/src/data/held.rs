@@ -11,7 +11,6 @@ use foresail_schemas::Workflow;
 use foresail_schemas::run::{FailureKind, Location, StoredObject};
 
 use super::kept::Object;
-use super::store::object_key;
 use super::{Data, lock};
 use crate::registry::TaskError;
 
@@ -57,18 +56,12 @@ impl Data {
         attempt: u32,
         outputs: Vec<Object>,
     ) -> Result<Vec<StoredObject>, TaskError> {
-        let spec = workflow.task(task);
         let mut held = lock(&self.held.0);
-        let mut keep = |(name, object): (_, Object)| {
-            if object.len() <= self.inline_bytes_max {
-                return self.inline(name, &object);
-            }
-            let key = object_key(&self.run, &spec.id, attempt, &self.instance, name);
+        self.place(workflow.task(task), attempt, outputs, |key, _, object| {
             let bytes = object.len();
             held.insert(key.clone(), object);
             Ok(StoredObject { bytes, hash: String::new(), location: Location::Unstored(key) })
-        };
-        spec.output_names().iter().zip(outputs).map(&mut keep).collect()
+        })
     }
 
     /// Stores after all what was held.

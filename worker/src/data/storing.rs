@@ -10,6 +10,7 @@ use foresail_schemas::Workflow;
 use foresail_schemas::id::ObjectName;
 use foresail_schemas::metric::Direction;
 use foresail_schemas::run::{FailureKind, Location, StoredObject};
+use foresail_schemas::workflow::Task;
 
 use super::kept::Object;
 use super::mapped::SHARED_BYTES_MIN;
@@ -43,22 +44,34 @@ impl Data {
         attempt: u32,
         outputs: Vec<Object>,
     ) -> Result<Vec<StoredObject>, TaskError> {
-        let spec = workflow.task(task);
-        let names = spec.output_names();
         let is_result = workflow.graph().children(task).is_empty();
         let durable = if is_result { Durable::All } else { self.durable };
-        let keep = |(name, object): (&ObjectName, Object)| {
+        let spec = workflow.task(task);
+        self.place(spec, attempt, outputs, |key, name, object| {
+            self.keep(&key, &format!("{}/{name}", spec.id), object, durable)
+        })
+    }
+
+    /// Puts the outputs of an attempt where they belong, in order: small ones into the commit record, the others
+    /// where `put` says, under the key that they have in the store.
+    pub(super) fn place(
+        &self,
+        spec: &Task,
+        attempt: u32,
+        outputs: Vec<Object>,
+        mut put: impl FnMut(String, &ObjectName, Object) -> Result<StoredObject, TaskError>,
+    ) -> Result<Vec<StoredObject>, TaskError> {
+        let place = |(name, object): (&ObjectName, Object)| {
             if object.len() <= self.inline_bytes_max {
                 return self.inline(name, &object);
             }
-            let key = object_key(&self.run, &spec.id, attempt, &self.instance, name);
-            self.keep(&key, &format!("{}/{name}", spec.id), object, durable)
+            put(object_key(&self.run, &spec.id, attempt, &self.instance, name), name, object)
         };
-        names.iter().zip(outputs).map(keep).collect()
+        spec.output_names().iter().zip(outputs).map(place).collect()
     }
 
     /// An object that rides inside the commit record.
-    pub(super) fn inline(&self, name: &ObjectName, object: &Object) -> Result<StoredObject, TaskError> {
+    fn inline(&self, name: &ObjectName, object: &Object) -> Result<StoredObject, TaskError> {
         let content = object.bytes().map_err(|error| not_stored(name.as_str(), &error))?;
         let hash = blake3::hash(&content).to_hex().to_string();
         let location = Location::Inline(BASE64.encode(&content));

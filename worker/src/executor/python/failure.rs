@@ -10,7 +10,7 @@ use foresail_schemas::run::FailureKind;
 use crate::executor::Call;
 use crate::registry::TaskError;
 
-/// What is wrong, as `_runner.py` counts it.
+/// What is wrong, as `_failures.py` counts it.
 const MISSING_MODULE: u8 = 3;
 const CODE: u8 = 2;
 const MEMORY: u8 = 4;

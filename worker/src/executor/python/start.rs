@@ -32,10 +32,11 @@ def _foresail_boot():
         sys.modules[module.__name__] = module
         exec(compile(text, module.__file__, "exec"), module.__dict__)
         return module
-    wire, channel, keep, runner = map(int, sys.argv[1:5])
+    wire, channel, failures, keep, runner = map(int, sys.argv[1:6])
     sys.argv[:] = [""]
     load("_wire", wire)
     load("_channel", channel)
+    load("_failures", failures)
     try:
         load("_keep", keep)
     except ImportError:  # an interpreter without ctypes keeps nothing
@@ -45,9 +46,10 @@ _foresail_boot()
 "#;
 
 /// The modules that every runner is given, whether or not the package is installed.
-pub(super) const MODULES: [&str; 4] = [
+pub(super) const MODULES: [&str; 5] = [
     include_str!("../../../../client/python/foresail/_wire.py"),
     include_str!("../../../../client/python/foresail/_channel.py"),
+    include_str!("../../../../client/python/foresail/_failures.py"),
     include_str!("../../../../client/python/foresail/_keep.py"),
     include_str!("../../../../client/python/foresail/_runner.py"),
 ];
