@@ -1,7 +1,8 @@
 //! Addresses for servers of tests that have to know theirs before they listen.
 //!
-//! They lie below those that Linux gives to connections and to listeners without a wish (32768 and more), so that
-//! none of these takes one in the time a server needs to start; two calls in one process never give the same.
+//! They lie below those that Linux gives to connections and to listeners without a wish (32768 and more),
+//! so that none of these takes one in the time a server needs to start; two calls in one process never
+//! give the same.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,8 +20,8 @@ pub fn free_address() -> SocketAddr {
         let number = std::process::id().wrapping_mul(PER_PROCESS).wrapping_add(given);
         let port = u16::try_from(FIRST + number % COUNT).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        // A listener would be inherited by a program that another thread starts at this moment, and answer in the
-        // place of the server until that program is loaded.
+        // A listener would be inherited by a program that another thread starts at this moment, and answer
+        // in the place of the server until that program is loaded.
         if TcpStream::connect(address).is_err() {
             return address;
         }

@@ -52,8 +52,8 @@ impl Data {
         })
     }
 
-    /// Puts the outputs of an attempt where they belong, in order: small ones into the commit record, the others
-    /// where `put` says, under the key that they have in the store.
+    /// Puts the outputs of an attempt where they belong, in order: small ones into the commit record, the
+    /// others where `put` says, under the key that they have in the store.
     pub(super) fn place(
         &self,
         spec: &Task,
