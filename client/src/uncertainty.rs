@@ -10,9 +10,10 @@
 //! the interval that the model gives for the median, against the spread of single executions, both as
 //! variances of logarithms. From above by all of it. Every draw takes a value between the two.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foresail_planner::expected;
+use foresail_schemas::decision::{Condition, Wanted};
 use foresail_schemas::metric::{Direction, StartState};
 use foresail_schemas::plan::PredictionTable;
 use foresail_schemas::prediction::{Basis, Prediction, Query};
@@ -76,6 +77,7 @@ pub fn distributions(
         exec,
         samples,
         widths: asker.widths(workflow, table, &expected),
+        branches: branches(workflow, table),
         shared,
     }
 }
@@ -112,14 +114,15 @@ impl<F: Fn(&Query, &[Sla]) -> Prediction> Asker<F> {
         Some(Known { quantiles, shared_low, samples: answer.samples })
     }
 
-    /// Widths of the tasks that decide one.
+    /// Widths of the tasks that decide one and no branch.
     fn widths(
         &self,
         workflow: &Workflow,
         table: &PredictionTable,
         expected: &[bool],
     ) -> BTreeMap<TaskId, Shape> {
-        let has_width = |id: &TaskId| table.decisions.get(id).is_some_and(|known| known.width.is_some());
+        let known = |id: &TaskId| table.decisions.get(id).is_some_and(|known| known.width.is_some());
+        let has_width = |id: &TaskId| known(id) && wanted(workflow, id).next().is_none();
         let deciders = workflow.tasks().iter().enumerate().filter(|(_, task)| has_width(&task.id));
         let width = |(at, task): (usize, &Task)| {
             let input_bytes = input_bytes(workflow, &table.object_bytes, expected, at as u32);
@@ -153,6 +156,39 @@ impl<F: Fn(&Query, &[Sla]) -> Prediction> Asker<F> {
         let both = [Direction::Download, Direction::Upload].into_iter().filter_map(of);
         both.max_by(|a, b| a[5].total_cmp(&b[5])).unwrap_or(CERTAIN)
     }
+}
+
+/// The branches that tasks after this one wait for.
+fn wanted<'w>(workflow: &'w Workflow, decider: &TaskId) -> impl Iterator<Item = &'w String> + 'w {
+    let graph = workflow.graph();
+    let children = graph.find(decider).map_or(&[] as &[u32], |task| graph.children(task));
+    let own = decider.clone();
+    children.iter().filter_map(move |&child| match workflow.task(child).when.as_ref() {
+        Some(Condition { task, wanted: Wanted::Is(text) }) if *task == own => Some(text),
+        _ => None,
+    })
+}
+
+/// How likely the branches of each task are that decides between some. The model keeps a share for what it
+/// has never seen: those branches have it that are waited for and were not seen, else those that were. That
+/// nothing follows at all is not drawn where it was never seen, since it would flatter the plan.
+fn branches(workflow: &Workflow, table: &PredictionTable) -> BTreeMap<TaskId, BTreeMap<String, f64>> {
+    let mut all = BTreeMap::new();
+    for (decider, forecast) in &table.decisions {
+        let unseen: BTreeSet<&String> =
+            wanted(workflow, decider).filter(|text| !forecast.branches.contains_key(*text)).collect();
+        let sum: f64 = forecast.branches.values().sum();
+        if sum <= 0.0 || wanted(workflow, decider).next().is_none() {
+            continue;
+        }
+        let scale = if unseen.is_empty() || sum > 1.0 { sum } else { 1.0 };
+        let mut shares: BTreeMap<String, f64> =
+            forecast.branches.iter().map(|(text, share)| (text.clone(), share / scale)).collect();
+        let rest = (1.0 - sum / scale) / unseen.len().max(1) as f64;
+        shares.extend(unseen.into_iter().filter(|_| rest > 0.0).map(|text| (text.clone(), rest)));
+        all.insert(decider.clone(), shares);
+    }
+    all
 }
 
 /// Least part of the variance that executions of one task share, from the ends of the 90 % interval of their

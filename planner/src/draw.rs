@@ -27,10 +27,10 @@ use foresail_schemas::uncertainty::{CERTAIN, Shape, SharedError, StartupShapes, 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
+use crate::decisions::{Decisions, are_shares};
 use crate::dense::Dense;
 use crate::error::PlanFailure;
 use crate::link::Links;
-use crate::widths::Widths;
 
 /// Errors at the quantiles of a shape: the normal quantiles of `uncertainty::LEVELS`.
 const ERRORS: [f64; 7] = [
@@ -122,6 +122,9 @@ pub(crate) fn check(problem: &Problem) -> Result<(), PlanFailure> {
     if !uncertainty.widths.values().all(is_shape) {
         return wrong("widths", rule);
     }
+    if !uncertainty.branches.values().all(are_shares) {
+        return wrong("branches", "shares must be at least 0 and sum up to at most 1 for each task");
+    }
     if !uncertainty.shared.values().all(|s| 0.0 <= s.low && s.low <= s.high && s.high <= 1.0) {
         return wrong("shared", "it must hold that 0 <= low <= high <= 1");
     }
@@ -133,7 +136,7 @@ pub(crate) fn check(problem: &Problem) -> Result<(), PlanFailure> {
 pub(crate) struct Draw {
     /// Execution time over the predicted one, per task.
     pub exec: Vec<f64>,
-    /// Which tasks do not run, as a fan-out is narrower; empty: all run.
+    /// Which tasks do not run, as it is decided otherwise; empty: all run.
     pub absent: Vec<bool>,
     /// Seed of what belongs to invocations.
     seed: u64,
@@ -168,7 +171,7 @@ pub(crate) struct Sampler<'a> {
     /// Place of every size among the useful ones.
     places: Vec<u32>,
     /// What is drawn of decisions, if anything.
-    widths: Option<Widths>,
+    decisions: Option<Decisions>,
     normals: Normals,
 }
 
@@ -187,13 +190,13 @@ impl<'a> Sampler<'a> {
         let place = |size| dense.useful.partition_point(|&useful| useful <= size).saturating_sub(1) as u32;
         let places = (0..dense.size_count()).map(place).collect();
         let (common, normals) = (Vec::new(), Normals::new(0));
-        let widths = Widths::of(&dense.problem.workflow, uncertainty, |_| true);
-        Self { dense, uncertainty, named, shared, common, places, widths, normals }
+        let decisions = Decisions::of(&dense.problem.workflow, uncertainty, |_| true);
+        Self { dense, uncertainty, named, shared, common, places, decisions, normals }
     }
 
     /// The same for a plan that does not expect all tasks.
     pub fn expecting(mut self, is_expected: impl Fn(u32) -> bool) -> Self {
-        self.widths = Widths::of(&self.dense.problem.workflow, self.uncertainty, is_expected);
+        self.decisions = Decisions::of(&self.dense.problem.workflow, self.uncertainty, is_expected);
         self
     }
 
@@ -212,8 +215,8 @@ impl<'a> Sampler<'a> {
     pub fn draw(&mut self, sizes: &[u32], draw: &mut Draw) {
         let (normals, sizes_useful) = (&mut self.normals, self.dense.useful.len());
         draw.seed = normals.rng.random();
-        if let Some(widths) = &mut self.widths {
-            widths.draw(normals, &mut draw.absent);
+        if let Some(decisions) = &mut self.decisions {
+            decisions.draw(normals, &mut draw.absent);
         }
         self.common.clear();
         for part in &self.shared {
@@ -296,6 +299,11 @@ static ENDS: LazyLock<[f64; PARTS + 1]> = LazyLock::new(|| {
 impl Normals {
     fn new(seed: u64) -> Self {
         Self { rng: Pcg64::seed_from_u64(seed), spare: None }
+    }
+
+    /// A number in [0, 1), all of them equally likely.
+    pub(crate) fn part(&mut self) -> f64 {
+        self.rng.random()
     }
 
     pub(crate) fn next(&mut self) -> f64 {

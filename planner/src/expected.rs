@@ -24,13 +24,21 @@ pub const LIKELY_MIN: f64 = 0.25;
 /// Which tasks are expected to run, in the order of the workflow.
 #[must_use]
 pub fn expected(workflow: &Workflow, decisions: &BTreeMap<TaskId, DecisionForecast>) -> Vec<bool> {
-    let mut expected = vec![true; workflow.tasks().len()];
+    called(workflow, |_, when| is_likely(when, decisions))
+}
+
+/// Which tasks run if these conditions of theirs hold: those of which that is true and that have what they
+/// cannot run without.
+pub(crate) fn called(workflow: &Workflow, holds: impl Fn(u32, &Condition) -> bool) -> Vec<bool> {
+    let mut called = vec![true; workflow.tasks().len()];
     if has_conditions(workflow) {
-        for &task in workflow.graph().order() {
-            expected[task as usize] = is_expected(workflow, decisions, task, &expected);
+        for &t in workflow.graph().order() {
+            let task = workflow.task(t);
+            called[t as usize] = has_needs(workflow, task, |parent| called[parent as usize])
+                && task.when.as_ref().is_none_or(|when| holds(t, when));
         }
     }
-    expected
+    called
 }
 
 /// Whether a task is expected to run, where that is known of all that it waits for.
@@ -84,7 +92,7 @@ pub(crate) fn needs<'w>(workflow: &'w Workflow, task: &'w Task) -> impl Iterator
     inputs.chain(others.filter_map(|parent| workflow.graph().find(parent)))
 }
 
-fn is_likely(when: &Condition, decisions: &BTreeMap<TaskId, DecisionForecast>) -> bool {
+pub(crate) fn is_likely(when: &Condition, decisions: &BTreeMap<TaskId, DecisionForecast>) -> bool {
     let Some(DecisionForecast { width, branches }) = decisions.get(&when.task) else { return true };
     match (&when.wanted, width) {
         (_, None) if branches.is_empty() => true,

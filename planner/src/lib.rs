@@ -27,6 +27,7 @@ mod assignment;
 mod auto;
 mod blind;
 mod bounds;
+mod decisions;
 mod dense;
 mod draft;
 mod draw;
@@ -72,7 +73,6 @@ mod timing;
 mod tracks;
 mod uniform;
 mod validate;
-mod widths;
 mod wukong;
 
 pub use alternatives::{Alternative, Alternatives, Change, alternatives};

@@ -13,12 +13,12 @@ use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
 use foresail_schemas::uncertainty::{Outlook, Probability, Range, Uncertainty};
 
 use crate::assignment::Assignment;
+use crate::decisions;
 use crate::dense::Dense;
 use crate::draw::{Draw, Sampler};
 use crate::error::{DrawFailure, SimulationFailure};
 use crate::expected::Part;
 use crate::timing::Timing;
-use crate::widths;
 
 /// Most draws of one call.
 pub const DRAWS_MAX: u32 = 1_000_000;
@@ -190,7 +190,7 @@ pub fn monte_carlo(
         return Err(DrawFailure::Flexible);
     }
     plan.check(&problem.workflow).map_err(SimulationFailure::from)?;
-    if widths::has_drawn(problem) {
+    if decisions::has_drawn(problem) {
         // What is not expected is placed too, and runs in some of the draws.
         let dense = Dense::new(problem).map_err(SimulationFailure::from)?;
         let chances = Chances::new(&dense).ok_or(DrawFailure::NoDistributions)?;

@@ -58,15 +58,17 @@ impl Planner for Pareto {
 /// # Errors
 /// [`PlanFailure`] when the problem is not one, or when no size of the platform suits a task.
 pub fn pareto(problem: &Problem, points: usize) -> Result<Vec<Plan>, PlanFailure> {
-    let Some(part) = Part::of_decisions(problem) else { return of_part(problem, points) };
+    let Some(part) = Part::of_decisions(problem) else { return of_part(problem, points, EFFORT_S) };
     let whole = Dense::new(problem)?;
-    Ok(of_part(&part.problem, points)?.into_iter().map(|plan| part.widen(&whole, plan)).collect())
+    let plans = of_part(&part.problem, points, EFFORT_S)?.into_iter();
+    Ok(plans.map(|plan| part.widen(&whole, plan)).collect())
 }
 
-fn of_part(problem: &Problem, points: usize) -> Result<Vec<Plan>, PlanFailure> {
+/// The plans of a front where nothing is decided.
+pub(crate) fn of_part(problem: &Problem, points: usize, effort_s: f64) -> Result<Vec<Plan>, PlanFailure> {
     let dense = Dense::new(problem)?;
     let mut search = Search::new(&dense);
-    let front = front(&mut search, points.max(1), EFFORT_S);
+    let front = front(&mut search, points.max(1), effort_s);
     let write = |point: &Point| {
         let summary = search.timing.pass(&point.assignment);
         let (label, assignment) = (point.label.clone(), point.assignment.clone());

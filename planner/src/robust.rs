@@ -1,6 +1,7 @@
 //! `robust`: the cheapest plan that ends in time with the probability asked for, by Monte-Carlo.
 //!
-//! 1. Candidates are the points of the front of time and cost, then plans annealed towards a tightened
+//! 1. Candidates are the points of the front of time and cost, where more may be decided than is expected
+//!    also those of what is expected with the rest beside it, then plans annealed towards a tightened
 //!    deadline: the one asked for over the ratio between the quantile that was drawn of the last candidate
 //!    and its predicted makespan. That ratio hardly changes between neighbours, so few rounds find it.
 //! 2. All candidates are judged on the same few draws, fewer where they are hopeless. That flatters whoever
@@ -27,6 +28,7 @@ use crate::anneal::{self, Descending};
 use crate::assignment::Assignment;
 use crate::dense::Dense;
 use crate::error::PlanFailure;
+use crate::expected::Part;
 use crate::explain::{self, Candidate};
 use crate::montecarlo::{Chances, Distribution, Probable, draws_for, wilson};
 use crate::moves::Moves;
@@ -78,12 +80,12 @@ impl Planner for Robust {
             Objective::Deadline { makespan_ms } => Some((makespan_ms, PROBABILITY)),
             _ => None,
         };
-        Ok(match (asked, Chances::new(&dense)) {
+        match (asked, Chances::new(&dense)) {
             (Some((deadline_ms, probability)), Some(chances)) => {
                 Field::new(&dense, chances, deadline_ms, probability).plan()
             }
-            (_, chances) => plain(&dense, chances),
-        })
+            (_, chances) => Ok(plain(&dense, chances)),
+        }
     }
 }
 
@@ -148,6 +150,8 @@ impl Judged {
 struct Field<'a> {
     dense: &'a Dense<'a>,
     search: Search<'a>,
+    /// What is expected, where that is not all that may come.
+    expected: Option<Part>,
     chances: Chances<'a>,
     deadline_ms: f64,
     probability: f64,
@@ -160,10 +164,12 @@ impl<'a> Field<'a> {
     fn new(dense: &'a Dense<'a>, chances: Chances<'a>, deadline_ms: f64, probability: f64) -> Self {
         let few = |[least, most]: [u32; 2], tasks: u32| (tasks / dense.len().max(1)).clamp(least, most);
         let needed = (DRAWS_PER_MISS / (1.0 - probability)).ceil() as u32;
-        let candidates = POINTS as u32 + ROUNDS;
+        let expected = Part::of_expected(dense.problem);
+        let candidates = POINTS as u32 * (1 + u32::from(expected.is_some())) + ROUNDS;
         Self {
             dense,
             search: Search::new(dense),
+            expected,
             chances,
             deadline_ms,
             probability,
@@ -173,14 +179,30 @@ impl<'a> Field<'a> {
         }
     }
 
-    fn plan(mut self) -> Plan {
+    fn plan(mut self) -> Result<Plan, PlanFailure> {
         for point in pareto::front(&mut self.search, POINTS, FRONT_EFFORT_S) {
             self.judge(point.label, point.assignment, point.summary);
+        }
+        if let Some(part) = self.expected.take() {
+            self.judge_expected(&part)?;
         }
         self.tighten();
         self.judged.sort_by(|a, b| a.cost_usd.total_cmp(&b.cost_usd));
         let (chosen, stated, tests) = self.choose();
-        self.write(chosen, &stated, tests)
+        Ok(self.write(chosen, &stated, tests))
+    }
+
+    /// Adds plans that are made for what is expected: a plan for all that may come takes time and money from
+    /// the many runs for the sake of the few, which may be late.
+    fn judge_expected(&mut self, part: &Part) -> Result<(), PlanFailure> {
+        for (nth, plan) in (1..).zip(pareto::of_part(&part.problem, POINTS, FRONT_EFFORT_S)?) {
+            let plan = part.widen(self.dense, plan);
+            // It is one: the whole has all sizes that the part has.
+            let Ok(assignment) = Assignment::of_plan(self.dense, &plan) else { continue };
+            let predicted = self.search.timing.pass(&assignment);
+            self.judge(format!("plan {nth} of the front of what is expected"), assignment, predicted);
+        }
+        Ok(())
     }
 
     fn judge(&mut self, label: String, assignment: Assignment, predicted: PlanSummary) {

@@ -49,6 +49,11 @@ pub struct Uncertainty {
     /// tasks. A width that is absent is the predicted one in every run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub widths: BTreeMap<TaskId, Shape>,
+    /// How likely each decision is, by the task that decides and the text of what it decides; what is left to
+    /// 1 are decisions that no task waits for. Where a task has branches and a width, the branches count. A
+    /// task that is absent in both decides in every run as the plan expects.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub branches: BTreeMap<TaskId, BTreeMap<String, f64>>,
     /// What errors the tasks of one name share; a name that is absent has [`SharedError::UNKNOWN`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shared: BTreeMap<TaskName, SharedError>,

@@ -105,6 +105,46 @@ fn an_outlook_is_told_how_wide_a_fan_out_may_come() {
 }
 
 #[test]
+fn an_outlook_is_told_how_likely_each_branch_is() {
+    let flow = |branches: &[&str]| -> Workflow {
+        let pick = serde_json::json!({"id": "pick", "name": "pick", "run": "true", "decision": "out"});
+        let branch = |text: &&str| {
+            serde_json::json!({"id": text, "name": "work", "run": "true",
+                "when": {"task": "pick", "is": text}})
+        };
+        let tasks: Vec<_> = [pick].into_iter().chain(branches.iter().map(branch)).collect();
+        serde_json::from_value(serde_json::json!({"name": "w", "tasks": tasks})).unwrap()
+    };
+    let mut model = WorkflowModel::new();
+    for run in 0..20_i64 {
+        let value = Decision::Branch(if run % 4 == 0 { "right" } else { "left" }.to_owned());
+        let at = Timestamp::from_second(run * 100).unwrap();
+        let task = "pick".parse().unwrap();
+        model.update(&Record::Decision(DecisionRecord { task, input_bytes: 0, value, at: None }), at);
+    }
+    let shares = |workflow: &Workflow, model: &mut WorkflowModel| {
+        let (Problem { predictions, platform, .. }, _) = planned(workflow, model, Sla::MEDIAN);
+        let model = model.snapshot();
+        let ask = |query: &_, slas: &[Sla]| model.predict(query, slas);
+        let found = distributions(workflow, &predictions, platform.inline_bytes_max, ask);
+        assert!(found.widths.is_empty(), "it decides no width");
+        found.branches["pick"].iter().map(|(text, share)| (text.clone(), *share)).collect::<Vec<_>>()
+    };
+    // The model keeps 1 of 23 parts for what was never seen.
+    for (branches, expected) in [
+        (&["left", "right"][..], &[("left", 16.0 / 22.0), ("right", 6.0 / 22.0)][..]),
+        (&["left"], &[("left", 16.0 / 22.0), ("right", 6.0 / 22.0)]),
+        (&["left", "right", "stop"], &[("left", 16.0 / 23.0), ("right", 6.0 / 23.0), ("stop", 1.0 / 23.0)]),
+    ] {
+        let found = shares(&flow(branches), &mut model);
+        assert_eq!(found.len(), expected.len(), "{branches:?}: {found:?}");
+        for ((text, share), (wanted, expected)) in found.iter().zip(expected) {
+            assert!(text == wanted && (share - expected).abs() < 1e-9, "{branches:?}: {found:?}");
+        }
+    }
+}
+
+#[test]
 fn what_the_engine_takes_makes_a_chain_of_brief_tasks_longer() {
     let task = |at: u64| {
         let reads: Vec<_> = at

@@ -45,8 +45,10 @@ impl Fresh {
         let mut table = client.predictions_given(workflow, platform, sla, decided).await?;
         client.add_distributions(workflow, platform, &mut table);
         // What was decided is drawn no more.
-        let widths = table.uncertainty.as_mut().map(|uncertainty| &mut uncertainty.widths);
-        widths.into_iter().for_each(|widths| widths.retain(|decider, _| !facts.contains(decider)));
+        if let Some(uncertainty) = &mut table.uncertainty {
+            uncertainty.widths.retain(|decider, _| !facts.contains(decider));
+            uncertainty.branches.retain(|decider, _| !facts.contains(decider));
+        }
         let model = client.models.find(workflow.name(), table.epoch);
         Ok(Self::new(table, model))
     }

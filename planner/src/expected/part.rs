@@ -15,16 +15,17 @@ use foresail_schemas::plan::{Objective, Plan, PlannedTask, PlannedWorker, Predic
 use foresail_schemas::workflow::{Input, WorkflowSpec};
 use foresail_schemas::{ResourceConfig, TaskId, WorkerId, Workflow};
 
-use super::{expected, has_conditions, has_needs, is_expected};
+use super::{called, expected, has_conditions, has_needs, is_expected};
+use crate::decisions;
 use crate::dense::{Dense, NONE};
 use crate::progress::{Progress, TaskProgress};
 use crate::simulate::Simulated;
-use crate::widths;
 
 /// Deciders that an explanation names.
 const NAMED_MAX: usize = 3;
 
 /// A part of a problem.
+#[derive(Debug)]
 pub(crate) struct Part {
     /// The problem of the tasks in the part.
     pub problem: Problem,
@@ -42,10 +43,16 @@ impl Part {
         if !has_conditions(&problem.workflow) {
             return None;
         }
-        let is_in = expected(&problem.workflow, &widths::forecasts(problem));
-        // Where a probability is asked for, widths are drawn of the part as well.
+        let is_in = decisions::planned_for(problem);
+        // Where a probability is asked for, decisions are drawn of the part as well.
         let draws = matches!(problem.objective, Objective::Confidence { .. });
-        Self::with(problem, &is_in, |when| draws && widths::is_drawn(&problem.predictions, when))
+        Self::with(problem, &is_in, |when| draws && decisions::is_drawn(&problem.predictions, when))
+    }
+
+    /// What is expected where more stays, as it may come all the same; nothing where that is all.
+    pub fn of_expected(problem: &Problem) -> Option<Self> {
+        let is_in = expected(&problem.workflow, &problem.predictions.decisions);
+        if is_in.iter().all(|is_in| *is_in) { None } else { Self::of(problem, &is_in) }
     }
 
     /// What a plan expects; nothing where nothing is decided, or where it is no plan of this workflow.
@@ -54,7 +61,7 @@ impl Part {
         if !has_conditions(workflow) || plan.tasks.len() != workflow.tasks().len() {
             return None;
         }
-        Self::of(problem, &closed(workflow, |t| !plan.tasks[t as usize].unexpected))
+        Self::of(problem, &called(workflow, |t, _| !plan.tasks[t as usize].unexpected))
     }
 
     /// The tasks of which `is_in` is true; nothing where the tables are not those of the workflow, which
@@ -291,18 +298,6 @@ impl Part {
             named.join(", "),
         ))
     }
-}
-
-/// The least set of tasks to leave out so that all others have what they cannot run without; a task without a
-/// condition is left out for that reason only.
-fn closed(workflow: &Workflow, is_in: impl Fn(u32) -> bool) -> Vec<bool> {
-    let mut closed = vec![true; workflow.tasks().len()];
-    for &t in workflow.graph().order() {
-        let task = workflow.task(t);
-        closed[t as usize] =
-            has_needs(workflow, task, |p| closed[p as usize]) && (task.when.is_none() || is_in(t));
-    }
-    closed
 }
 
 /// Whether a table has a value for everything.

@@ -1,4 +1,4 @@
-//! Tasks that do not run in the timing pass, because a fan-out is narrower in a draw: skipped as the run's
+//! Tasks that do not run in the timing pass, because it is decided otherwise in a draw: skipped as the run's
 //! state skips them, when the task that decides has its result, with what cannot run without them.
 
 use crate::dense::NONE;

@@ -1,9 +1,11 @@
 //! The planners, the bounds and both simulations, over drawn problems and over real workflows.
 
+mod branches;
 mod chances;
 mod decided;
 mod drafts;
 mod drawn;
+mod fresh;
 mod fronts;
 mod graphs;
 mod instances;
