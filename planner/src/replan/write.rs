@@ -101,11 +101,11 @@ fn span_workers(plan: &mut Plan, standing: &Standing, (ids, assignment): (&[Opti
         let worker = assignment.worker[t as usize];
         if let Some(&Some(at)) = places.get(worker as usize) {
             let (start_ms, end_ms, is_over) = &mut begun[at];
-            match standing.tasks[t as usize] {
-                Stage::Done { .. } => {
-                    (*start_ms, *end_ms) = (start_ms.min(task.start_ms), end_ms.max(task.end_ms));
-                }
-                _ => *is_over = false,
+            let stage = standing.tasks[t as usize];
+            *is_over &= matches!(stage, Stage::Done { .. });
+            // What runs may do so in a second invocation of the worker, which is not the one that is timed.
+            if stage != Stage::Open {
+                (*start_ms, *end_ms) = (start_ms.min(task.start_ms), end_ms.max(task.end_ms));
             }
         }
     }

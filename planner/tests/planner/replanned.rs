@@ -15,6 +15,8 @@ use crate::graphs;
 use crate::properties::problems;
 
 const PROBLEMS_PROOF: u64 = 20_000;
+/// Runs in which a task runs in an invocation of its worker that another invocation of it outlives.
+const TWO_INVOCATIONS: [u64; 2] = [10_883, 1_055];
 
 /// A drawn problem, the plan of a planner for it, and a generator of what happens to the run.
 fn drawn_run(seed: u64) -> (Problem, Plan, Pcg64) {
@@ -113,7 +115,7 @@ fn slowed(problem: &Problem, factor: f64, is_slow: impl Fn(usize) -> bool) -> Pr
 #[test]
 fn a_run_that_goes_as_planned_takes_what_was_promised_from_any_moment_on() {
     let (mut error, mut count, mut worst) = (0.0, 0.0, (0.0, 0));
-    for seed in problems(PROBLEMS_PROOF) {
+    for seed in problems(PROBLEMS_PROOF).chain(TWO_INVOCATIONS) {
         let (problem, plan, mut rng) = drawn_run(seed);
         let now_ms = rng.random_range(0.0..1.0) * plan.predicted.makespan_ms;
         let progress = as_planned(&problem, &plan, now_ms);
@@ -136,7 +138,7 @@ fn a_run_that_goes_as_planned_takes_what_was_promised_from_any_moment_on() {
 #[test]
 fn whatever_happens_the_answer_is_valid_and_no_worse_than_keeping() {
     let mut verdicts = [0, 0];
-    for seed in problems(PROBLEMS_PROOF) {
+    for seed in problems(PROBLEMS_PROOF).chain(TWO_INVOCATIONS) {
         let (problem, plan, mut rng) = drawn_run(seed);
         let now_ms = rng.random_range(0.0..1.0) * plan.predicted.makespan_ms;
         let mut progress = as_planned(&problem, &plan, now_ms);
