@@ -64,6 +64,9 @@ pub(crate) struct Standing {
     pub workers: u32,
     /// Which of them are lost.
     pub is_lost: Vec<bool>,
+    /// Open tasks for which the plan in force has started a flexible worker, ascending: on which size, and
+    /// when. The state of a run knows nothing of such a worker before it joins, but when its task was ready.
+    invoked: Vec<(u32, u32, f64)>,
     /// What ended invocations took.
     pub spent: PlanSummary,
     /// That and the lives of the living until now.
@@ -90,6 +93,7 @@ impl Standing {
             living: Vec::new(),
             workers: plan.workers.len() as u32,
             is_lost: vec![false; plan.workers.len()],
+            invoked: Vec::new(),
             spent: progress.spent,
             spent_usd: 0.0,
         };
@@ -103,6 +107,7 @@ impl Standing {
         }
         standing.check_order(dense)?;
         standing.sort_done(dense);
+        standing.find_invoked(dense, &base);
         let lived_usd = standing.living.iter().map(|l| {
             let lived_ms = (now_ms - l.start_ms).max(0.0);
             let config = &dense.size(l.size).config;
@@ -215,6 +220,29 @@ impl Standing {
             }
         }
         Ok(())
+    }
+
+    fn find_invoked(&mut self, dense: &Dense, base: &Assignment) {
+        let invoked = (0..dense.len()).filter(|&t| !self.has_begun(t) && base.worker[t as usize] == NONE);
+        let invoked = invoked.filter_map(|task| {
+            let parents = dense.graph.parents(task);
+            let end_ms = parents.iter().map(|&p| match self.tasks[p as usize] {
+                Stage::Done { end_ms, .. } => end_ms + dense.dispatch_ms,
+                _ => f64::INFINITY,
+            });
+            let (size, since_ms) = (base.size[task as usize], end_ms.fold(0.0, f64::max));
+            // What should run by now has no worker, or waits for a place.
+            let due_ms = since_ms + dense.startup_ms(size, true);
+            (since_ms <= self.now_ms && self.now_ms <= due_ms).then_some((task, size, since_ms))
+        });
+        self.invoked = invoked.collect();
+    }
+
+    /// When a flexible worker of this size was started for this task, where one is on its way.
+    pub fn invoked_ms(&self, task: u32, size: u32) -> Option<f64> {
+        let at = self.invoked.binary_search_by_key(&task, |&(task, ..)| task).ok()?;
+        let (_, of_size, since_ms) = self.invoked[at];
+        (of_size == size).then_some(since_ms)
     }
 
     fn sort_done(&mut self, dense: &Dense) {

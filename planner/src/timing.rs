@@ -366,6 +366,7 @@ impl<'a> Timing<'a> {
         }
     }
 
+    /// Starts a worker; in a run that is under way `now_ms` may have been before.
     fn start(&mut self, invoke: Invoke, place_cause: u32, now_ms: f64) {
         let Invoke { worker, size, tasks } = invoke;
         if worker != NONE {
@@ -387,7 +388,8 @@ impl<'a> Timing<'a> {
         let live =
             Live { first: tasks, place_cause, ..Live::new(worker, size, container, now_ms, links, phase) };
         self.push_live(live);
-        self.agenda.at(now_ms + startup_ms, Kind::Up(id));
+        let from_ms = self.standing.map_or(0.0, |standing| standing.now_ms);
+        self.agenda.at(from_ms.max(now_ms + startup_ms), Kind::Up(id));
     }
 
     fn push_live(&mut self, live: Live) {

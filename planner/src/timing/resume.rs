@@ -2,7 +2,8 @@
 //! now on.
 //!
 //! Whoever holds a new plan learns of it by one round trip: workers that live are told of tasks that wait
-//! for them, those that do not are started now.
+//! for them, those that do not are started now. A flexible worker that the plan in force has started for a
+//! task is on its way, as long as the new plan has it take the task on that size.
 
 use std::collections::HashSet;
 
@@ -42,7 +43,7 @@ impl Timing<'_> {
                 }
             }
         }
-        self.send_ready(now_ms);
+        self.send_ready(standing);
         self.send_warmings(standing);
         for id in (0..standing.living.len() as u32).filter(|&id| standing.living[id as usize].is_up) {
             if self.beside.has_pre_loads() && self.live[id as usize].worker != NONE {
@@ -116,8 +117,9 @@ impl Timing<'_> {
         }
     }
 
-    /// Whoever has a task that waits for nothing is told of it, or started.
-    fn send_ready(&mut self, now_ms: f64) {
+    /// Whoever has a task that waits for nothing is told of it, or started, if that has not been done.
+    fn send_ready(&mut self, standing: &Standing) {
+        let now_ms = standing.now_ms;
         let is_ready = |t: &u32| {
             let task = &self.tasks[*t as usize];
             task.missing == 0 && !task.is_taken
@@ -131,8 +133,11 @@ impl Timing<'_> {
             times.ready_ms = now_ms;
             let (worker, size) = (times.worker, times.size());
             if worker == NONE {
-                let tasks = self.lists.of(task);
-                self.invoke(Invoke { worker, size, tasks }, now_ms);
+                let invoke = Invoke { worker, size, tasks: self.lists.of(task) };
+                match standing.invoked_ms(task, size).filter(|_| self.host.has_place(size)) {
+                    Some(since_ms) => self.start(invoke, NONE, since_ms),
+                    None => self.invoke(invoke, now_ms),
+                }
                 continue;
             }
             let state = &mut self.workers[worker as usize];
