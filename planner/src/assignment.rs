@@ -9,6 +9,7 @@ use foresail_schemas::plan::Plan;
 use crate::dense::{Dense, NONE};
 use crate::error::SimulationFailure;
 use crate::extras::Extras;
+use crate::link::Mixed;
 
 /// Where and in which order tasks run.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,7 +70,8 @@ impl Assignment {
     /// What a checked plan says; its times are left behind.
     pub fn of_plan(dense: &Dense, plan: &Plan) -> Result<Self, SimulationFailure> {
         let listed = plan.workers.iter().enumerate();
-        let places: HashMap<&WorkerId, u32> = listed.map(|(at, w)| (&w.id, at as u32)).collect();
+        // Whoever made the plan was chosen by the user: no need for a hash that withstands strangers.
+        let places: HashMap<&WorkerId, u32, Mixed> = listed.map(|(at, w)| (&w.id, at as u32)).collect();
         let mut size = Vec::with_capacity(plan.tasks.len());
         for task in &plan.tasks {
             size.push(dense.size_of(&task.config).ok_or_else(|| SimulationFailure::UnpredictedConfig {

@@ -167,11 +167,7 @@ impl<'p> Dense<'p> {
         };
         dense.pool = Routed::new(&dense);
         // Planners ask for each of them many times.
-        let mut allowed = Vec::with_capacity(dense.exec_ms.len());
-        for t in 0..dense.len() {
-            allowed.extend((0..dense.size_count()).map(|c| dense.suits(c, t)));
-        }
-        dense.allowed = allowed;
+        dense.allowed = dense.all_that_suits();
         dense.useful = (0..dense.size_count()).filter(|&c| !dense.is_pool(c) && dense.is_useful(c)).collect();
         (0..dense.len()).filter(|&t| open(t)).try_for_each(|t| dense.check_fits(t))?;
         Ok(dense)
@@ -385,6 +381,26 @@ impl<'p> Dense<'p> {
             && self.exec_ms(size, task) <= self.life_ms_max
             && (self.problem.predictions.uncertainty.is_none()
                 || self.p99_ms(size, task) <= LIFE_SHARE * self.life_ms_max)
+    }
+
+    /// What [`Dense::suits`] says of every task on every size.
+    fn all_that_suits(&self) -> Vec<bool> {
+        let sizes = self.sizes.len();
+        let mut allowed = vec![false; self.exec_ms.len()];
+        for (c, size) in (0..).zip(&self.sizes) {
+            let places = allowed.iter_mut().skip(c as usize).step_by(sizes);
+            if self.pool.is_some() || self.problem.predictions.uncertainty.is_some() {
+                (0..).zip(places).for_each(|(t, allowed)| *allowed = self.suits(c, t));
+                continue;
+            }
+            let memory_mb = size.config.memory_mb;
+            let from = c as usize * self.graph.len();
+            let rows = self.memory_mb_min.iter().zip(&self.exec_ms[from..]);
+            for (allowed, (needed_mb, exec_ms)) in places.zip(rows) {
+                *allowed = (memory_mb >= *needed_mb) & (*exec_ms <= self.life_ms_max);
+            }
+        }
+        allowed
     }
 
     /// The smallest size that allows the task.

@@ -107,9 +107,7 @@ impl Extras {
         for (t, listed) in (0..).zip(&mut listed) {
             let flags = self.flags(t) | dense.forced_flags(t);
             if flags & PRE_LOAD != 0 && worker[t as usize] != NONE {
-                // Most have one and no other.
-                listed.reserve_exact(1);
-                listed.push(Optimization::PreLoad);
+                *listed = vec![Optimization::PreLoad];
             }
             let place = |t: u32| (worker[t as usize], size[t as usize]);
             if flags & TASK_DUP != 0 && may_be_copied(dense, t, place) {

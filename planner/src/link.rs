@@ -108,7 +108,7 @@ enum Bringing {
     Downloaded,
 }
 
-/// A multiplicative hash: the keys are two indices, never a stranger's text.
+/// A multiplicative hash, for keys that no stranger chooses.
 #[derive(Debug, Default)]
 pub(crate) struct Mixer(u64);
 

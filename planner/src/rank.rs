@@ -33,6 +33,32 @@ pub(crate) fn mean_upward_ms(dense: &Dense) -> Vec<f64> {
     mean_ms
 }
 
+/// Ascending tasks by rank, those of one rank ascending.
+pub(crate) fn by_rank(tasks: impl Iterator<Item = u32>, rank: &[u32]) -> Vec<u32> {
+    let mut tasks: Vec<u32> = tasks.collect();
+    let mut at = vec![0_u32; rank.len() + 1];
+    for &t in &tasks {
+        match at.get_mut(rank[t as usize] as usize + 1) {
+            Some(count) => *count += 1,
+            // Ranks that do not count tasks may be any numbers.
+            None => {
+                tasks.sort_by_key(|&t| rank[t as usize]);
+                return tasks;
+            }
+        }
+    }
+    for next in 1..at.len() {
+        at[next] += at[next - 1];
+    }
+    let mut sorted = vec![0; tasks.len()];
+    for t in tasks {
+        let at = &mut at[rank[t as usize] as usize];
+        sorted[*at as usize] = t;
+        *at += 1;
+    }
+    sorted
+}
+
 /// The tasks, the longest way to the end first; a parent always stands before its children.
 pub(crate) fn by_urgency(dense: &Dense, upward_ms: &[f64]) -> Vec<u32> {
     let mut place = vec![0_u32; upward_ms.len()];
@@ -60,4 +86,21 @@ pub(crate) fn places(order: &[u32]) -> Vec<u32> {
 /// where it has one parent and runs where that did, else most likely for the answer of its lease.
 pub(crate) fn way_ms(dense: &Dense, task: u32) -> f64 {
     if dense.graph.parents(task).len() > 1 { dense.dispatch_ms } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_are_sorted_by_rank_whatever_numbers_ranks_are() {
+        for (rank, expected) in [
+            ([3, 0, 2, 1], [1, 3, 2, 0]),
+            ([1, 0, 1, 0], [1, 3, 0, 2]),
+            ([70, u32::MAX, 70, 9], [3, 0, 2, 1]),
+        ] {
+            assert_eq!(by_rank(0..4, &rank), expected, "{rank:?}");
+        }
+        assert_eq!(by_rank([0, 2].into_iter(), &[3, 0, 2]), [2, 0]);
+    }
 }

@@ -11,6 +11,7 @@ use crate::draw;
 use crate::error::ReplanFailure;
 use crate::extras::Warming;
 use crate::progress::{Progress, TaskProgress, WorkerCondition, WorkerProgress};
+use crate::rank::by_rank;
 use crate::remaining::expected_total_ms;
 
 /// How far a task is.
@@ -291,13 +292,12 @@ impl Standing {
     /// Takes what has begun, what the pool runs and what is done beside from the plan in force; the ranks of
     /// open tasks are dealt anew among them.
     pub fn rebase(&self, dense: &Dense, base: &Assignment, new: &mut Assignment) {
-        let is_open = |t: &u32| !self.has_begun(*t);
-        let mut open: Vec<u32> = (0..dense.len()).filter(is_open).collect();
-        let mut ranks: Vec<u32> = open.iter().map(|&t| base.rank[t as usize]).collect();
-        ranks.sort_unstable();
-        open.sort_unstable_by_key(|&t| (new.rank[t as usize], t));
+        let open = |t: &u32| !self.has_begun(*t);
+        let ranked = by_rank((0..dense.len()).filter(open), &new.rank);
+        let ranks = by_rank((0..dense.len()).filter(open), &base.rank);
         new.rank.clone_from(&base.rank);
-        open.iter().zip(ranks).for_each(|(&t, rank)| new.rank[t as usize] = rank);
+        let dealt = ranks.iter().map(|&t| base.rank[t as usize]);
+        ranked.iter().zip(dealt).for_each(|(&t, rank)| new.rank[t as usize] = rank);
         for t in (0..dense.len()).filter(|&t| self.has_begun(t) || dense.is_pooled(t)) {
             (new.worker[t as usize], new.size[t as usize]) = (base.worker[t as usize], base.size[t as usize]);
         }

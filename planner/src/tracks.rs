@@ -98,6 +98,7 @@ struct Need {
     last_parent: u32,
     /// The worker that ran all parents; [`NONE`] where there is none.
     made_by: u32,
+    is_source: bool,
     bytes: f64,
     objects: u32,
     latest_ms: f64,
@@ -316,7 +317,9 @@ impl<'p, 'a> Tracks<'p, 'a> {
             }
         }
         let latest_ms = self.aim.deadline_ms - self.plane.tail_ms[task as usize];
-        let mut need = Need { task, ready_ms, last_parent, made_by, bytes: 0.0, objects: 0, latest_ms };
+        let is_source = parents.is_empty();
+        let mut need =
+            Need { task, ready_ms, last_parent, made_by, is_source, bytes: 0.0, objects: 0, latest_ms };
         self.holders.clear();
         if last_parent != NONE {
             self.note(self.track_of[last_parent as usize], task, 0.0, 0);
@@ -404,7 +407,7 @@ impl<'p, 'a> Tracks<'p, 'a> {
         let (download_ms, objects) = self.download_ms(need, at.size, Some(at));
         let run_ms = download_ms + self.plane.run_ms(need.task, at.size);
         let pause_ms = need.ready_ms + 2.0 * dense.dispatch_ms - at.free_ms;
-        let is_ahead = need.made_by == at.worker || dense.graph.parents(need.task).is_empty();
+        let is_ahead = need.made_by == at.worker || need.is_source;
         let begin_ms = need.ready_ms.max(at.free_ms);
         let outlives = begin_ms + 2.0 * run_ms - at.worker_from_ms > dense.life_ms(at.size);
         let is_new_worker = at.worker == NONE || outlives || pause_ms > self.plane.linger_ms;

@@ -26,13 +26,16 @@ pub(super) fn dimensions(graph: &Graph, table: &PredictionTable) -> Result<(), P
 
 /// Whether every number is one, and not negative.
 pub(super) fn numbers(table: &PredictionTable) -> Result<(), PlanFailure> {
+    // All of a row at once: nearly every row is right, and looking for the first that is not takes longer.
+    let is_right = |row: &[f64]| row.iter().fold(true, |is, x| is & (*x >= 0.0) & (*x <= f64::MAX));
     fn check(field: &'static str, mut values: impl Iterator<Item = f64>) -> Result<(), PlanFailure> {
         match values.find(|x| !(x.is_finite() && *x >= 0.0)) {
             None => Ok(()),
             Some(value) => Err(PlanFailure::Number { field, value }),
         }
     }
-    table.exec_ms.iter().try_for_each(|row| check("exec_ms", row.iter().copied()))?;
+    let mut wrong = table.exec_ms.iter().filter(|row| !is_right(row));
+    wrong.try_for_each(|row| check("exec_ms", row.iter().copied()))?;
     let rates = |t: &TransferTimes| {
         [t.download_latency_ms, t.download_ms_per_byte, t.upload_latency_ms, t.upload_ms_per_byte]
     };

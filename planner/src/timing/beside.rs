@@ -17,23 +17,44 @@ pub(super) struct Beside {
     pre_loads: Vec<(u64, u32)>,
     /// Sorted by the task that they begin after.
     pub warmings: Vec<Warming>,
+    /// Where the next task of each worker goes, for a moment.
+    next: Vec<u32>,
     /// Tasks of one worker that read an object, for a moment.
     readers: Vec<(u32, u32)>,
 }
 
 impl Beside {
     pub fn reset(&mut self, dense: &Dense, plan: &Assignment, tasks: &[TaskTimes], begun: Option<&Standing>) {
-        self.pre_loads.clear();
-        self.warmings.clear();
         let all = (0..).zip(tasks).filter(|(_, t)| t.flags & PRE_LOAD != 0 && t.worker != NONE);
         let all = all.filter(|(t, _)| !dense.stored_reads(*t).is_empty());
         // What has begun has its inputs.
         let all = all.filter(|(t, _)| begun.is_none_or(|standing| !standing.has_begun(*t)));
-        self.pre_loads.extend(all.map(|(task, t): (u32, _)| (first_of(t.worker) + u64::from(t.rank), task)));
-        self.pre_loads.sort_unstable();
+        self.list_pre_loads(all.map(|(task, t)| (t.worker, t.rank, task)), plan.workers as usize);
+        self.warmings.clear();
         self.warmings.extend(&plan.extras.warmings);
         // Stable: what begins after the same task stays in the order of the plan.
         self.warmings.sort_by_key(|w| w.after);
+    }
+
+    /// By worker, which takes no comparing, and then those of each by rank.
+    fn list_pre_loads(&mut self, all: impl Iterator<Item = (u32, u32, u32)> + Clone, workers: usize) {
+        self.pre_loads.clear();
+        self.next.clear();
+        self.next.resize(workers + 1, 0);
+        all.clone().for_each(|(worker, ..)| self.next[worker as usize + 1] += 1);
+        let mut count = 0;
+        for next in &mut self.next {
+            count += *next;
+            *next = count;
+        }
+        self.pre_loads.resize(count as usize, (0, NONE));
+        for (worker, rank, task) in all {
+            let next = &mut self.next[worker as usize];
+            self.pre_loads[*next as usize] = (first_of(worker) + u64::from(rank), task);
+            *next += 1;
+        }
+        let is_same = |a: &(u64, u32), b: &(u64, u32)| a.0 >> 32 == b.0 >> 32;
+        self.pre_loads.chunk_by_mut(is_same).for_each(<[(u64, u32)]>::sort_unstable);
     }
 
     pub fn has_pre_loads(&self) -> bool {
