@@ -6,6 +6,8 @@
 //! 2006, 2.2 (the process) and 5.4.2 (leaving one out in closed form). Residuals are first joined into at
 //! most [`CELLS_MAX`] cells, because the cost grows with the cube of their number.
 
+use std::cell::LazyCell;
+
 use serde::{Deserialize, Serialize};
 
 use crate::cells::SAME;
@@ -94,14 +96,17 @@ impl Interaction {
         };
         let mut kernel = Square::new(n);
         for row in 0..n {
+            let values = kernel.row_mut(row);
             for column in row..n {
-                kernel.values[row * n + column] = variance * near(&cells[row], &cells[column]);
+                values[column] = variance * near(&cells[row], &cells[column]);
             }
-            kernel.values[row * n + row] += noise[row];
+            values[row] += noise[row];
         }
-        let inverse = kernel.inverse_factor()?;
+        let factor = kernel.factor()?;
         let middles: Vec<f64> = cells.iter().map(|c| c.middle).collect();
-        let (pulls, precisions) = (inverse.solve(&middles), inverse.precisions());
+        let pulls = factor.solve(&middles);
+        // Only samples that stand alone need them, which take as long as all the rest.
+        let precisions = LazyCell::new(|| factor.inverse().precisions());
         let without = |place: usize| {
             let error = pulls[place];
             let alone = cells[place].count < 2.0;
@@ -181,62 +186,69 @@ fn join(rests: &Rests) -> Option<Joined> {
     distinct.dedup();
     distinct.sort_unstable_by(f64::total_cmp);
     distinct.dedup();
-    let width = rests.ln_sizes.len();
-    if distinct.len() < 2 || width < 2 {
+    if distinct.len() < 2 || rests.ln_sizes.len() < 2 {
         return None;
     }
-    let mut place_of: Vec<usize> = Vec::with_capacity(rests.logs.len());
-    for run in rests.ln_shares.chunk_by(|a, b| a == b) {
-        let share = distinct.partition_point(|s| *s < run[0]);
-        let sizes = &rests.size_of[place_of.len()..place_of.len() + run.len()];
-        place_of.extend(sizes.iter().map(|size| share * width + *size as usize));
-    }
-    let mut seen = vec![false; distinct.len() * width];
-    place_of.iter().for_each(|place| seen[*place] = true);
-    let mut occupied: Vec<(usize, usize)> = Vec::with_capacity(place_of.len());
-    for share in 0..distinct.len() {
-        occupied.extend((0..width).filter(|size| seen[share * width + size]).map(|size| (share, size)));
-    }
+    let seen = seen(rests, &distinct);
     let mut step = JOINED;
-    let (shares, sizes, keys) = loop {
-        if bins(rests.ln_sizes, step) > CELLS_MAX {
-            // No bin is empty: there are at least as many cells.
-            step *= 2.0;
-            continue;
-        }
-        let (shares, sizes) = (Bins::new(&distinct, step), Bins::new(rests.ln_sizes, step));
-        if shares.middles.len() < 2 || sizes.middles.len() < 2 {
-            return None;
-        }
-        let mut keys = vec![false; shares.middles.len() * sizes.middles.len()];
-        occupied.iter().for_each(|place| keys[key(*place, &shares, &sizes)] = true);
-        if keys.iter().filter(|taken| **taken).count() <= CELLS_MAX {
-            break (shares, sizes, keys);
+    let (shares, sizes) = loop {
+        // No bin is empty: there are at least as many cells as bins.
+        if let (Some(shares), Some(sizes)) = (Bins::new(&distinct, step), Bins::new(rests.ln_sizes, step)) {
+            if shares.count < 2 || sizes.count < 2 {
+                return None;
+            }
+            if occupied(&seen, &shares, &sizes).count() <= CELLS_MAX {
+                break (shares, sizes);
+            }
         }
         step *= 2.0;
     };
-    let mut cell_of_key = vec![0; keys.len()];
-    let taken: Vec<usize> = (0..keys.len()).filter(|key| keys[*key]).collect();
-    if taken.len() < CELLS_MIN {
+    let mut cell_of_key = vec![0; shares.count * sizes.count];
+    let mut places = Vec::with_capacity(CELLS_MAX);
+    for (cell, (share, size)) in (0_u8..).zip(occupied(&seen, &shares, &sizes)) {
+        cell_of_key[share * sizes.count + size] = cell;
+        places.push((share as u8, size as u8));
+    }
+    if places.len() < CELLS_MIN {
         return None;
     }
-    (0_u8..).zip(&taken).for_each(|(cell, key)| cell_of_key[*key] = cell);
-    let mut cell_of_place = vec![0; seen.len()];
-    for place in &occupied {
-        cell_of_place[place.0 * width + place.1] = cell_of_key[key(*place, &shares, &sizes)];
+    let (share_of, size_of) = (shares.of_places(distinct.len()), sizes.of_places(rests.ln_sizes.len()));
+    let mut cell_of: Vec<u8> = Vec::with_capacity(rests.logs.len());
+    for run in rests.ln_shares.chunk_by(|a, b| a == b) {
+        let first = share_of[distinct.partition_point(|s| *s < run[0])] * sizes.count;
+        let of = &rests.size_of[cell_of.len()..cell_of.len() + run.len()];
+        cell_of.extend(of.iter().map(|size| cell_of_key[first + size_of[*size as usize]]));
     }
-    let cell_of: Vec<u8> = place_of.iter().map(|place| cell_of_place[*place]).collect();
-    let width = sizes.middles.len();
-    let place = |key: usize| ((key / width) as u8, (key % width) as u8);
-    let (mut members, starts) = members(rests, &cell_of, taken.len());
-    let cell = |(key, start): (&usize, &[usize])| Cell::new(place(*key), &mut members[start[0]..start[1]]);
-    let cells = taken.iter().zip(starts.windows(2)).map(cell).collect();
-    Some(Joined { shares: shares.middles, sizes: sizes.middles, cells, cell_of })
+    let (mut members, starts) = members(rests, &cell_of, places.len());
+    let cell = |(place, start): (&(u8, u8), &[usize])| Cell::new(*place, &mut members[start[0]..start[1]]);
+    let cells = places.iter().zip(starts.windows(2)).map(cell).collect();
+    Some(Joined { shares: shares.middles(&distinct), sizes: sizes.middles(rests.ln_sizes), cells, cell_of })
 }
 
-/// The pair of bins that a share and a size fall into, as one number.
-fn key((share, size): (usize, usize), shares: &Bins, sizes: &Bins) -> usize {
-    usize::from(shares.of[share]) * sizes.middles.len() + usize::from(sizes.of[size])
+/// Places as the bits of a number.
+type Places = u64;
+
+/// The sizes that were measured at each of the shares.
+fn seen(rests: &Rests, distinct: &[f64]) -> Vec<Places> {
+    debug_assert!(rests.ln_sizes.len() <= Places::BITS as usize, "sizes are the bits of a number");
+    let (mut seen, mut start) = (vec![0; distinct.len()], 0);
+    for run in rests.ln_shares.chunk_by(|a, b| a == b) {
+        let sizes = &rests.size_of[start..start + run.len()];
+        start += run.len();
+        let share = distinct.partition_point(|s| *s < run[0]);
+        seen[share] |= sizes.iter().fold(0, |sizes, size| sizes | 1 << size);
+    }
+    seen
+}
+
+/// The pairs of bins, of shares and of sizes, that anything was measured in.
+fn occupied(seen: &[Places], shares: &Bins, sizes: &Bins) -> impl Iterator<Item = (usize, usize)> {
+    let seen = |share: usize| seen[shares.range(share)].iter().fold(0, |all, sizes| all | sizes);
+    let masks = &sizes.masks[..sizes.count];
+    (0..shares.count).map(move |share| (share, seen(share))).flat_map(move |(share, seen)| {
+        let any = move |(_, mask): &(usize, &Places)| seen & **mask != 0;
+        masks.iter().enumerate().filter(any).map(move |(size, _)| (share, size))
+    })
 }
 
 /// The residuals by cells, and where each cell starts and the last one ends.
@@ -261,66 +273,83 @@ impl Cell {
 
 /// Neighbouring places joined.
 struct Bins {
-    /// Bin of each place.
-    of: Vec<u8>,
-    /// Mean of the places of each bin.
-    middles: Vec<f64>,
-}
-
-/// How many bins [`Bins::new`] makes.
-fn bins(places: &[f64], step: f64) -> usize {
-    let (mut first, mut count) = (f64::NEG_INFINITY, 0);
-    for place in places {
-        if place - first > step {
-            (first, count) = (*place, count + 1);
-        }
-    }
-    count
+    count: usize,
+    /// The places of each bin, in the order of the places.
+    masks: [Places; CELLS_MAX],
 }
 
 impl Bins {
-    /// Joins ascending places, at least one, that are no more than `step` above the first of their bin.
-    fn new(places: &[f64], step: f64) -> Self {
-        let (mut of, mut middles) = (Vec::with_capacity(places.len()), Vec::with_capacity(places.len()));
-        let (mut first, mut sum, mut count) = (places[0], 0.0, 0.0);
-        for place in places {
-            if place - first > step {
-                middles.push(sum / count);
-                (first, sum, count) = (*place, 0.0, 0.0);
+    /// Joins ascending places, at least one, that are no more than `step` above the first of their bin;
+    /// nothing where there are more than [`CELLS_MAX`] bins.
+    fn new(places: &[f64], step: f64) -> Option<Self> {
+        let (mut first, mut count, mut masks) = (places[0], 1, [0; CELLS_MAX]);
+        for (place, at) in places.iter().enumerate() {
+            if at - first > step {
+                (first, count) = (*at, count + 1);
             }
-            (sum, count) = (sum + place, count + 1.0);
-            of.push(middles.len() as u8);
+            *masks.get_mut(count - 1)? |= 1 << place;
         }
-        middles.push(sum / count);
-        Self { of, middles }
+        Some(Self { count, masks })
+    }
+
+    /// The places of a bin.
+    fn range(&self, bin: usize) -> std::ops::Range<usize> {
+        let mask = self.masks[bin];
+        mask.trailing_zeros() as usize..(Places::BITS - mask.leading_zeros()) as usize
+    }
+
+    /// The bin of each of `count` places.
+    fn of_places(&self, count: usize) -> Vec<usize> {
+        let mut of = vec![0; count];
+        (0..self.count).for_each(|bin| of[self.range(bin)].fill(bin));
+        of
+    }
+
+    /// Mean of the places of each bin.
+    fn middles(&self, places: &[f64]) -> Vec<f64> {
+        let mean = |places: &[f64]| places.iter().sum::<f64>() / places.len() as f64;
+        (0..self.count).map(|bin| mean(&places[self.range(bin)])).collect()
     }
 }
 
-/// A square matrix of which one triangle is used.
+/// Columns that are worked on at once: a loop over them has a known length.
+const LANES: usize = 4;
+
+/// A square matrix of which one triangle is used; what stands in the other one means nothing.
 struct Square {
     n: usize,
-    values: Vec<f64>,
+    /// Rows of whole lanes: columns beyond the last one mean nothing either.
+    values: Vec<[f64; LANES]>,
 }
 
 impl Square {
     fn new(n: usize) -> Self {
-        Self { n, values: vec![0.0; n * n] }
+        Self { n, values: vec![[0.0; LANES]; n * n.div_ceil(LANES)] }
     }
 
     fn row(&self, row: usize) -> &[f64] {
-        &self.values[row * self.n..(row + 1) * self.n]
+        let width = self.n.div_ceil(LANES);
+        self.values[row * width..(row + 1) * width].as_flattened()
     }
 
-    /// Takes `factor` times the row `from` off the row `to`, between two columns; `from` stands above.
+    fn row_mut(&mut self, row: usize) -> &mut [f64] {
+        let width = self.n.div_ceil(LANES);
+        self.values[row * width..(row + 1) * width].as_flattened_mut()
+    }
+
+    /// Takes `factor` times the row `from` off the row `to`, between two columns at least; `from` stands above.
     fn take_off(&mut self, factor: f64, from: usize, to: usize, columns: std::ops::Range<usize>) {
-        let (above, below) = self.values.split_at_mut(to * self.n);
-        let from = &above[from * self.n..][columns.clone()];
-        below[columns].iter_mut().zip(from).for_each(|(to, from)| *to -= factor * from);
+        let (width, lanes) = (self.n.div_ceil(LANES), columns.start / LANES..columns.end.div_ceil(LANES));
+        let (above, below) = self.values.split_at_mut(to * width);
+        let from = &above[from * width..][lanes.clone()];
+        for (to, from) in below[lanes].iter_mut().zip(from) {
+            (0..LANES).for_each(|lane| to[lane] -= factor * from[lane]);
+        }
     }
 
-    /// The inverse of the Cholesky factor of a matrix given by its upper triangle; nothing where that is not
-    /// positive definite. Rows are taken off rows: no sum waits for the one before.
-    fn inverse_factor(mut self) -> Option<Self> {
+    /// The Cholesky factor of a matrix given by its upper triangle; nothing where that is not positive
+    /// definite. Rows are taken off rows: no sum waits for the one before.
+    fn factor(mut self) -> Option<Self> {
         let n = self.n;
         for pivot in 0..n {
             let square = self.row(pivot)[pivot];
@@ -328,32 +357,43 @@ impl Square {
                 return None;
             }
             let scale = 1.0 / square.sqrt();
-            self.values[pivot * n + pivot..(pivot + 1) * n].iter_mut().for_each(|value| *value *= scale);
+            self.row_mut(pivot).iter_mut().for_each(|value| *value *= scale);
             for row in pivot + 1..n {
                 self.take_off(self.row(pivot)[row], pivot, row, row..n);
             }
         }
+        Some(self)
+    }
+
+    /// The inverse of the matrix times `values`; `self` is its factor.
+    fn solve(&self, values: &[f64]) -> Vec<f64> {
+        let mut solved = values.to_vec();
+        for row in 0..self.n {
+            let (own, below) = solved[row..].split_at_mut(1);
+            own[0] /= self.row(row)[row];
+            below.iter_mut().zip(&self.row(row)[row + 1..]).for_each(|(rest, w)| *rest -= own[0] * w);
+        }
+        for row in (0..self.n).rev() {
+            let (own, below) = solved[row..].split_at_mut(1);
+            let known: f64 = below.iter().zip(&self.row(row)[row + 1..]).map(|(x, w)| x * w).sum();
+            own[0] = (own[0] - known) / self.row(row)[row];
+        }
+        solved
+    }
+
+    /// The inverse of a factor.
+    fn inverse(&self) -> Self {
+        let n = self.n;
         let mut inverse = Self::new(n);
         for row in 0..n {
-            inverse.values[row * n + row] = 1.0;
+            inverse.row_mut(row)[row] = 1.0;
             for former in 0..row {
                 inverse.take_off(self.row(former)[row], former, row, 0..former + 1);
             }
             let scale = 1.0 / self.row(row)[row];
-            inverse.values[row * n..row * n + row + 1].iter_mut().for_each(|value| *value *= scale);
+            inverse.row_mut(row).iter_mut().for_each(|value| *value *= scale);
         }
-        Some(inverse)
-    }
-
-    /// The inverse of the matrix times `values`; `self` is the inverse factor.
-    fn solve(&self, values: &[f64]) -> Vec<f64> {
-        let mut solved = vec![0.0; self.n];
-        for row in 0..self.n {
-            let row = &self.row(row)[..=row];
-            let half: f64 = row.iter().zip(values).map(|(w, v)| w * v).sum();
-            solved.iter_mut().zip(row).for_each(|(solved, w)| *solved += w * half);
-        }
-        solved
+        inverse
     }
 
     /// Diagonal of the inverse of the matrix; `self` is the inverse factor.
