@@ -3,7 +3,8 @@
 //! A cell's level is the median of its log values, so that an outlier does not move it, and models cost as
 //! much as there are sizes, not as there are samples. Where there are too many, neighbours join.
 
-use crate::size::{Point, ln_of_size};
+use crate::logs::lns;
+use crate::size::Point;
 use crate::sort::sort_whole;
 use crate::stats::{Weighted, median, sorted_deviation, weight};
 
@@ -61,8 +62,8 @@ impl Grid {
             bounds = (0..=cells_max).map(|n| bounds[n * groups / cells_max]).collect();
         }
         let cells = bounds.len() - 1;
-        let (mut ln_sizes, mut sizes) = (Vec::with_capacity(cells), Vec::with_capacity(cells));
-        let (mut of, mut alike) = (vec![0; points.len()], Vec::with_capacity(cells));
+        let (mut sizes, mut alike) = (Vec::with_capacity(cells), Vec::with_capacity(cells));
+        let mut of = vec![0; points.len()];
         for (cell, bounds) in (0..).zip(bounds.windows(2)) {
             let members = &order[bounds[0] as usize..bounds[1] as usize];
             let (mut total, mut last) = (0.0, 0.0);
@@ -75,8 +76,8 @@ impl Grid {
             let size = total / members.len() as f64;
             alike.push((1.0 + last) <= (1.0 + first) * (1.0 + SAME));
             sizes.push(size);
-            ln_sizes.push(ln_of_size(size));
         }
+        let ln_sizes = lns(sizes.iter().map(|size| 1.0 + size));
         Self { order, bounds, of, ln_sizes, sizes, alike }
     }
 
@@ -88,19 +89,19 @@ impl Grid {
     /// The cells of log values that stand in the order of the points, with means for levels: outliers move
     /// them, but nothing has to be sorted.
     pub fn means(&self, ln_values: &[f64], points: &[Point]) -> Vec<Cell> {
-        let empty = Cell { level: 0.0, weight: 0.0, count: 0.0, least: f64::MAX, most: f64::MIN };
-        let mut cells = vec![empty; self.len()];
-        for ((value, point), cell) in ln_values.iter().zip(points).zip(&self.of) {
-            let cell = &mut cells[*cell as usize];
-            cell.level += value * point.weight;
-            cell.weight += point.weight;
-            cell.count += 1.0;
-            (cell.least, cell.most) = (cell.least.min(*value), cell.most.max(*value));
-        }
-        for cell in &mut cells {
-            (cell.level, cell.weight) = (cell.level / cell.weight, shrunk(cell.weight));
-        }
-        cells
+        let cell = |bounds: &[u32]| {
+            let members = &self.order[bounds[0] as usize..bounds[1] as usize];
+            let (mut level, mut weight, mut least, mut most) = (0.0, 0.0, f64::MAX, f64::MIN);
+            for place in members {
+                let (value, own) = (ln_values[*place as usize], points[*place as usize].weight);
+                level += value * own;
+                weight += own;
+                (least, most) = (least.min(value), most.max(value));
+            }
+            let count = members.len() as f64;
+            Cell { level: level / weight, weight: shrunk(weight), count, least, most }
+        };
+        self.bounds.windows(2).map(cell).collect()
     }
 
     /// The cells of log values that stand in the order of the points.
@@ -136,17 +137,18 @@ fn order(points: &[Point]) -> Vec<u32> {
 
 /// Where groups of alike sizes start.
 fn alike(points: &[Point], order: &[u32], same: f64) -> Vec<u32> {
-    let mut bounds = vec![0];
-    let Some(least) = order.first() else { return bounds };
-    let mut first = points[*least as usize].size;
+    let Some(least) = order.first() else { return vec![0] };
+    let (mut bounds, mut count, mut first) = (vec![0; order.len() + 1], 1, points[*least as usize].size);
     for (at, place) in order.iter().enumerate() {
         let size = points[*place as usize].size;
-        if (1.0 + size) > (1.0 + first) * (1.0 + same) {
-            bounds.push(at as u32);
-            first = size;
-        }
+        let is_larger = (1.0 + size) > (1.0 + first) * (1.0 + same);
+        // Written at every place and kept where a group starts, which cannot be foretold.
+        bounds[count] = at as u32;
+        count += usize::from(is_larger);
+        first = if is_larger { size } else { first };
     }
-    bounds.push(order.len() as u32);
+    bounds[count] = order.len() as u32;
+    bounds.truncate(count + 1);
     bounds
 }
 

@@ -14,6 +14,7 @@ use crate::cells::{Cells, Grid, SAME};
 use crate::drift::{self, Changes};
 use crate::formula::CurvePart;
 use crate::history::History;
+use crate::logs::lns;
 use crate::mixture::{Fitted, Mixture};
 use crate::quantile::Table;
 use crate::ring::{RING_SAMPLES, Ring, Sample};
@@ -98,13 +99,12 @@ pub fn recent_points(ring: &Ring, value: impl Fn(&Sample) -> Option<f64>) -> (Ve
 pub fn weigh(points: &mut [Point]) {
     let weights = &*WEIGHTS;
     let of = |half_ages: usize| weights.get(half_ages).copied().unwrap_or_else(|| weight(half_ages));
-    let (mut alike, mut newer_at) = (false, None);
-    for (newer, point) in points.iter_mut().rev().enumerate() {
-        point.weight = of(2 * newer);
-        alike |= newer_at == Some(point.at_us);
-        newer_at = Some(point.at_us);
-    }
-    if !alike {
+    let ages = points.iter_mut().rev().zip(weights.iter().step_by(2));
+    ages.for_each(|(point, weight)| point.weight = *weight);
+    let older = points.len().saturating_sub(RING_SAMPLES);
+    let beyond = points[..older].iter_mut().rev().enumerate();
+    beyond.for_each(|(newer, point)| point.weight = of(2 * (newer + RING_SAMPLES)));
+    if !points.windows(2).fold(false, |alike, two| alike | (two[0].at_us == two[1].at_us)) {
         return;
     }
     let mut newer = points.len();
@@ -131,7 +131,7 @@ impl Curve {
             return None;
         }
         let grid = Grid::of(points, setup.same, setup.cells_max);
-        let ln_values: Vec<f64> = points.iter().map(|p| p.value.ln()).collect();
+        let ln_values = lns(points.iter().map(|p| p.value));
         let data = grid.cells(&ln_values, points);
         let fitted = Fitted::new(&grid, &data);
         let residuals = if former.is_empty() { Vec::new() } else { left_out(&data, &fitted) };

@@ -10,6 +10,7 @@
 use std::ops::Range;
 
 use crate::cells::Grid;
+use crate::logs::lns;
 use crate::size::{Point, PowerLaw, ln_of_size, spread};
 use crate::sort::sort;
 use crate::stats::{Weighted, median};
@@ -144,11 +145,11 @@ fn cells(ln_sizes: &[f64]) -> Vec<Range<usize>> {
 /// it is wrong alike before and after. Those of a cell stand together, ascending; with the places of their
 /// points.
 fn residuals(points: &[Point], grid: &Grid, ln_sizes: &[f64], cells: &[Range<usize>]) -> Vec<(f64, u32)> {
-    let logs: Vec<f64> = points.iter().map(|p| p.value.ln()).collect();
+    let logs = lns(points.iter().map(|p| p.value));
     let mut residuals: Vec<(f64, u32)> =
         grid.order.iter().map(|place| (logs[*place as usize], *place)).collect();
     if spread(grid) {
-        let law = PowerLaw::fit(&grid.ln_sizes, &grid.cells(&logs, points).cells).law;
+        let law = PowerLaw::fit(&grid.ln_sizes, &grid.means(&logs, points)).law;
         // Where cells of the grid were joined, their points differ in size.
         residuals.iter_mut().zip(ln_sizes).for_each(|((residual, _), size)| *residual -= law.at(*size));
     }

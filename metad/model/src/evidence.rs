@@ -6,11 +6,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::form::{FORMS, GRID, POWERS, PRIOR, SERIALS, caps_below, of_forms, parallel};
+use crate::form::{FORMS, GRID, POWERS, PRIOR, SERIALS, caps_below, of_forms, parallel, with_caps};
 use crate::shape::{BELIEF_UNITS, Belief};
 use crate::shared::Shared;
 use crate::size::ln_of_size;
-use crate::stats::{Weighted, median, plain_median, sorted_deviation};
+use crate::stats::{Weighted, median, plain_median, sorted_deviation, sum, sums};
 use crate::steps;
 
 /// Log error of the form itself at one share.
@@ -77,7 +77,9 @@ impl Evidence {
         let brief_odds = (BRIEF_MS / middle.max(f64::MIN_POSITIVE)).powi(2);
         let mut evidence = Self { shares, likelihood, cells, noise, brief_odds, belief: None };
         if evidence.likelihood.is_some() && brief_odds < 1.0 {
-            let units = |p: f64| (p * BELIEF_UNITS + 0.5) as u16;
+            // Added to a number it leaves the nearest whole one in the lowest bits.
+            const WHOLE: f64 = (1_u64 << 52) as f64;
+            let units = |p: f64| (p * BELIEF_UNITS + WHOLE).to_bits() as u16;
             let posterior = evidence.posterior(&PRIOR);
             let mut believed = [0; GRID];
             believed.iter_mut().zip(posterior).for_each(|(told, p)| *told = units(p));
@@ -86,19 +88,20 @@ impl Evidence {
         evidence
     }
 
-    /// The steps between its shares, for the pool; nothing where there is no belief.
-    pub fn steps(&self) -> steps::Told {
-        // Shares that are one may have a size twice.
+    /// What the steps between its shares are taken from, for the pool.
+    pub fn levels(&self) -> Vec<steps::Levels> {
         let level = |cells: &[Cell]| {
-            let mut sizes: Vec<(i64, f64)> = cells.iter().map(|c| (c.bin, c.ln_value)).collect();
-            sizes.sort_by_key(|size| size.0);
-            sizes.dedup_by_key(|size| size.0);
+            let mut sizes: Vec<(u16, f32)> =
+                cells.iter().map(|c| (c.bin as u16, c.ln_value as f32)).collect();
+            // Shares that are one may have a size twice.
+            if !sizes.is_sorted_by(|a, b| a.0 < b.0) {
+                sizes.sort_by_key(|size| size.0);
+                sizes.dedup_by_key(|size| size.0);
+            }
             sizes
         };
         let levels = self.cells.chunk_by(|a, b| a.group == b.group);
-        let levels: Vec<(f64, Vec<(i64, f64)>)> =
-            levels.map(|cells| (self.shares[cells[0].group].0, level(cells))).collect();
-        steps::told(&levels)
+        levels.map(|cells| (self.shares[cells[0].group].0, level(cells))).collect()
     }
 
     /// Whether other tasks help: beyond some shares a task's own measurements say it all.
@@ -108,15 +111,16 @@ impl Evidence {
 
     /// The belief in every grid point after a `prior` one, 1 in sum.
     pub fn posterior(&self, prior: &[f64]) -> Vec<f64> {
-        let mass: f64 = prior.iter().sum();
+        let mass = sum(prior.len(), |place| prior[place]);
         let mut posterior = prior.to_vec();
         // Where the serial part is all, cap and power mean nothing: the first of them stands for them.
         posterior[GRID - GRID / SERIALS.len()] += self.brief_odds * mass;
         if let Some(likelihood) = &self.likelihood {
             posterior.iter_mut().zip(likelihood).for_each(|(p, l)| *p *= l);
         }
-        let total: f64 = posterior.iter().sum();
-        posterior.iter_mut().for_each(|p| *p /= total);
+        let total = sum(posterior.len(), |place| posterior[place]);
+        let part = 1.0 / total;
+        posterior.iter_mut().for_each(|p| *p *= part);
         posterior
     }
 }
@@ -150,7 +154,7 @@ fn likelihood(cells: &[Cell], shares: &[f64]) -> Vec<f64> {
     let least = scatters.iter().fold(f64::MAX, |least, scatter| least.min(*scatter));
     scatters.iter_mut().for_each(|scatter| *scatter = least / *scatter);
     to_half_power(&mut scatters, twice_power);
-    of_forms(most, |place| scatters[place])
+    of_forms(most, &scatters)
 }
 
 /// Takes values to a power that is given twice. Most powers are whole or half ones: roots and products take
@@ -216,14 +220,7 @@ impl Slowdowns {
     /// ln f for every serial part with the first `caps` caps, at least as many as it tells apart, and every
     /// power.
     fn column(&self, caps: usize) -> Vec<f64> {
-        let (own, powers) = (self.caps.min(caps) * POWERS.len(), POWERS.len());
-        let mut column = Vec::with_capacity(SERIALS.len() * caps * powers);
-        for lns in self.lns.chunks_exact(self.caps * powers) {
-            column.extend_from_slice(&lns[..own]);
-            let last = column.len() - powers;
-            (self.caps..caps).for_each(|_| column.extend_from_within(last..last + powers));
-        }
-        column
+        with_caps(&self.lns, self.caps, caps)
     }
 }
 
@@ -237,22 +234,32 @@ struct Squares {
 
 /// y'My, Z'My and Z'MZ. What M takes out are the parts along each direction of the basis.
 fn squares(cells: &[Cell], shares: usize) -> Squares {
-    let weight: f64 = cells.iter().map(|c| c.weight).sum();
-    let mean = cells.iter().map(|c| c.weight * c.ln_value).sum::<f64>() / weight;
+    let of = |cell: &Cell| [cell.weight, cell.weight * cell.ln_value];
+    let [weight, across] = sums(cells.len(), |place| of(&cells[place]));
+    let mean = across / weight;
     let (mut constant, mut linear, mut square) = (0.0, vec![0.0; shares], vec![0.0; shares * shares]);
-    for cell in cells {
-        let y = cell.ln_value - mean;
-        constant += cell.weight * y * y;
-        linear[cell.group] += cell.weight * y;
-        square[cell.group * (shares + 1)] += cell.weight;
+    // The cells of a share stand together.
+    let groups = || cells.chunk_by(|a, b| a.group == b.group);
+    for group in groups() {
+        let of = |cell: &Cell| {
+            let y = cell.ln_value - mean;
+            [cell.weight * y * y, cell.weight * y, cell.weight]
+        };
+        let [squares, values, weights] = sums(group.len(), |place| of(&group[place]));
+        constant += squares;
+        linear[group[0].group] = values;
+        square[group[0].group * (shares + 1)] = weights;
     }
     let mut parts = vec![0.0; shares];
     for direction in size_basis(cells) {
-        parts.fill(0.0);
-        let mut along = 0.0;
-        for (cell, d) in cells.iter().zip(&direction) {
-            parts[cell.group] += cell.weight * d;
-            along += cell.weight * d * (cell.ln_value - mean);
+        let (mut along, mut rest) = (0.0, &direction[..]);
+        for group in groups() {
+            let (own, others) = rest.split_at(group.len());
+            rest = others;
+            let of = |cell: &Cell, d: f64| [cell.weight * d, cell.weight * d * (cell.ln_value - mean)];
+            let [part, more] = sums(own.len(), |place| of(&group[place], own[place]));
+            parts[group[0].group] = part;
+            along += more;
         }
         constant -= along * along;
         for row in 0..shares {
@@ -265,10 +272,14 @@ fn squares(cells: &[Cell], shares: usize) -> Squares {
 
 /// Orthonormal directions of 1, ln size and its square, as far as the sizes vary.
 fn size_basis(cells: &[Cell]) -> Vec<Vec<f64>> {
-    let dot =
-        |a: &[f64], b: &[f64]| a.iter().zip(b).zip(cells).map(|((a, b), c)| a * b * c.weight).sum::<f64>();
-    // The next size that is told apart, until there are enough of them.
-    let above = |low: f64| cells.iter().map(|c| c.ln_size).filter(|u| *u >= low).fold(f64::MAX, f64::min);
+    let dot = |a: &[f64], b: &[f64]| sum(cells.len(), |place| a[place] * b[place] * cells[place].weight);
+    // The next size that is told apart, until there are enough of them: comparisons whose outcome is not
+    // waited for.
+    let ln_sizes: Vec<f64> = cells.iter().map(|c| c.ln_size).collect();
+    let above = |low: f64| {
+        let from = |u: &f64| if *u >= low { *u } else { f64::MAX };
+        ln_sizes.iter().map(from).fold(f64::MAX, |least, u| if u < least { u } else { least })
+    };
     let least = above(0.0);
     let (mut distinct, mut next) = (1, above(least + SIZE_CELL / 2.0));
     while next < f64::MAX && distinct < SIZES_CURVED_MIN {

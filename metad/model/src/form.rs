@@ -97,17 +97,20 @@ pub static PRIOR: LazyLock<Vec<f64>> = LazyLock::new(|| {
     serials.iter().flat_map(|s| followers().map(move |(_, belief)| s * belief / total)).collect()
 });
 
-/// `of` each form, computed once for the forms whose caps limit none of the shares up to `share`: those are
-/// alike.
-pub fn of_forms(share: f64, mut of: impl FnMut(usize) -> f64) -> Vec<f64> {
-    let (caps, powers) = (caps_below(share), POWERS.len());
-    let mut all = Vec::with_capacity(GRID);
-    for serial in 0..SERIALS.len() {
-        let first = all.len();
-        all.extend((0..caps * powers).map(|place| of(serial * caps * powers + place)));
-        let last = all.len() - powers;
-        (caps..CAPS.len()).for_each(|_| all.extend_from_within(last..last + powers));
-        debug_assert_eq!(all.len() - first, CAPS.len() * powers, "every serial part has every cap");
+/// What `different` says of each form: one entry for each of those whose caps limit some of the shares up to
+/// `share`, and one for all the others of a serial part and power, which are alike.
+pub fn of_forms(share: f64, different: &[f64]) -> Vec<f64> {
+    with_caps(different, caps_below(share), CAPS.len())
+}
+
+/// Values for some caps and every power, by serial parts, with those of the last cap repeated up to `caps`.
+pub fn with_caps(values: &[f64], own: usize, caps: usize) -> Vec<f64> {
+    let mut all: Vec<[f64; POWERS.len()]> = Vec::with_capacity(SERIALS.len() * caps);
+    let (values, _) = values.as_chunks();
+    for values in values.chunks_exact(own) {
+        all.extend_from_slice(&values[..own.min(caps)]);
+        let last = values[own.min(caps) - 1];
+        all.resize(all.len() + caps.saturating_sub(own), last);
     }
-    all
+    all.into_flattened()
 }

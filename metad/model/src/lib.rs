@@ -31,6 +31,7 @@ mod histogram;
 mod history;
 mod interaction;
 mod local;
+mod logs;
 mod memo;
 mod mixture;
 mod model;

@@ -11,7 +11,7 @@ use crate::cells::{Cell, Cells, Grid, SAME};
 use crate::formula::CurvePart;
 use crate::size::{Line, LineFit, Point, PowerLaw, ln_of_size, spread};
 use crate::smooth::{interpolated, smooth};
-use crate::stats::{MAD, median};
+use crate::stats::{MAD, median, reached, sum, weight};
 
 /// Models in the mixture.
 const MODELS: usize = 6;
@@ -395,19 +395,18 @@ fn weigh(cells: &[Cell], left_out: &[[f64; MODELS]], models: Models) -> [f64; MO
         weights[if models == Models::All { LINE } else { POWER }] = 1.0;
         return weights;
     }
-    let total: f64 = cells.iter().map(|c| c.weight).sum();
+    let total = sum(cells.len(), |place| cells[place].weight);
     let sharpness = (cells.len() as f64).min(SHARPNESS_MAX);
+    let mut errors = [0.0; MODELS];
+    for (cell, row) in cells.iter().zip(left_out) {
+        let error = |value: &f64| cell.weight * (value - cell.level).abs().min(ERROR_MAX);
+        errors.iter_mut().zip(row).for_each(|(sum, value)| *sum += error(value));
+    }
     for (model, weight) in weights.iter_mut().enumerate() {
         if model == LINE && models == Models::AllButLine {
             continue;
         }
-        let error: f64 = cells
-            .iter()
-            .zip(left_out)
-            .map(|(cell, row)| cell.weight * (row[model] - cell.level).abs().min(ERROR_MAX))
-            .sum::<f64>()
-            / total;
-        *weight = (error + ERROR_MIN).powf(-sharpness);
+        *weight = (errors[model] / total + ERROR_MIN).powf(-sharpness);
     }
     let normalise = |weights: &mut [f64; MODELS]| {
         let total: f64 = weights.iter().sum();
@@ -443,18 +442,9 @@ struct Middle {
 impl Middle {
     fn new(mut values: Vec<(f64, f64)>) -> Self {
         let middle = median(&mut values);
-        let total: f64 = values.iter().map(|v| v.1).sum();
+        let total = weight(&values);
         let mean = total / values.len() as f64;
-        let at = |target: f64| {
-            let mut below = 0.0;
-            for (value, weight) in &values {
-                below += weight;
-                if below >= target {
-                    return *value;
-                }
-            }
-            middle
-        };
+        let at = |target: f64| reached(&values, target).map_or(middle, |(place, _)| values[place].0);
         let (less_below, less_above) = (at((total + mean) / 2.0 + 1e-9), at((total - mean) / 2.0 - 1e-9));
         Self { middle, less_below, less_above }
     }

@@ -14,7 +14,7 @@ use crate::shape::Pool;
 
 /// Most tasks that tell the pool: the error of what they tell in the mean falls with the root of their
 /// number, and at this one it is far below the differences between tasks.
-pub const POOL_TASKS_MAX: usize = 32;
+pub const POOL_TASKS_MAX: usize = 24;
 
 /// The tasks that tell the pool.
 #[derive(Debug, Clone, Default)]

@@ -132,7 +132,7 @@ impl Predictor {
     /// microseconds at most.
     ///
     /// # Errors
-    /// [`Cold`] where it takes longer: the curve over all configs of a task, which may ask up to 32 other
+    /// [`Cold`] where it takes longer: the curve over all configs of a task, which may ask up to 24 other
     /// tasks about the shape, its output sizes, or all transfers, starts or decisions.
     pub fn known_warm(&self, query: &Query, slas: &[Sla]) -> Result<Option<Prediction>, Cold> {
         let is_cold = match (query, &self.tasks) {
@@ -265,7 +265,7 @@ impl Predictor {
                         && let Some(belief) = &told.belief
                     {
                         sum.add(belief);
-                        sum.steps.add(&told.steps);
+                        sum.steps.add(told.steps());
                     }
                 };
                 tasks.get(name).map(|task| Answers::Measured(task, move || pool.get(tell)))

@@ -8,8 +8,9 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 
 use crate::history::History;
+use crate::logs::exps;
 use crate::stats::{
-    Weighted, effective_count, median, normal_quantile, sorted_deviation, student_quantile, weight,
+    Weighted, effective_count, median, normal_quantile, sorted_deviation, student_quantile, sum, weight,
 };
 
 /// Quantiles that a table holds; between them it is interpolated on the normal scale.
@@ -42,9 +43,10 @@ impl Table {
     pub fn new(residuals: &mut [Weighted], spread: f64) -> Self {
         let middle = median(residuals);
         let total = weight(residuals);
-        let count = effective_count(residuals.iter().map(|r| r.1));
-        let mean_ratio =
-            residuals.iter().map(|(r, w)| w * r.exp()).sum::<f64>() / total.max(f64::MIN_POSITIVE);
+        let count = effective_count(residuals);
+        let ratios = exps(residuals.iter().map(|r| r.0));
+        let weighted = sum(residuals.len(), |place| residuals[place].1 * ratios[place]);
+        let mean_ratio = weighted / total.max(f64::MIN_POSITIVE);
         let places = places(residuals, total, count);
         let beyond = Student::new(residuals, middle, total, count, spread);
         let mut logs = LEVELS.map(|q| match inside(residuals, &places, q) {
@@ -182,9 +184,8 @@ impl Student {
     /// From ascending residuals.
     fn new(residuals: &[Weighted], middle: f64, total: f64, count: f64, spread: f64) -> Self {
         let bound = 4.0 * sorted_deviation(residuals, middle).max(spread);
-        let squares =
-            residuals.iter().map(|(r, w)| w * (r - middle).clamp(-bound, bound).powi(2)).sum::<f64>() / total
-                * count;
+        let square = |(r, w): Weighted| w * (r - middle).clamp(-bound, bound).powi(2);
+        let squares = sum(residuals.len(), |place| square(residuals[place])) / total * count;
         let freedom = (PRIOR_SAMPLES + count - 1.0).max(1.0);
         let variance = (PRIOR_SAMPLES * spread * spread + squares) / freedom;
         Self { middle, scale: (variance * (1.0 + 1.0 / count.max(1.0))).sqrt(), freedom }

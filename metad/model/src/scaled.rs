@@ -20,7 +20,7 @@ use crate::mixture::Fitted;
 use crate::shape::{Pool, Shape};
 use crate::shared::Shared;
 use crate::size::{Point, ln_of_size};
-use crate::stats::Weighted;
+use crate::stats::{Weighted, sum, sums};
 use crate::steps::Steps;
 
 /// Standard deviation of log residuals of times expected before anything is seen.
@@ -185,7 +185,7 @@ impl<'a> Parts<'a> {
     fn new(shared: &'a Shared, shape: &Shape) -> Self {
         let grid = &shared.grid;
         let mut sizes: Vec<f64> = grid.of.iter().map(|cell| grid.ln_sizes[*cell as usize]).collect();
-        let ln_size = sizes.iter().sum::<f64>() / sizes.len() as f64;
+        let ln_size = sum(sizes.len(), |place| sizes[place]) / sizes.len() as f64;
         sizes.iter_mut().for_each(|u| *u -= ln_size);
         let each = |of: &dyn Fn(f64) -> f64| {
             let mut all = vec![0.0; sizes.len()];
@@ -248,12 +248,11 @@ impl<'a> Parts<'a> {
         for (share, places) in self.shared.configs() {
             self.correction[places].fill(self.local.as_ref().map_or(0.0, |l| l.at(share.ln()).0));
         }
-        let (mut across, mut square) = (0.0, TILT_PRIOR);
-        for (n, rest) in rests.iter().enumerate() {
+        let [across, square] = sums(rests.len(), |n| {
             let x = self.shape[n] * self.sizes[n];
-            across += points[n].weight * x * (rest - self.correction[n]).clamp(-1.0, 1.0);
-            square += points[n].weight * x * x;
-        }
-        self.tilt = (across / square).clamp(-TILT_MAX, TILT_MAX);
+            let weighted = points[n].weight * x;
+            [weighted * (rests[n] - self.correction[n]).clamp(-1.0, 1.0), weighted * x]
+        });
+        self.tilt = (across / (square + TILT_PRIOR)).clamp(-TILT_MAX, TILT_MAX);
     }
 }

@@ -1,11 +1,12 @@
 //! The measurements of one task on all its configs, in columns, with what several fits need of them.
 
 use crate::cells::{Grid, SAME};
+use crate::logs::lns;
 use crate::size::Point;
 use crate::task::POOLED_SAMPLES_MAX;
 
 /// Most cells of sizes: fewer than for one config alone, because the sizes are fitted twice.
-const CELLS_MAX: usize = 32;
+const CELLS_MAX: usize = 24;
 
 /// Measurements; slices of one entry per measurement unless said otherwise.
 pub struct Shared {
@@ -27,7 +28,7 @@ impl Shared {
             points.append(&mut more);
             ends.push((share, points.len()));
         }
-        let ln_values = points.iter().map(|p| p.value.ln()).collect();
+        let ln_values = lns(points.iter().map(|p| p.value));
         let grid = Grid::of(&points, SAME, CELLS_MAX);
         Self { points, ln_values, configs: ends, grid }
     }

@@ -11,8 +11,9 @@ use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
 
 use crate::cells::{Cell, Grid};
+use crate::logs::{exps, lns};
 use crate::mixture::CORRELATION_MIN;
-use crate::stats::{MAD, plain_median};
+use crate::stats::{MAD, plain_median, sums};
 
 /// One measurement as the fits see it; values are positive.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -77,7 +78,7 @@ impl PowerLaw {
         let mut residuals = vec![0.0; cells.len()];
         for round in 0..ROUNDS {
             let at = |n: usize| (ln_sizes[n], cells[n].level, weights[n]);
-            moments = Moments::new((0..cells.len()).map(at));
+            moments = Moments::new(cells.len(), at);
             let slope = moments.slope().clamp(-EXPONENT_MAX, EXPONENT_MAX);
             law = Self { ln_scale: moments.y - slope * moments.x, exponent: slope };
             if round + 1 < ROUNDS && cells.len() > 2 {
@@ -143,7 +144,7 @@ impl Line {
     /// A line with relative errors and Huber weights; the power law is the first guess.
     pub fn relative(grid: &Grid, cells: &[Cell], start: &PowerFit) -> Option<LineFit> {
         let sizes = &grid.sizes;
-        let values: Vec<f64> = cells.iter().map(|c| c.level.exp()).collect();
+        let values = exps(cells.iter().map(|c| c.level));
         let least = values.iter().fold(f64::MAX, |least, v| least.min(*v));
         let line = |moments: &Moments| {
             let per_byte = moments.slope();
@@ -156,7 +157,7 @@ impl Line {
                 floor,
             })
         };
-        let mut middles: Vec<f64> = grid.ln_sizes.iter().map(|u| start.law.at(*u).exp()).collect();
+        let mut middles = exps(grid.ln_sizes.iter().map(|u| start.law.at(*u)));
         let mut robust: Vec<f64> = cells.iter().map(|c| c.weight).collect();
         let mut residuals = vec![0.0; cells.len()];
         let mut fitted = None;
@@ -164,15 +165,17 @@ impl Line {
             residuals.iter_mut().enumerate().for_each(|(n, r)| *r = values[n] / middles[n] - 1.0);
             huber(cells, &residuals, &mut robust);
             let relative = |n: usize| robust[n] / (middles[n] * middles[n]);
-            let moments = Moments::new((0..cells.len()).map(|n| (sizes[n], values[n], relative(n))));
+            let moments = Moments::new(cells.len(), |n| (sizes[n], values[n], relative(n)));
             let found = line(&moments)?;
             if round == ROUNDS {
-                let without = |n: usize| {
-                    let rest = moments.rest(sizes[n], relative(n))?;
-                    Some((values[n] - (values[n] - found.at(sizes[n])) / rest).max(found.floor).ln())
+                let rests = || (0..cells.len()).map(|n| moments.rest(sizes[n], relative(n)));
+                let without = |(n, rest): (usize, Option<f64>)| {
+                    let rest = rest.unwrap_or(f64::INFINITY);
+                    (values[n] - (values[n] - found.at(sizes[n])) / rest).max(found.floor)
                 };
-                let without: Vec<Option<f64>> = (0..cells.len()).map(without).collect();
-                fitted = Some((found, without));
+                let without = lns(rests().enumerate().map(without));
+                let kept = without.into_iter().zip(rests()).map(|(ln, rest)| rest.map(|_| ln));
+                fitted = Some((found, kept.collect()));
             }
             middles.iter_mut().zip(sizes).for_each(|(middle, size)| *middle = found.at(*size));
         }
@@ -189,7 +192,7 @@ impl LineFit {
     /// Plain least squares, outliers of the relative fit weighed down, where value and size correlate.
     pub fn plain(&self, sizes: &[f64]) -> Option<Line> {
         let at = |n: usize| (sizes[n], self.values[n], self.robust[n]);
-        let moments = Moments::new((0..sizes.len()).map(at));
+        let moments = Moments::new(sizes.len(), at);
         if moments.correlation() < CORRELATION_MIN {
             return None;
         }
@@ -210,22 +213,19 @@ struct Moments {
 }
 
 impl Moments {
-    fn new(points: impl Iterator<Item = (f64, f64, f64)> + Clone) -> Self {
-        let mut m = Self::default();
-        for (x, y, weight) in points.clone() {
-            m.weight += weight;
-            m.x += weight * x;
-            m.y += weight * y;
-        }
-        m.x /= m.weight;
-        m.y /= m.weight;
-        for (x, y, weight) in points {
-            let (dx, dy) = (x - m.x, y - m.y);
-            m.xx += weight * dx * dx;
-            m.xy += weight * dx * dy;
-            m.yy += weight * dy * dy;
-        }
-        m
+    /// Of `count` pairs, given by their places with their weights.
+    fn new(count: usize, point: impl Fn(usize) -> (f64, f64, f64)) -> Self {
+        let [weight, x, y] = sums(count, |place| {
+            let (x, y, weight) = point(place);
+            [weight, weight * x, weight * y]
+        });
+        let (x, y) = (x / weight, y / weight);
+        let [xx, xy, yy] = sums(count, |place| {
+            let (px, py, weight) = point(place);
+            let (dx, dy) = (px - x, py - y);
+            [weight * dx * dx, weight * dx * dy, weight * dy * dy]
+        });
+        Self { weight, x, y, xx, xy, yy }
     }
 
     fn slope(&self) -> f64 {

@@ -46,6 +46,43 @@ pub fn sort_whole(values: &mut [u64]) {
     values.sort_unstable();
 }
 
+/// Slots of a selection.
+const SELECT_SLOTS: usize = 32;
+
+/// The value that would stand at `place` in ascending order; the values are brought into another order.
+///
+/// Only those in the slot of the place are looked at more closely.
+pub fn select(values: &mut [f64], place: usize) -> f64 {
+    let (low, high) = bounds(values.iter().copied());
+    let scale = (SELECT_SLOTS - 1) as f64 / (high - low);
+    if values.len() > FEW && scale.is_finite() {
+        let slot = |value: f64| ((value - low) * scale + WHOLE).to_bits() as usize % SELECT_SLOTS;
+        let mut counts = [0_u32; SELECT_SLOTS];
+        values.iter().for_each(|value| counts[slot(*value)] += 1);
+        let (mut chosen, mut below) = (0, 0);
+        while below + counts[chosen] as usize <= place {
+            below += counts[chosen] as usize;
+            chosen += 1;
+        }
+        let mut kept = 0;
+        for n in 0..values.len() {
+            let value = values[n];
+            values[kept] = value;
+            kept += usize::from(slot(value) == chosen);
+        }
+        return nth(&mut values[..kept], place - below);
+    }
+    nth(values, place)
+}
+
+fn nth(values: &mut [f64], place: usize) -> f64 {
+    if values.len() <= FEW {
+        insert(values, |a, b| a > b);
+        return values[place];
+    }
+    *values.select_nth_unstable_by(place, f64::total_cmp).1
+}
+
 /// Least and largest of values, at least one.
 fn bounds<T: Copy + PartialOrd>(mut values: impl Iterator<Item = T> + Clone) -> (T, T) {
     let first = values.next().expect("a sort of none has ended before");
@@ -111,7 +148,7 @@ mod tests {
 
     #[test]
     fn values_are_sorted_whatever_their_shape_and_equal_ones_keep_their_order() {
-        for count in [0, 1, 2, 5, FEW, FEW + 1, 64, 200, 2000] {
+        for count in (0..=FEW + 1).chain([64, 200, 2000]) {
             for shape in shapes(count) {
                 let mut values: Vec<(f64, usize)> = shape.iter().copied().zip(0..).collect();
                 let mut expected = values.clone();
@@ -123,8 +160,21 @@ mod tests {
     }
 
     #[test]
+    fn a_value_is_selected_as_if_all_were_sorted() {
+        for count in [1, 2, 5, FEW, FEW + 1, 64, 200, 2000] {
+            for shape in shapes(count) {
+                let mut sorted = shape.clone();
+                sorted.sort_by(f64::total_cmp);
+                for place in [0, count / 3, count / 2, count - 1] {
+                    assert_eq!(select(&mut shape.clone(), place), sorted[place], "{place} of {count}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn whole_numbers_are_sorted_whatever_their_shape() {
-        for count in [0, 1, 2, 5, FEW, FEW + 1, 64, 200, 2000] {
+        for count in (0..=FEW + 1).chain([64, 200, 2000]) {
             for shape in shapes(count) {
                 let mut values: Vec<u64> = shape.iter().map(|value| value.to_bits()).collect();
                 let mut expected = values.clone();

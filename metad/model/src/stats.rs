@@ -1,6 +1,6 @@
 //! Quantiles of the normal and of Student's distribution, and weighted order statistics.
 
-use crate::sort::sort;
+use crate::sort::{select, sort};
 
 /// A value with its weight.
 pub type Weighted = (f64, f64);
@@ -84,47 +84,99 @@ pub fn student_quantile(q: f64, freedom: f64) -> f64 {
     (freedom * y).sqrt()
 }
 
-/// Weighted median: the middle of the values at which half of the weight lies on either side.
+/// Weighted median: the middle of the values at which half of the weight lies on either side. Afterwards they
+/// are in ascending order.
 pub fn median(values: &mut [Weighted]) -> f64 {
-    if let [(value, _)] = values {
-        return *value;
+    match values {
+        [(value, _)] => *value,
+        [low, high] => {
+            (*low, *high) = in_order(*low, *high);
+            median_of_two(*low, *high)
+        }
+        _ => {
+            sort(values);
+            sorted_median(values)
+        }
     }
-    sort(values);
-    sorted_median(values)
+}
+
+/// Two values, the smaller first.
+fn in_order(one: Weighted, other: Weighted) -> (Weighted, Weighted) {
+    let swapped = one.0 > other.0;
+    (if swapped { other } else { one }, if swapped { one } else { other })
+}
+
+/// [`sorted_median`] of two values.
+fn median_of_two(low: Weighted, high: Weighted) -> f64 {
+    let half = (low.1 + high.1) / 2.0;
+    let below = if low.1 > half * (1.0 + 1e-12) { low.0 } else { f64::midpoint(low.0, high.0) };
+    if low.1 < half * (1.0 - 1e-12) { high.0 } else { below }
+}
+
+/// Sums of what `each` gives for the places below `count`, several of them at once.
+///
+/// An addition takes as long as four that do not wait for its result, so every sum is made of four.
+#[inline(always)]
+pub fn sums<const N: usize>(count: usize, each: impl Fn(usize) -> [f64; N]) -> [f64; N] {
+    const LANES: usize = 4;
+    let (mut lanes, mut place) = ([[0.0; N]; LANES], 0);
+    while place + LANES <= count {
+        for (lane, sums) in lanes.iter_mut().enumerate() {
+            let more = each(place + lane);
+            (0..N).for_each(|n| sums[n] += more[n]);
+        }
+        place += LANES;
+    }
+    for place in place..count {
+        let more = each(place);
+        (0..N).for_each(|n| lanes[0][n] += more[n]);
+    }
+    std::array::from_fn(|n| (lanes[0][n] + lanes[1][n]) + (lanes[2][n] + lanes[3][n]))
+}
+
+/// One such sum.
+#[inline(always)]
+pub fn sum(count: usize, each: impl Fn(usize) -> f64) -> f64 {
+    sums(count, |place| [each(place)])[0]
 }
 
 /// The weight of all.
 pub fn weight(values: &[Weighted]) -> f64 {
-    // Sums that do not wait for each other.
-    let mut sums = [0.0; 4];
-    let (fours, rest) = values.as_chunks::<4>();
-    fours.iter().for_each(|four| sums.iter_mut().zip(four).for_each(|(sum, value)| *sum += value.1));
-    sums.iter().sum::<f64>() + rest.iter().map(|value| value.1).sum::<f64>()
+    sum(values.len(), |place| values[place].1)
+}
+
+/// The first place up to which the weight of values in ascending order is at least `target`, and that weight;
+/// nothing where all are less.
+pub fn reached(values: &[Weighted], target: f64) -> Option<(usize, f64)> {
+    // Most targets are near the middle: the first values are summed at once where they are not enough.
+    let first = values.len() * 3 / 8;
+    let known = weight(&values[..first]);
+    let (start, mut below) = if known < target { (first, known) } else { (0, 0.0) };
+    for (place, value) in values.iter().enumerate().skip(start) {
+        below += value.1;
+        if below >= target {
+            return Some((place, below));
+        }
+    }
+    None
 }
 
 /// [`median`] of values in ascending order.
 pub fn sorted_median(values: &[Weighted]) -> f64 {
     let half = weight(values) / 2.0;
-    let mut below = 0.0;
-    for (place, (value, weight)) in values.iter().enumerate() {
-        below += weight;
-        if below > half * (1.0 + 1e-12) {
-            return *value;
-        }
-        if below >= half * (1.0 - 1e-12) {
-            return values.get(place + 1).map_or(*value, |next| f64::midpoint(*value, next.0));
-        }
+    let Some((place, below)) = reached(values, half * (1.0 - 1e-12)) else { return 0.0 };
+    let value = values[place].0;
+    if below > half * (1.0 + 1e-12) {
+        return value;
     }
-    0.0
+    values.get(place + 1).map_or(value, |next| f64::midpoint(value, next.0))
 }
 
 /// Median of unweighted values in linear time; the upper one of two middles.
 pub fn plain_median(values: impl Iterator<Item = f64>) -> f64 {
-    // Whole numbers of the same order are compared in half the time.
-    let in_order = |bits: i64| bits ^ (((bits >> 63) as u64) >> 1) as i64;
-    let mut keys: Vec<i64> = values.map(|value| in_order(value.to_bits() as i64)).collect();
-    let middle = keys.len() / 2;
-    if keys.is_empty() { 0.0 } else { f64::from_bits(in_order(*keys.select_nth_unstable(middle).1) as u64) }
+    let mut values: Vec<f64> = values.collect();
+    let middle = values.len() / 2;
+    if values.is_empty() { 0.0 } else { select(&mut values, middle) }
 }
 
 /// Standard deviation of normal values over their median absolute deviation.
@@ -135,33 +187,41 @@ pub const MAD: f64 = 1.4826;
 ///
 /// Source: F. R. Hampel, "The influence curve and its role in robust estimation", JASA 69, 1974.
 pub fn sorted_deviation(sorted: &[Weighted], centre: f64) -> f64 {
-    if let [(value, _)] = sorted {
-        return MAD * (value - centre).abs();
+    let away = |value: &Weighted| ((value.0 - centre).abs(), value.1);
+    if let [one] = sorted {
+        return MAD * away(one).0;
+    }
+    if let [one, other] = sorted {
+        let (near, far) = in_order(away(one), away(other));
+        return MAD * median_of_two(near, far);
     }
     let half = weight(sorted) / 2.0;
     let (enough, exact) = (half * (1.0 + 1e-12), half * (1.0 - 1e-12));
-    let mut above = sorted.partition_point(|v| v.0 < centre);
-    let mut below = above;
+    let middle = sorted.partition_point(|v| v.0 < centre);
+    let (mut below, mut above) = nearest(sorted, centre, middle, sorted.len() * 3 / 8);
+    let mut known = weight(&sorted[below..above]);
+    if known >= exact {
+        (below, above, known) = (middle, middle, 0.0);
+    }
     let distances = |below: usize, above: usize| {
         let low = if below > 0 { centre - sorted[below - 1].0 } else { f64::INFINITY };
         let high = if above < sorted.len() { sorted[above].0 - centre } else { f64::INFINITY };
         (low, high)
     };
-    let mut weight = 0.0;
     while below > 0 || above < sorted.len() {
         let (low, high) = distances(below, above);
         if low < high {
             below -= 1;
-            weight += sorted[below].1;
+            known += sorted[below].1;
         } else {
-            weight += sorted[above].1;
+            known += sorted[above].1;
             above += 1;
         }
         let distance = low.min(high);
-        if weight > enough {
+        if known > enough {
             return MAD * distance;
         }
-        if weight >= exact {
+        if known >= exact {
             let (low, high) = distances(below, above);
             let next = low.min(high);
             return MAD * if next.is_finite() { f64::midpoint(distance, next) } else { distance };
@@ -170,11 +230,24 @@ pub fn sorted_deviation(sorted: &[Weighted], centre: f64) -> f64 {
     0.0
 }
 
+/// The range of the `count` values that are nearest to `centre`, which is before the place `middle` of
+/// ascending values.
+fn nearest(sorted: &[Weighted], centre: f64, middle: usize, count: usize) -> (usize, usize) {
+    // As many from below as are nearer than what would be taken from above in their place.
+    let (mut least, mut most) = (count.saturating_sub(sorted.len() - middle), count.min(middle));
+    while least < most {
+        let taken = usize::midpoint(least, most);
+        let (low, high) = (sorted[middle - taken - 1].0, sorted[middle + count - taken - 1].0);
+        if centre - low < high - centre { least = taken + 1 } else { most = taken }
+    }
+    (middle - least, middle + count - least)
+}
+
 /// Kish's effective number of samples of weighted ones: (sum w)^2 / sum w^2.
 ///
 /// Source: L. Kish, Survey Sampling, 1965.
-pub fn effective_count(weights: impl Iterator<Item = f64>) -> f64 {
-    let (sum, squares) = weights.fold((0.0, 0.0), |(s, q), w| (s + w, q + w * w));
+pub fn effective_count(values: &[Weighted]) -> f64 {
+    let [sum, squares] = sums(values.len(), |place| [values[place].1, values[place].1.powi(2)]);
     if squares > 0.0 { sum * sum / squares } else { 0.0 }
 }
 

@@ -24,9 +24,12 @@ type Pair = (u32, u32);
 /// The steps of one task, in units: the log time on the larger share less that on the smaller.
 pub type Told = Vec<(Pair, i32)>;
 
-/// The steps that log times at alike sizes show: for each share, ascending, the sizes, ascending, with their
-/// log times.
-pub fn told(levels: &[(f64, Vec<(i64, f64)>)]) -> Told {
+/// The log times at one share, by cells of sizes, ascending; in single precision, because it is kept for each
+/// task and steps are rounded.
+pub type Levels = (f64, Vec<(u16, f32)>);
+
+/// The steps that log times at alike sizes show, from shares in ascending order.
+pub fn told(levels: &[Levels]) -> Told {
     let levels = &levels[..levels.len().min(SHARES_MAX)];
     let mut steps = Vec::new();
     for (place, (low, below)) in levels.iter().enumerate() {
@@ -34,7 +37,7 @@ pub fn told(levels: &[(f64, Vec<(i64, f64)>)]) -> Told {
             let (mut rest, mut both): (_, Vec<Weighted>) = (above.iter().peekable(), Vec::new());
             for (size, level) in below {
                 while rest.next_if(|a| a.0 < *size).is_some() {}
-                both.extend(rest.next_if(|a| a.0 == *size).map(|a| (a.1 - level, 1.0)));
+                both.extend(rest.next_if(|a| a.0 == *size).map(|a| (f64::from(a.1 - level), 1.0)));
             }
             if !both.is_empty() {
                 steps.push(((milli(*low), milli(*high)), (median(&mut both) * UNITS).round() as i32));
@@ -140,7 +143,7 @@ mod tests {
 
     /// A task of times `half` and `one` at half a vCPU and one, at one size.
     fn task(half: f64, one: f64) -> Told {
-        told(&[(0.5, vec![(100, f64::ln(half))]), (1.0, vec![(100, f64::ln(one)), (120, 3.0)])])
+        told(&[(0.5, vec![(100, half.ln() as f32)]), (1.0, vec![(100, one.ln() as f32), (120, 3.0)])])
     }
 
     #[test]

@@ -76,8 +76,9 @@ struct Fits {
 pub struct Told {
     /// What this task tells the pool.
     pub belief: Option<Belief>,
-    /// What it shows of steps between shares.
-    pub steps: steps::Told,
+    /// What the steps between its shares are taken from; few tasks are asked for them, but these often.
+    levels: Vec<steps::Levels>,
+    steps: Memo<steps::Told>,
     /// Whether the shape depends on the pool.
     leans_on_pool: bool,
 }
@@ -296,8 +297,13 @@ impl TaskModel {
 impl Told {
     fn new(evidence: &Evidence) -> Self {
         let belief = evidence.belief.clone();
-        let steps = if belief.is_some() { evidence.steps() } else { Vec::new() };
-        Self { belief, steps, leans_on_pool: evidence.leans_on_pool() }
+        let levels = if belief.is_some() { evidence.levels() } else { Vec::new() };
+        Self { belief, levels, steps: Memo::default(), leans_on_pool: evidence.leans_on_pool() }
+    }
+
+    /// What it shows of steps between shares.
+    pub fn steps(&self) -> &steps::Told {
+        self.steps.get(|| steps::told(&self.levels))
     }
 }
 

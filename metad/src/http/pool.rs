@@ -2,7 +2,7 @@
 //!
 //! There is one event loop, and most answers take it about a microsecond. Work that takes longer is done on
 //! threads beside it: large texts, reads of the store, and cold questions, whose answer needs a fit over many
-//! measurements first (the first one about transfers after a batch, or one that asks up to 32 other tasks
+//! measurements first (the first one about transfers after a batch, or one that asks up to 24 other tasks
 //! about the shape: up to some 20 ms). Such a question is answered where it is asked, once it is asked. The
 //! learner could fit in advance instead, but it would fit after every batch what nobody may ask for, on the
 //! cores that the writer needs, and a question that comes before it has finished would wait on the event loop
