@@ -19,6 +19,7 @@ use crate::client::SubmitOptions;
 use crate::examples::{self, Example};
 use crate::functions::registry;
 use crate::lab::runs::{RunRow, digest, expected};
+use crate::planning::Stop;
 use crate::prepare::{PlanRequest, Warmth};
 use crate::settings::ClientSettings;
 use crate::stack::{LocalStack, StackSettings};
@@ -185,7 +186,7 @@ impl<'a> Bench<'a> {
         };
         let problem = client.prepare(&workflow, platform, &request).await?;
         let began = Instant::now();
-        let plan = client.plan(&way.planner, &problem)?;
+        let plan = client.plan_to_run(&way.planner, &problem, &Stop::never())?;
         let planning_ms = began.elapsed().as_secs_f64() * 1000.0;
         let options =
             SubmitOptions { limits: way.limits, rates: Some(platform.rates()), ..SubmitOptions::default() };
