@@ -20,6 +20,9 @@ use crate::support;
 const STEPS: u32 = 16;
 /// What a step took when its history was made, in ms.
 const USUAL_MS: u32 = 100;
+/// How many times that it takes then: more than on the smallest size, where it is predicted to take four
+/// times as long though it sleeps.
+const SLOWER: u32 = 6;
 
 /// Steps of one type that sleep, and one that puts their outputs together.
 fn steps(sleep_ms: u32) -> Workflow {
@@ -148,7 +151,7 @@ async fn a_run_that_drifts_is_replanned_as_its_mode_says_with_the_same_result() 
     let client = &services.client;
     let plan = learned(client).await;
     // First the mode that has to find out by itself: later the model knows of the slow steps.
-    let (events, result) = ended(&drifted(client, &plan, ReplanMode::Auto, 3).await).await;
+    let (events, result) = ended(&drifted(client, &plan, ReplanMode::Auto, SLOWER).await).await;
     let why = replaced(&events);
     assert!(!why.is_empty(), "the plan was never replaced");
     // A step passes its p95 before three of them have ended and show that the type drifts.
@@ -156,12 +159,12 @@ async fn a_run_that_drifts_is_replanned_as_its_mode_says_with_the_same_result() 
     assert!(why[0].moved > 0 && why[0].new.makespan_ms < why[0].kept.makespan_ms, "{why:?}");
     assert_eq!(result.len(), 10 * STEPS as usize);
 
-    let (events, of_suggested) = ended(&drifted(client, &plan, ReplanMode::Suggest, 3).await).await;
+    let (events, of_suggested) = ended(&drifted(client, &plan, ReplanMode::Suggest, SLOWER).await).await;
     assert_eq!(replaced(&events).len(), 0);
     assert!(suggested(&events) > 0);
     assert_eq!(of_suggested, result);
 
-    let (events, of_planned) = ended(&drifted(client, &plan, ReplanMode::Off, 3).await).await;
+    let (events, of_planned) = ended(&drifted(client, &plan, ReplanMode::Off, SLOWER).await).await;
     assert_eq!((replaced(&events).len(), suggested(&events)), (0, 0));
     assert_eq!(of_planned, result);
     services.stop().await;
