@@ -337,7 +337,8 @@ impl Square {
         self.values[row * width..(row + 1) * width].as_flattened_mut()
     }
 
-    /// Takes `factor` times the row `from` off the row `to`, between two columns at least; `from` stands above.
+    /// Takes `factor` times the row `from` off the row `to`, between two columns at least; `from` stands
+    /// above.
     fn take_off(&mut self, factor: f64, from: usize, to: usize, columns: std::ops::Range<usize>) {
         let (width, lanes) = (self.n.div_ceil(LANES), columns.start / LANES..columns.end.div_ceil(LANES));
         let (above, below) = self.values.split_at_mut(to * width);

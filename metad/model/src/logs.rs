@@ -1,5 +1,5 @@
-//! Natural logarithms of many values at once, and their powers of e: the processor works on several of them in
-//! one instruction, which takes a third of the time of one call each.
+//! Natural logarithms of many values at once, and their powers of e: the processor works on several of them
+//! in one instruction, which takes a third of the time of one call each.
 //!
 //! They are exact to three units in the last place, and the same on every machine.
 
