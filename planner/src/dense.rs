@@ -373,14 +373,18 @@ impl<'p> Dense<'p> {
 
     /// What [`Dense::allows`] says, found anew.
     pub fn suits(&self, size: u32, task: u32) -> bool {
-        let has_memory = self.size(size).config.memory_mb >= self.memory_mb_min[task as usize];
+        let (memory_mb, needed_mb) = (self.size(size).config.memory_mb, self.memory_mb_min[task as usize]);
         if self.is_pool(size) {
-            return has_memory && self.is_pooled(task);
+            return memory_mb >= needed_mb && self.is_pooled(task);
         }
-        has_memory
-            && self.exec_ms(size, task) <= self.life_ms_max
+        self.has_room(memory_mb, needed_mb, self.exec_ms(size, task))
             && (self.problem.predictions.uncertainty.is_none()
                 || self.p99_ms(size, task) <= LIFE_SHARE * self.life_ms_max)
+    }
+
+    /// Whether a worker has the memory that a task needs, and lives as long as it takes.
+    fn has_room(&self, memory_mb: u32, needed_mb: u32, exec_ms: f64) -> bool {
+        (memory_mb >= needed_mb) & (exec_ms <= self.life_ms_max)
     }
 
     /// What [`Dense::suits`] says of every task on every size.
@@ -397,7 +401,7 @@ impl<'p> Dense<'p> {
             let from = c as usize * self.graph.len();
             let rows = self.memory_mb_min.iter().zip(&self.exec_ms[from..]);
             for (allowed, (needed_mb, exec_ms)) in places.zip(rows) {
-                *allowed = (memory_mb >= *needed_mb) & (*exec_ms <= self.life_ms_max);
+                *allowed = self.has_room(memory_mb, *needed_mb, *exec_ms);
             }
         }
         allowed
