@@ -12,7 +12,7 @@ use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, Pub
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
 use redis::{Client, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind, Value};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::error::{ADDRESS_HINT, CoordinationError};
 
@@ -24,6 +24,10 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 const NODE_ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// Tries to connect anew before a request fails.
 const CONNECTS_MAX: usize = 3;
+/// Times a request is sent again whose connection broke.
+const BREAKS_MAX: u32 = 5;
+/// Pause before that; the connection is made anew meanwhile.
+const BREAK_PAUSE: Duration = Duration::from_millis(10);
 /// Tries of a request to a cluster, which may be choosing a new node for the run.
 const CLUSTER_TRIES_MAX: u32 = 30;
 /// Longest pause between them, in ms.
@@ -48,7 +52,9 @@ pub(crate) struct Address {
     subscriptions: AtomicUsize,
 }
 
-/// A connection for requests; clones share it.
+/// A connection for requests; clones share it. A request whose connection breaks is sent again, in a cluster
+/// by the client library: what is asked of a run may be asked twice, and who waits for the answer would find
+/// a connection that broke meanwhile each time, because it is noticed by who uses it.
 #[derive(Clone)]
 pub(crate) enum Link {
     One(ConnectionManager),
@@ -64,7 +70,15 @@ impl std::fmt::Debug for Link {
 impl ConnectionLike for Link {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
-            Self::One(link) => link.req_packed_command(cmd),
+            Self::One(link) => Box::pin(async move {
+                let mut breaks = 0;
+                loop {
+                    let done = link.req_packed_command(cmd).await;
+                    if !may_pass(&done, &mut breaks).await {
+                        return done;
+                    }
+                }
+            }),
             Self::Cluster(link) => link.req_packed_command(cmd),
         }
     }
@@ -76,7 +90,15 @@ impl ConnectionLike for Link {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         match self {
-            Self::One(link) => link.req_packed_commands(cmd, offset, count),
+            Self::One(link) => Box::pin(async move {
+                let mut breaks = 0;
+                loop {
+                    let done = link.req_packed_commands(cmd, offset, count).await;
+                    if !may_pass(&done, &mut breaks).await {
+                        return done;
+                    }
+                }
+            }),
             Self::Cluster(link) => link.req_packed_commands(cmd, offset, count),
         }
     }
@@ -87,6 +109,18 @@ impl ConnectionLike for Link {
             Self::Cluster(link) => link.get_db(),
         }
     }
+}
+
+/// Whether a request is to be sent again, after a pause. A server that is not there or does not answer has
+/// been waited for already.
+async fn may_pass<T>(done: &RedisResult<T>, breaks: &mut u32) -> bool {
+    let is_broken = |error: &RedisError| error.is_connection_dropped() && !error.is_connection_refusal();
+    let may_pass = *breaks < BREAKS_MAX && done.as_ref().is_err_and(is_broken);
+    if may_pass {
+        *breaks += 1;
+        sleep(BREAK_PAUSE).await;
+    }
+    may_pass
 }
 
 /// What an address says.

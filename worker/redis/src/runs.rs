@@ -16,7 +16,7 @@ use foresail_schemas::run::{
 use foresail_schemas::workflow::Workflow;
 use redis::{AsyncCommands, RedisError, Script};
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::address::{Address, Link};
 use crate::entry::{self, Names};
@@ -30,10 +30,6 @@ use crate::log::nothing_read;
 pub(crate) const RUN_TTL_S: u64 = 7 * 24 * 3600;
 /// How long it lives after its end, in s: workers may still report what they used.
 pub(crate) const ENDED_TTL_S: i64 = 3600;
-/// Tries to begin a run while connections break.
-const BEGIN_TRIES_MAX: u32 = 5;
-/// Pause before the next.
-const BEGIN_PAUSE: Duration = Duration::from_millis(50);
 /// Events that are given at once.
 const EVENTS_PER_PAGE: usize = 4096;
 /// Pause between two looks at the log while nothing is told.
@@ -109,20 +105,12 @@ impl Runs {
         let mut begun = begin.key(keys::log(&run));
         let first = entry::write(&Request::Begin(new.events), &Names::default(), &run);
         begun.arg(first).arg(RUN_TTL_S);
-        // Both change nothing the second time, and whoever waits for a run has nothing to repeat it with.
-        for tries in 1.. {
-            let mut link = self.link().await?;
-            let asked = async {
-                let () = documents.query_async(&mut link).await?;
-                begun.invoke_async::<u64>(&mut link).await
-            };
-            match asked.await {
-                Ok(_is_new) => break,
-                Err(error) if tries < BEGIN_TRIES_MAX && error.is_io_error() => sleep(BEGIN_PAUSE).await,
-                Err(error) => return Err(self.unreachable(&error)),
-            }
-        }
-        Ok(())
+        let mut link = self.link().await?;
+        let asked = async {
+            let () = documents.query_async(&mut link).await?;
+            begun.invoke_async::<u64>(&mut link).await
+        };
+        asked.await.map(drop).map_err(|e| self.unreachable(&e))
     }
 
     /// The workflow of a run.
