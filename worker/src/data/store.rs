@@ -2,9 +2,10 @@
 //! bucket ([`super::s3`]).
 //!
 //! A put is atomic: a key holds the whole object or nothing. Keys are
-//! `{run}/{task}/{attempt}-{instance}/{output}`, so no two attempts ever write the same key and an object
-//! never changes. A large file is mapped, so that all its readers on this machine share its pages. All calls
-//! block. Sizes in bytes.
+//! `{run}/{task}=={attempt}-{instance}=={output}`, so no two attempts ever write the same key and an object
+//! never changes. A run has one directory: those of a task and an attempt would take a file system longer to
+//! make than a small object, and a durable one would wait for each of them. A large file is mapped, so that
+//! all its readers on this machine share its pages. All calls block. Sizes in bytes.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -22,6 +23,8 @@ use crate::metad::Metad;
 
 /// Longest encoded part of a key; a longer one is replaced by its beginning and its hash.
 const PART_LEN_MAX: usize = 200;
+/// Between the names in a part: an encoded name has `=` only before a digit.
+const BETWEEN: &str = "==";
 /// Tries of one request to a remote store.
 const TRIES_MAX: u32 = 5;
 /// Pause after the first failed try; it doubles with each.
@@ -131,7 +134,8 @@ pub fn object_key(
     output: &ObjectName,
 ) -> String {
     let attempt = format!("{attempt}-{instance}");
-    [run.as_str(), task.as_str(), &attempt, output.as_str()].map(safe_part).join("/")
+    let name = [task.as_str(), &attempt, output.as_str()].map(safe_part).join(BETWEEN);
+    format!("{}/{}", safe_part(run.as_str()), shortened(name))
 }
 
 /// Letters, digits, `_`, `-` and inner `.` stay, every other byte becomes `=XX`.
@@ -144,9 +148,15 @@ pub(crate) fn safe_part(text: &str) -> String {
             _ => safe.push_str(&format!("={byte:02X}")),
         }
     }
+    shortened(safe)
+}
+
+/// A part that is too long, by its beginning and its hash.
+fn shortened(mut safe: String) -> String {
     if safe.len() > PART_LEN_MAX {
+        let hash = blake3::hash(safe.as_bytes()).to_hex();
         safe.truncate(PART_LEN_MAX - 65);
-        safe = format!("{safe}={}", blake3::hash(text.as_bytes()).to_hex());
+        safe = format!("{safe}={hash}");
     }
     safe
 }
@@ -356,8 +366,8 @@ mod tests {
         let key = |attempt, output: &str| {
             object_key(&run, &task, attempt, &instance, &ObjectName::new(output).unwrap())
         };
-        assert_eq!(key(1, "out"), "r=3A1/t=40x/1-w-1.a/out");
-        assert_eq!(key(1, "../a b"), "r=3A1/t=40x/1-w-1.a/=2E.=2Fa=20b");
+        assert_eq!(key(1, "out"), "r=3A1/t=40x==1-w-1.a==out");
+        assert_eq!(key(1, "../a b"), "r=3A1/t=40x==1-w-1.a===2E.=2Fa=20b");
         assert_ne!(key(1, "out"), key(2, "out"));
         let (long, other) = ("x".repeat(1000), format!("{}y", "x".repeat(999)));
         assert!(key(1, &long).rsplit('/').next().unwrap().len() <= PART_LEN_MAX);

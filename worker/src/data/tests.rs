@@ -77,7 +77,7 @@ fn a_small_output_rides_in_the_commit() {
     let dir = tempfile::tempdir().unwrap();
     let commit = commit(&data(dir.path(), "a"), &workflow());
     assert_eq!(commit.outputs[0].location, Location::Inline("c21hbGw=".to_owned()));
-    assert_eq!(commit.outputs[1].location, Location::Stored("r/make/1-a/large".to_owned()));
+    assert_eq!(commit.outputs[1].location, Location::Stored("r/make==1-a==large".to_owned()));
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn content_that_changed_is_an_unavailable_input() {
     let dir = tempfile::tempdir().unwrap();
     let workflow = workflow();
     let commit = commit(&data(dir.path(), "a"), &workflow);
-    std::fs::write(dir.path().join("r/make/1-a/large"), vec![8; 1000]).unwrap();
+    std::fs::write(dir.path().join("r/make==1-a==large"), vec![8; 1000]).unwrap();
     let error = data(dir.path(), "b").gather(&workflow, 1, &[Some(commit)]).unwrap_err();
     assert_eq!(error.kind, FailureKind::InputUnavailable);
     assert!(error.message.contains("`make/large`") && error.message.contains("hash"), "{error:?}");
@@ -125,7 +125,7 @@ impl ObjectStore for Noted {
 #[test]
 fn results_are_stored_durably_and_what_other_tasks_read_only_where_it_is_kept() {
     let workflow = workflow();
-    let (made, used) = ("r/make/1-a/large", "r/use/1-a/out");
+    let (made, used) = ("r/make==1-a==large", "r/use==1-a==out");
     for (durable, expect) in [(Durable::Results, vec![used]), (Durable::All, vec![made, used])] {
         let store = Arc::new(Noted::default());
         let cache = Arc::new(Mutex::new(ObjectCache::new(1 << 20)));
@@ -143,14 +143,14 @@ fn an_object_that_a_power_loss_cut_short_or_took_is_lost_and_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let workflow = workflow();
     let commit = commit(&data(dir.path(), "a").durable(Durable::Results), &workflow);
-    let path = dir.path().join("r/make/1-a/large");
+    let path = dir.path().join("r/make==1-a==large");
     let lost = || data(dir.path(), "b").gather(&workflow, 1, &[Some(commit.clone())]).unwrap_err().lost;
     std::fs::write(&path, vec![0; 1000]).unwrap();
-    assert_eq!(lost(), ["r/make/1-a/large"], "other content");
+    assert_eq!(lost(), ["r/make==1-a==large"], "other content");
     std::fs::write(&path, "").unwrap();
-    assert_eq!(lost(), ["r/make/1-a/large"], "no content");
+    assert_eq!(lost(), ["r/make==1-a==large"], "no content");
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(lost(), ["r/make/1-a/large"], "no file");
+    assert_eq!(lost(), ["r/make==1-a==large"], "no file");
 }
 
 #[test]
