@@ -12,7 +12,7 @@ use crate::extras::Extras;
 use crate::link::Mixed;
 
 /// Where and in which order tasks run.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Assignment {
     /// Worker per task; [`NONE`] for a flexible one.
     pub worker: Vec<u32>,

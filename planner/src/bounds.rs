@@ -134,7 +134,8 @@ impl Least {
     fn new(dense: &Dense) -> Self {
         let sizes = 0..dense.size_count();
         let least = |f: &dyn Fn(u32) -> f64| sizes.clone().map(f).fold(f64::INFINITY, f64::min);
-        let (mut exec_ms, mut upload_ms, mut run_ms) = (Vec::new(), Vec::new(), Vec::new());
+        let column = || Vec::with_capacity(dense.len() as usize);
+        let (mut exec_ms, mut upload_ms, mut run_ms) = (column(), column(), column());
         for t in 0..dense.len() {
             let mut least_ms = [f64::INFINITY; 3];
             for c in sizes.clone().filter(|&c| dense.allows(c, t)) {

@@ -345,6 +345,11 @@ impl<'p> Dense<'p> {
         &self.reads[self.reads_from[at] as usize..self.reads_from[at + 1] as usize]
     }
 
+    /// How many such reads there are in all.
+    pub fn reads_count(&self) -> usize {
+        self.reads.len()
+    }
+
     /// Whether any of these is made by no task.
     pub fn reads_from_outside(&self, task: u32) -> bool {
         self.reads_outside[task as usize]
@@ -446,7 +451,10 @@ impl<'p> Dense<'p> {
 /// What each task reads from the store, end to end, where each begins, and whether any of it comes from
 /// outside.
 fn reads(graph: &Graph, stored: &[bool]) -> (Vec<u32>, Vec<u32>, Vec<bool>) {
-    let (mut reads, mut reads_from, mut reads_outside) = (Vec::new(), vec![0], Vec::new());
+    let all = (0..graph.len() as u32).map(|t| graph.reads(t).len()).sum();
+    let (mut reads, mut reads_from) = (Vec::with_capacity(all), Vec::with_capacity(graph.len() + 1));
+    let mut reads_outside = Vec::with_capacity(graph.len());
+    reads_from.push(0);
     for t in 0..graph.len() as u32 {
         let from = reads.len();
         reads.extend(graph.reads(t).iter().copied().filter(|&o| stored[o as usize]));

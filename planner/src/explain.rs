@@ -93,6 +93,7 @@ pub(crate) fn assemble(
     let ids_of = |w: u32| (w != NONE).then(|| ids[w as usize].clone()).flatten();
     let by_worker = assignment.tasks_by_worker();
     let whys = Why::new(dense, assignment, &by_worker);
+    let mut words = String::with_capacity(WHY_BYTES);
     let mut optimizations = assignment.extras.listed(dense, &assignment.worker, &assignment.size);
     let planned = (0..dense.len()).map(|t| {
         let at = t as usize;
@@ -105,9 +106,9 @@ pub(crate) fn assemble(
             end_ms: timed.end_ms[at],
             exec_ms: dense.code_ms(assignment.size[at], t),
             output_bytes: None,
-            optimizations: std::mem::take(&mut optimizations[at]),
+            optimizations: optimizations.get_mut(at).map(std::mem::take).unwrap_or_default(),
             unexpected: false,
-            why: reason(t).unwrap_or_else(|| whys.of(t)),
+            why: reason(t).unwrap_or_else(|| whys.of(t, &mut words)),
             forecast: None,
         }
     });
@@ -281,25 +282,29 @@ impl<'c> Why<'c> {
         Self { dense, assignment, by_worker, sizes }
     }
 
-    /// One sentence.
-    fn of(&self, task: u32) -> String {
+    /// One sentence, written into `words` first: a copy of it takes no more memory than it needs.
+    fn of(&self, task: u32, words: &mut String) -> String {
+        words.clear();
+        self.push_all(words, task);
+        words.as_str().to_owned()
+    }
+
+    fn push_all(&self, words: &mut String, task: u32) {
         let (dense, size) = (self.dense, self.sizes[self.assignment.size[task as usize] as usize].as_str());
         let worker = self.assignment.worker[task as usize];
-        let mut words = String::with_capacity(WHY_BYTES);
         if worker == NONE {
             words.extend(["any worker of ", size, " may take it when it is ready"]);
         } else if dense.is_pooled(task) {
             words.extend([pool::reason(dense, task).as_str(), ", so it runs in the pool; ", size]);
-            return words;
+            return;
         } else {
-            self.push_place(&mut words, worker, task);
+            self.push_place(words, worker, task);
             words.extend(["; ", size]);
         }
         let needed_mb = dense.memory_mb_min[task as usize];
         if needed_mb > 0 {
-            push(&mut words, format_args!("; it needs {needed_mb} MB"));
+            push(words, format_args!("; it needs {needed_mb} MB"));
         }
-        words
     }
 
     fn push_place(&self, words: &mut String, worker: u32, task: u32) {

@@ -45,6 +45,11 @@ impl Extras {
         self.flags.get(task as usize).copied().unwrap_or(0)
     }
 
+    /// Whether any task has `flag`.
+    pub fn have(&self, flag: u8) -> bool {
+        self.flags.iter().any(|flags| flags & flag != 0)
+    }
+
     /// Gives `flag` to a task, one of `tasks`.
     pub fn give(&mut self, task: u32, flag: u8, tasks: u32) {
         if self.flags.is_empty() {
@@ -98,12 +103,12 @@ impl Extras {
     }
 
     /// The optimisations of every task as the plan lists them: those that are set and those that the
-    /// workflow forces, wherever they can be carried out.
+    /// workflow forces, wherever they can be carried out. Empty: no task has any.
     pub fn listed(&self, dense: &Dense, worker: &[u32], size: &[u32]) -> Vec<Vec<Optimization>> {
-        let mut listed = vec![Vec::new(); dense.len() as usize];
         if *self == Self::default() && !dense.forces() {
-            return listed;
+            return Vec::new();
         }
+        let mut listed = vec![Vec::new(); dense.len() as usize];
         for (t, listed) in (0..).zip(&mut listed) {
             let flags = self.flags(t) | dense.forced_flags(t);
             if flags & PRE_LOAD != 0 && worker[t as usize] != NONE {

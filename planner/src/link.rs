@@ -141,6 +141,11 @@ fn key(container: u32, object: u32) -> u64 {
 }
 
 impl Moved {
+    /// With room for a copy of everything that is read: growing would move what is there.
+    pub fn for_reads(dense: &Dense) -> Self {
+        Self { copies: Vec::with_capacity(dense.reads_count()), ..Self::default() }
+    }
+
     /// Nothing is anywhere, and what tasks that are absent would make never will be.
     pub fn reset(&mut self, dense: &Dense, absent: &[bool]) {
         self.absent.clear();

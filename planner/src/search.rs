@@ -113,6 +113,9 @@ impl<'a> Search<'a> {
     /// first.
     pub fn plan(&mut self, planner: &str) -> Plan {
         let brought = self.refine(planner);
+        // What the plan needs is copied out: it is written where the columns of the pass were, and a large
+        // one takes that much less memory.
+        self.timing.release();
         let best = self.best();
         let mut reasons: Vec<String> =
             self.against_simple().into_iter().chain(self.reasons.clone()).collect();

@@ -17,6 +17,7 @@ use foresail_schemas::run::{ConfigUsage, RunOptions};
 use crate::assignment::Assignment;
 use crate::dense::{Dense, NONE};
 use crate::draw::Draw;
+use crate::extras::{PRE_LOAD, TASK_DUP};
 use crate::host::Host;
 use crate::link::{Links, Moved};
 use crate::standing::Standing;
@@ -39,7 +40,7 @@ use lists::{List, Lists, Queues};
 use live::{HANDS, Hand, Live, Phase};
 
 /// An assignment with its times.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Timed {
     /// Start of the downloads, per task.
     pub start_ms: Vec<f64>,
@@ -79,8 +80,6 @@ pub(crate) struct TaskTimes {
     ready_ms: f64,
     worker: u32,
     rank: u32,
-    /// Parents without a commit.
-    missing: u32,
     /// The parent that came last.
     filled_by: u32,
     pub cause: u32,
@@ -132,6 +131,8 @@ struct WorkerState {
     open_count: u32,
     /// Where its tasks that fetch ahead begin that are not taken; [`NONE`] as long as nobody looked.
     fetching_from: u32,
+    /// None of its tasks of this rank or a later one has anything to fetch yet.
+    fetching_to: u64,
 }
 
 const NEW_WORKER: WorkerState = WorkerState {
@@ -142,7 +143,15 @@ const NEW_WORKER: WorkerState = WorkerState {
     open: List::EMPTY,
     open_count: 0,
     fetching_from: NONE,
+    fetching_to: 0,
 };
+
+impl WorkerState {
+    /// A task of this rank has something to fetch.
+    fn may_fetch(&mut self, rank: u32) {
+        self.fetching_to = self.fetching_to.max(u64::from(rank) + 1);
+    }
+}
 
 /// A request for a worker.
 #[derive(Debug, Clone, Copy)]
@@ -167,6 +176,13 @@ pub(crate) struct Timing<'a> {
     lists: Lists,
     queues: Queues,
     tasks: Vec<TaskTimes>,
+    /// Per task the worker that it is planned on: most of what is asked about children is whether they are
+    /// one's own, and this column stays in the caches where the rows of `tasks` do not.
+    planned_on: Vec<u32>,
+    /// Per task: parents without a commit. Apart for the same reason.
+    missing: Vec<u32>,
+    /// Whether there are tasks that do not run in this draw.
+    has_absent: bool,
     workers: Vec<WorkerState>,
     live: Vec<Live>,
     lives: Vec<Life>,
@@ -199,12 +215,15 @@ impl<'a> Timing<'a> {
             lists: Lists::with_capacity(2 * tasks),
             queues: Queues::default(),
             tasks: Vec::with_capacity(tasks),
+            planned_on: Vec::with_capacity(tasks),
+            missing: Vec::with_capacity(tasks),
+            has_absent: false,
             workers: Vec::new(),
             live: Vec::with_capacity(tasks / 4),
             lives: Vec::with_capacity(tasks / 2),
             held: Vec::new(),
             host: dense.host(),
-            moved: Moved::default(),
+            moved: Moved::for_reads(dense),
             beside: Beside::default(),
             copies: Copies::default(),
             absent: Vec::new(),
@@ -231,6 +250,11 @@ impl<'a> Timing<'a> {
         self.summary
     }
 
+    /// Gives the memory of the columns back; another pass would make them anew.
+    pub fn release(&mut self) {
+        *self = Self { draw: self.draw.take(), standing: self.standing, ..Self::new(self.dense) };
+    }
+
     /// The tasks of the last pass.
     pub fn tasks(&self) -> &[TaskTimes] {
         &self.tasks
@@ -238,14 +262,16 @@ impl<'a> Timing<'a> {
 
     /// The times of the last pass, which gave `summary`, copied out.
     pub fn timed(&self, summary: PlanSummary) -> Timed {
-        Timed {
-            start_ms: self.tasks.iter().map(|t| t.start_ms).collect(),
-            end_ms: self.tasks.iter().map(|t| t.end_ms).collect(),
-            cause: self.tasks.iter().map(|t| t.cause).collect(),
-            lives: self.lives.clone(),
-            summary,
-            usage: self.usage(),
+        let len = self.tasks.len();
+        let (mut start_ms, mut end_ms) = (Vec::with_capacity(len), Vec::with_capacity(len));
+        let mut cause = Vec::with_capacity(len);
+        // One after the other would read all of it three times.
+        for times in &self.tasks {
+            start_ms.push(times.start_ms);
+            end_ms.push(times.end_ms);
+            cause.push(times.cause);
         }
+        Timed { start_ms, end_ms, cause, lives: self.lives.clone(), summary, usage: self.usage() }
     }
 
     fn usage(&self) -> Vec<ConfigUsage> {
@@ -263,12 +289,26 @@ impl<'a> Timing<'a> {
         self.workers.clear();
         self.workers.resize(plan.workers as usize, NEW_WORKER);
         self.tasks.clear();
+        self.planned_on.clone_from(&plan.worker);
+        self.missing.clear();
+        let mut any = 0;
         let absent = self.draw.as_ref().map_or(&[] as &[bool], |draw| &draw.absent);
         self.tasks.extend((0..self.dense.len()).map(|t| {
             let at = t as usize;
             let (worker, parents) = (plan.worker[at], graph.parents(t).len() as u32);
+            let flags = match absent.get(at) {
+                Some(true) => ABSENT,
+                _ if parents == 0 => plan.extras.flags(t) | self.dense.forced_flags(t) | SOURCE,
+                _ => plan.extras.flags(t) | self.dense.forced_flags(t),
+            };
+            any |= flags;
+            self.missing.push(parents);
             if worker != NONE {
-                self.workers[worker as usize].left += 1;
+                let state = &mut self.workers[worker as usize];
+                state.left += 1;
+                if flags & PRE_LOAD != 0 && self.dense.reads_from_outside(t) {
+                    state.may_fetch(plan.rank[at]);
+                }
             }
             TaskTimes {
                 start_ms: 0.0,
@@ -277,7 +317,6 @@ impl<'a> Timing<'a> {
                 worker,
                 size: plan.size[at] as u16,
                 rank: plan.rank[at],
-                missing: parents,
                 filled_by: NONE,
                 cause: NONE,
                 ran_on: NONE,
@@ -285,17 +324,16 @@ impl<'a> Timing<'a> {
                 committed_nth: NONE,
                 awaited: 0,
                 awaited_in: NONE,
-                flags: match absent.get(at) {
-                    Some(true) => ABSENT,
-                    _ if parents == 0 => plan.extras.flags(t) | self.dense.forced_flags(t) | SOURCE,
-                    _ => plan.extras.flags(t) | self.dense.forced_flags(t),
-                },
+                flags,
             }
         }));
-        self.copies.reset(self.dense, &self.tasks);
+        self.has_absent = any & ABSENT != 0;
+        // What a flag stands for is looked for only where some task has it: that is another way through all.
+        let with = |flag: u8| if any & flag != 0 { &self.tasks[..] } else { &[] };
+        self.copies.reset(self.dense, with(TASK_DUP));
         // Whoever runs copies learns which tasks have results from what is fetched for tasks that have begun.
         let begun = self.standing.filter(|_| !self.copies.has_any());
-        self.beside.reset(self.dense, plan, &self.tasks, begun);
+        self.beside.reset(self.dense, plan, with(PRE_LOAD), begun);
         self.settles_late = self.dense.lanes == 1 && !self.copies.has_any();
         self.agenda.clear();
         self.lists.clear();

@@ -16,6 +16,7 @@ use crate::dense::Dense;
 use crate::draft::{self, DraftFailure};
 use crate::expected::Part;
 use crate::explain::{self, Candidate};
+use crate::extras::{Extras, PRE_LOAD, TASK_DUP};
 use crate::objective::{Score, score};
 use crate::replan;
 use crate::timing::{Timed, Timing};
@@ -74,7 +75,7 @@ impl Pass for OptimizationKind {
         let mut timing = Timing::new(&dense);
         let mut bench = Bench::new(&dense, &mut timing, problem.objective, floor.pair(), CANDIDATES_MAX);
         let given = bench.timed(assignment);
-        let Some(better) = bench.apply(*self, &given) else { return Vec::new() };
+        let Ok(better) = bench.apply(*self, given) else { return Vec::new() };
         let label = format!("{}, with {}", plan.planner, self.as_str());
         let candidate = Candidate { label, assignment: better.assignment, timed: better.timed };
         let (planner, ids) = (plan.planner.as_str(), draft::worker_ids(plan));
@@ -167,15 +168,15 @@ pub(crate) fn apply<'a>(
     for (at, &kind) in kinds.iter().enumerate() {
         let share = left / (kinds.len() - at) as u32;
         let mut bench = Bench::new(dense, timing, objective, bounds, share.min(CANDIDATES_MAX));
-        let state = State { assignment: given.assignment.clone(), timed: given.timed.clone() };
         let before = given.timed.summary;
-        let better = bench.apply(kind, &state);
+        let (assignment, timed) = (std::mem::take(&mut given.assignment), std::mem::take(&mut given.timed));
+        let found = bench.apply(kind, State { assignment, timed });
+        let is_told = found.is_ok() || bench.tried > 0;
         left -= bench.tried;
-        if let Some(better) = better {
-            (given.assignment, given.timed) = (better.assignment, better.timed);
+        let (Ok(state) | Err(state)) = found;
+        (given.assignment, given.timed) = (state.assignment, state.timed);
+        if is_told {
             brought.push(in_words(kind.as_str(), &before, &given.timed.summary));
-        } else if bench.tried > 0 {
-            brought.push(in_words(kind.as_str(), &before, &before));
         }
     }
     brought
@@ -218,22 +219,39 @@ impl<'s, 'a> Bench<'s, 'a> {
         score(&self.objective, summary, self.bounds)
     }
 
-    /// The result of one pass, where it is better than what was given.
-    fn apply(&mut self, kind: OptimizationKind, given: &State) -> Option<State> {
-        let mut bare = given.assignment.clone();
-        match kind {
-            OptimizationKind::TaskDup => bare.extras.take_all(crate::extras::TASK_DUP),
-            OptimizationKind::PreLoad => bare.extras.take_all(crate::extras::PRE_LOAD),
-            OptimizationKind::PreWarm => bare.extras.warmings.clear(),
-        }
-        let base = if bare == given.assignment { given.clone() } else { self.timed(bare) };
+    /// The result of one pass, where it is better than what was given; else that.
+    fn apply(&mut self, kind: OptimizationKind, given: State) -> Result<State, State> {
+        let old = self.score(&given.timed.summary);
+        let extras = &given.assignment.extras;
+        let is_bare = match kind {
+            OptimizationKind::TaskDup => !extras.have(TASK_DUP),
+            OptimizationKind::PreLoad => !extras.have(PRE_LOAD),
+            OptimizationKind::PreWarm => extras.warmings.is_empty(),
+        };
+        // What is bare is not copied: of a pass that finds nothing better it comes back as it was.
+        let (base, kept) = match is_bare {
+            true => (given, None),
+            false => (self.without(kind, given.assignment.clone()), Some(given)),
+        };
         let found = match kind {
             OptimizationKind::TaskDup => task_dup::derive(self, base),
             OptimizationKind::PreLoad => preload::derive(self, base),
             OptimizationKind::PreWarm => prewarm::derive(self, base),
         };
-        let (new, old) = (self.score(&found.timed.summary), self.score(&given.timed.summary));
-        new.is_better_than(&old).then_some(found)
+        match self.score(&found.timed.summary).is_better_than(&old) {
+            true => Ok(found),
+            false => Err(kept.unwrap_or(found)),
+        }
+    }
+
+    /// An assignment without what a pass gives, timed.
+    fn without(&mut self, kind: OptimizationKind, mut assignment: Assignment) -> State {
+        match kind {
+            OptimizationKind::TaskDup => assignment.extras.take_all(TASK_DUP),
+            OptimizationKind::PreLoad => assignment.extras.take_all(PRE_LOAD),
+            OptimizationKind::PreWarm => assignment.extras.warmings.clear(),
+        }
+        self.timed(assignment)
     }
 
     fn has_tries(&self) -> bool {
@@ -241,17 +259,19 @@ impl<'s, 'a> Bench<'s, 'a> {
     }
 
     /// Times `state` with a change; keeps it there if that is better.
-    fn try_change(&mut self, state: &mut State, change: impl FnOnce(&mut Assignment)) -> bool {
+    fn try_change(&mut self, state: &mut State, change: impl FnOnce(&mut Extras)) -> bool {
         if !self.has_tries() {
             return false;
         }
         self.tried += 1;
-        let mut trial = state.assignment.clone();
-        change(&mut trial);
-        let summary = self.timing.pass(&trial);
+        let extras = state.assignment.extras.clone();
+        change(&mut state.assignment.extras);
+        let summary = self.timing.pass(&state.assignment);
         let is_better = self.score(&summary).is_better_than(&self.score(&state.timed.summary));
         if is_better {
-            *state = State { assignment: trial, timed: self.timing.timed(summary) };
+            state.timed = self.timing.timed(summary);
+        } else {
+            state.assignment.extras = extras;
         }
         is_better
     }
@@ -259,7 +279,7 @@ impl<'s, 'a> Bench<'s, 'a> {
     /// Gives `flag` to all of `tasks`; where that makes the plan no better, to halves of them.
     fn try_flags(&mut self, state: &mut State, flag: u8, tasks: &[u32]) -> bool {
         let all = self.dense.len();
-        let give = |a: &mut Assignment| tasks.iter().for_each(|&t| a.extras.give(t, flag, all));
+        let give = |extras: &mut Extras| tasks.iter().for_each(|&t| extras.give(t, flag, all));
         if tasks.is_empty() {
             return false;
         }

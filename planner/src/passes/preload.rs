@@ -4,9 +4,8 @@
 //! that makes the plan no better, since fetches of one task delay those of another on the same link, only
 //! tasks of the critical path do, as the source paper has it.
 
-use crate::assignment::Assignment;
 use crate::dense::{Dense, NONE};
-use crate::extras::PRE_LOAD;
+use crate::extras::{Extras, PRE_LOAD};
 use crate::passes::{Bench, State};
 
 pub(super) fn derive(bench: &mut Bench, mut state: State) -> State {
@@ -18,8 +17,8 @@ pub(super) fn derive(bench: &mut Bench, mut state: State) -> State {
     if all.is_empty() {
         return state;
     }
-    let give_all = |a: &mut Assignment| {
-        all.iter().for_each(|&t| a.extras.give(t, PRE_LOAD, dense.len()));
+    let give_all = |extras: &mut Extras| {
+        all.iter().for_each(|&t| extras.give(t, PRE_LOAD, dense.len()));
     };
     if !bench.try_change(&mut state, give_all) {
         bench.along_path(&mut state, PRE_LOAD, gains);

@@ -9,7 +9,7 @@
 
 use crate::assignment::Assignment;
 use crate::dense::{Dense, NONE};
-use crate::extras::Warming;
+use crate::extras::{Extras, Warming};
 use crate::passes::{Bench, State};
 use crate::slack::slack_ms;
 use crate::timing::{Life, Timed};
@@ -52,8 +52,8 @@ fn try_warmings(bench: &mut Bench, state: &mut State, warmings: &[Warming]) -> b
 
 /// Sets these besides those that are there, if that makes the plan better.
 fn set(bench: &mut Bench, state: &mut State, warmings: &[Warming]) -> bool {
-    bench.try_change(state, |a| {
-        let all = &mut a.extras.warmings;
+    bench.try_change(state, |extras| {
+        let all = &mut extras.warmings;
         all.retain(|old| !warmings.iter().any(|new| new.serves == old.serves));
         all.extend(warmings);
     })
@@ -63,8 +63,8 @@ fn set(bench: &mut Bench, state: &mut State, warmings: &[Warming]) -> bool {
 fn thin(bench: &mut Bench, state: &mut State) {
     let mut parts = vec![state.assignment.extras.warmings.clone()];
     while let Some(part) = parts.pop() {
-        let drop = |a: &mut Assignment| {
-            a.extras.warmings.retain(|w| !part.iter().any(|out| out.serves == w.serves));
+        let drop = |extras: &mut Extras| {
+            extras.warmings.retain(|w| !part.iter().any(|out| out.serves == w.serves));
         };
         if !bench.has_tries() || bench.try_change(state, drop) || part.len() < 2 {
             continue;

@@ -4,9 +4,8 @@
 //! less time there than storing and fetching what it makes. A copy occupies a worker that waits anyway, but
 //! it delays what becomes ready meanwhile, which the timing pass tells.
 
-use crate::assignment::Assignment;
 use crate::dense::{Dense, NONE};
-use crate::extras::{TASK_DUP, may_be_copied};
+use crate::extras::{Extras, TASK_DUP, may_be_copied};
 use crate::passes::{Bench, State};
 
 pub(super) fn derive(bench: &mut Bench, mut state: State) -> State {
@@ -15,8 +14,8 @@ pub(super) fn derive(bench: &mut Bench, mut state: State) -> State {
     if all.is_empty() {
         return state;
     }
-    let give_all = |a: &mut Assignment| {
-        all.iter().for_each(|&t| a.extras.give(t, TASK_DUP, dense.len()));
+    let give_all = |extras: &mut Extras| {
+        all.iter().for_each(|&t| extras.give(t, TASK_DUP, dense.len()));
     };
     if !bench.try_change(&mut state, give_all) {
         bench.along_path(&mut state, TASK_DUP, |state, t| is_suitable(dense, state, t));

@@ -18,8 +18,11 @@ impl Timing<'_> {
         }
         let graph = self.dense.graph;
         for &child in graph.children(task) {
+            if self.planned_on[child as usize] != worker {
+                continue;
+            }
             let times = &mut self.tasks[child as usize];
-            if times.worker != worker || times.is_taken || times.is_absent() {
+            if times.is_taken || times.is_absent() {
                 continue;
             }
             if times.awaited_in != id {

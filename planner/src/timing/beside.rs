@@ -86,7 +86,7 @@ impl Timing<'_> {
         if state.fetching_from == NONE {
             state.fetching_from = rows.partition_point(|&(at, _)| at < first_of(worker)) as u32;
         }
-        let until_at = first_of(worker + 1);
+        let until_at = first_of(worker) + state.fetching_to;
         let mut is_taken_so_far = !self.copies.has_any();
         for &(_, task) in rows[state.fetching_from as usize..].iter().take_while(|&&(at, _)| at < until_at) {
             is_taken_so_far &= self.tasks[task as usize].is_taken;
@@ -96,14 +96,23 @@ impl Timing<'_> {
                 let makers = self.dense.graph.parents(task).iter().filter(|&&p| is_known(p));
                 makers.for_each(|&p| self.copies.note_commit(id, p));
             }
-            let times = &self.tasks[task as usize];
-            let is_nothing_made = times.missing as usize == self.dense.graph.parents(task).len();
+            let missing = self.missing[task as usize] as usize;
+            let is_nothing_made = missing == self.dense.graph.parents(task).len();
             if is_nothing_made && !self.dense.reads_from_outside(task) {
                 continue;
             }
+            let times = &self.tasks[task as usize];
             if !times.is_taken && times.committed_nth >= until {
                 self.moved.preload(self.dense, &mut live.links, place, task, is_known, now_ms);
             }
+        }
+    }
+
+    /// Something is made that a task reads: from now on its worker looks at it when it joins.
+    pub(super) fn may_fetch_for(&mut self, task: u32) {
+        let (worker, times) = (self.planned_on[task as usize], &self.tasks[task as usize]);
+        if worker != NONE && times.flags & PRE_LOAD != 0 {
+            self.workers[worker as usize].may_fetch(times.rank);
         }
     }
 
@@ -111,11 +120,11 @@ impl Timing<'_> {
     pub(super) fn tell_of_commit(&mut self, id: u32, task: u32, now_ms: f64) {
         let mut told = NONE;
         for &child in self.dense.graph.children(task) {
-            let child = &self.tasks[child as usize];
-            if child.worker == NONE || child.flags & PRE_LOAD == 0 {
+            let worker = self.planned_on[child as usize];
+            if worker == NONE || self.tasks[child as usize].flags & PRE_LOAD == 0 {
                 continue;
             }
-            let owner = self.workers[child.worker as usize].alive;
+            let owner = self.workers[worker as usize].alive;
             if owner != NONE && owner != id && owner != told {
                 told = owner;
                 self.agenda.after_dispatch(now_ms, Kind::Committed(owner, task));

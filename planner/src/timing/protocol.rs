@@ -179,10 +179,10 @@ impl Timing<'_> {
         let (worker, size) = (self.live[id as usize].worker, self.live[id as usize].size);
         let children = self.dense.graph.children(parent);
         let tasks = &self.tasks;
-        let mine = |&&c: &&u32| worker != NONE && tasks[c as usize].worker == worker;
+        let mine = |&&c: &&u32| worker != NONE && self.planned_on[c as usize] == worker;
         let become_it = |&&c: &&u32| tasks[c as usize].worker == NONE && tasks[c as usize].size() == size;
         let runs = |&&c: &&u32| !tasks[c as usize].is_absent();
-        let planned = children.iter().filter(runs).filter(mine).min_by_key(|&&c| tasks[c as usize].rank);
+        let planned = children.iter().filter(mine).filter(runs).min_by_key(|&&c| tasks[c as usize].rank);
         if let Some(&child) = planned.or_else(|| children.iter().filter(runs).find(become_it))
             && !self.tasks[child as usize].is_taken
             && !self.asks_for(id, child)
@@ -316,7 +316,7 @@ impl Timing<'_> {
             self.tell_of_commit(id, task, now_ms);
         }
         for &child in self.dense.graph.children(task) {
-            match self.tasks[child as usize].is_absent() {
+            match self.has_absent && self.tasks[child as usize].is_absent() {
                 false => self.fill(id, (task, child), now_ms),
                 true => self.decided_against(child, task),
             }
@@ -332,11 +332,15 @@ impl Timing<'_> {
 
     /// A child does not wait for this parent any more.
     pub(super) fn fill(&mut self, id: u32, (task, child): (u32, u32), now_ms: f64) {
-        let times = &mut self.tasks[child as usize];
-        times.missing -= 1;
-        if times.missing > 0 {
+        if self.beside.has_pre_loads() {
+            self.may_fetch_for(child);
+        }
+        let missing = &mut self.missing[child as usize];
+        *missing -= 1;
+        if *missing > 0 {
             return;
         }
+        let times = &mut self.tasks[child as usize];
         times.ready_ms = now_ms;
         let (worker, is_taken) = (times.worker, times.is_taken);
         if !is_taken {

@@ -82,9 +82,11 @@ impl Timing<'_> {
             self.workers[times.worker as usize].left -= 1;
         }
         for &child in self.dense.graph.children(task) {
-            let child = &mut self.tasks[child as usize];
-            child.missing -= 1;
-            child.filled_by = task;
+            self.missing[child as usize] -= 1;
+            self.tasks[child as usize].filled_by = task;
+            if self.beside.has_pre_loads() {
+                self.may_fetch_for(child);
+            }
         }
     }
 
@@ -122,7 +124,7 @@ impl Timing<'_> {
         let now_ms = standing.now_ms;
         let is_ready = |t: &u32| {
             let task = &self.tasks[*t as usize];
-            task.missing == 0 && !task.is_taken
+            self.missing[*t as usize] == 0 && !task.is_taken
         };
         let mut ready: Vec<u32> = (0..self.dense.len()).filter(is_ready).collect();
         ready.sort_unstable_by_key(|&t| (self.tasks[t as usize].rank, t));
