@@ -171,7 +171,7 @@ pub(crate) fn anneal(
 /// The tasks that decide the makespan of the last pass.
 fn note_hot(timing: &Timing, hot: &mut Vec<u32>) {
     hot.clear();
-    let tasks = timing.tasks();
+    let tasks = timing.ran();
     let last = (0..tasks.len()).max_by(|&a, &b| tasks[a].end_ms.total_cmp(&tasks[b].end_ms));
     let mut at = last.map_or(NONE, |t| t as u32);
     while at != NONE && hot.len() < tasks.len() {

@@ -4,6 +4,8 @@
 //! Tasks, objects and sizes keep the indices of the graph and of the prediction table. Times in ms, money
 //! in USD.
 
+use std::borrow::Cow;
+
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::graph::Graph;
 use foresail_schemas::optimization::Optimization;
@@ -20,6 +22,7 @@ use crate::extras::{PRE_LOAD, PRE_WARM, TASK_DUP};
 use crate::host::Host;
 use crate::pool::Routed;
 
+mod ahead;
 mod check;
 
 /// No worker, no task, no size.
@@ -64,7 +67,7 @@ pub(crate) struct Dense<'p> {
     pub graph: &'p Graph,
     pub sizes: Vec<Size>,
     /// By size and then by task: time that it holds its lane beside transfers.
-    exec_ms: Vec<f64>,
+    exec_ms: Cow<'p, [Vec<f64>]>,
     /// Least memory per task; 0 where it states none.
     pub memory_mb_min: Vec<u32>,
     /// What each task uploads.
@@ -119,10 +122,11 @@ impl<'p> Dense<'p> {
             attempt_ms: table.engine.as_ref().map_or(0.0, |engine| engine.attempt_ms[c]),
         });
         let sizes: Vec<Size> = sizes.collect();
-        let mut exec_ms = Vec::with_capacity(sizes.len() * graph.len());
-        for (size, row) in sizes.iter().zip(&table.exec_ms) {
-            exec_ms.extend(row.iter().map(|&code_ms| code_ms + size.attempt_ms));
-        }
+        let rows = sizes.iter().zip(&table.exec_ms);
+        let exec_ms = match sizes.iter().all(|size| size.attempt_ms == 0.0) {
+            true => Cow::Borrowed(&table.exec_ms[..]),
+            false => rows.map(|(size, row)| row.iter().map(|ms| ms + size.attempt_ms).collect()).collect(),
+        };
         let inline = |o: usize| {
             graph.objects()[o].producer.is_some() && table.object_bytes[o] <= platform.inline_bytes_max
         };
@@ -271,7 +275,7 @@ impl<'p> Dense<'p> {
 
     /// Time that a task holds its lane beside transfers: its code, and what the engine takes per attempt.
     pub fn exec_ms(&self, size: u32, task: u32) -> f64 {
-        self.exec_ms[size as usize * self.graph.len() + task as usize]
+        self.exec_ms[size as usize][task as usize]
     }
 
     /// Time in the code of a task.
@@ -395,7 +399,7 @@ impl<'p> Dense<'p> {
     /// What [`Dense::suits`] says of every task on every size.
     fn all_that_suits(&self) -> Vec<bool> {
         let sizes = self.sizes.len();
-        let mut allowed = vec![false; self.exec_ms.len()];
+        let mut allowed = vec![false; sizes * self.graph.len()];
         for (c, size) in (0..).zip(&self.sizes) {
             let places = allowed.iter_mut().skip(c as usize).step_by(sizes);
             if self.pool.is_some() || self.problem.predictions.uncertainty.is_some() {
@@ -403,8 +407,7 @@ impl<'p> Dense<'p> {
                 continue;
             }
             let memory_mb = size.config.memory_mb;
-            let from = c as usize * self.graph.len();
-            let rows = self.memory_mb_min.iter().zip(&self.exec_ms[from..]);
+            let rows = self.memory_mb_min.iter().zip(&self.exec_ms[c as usize]);
             for (allowed, (needed_mb, exec_ms)) in places.zip(rows) {
                 *allowed = self.has_room(memory_mb, *needed_mb, *exec_ms);
             }

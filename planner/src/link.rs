@@ -163,6 +163,11 @@ impl Moved {
         (self.download_bytes, self.upload_bytes) = (0, 0);
     }
 
+    /// Reads what is asked about an object.
+    pub fn look_at(&self, object: usize) -> u32 {
+        self.objects[object].copies
+    }
+
     /// When the object is in the memory of the container, if it is or will be.
     fn there_ms(&self, container: u32, object: u32, readers: u32) -> Option<f64> {
         let place = &self.objects[object as usize];

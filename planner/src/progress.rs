@@ -105,7 +105,7 @@ impl Progress {
         let mut objects = vec![Vec::new(); lives.len()];
         let mut requests_usd = vec![0.0; lives.len()];
         for (t, (&start_ms, &end_ms)) in start_ms.iter().zip(&end_ms).enumerate() {
-            let ran_on = timing.tasks()[t].ran_on as usize;
+            let ran_on = timing.ran()[t].ran_on as usize;
             let container = lives.get(ran_on).map_or(0, |life| life.container as usize);
             tasks.push(if end_ms <= now_ms {
                 let (held, t, prices) = (&mut objects[container], t as u32, &problem.platform.prices);

@@ -31,6 +31,7 @@ mod lists;
 mod live;
 mod protocol;
 mod resume;
+mod rows;
 mod skip;
 
 use agenda::{Agenda, Kind};
@@ -38,6 +39,8 @@ use beside::Beside;
 use copies::Copies;
 use lists::{List, Lists, Queues};
 use live::{HANDS, Hand, Live, Phase};
+pub(crate) use rows::Ran;
+use rows::{ABSENT, NEW_WORKER, SOURCE, TaskState, WorkerState};
 
 /// An assignment with its times.
 #[derive(Debug, Clone, Default)]
@@ -71,87 +74,8 @@ pub(crate) struct Life {
     pub cost_usd: f64,
 }
 
-/// One task in a pass: where it is planned, how far it is, when it ran.
-#[derive(Debug, Clone, Copy)]
-#[repr(align(64))]
-pub(crate) struct TaskTimes {
-    pub start_ms: f64,
-    pub end_ms: f64,
-    ready_ms: f64,
-    worker: u32,
-    rank: u32,
-    /// The parent that came last.
-    filled_by: u32,
-    pub cause: u32,
-    /// The invocation that it began on.
-    pub ran_on: u32,
-    /// Its place among the results; [`NONE`] as long as it has none.
-    committed_nth: u32,
-    /// Parents that have not run in the invocation `awaited_in`, as the only ones that count.
-    awaited: u32,
-    awaited_in: u32,
-    size: u16,
-    is_taken: bool,
-    /// What is done beside running it, see `extras`, and [`SOURCE`]; or [`ABSENT`] alone.
-    flags: u8,
-}
-
-// One cache line: most of a pass over a large workflow is waiting for these.
-const _: () = assert!(size_of::<TaskTimes>() == 64);
-
-/// A task without parents.
-const SOURCE: u8 = 0x80;
-/// A task that does not run in this draw.
-const ABSENT: u8 = 0x40;
-
-impl TaskTimes {
-    fn size(&self) -> u32 {
-        u32::from(self.size)
-    }
-
-    fn is_absent(&self) -> bool {
-        self.flags & ABSENT != 0
-    }
-}
-
-/// One planned worker in a pass.
-#[derive(Debug, Clone, Copy)]
-struct WorkerState {
-    /// Alive invocation, as the run's state knows it.
-    alive: u32,
-    /// Place in the order of first invocations, which is the order of the names in the plan.
-    named: u32,
-    /// The request of it that waits for a place on the host.
-    waiting: Option<u64>,
-    /// Tasks without a result.
-    left: u32,
-    /// Ready tasks, the taken ones included until the next look.
-    open: List,
-    /// Those that nobody has taken; of no use where tasks run twice.
-    open_count: u32,
-    /// Where its tasks that fetch ahead begin that are not taken; [`NONE`] as long as nobody looked.
-    fetching_from: u32,
-    /// None of its tasks of this rank or a later one has anything to fetch yet.
-    fetching_to: u64,
-}
-
-const NEW_WORKER: WorkerState = WorkerState {
-    alive: NONE,
-    named: NONE,
-    waiting: None,
-    left: 0,
-    open: List::EMPTY,
-    open_count: 0,
-    fetching_from: NONE,
-    fetching_to: 0,
-};
-
-impl WorkerState {
-    /// A task of this rank has something to fetch.
-    fn may_fetch(&mut self, rank: u32) {
-        self.fetching_to = self.fetching_to.max(u64::from(rank) + 1);
-    }
-}
+/// Room is made for one invocation in so many tasks; where workers run fewer it grows.
+const LIVES_SHARE: usize = 32;
 
 /// A request for a worker.
 #[derive(Debug, Clone, Copy)]
@@ -175,7 +99,9 @@ pub(crate) struct Timing<'a> {
     agenda: Agenda,
     lists: Lists,
     queues: Queues,
-    tasks: Vec<TaskTimes>,
+    tasks: Vec<TaskState>,
+    /// Of a task that has not run yet: what an earlier pass left, where every task runs once.
+    ran: Vec<Ran>,
     /// Per task the worker that it is planned on: most of what is asked about children is whether they are
     /// one's own, and this column stays in the caches where the rows of `tasks` do not.
     planned_on: Vec<u32>,
@@ -212,15 +138,16 @@ impl<'a> Timing<'a> {
             linger_ms: RunOptions::default().linger_ms,
             settles_late: false,
             agenda: Agenda::new(dense.dispatch_ms, RunOptions::default().linger_ms),
-            lists: Lists::with_capacity(2 * tasks),
+            lists: Lists::new(),
             queues: Queues::default(),
             tasks: Vec::with_capacity(tasks),
+            ran: Vec::with_capacity(tasks),
             planned_on: Vec::with_capacity(tasks),
             missing: Vec::with_capacity(tasks),
             has_absent: false,
             workers: Vec::new(),
-            live: Vec::with_capacity(tasks / 4),
-            lives: Vec::with_capacity(tasks / 2),
+            live: Vec::with_capacity(tasks / LIVES_SHARE),
+            lives: Vec::with_capacity(tasks / LIVES_SHARE),
             held: Vec::new(),
             host: dense.host(),
             moved: Moved::for_reads(dense),
@@ -255,23 +182,21 @@ impl<'a> Timing<'a> {
         *self = Self { draw: self.draw.take(), standing: self.standing, ..Self::new(self.dense) };
     }
 
-    /// The tasks of the last pass.
-    pub fn tasks(&self) -> &[TaskTimes] {
-        &self.tasks
+    /// When the tasks of the last pass ran.
+    pub fn ran(&self) -> &[Ran] {
+        &self.ran
     }
 
     /// The times of the last pass, which gave `summary`, copied out.
     pub fn timed(&self, summary: PlanSummary) -> Timed {
-        let len = self.tasks.len();
-        let (mut start_ms, mut end_ms) = (Vec::with_capacity(len), Vec::with_capacity(len));
-        let mut cause = Vec::with_capacity(len);
-        // One after the other would read all of it three times.
-        for times in &self.tasks {
-            start_ms.push(times.start_ms);
-            end_ms.push(times.end_ms);
-            cause.push(times.cause);
+        Timed {
+            start_ms: self.ran.iter().map(|ran| ran.start_ms).collect(),
+            end_ms: self.ran.iter().map(|ran| ran.end_ms).collect(),
+            cause: self.ran.iter().map(|ran| ran.cause).collect(),
+            lives: self.lives.clone(),
+            summary,
+            usage: self.usage(),
         }
-        Timed { start_ms, end_ms, cause, lives: self.lives.clone(), summary, usage: self.usage() }
     }
 
     fn usage(&self) -> Vec<ConfigUsage> {
@@ -291,18 +216,18 @@ impl<'a> Timing<'a> {
         self.tasks.clear();
         self.planned_on.clone_from(&plan.worker);
         self.missing.clear();
+        self.missing.extend((0..self.dense.len()).map(|t| graph.parents(t).len() as u32));
         let mut any = 0;
         let absent = self.draw.as_ref().map_or(&[] as &[bool], |draw| &draw.absent);
         self.tasks.extend((0..self.dense.len()).map(|t| {
             let at = t as usize;
-            let (worker, parents) = (plan.worker[at], graph.parents(t).len() as u32);
+            let (worker, parents) = (plan.worker[at], self.missing[at]);
             let flags = match absent.get(at) {
                 Some(true) => ABSENT,
                 _ if parents == 0 => plan.extras.flags(t) | self.dense.forced_flags(t) | SOURCE,
                 _ => plan.extras.flags(t) | self.dense.forced_flags(t),
             };
             any |= flags;
-            self.missing.push(parents);
             if worker != NONE {
                 let state = &mut self.workers[worker as usize];
                 state.left += 1;
@@ -310,16 +235,11 @@ impl<'a> Timing<'a> {
                     state.may_fetch(plan.rank[at]);
                 }
             }
-            TaskTimes {
-                start_ms: 0.0,
-                end_ms: 0.0,
+            TaskState {
                 ready_ms: f64::INFINITY,
-                worker,
                 size: plan.size[at] as u16,
                 rank: plan.rank[at],
                 filled_by: NONE,
-                cause: NONE,
-                ran_on: NONE,
                 is_taken: false,
                 committed_nth: NONE,
                 awaited: 0,
@@ -330,7 +250,12 @@ impl<'a> Timing<'a> {
         self.has_absent = any & ABSENT != 0;
         // What a flag stands for is looked for only where some task has it: that is another way through all.
         let with = |flag: u8| if any & flag != 0 { &self.tasks[..] } else { &[] };
-        self.copies.reset(self.dense, with(TASK_DUP));
+        self.copies.reset(self.dense, with(TASK_DUP), &self.planned_on);
+        let all_run_once = !self.has_absent && !self.copies.has_any() && self.standing.is_none();
+        if !all_run_once || self.ran.len() != self.tasks.len() {
+            self.ran.clear();
+            self.ran.resize(self.tasks.len(), Ran { start_ms: 0.0, end_ms: 0.0, cause: NONE, ran_on: NONE });
+        }
         // Whoever runs copies learns which tasks have results from what is fetched for tasks that have begun.
         let begun = self.standing.filter(|_| !self.copies.has_any());
         self.beside.reset(self.dense, plan, with(PRE_LOAD), begun);
@@ -358,7 +283,7 @@ impl<'a> Timing<'a> {
         for (_, t) in sources {
             let task = &mut self.tasks[t as usize];
             task.ready_ms = 0.0;
-            let (worker, size) = (task.worker, task.size());
+            let (worker, size) = (self.planned_on[t as usize], task.size());
             if worker == NONE {
                 order.push(Invoke { worker, size, tasks: self.lists.of(t) });
                 continue;

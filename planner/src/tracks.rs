@@ -23,13 +23,13 @@ use crate::standing::Standing;
 
 mod plane;
 mod resume;
+mod rows;
 
 pub(crate) use plane::Plane;
+use rows::{Copies, NOT_PLACED, Placed};
 
 /// Most holders of inputs that are looked at per task.
 const HOLDERS_MAX: usize = 6;
-/// Copies of one object that are remembered.
-const COPIES_MAX: usize = 8;
 
 /// In which order tasks are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,7 @@ impl Aim {
 
 /// One container and the worker on it.
 #[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
 struct Track {
     size: u32,
     /// The planned worker that has it.
@@ -104,13 +105,6 @@ struct Need {
     latest_ms: f64,
 }
 
-/// Copies of an object beyond its maker's.
-#[derive(Debug, Clone, Copy, Default)]
-struct Copies {
-    tracks: [u32; COPIES_MAX],
-    count: u8,
-}
-
 /// The schedule in the making.
 #[derive(Debug)]
 pub(crate) struct Tracks<'p, 'a> {
@@ -119,12 +113,7 @@ pub(crate) struct Tracks<'p, 'a> {
     standing: Option<&'p Standing>,
     tracks: Vec<Track>,
     workers: u32,
-    track_of: Vec<u32>,
-    worker_of: Vec<u32>,
-    size_of: Vec<u32>,
-    end_ms: Vec<f64>,
-    rank: Vec<u32>,
-    missing: Vec<u32>,
+    placed: Vec<Placed>,
     ready: BinaryHeap<Reverse<(u64, Reverse<u64>, u32)>>,
     aim: Aim,
     /// Per size: tracks that run, by end; tracks that are idle, the latest last. With their uses.
@@ -149,18 +138,13 @@ impl<'p, 'a> Tracks<'p, 'a> {
             standing,
             tracks: Vec::new(),
             workers: 0,
-            track_of: vec![NONE; tasks],
-            worker_of: vec![NONE; tasks],
-            size_of: vec![0; tasks],
-            end_ms: vec![0.0; tasks],
-            rank: vec![0; tasks],
-            missing: vec![0; tasks],
+            placed: Vec::with_capacity(tasks),
             ready: BinaryHeap::new(),
             aim: Aim::by(0.0),
             busy: vec![BinaryHeap::new(); sizes],
             idle: vec![VecDeque::new(); sizes],
             busy_count: 0,
-            copies: vec![Copies::default(); dense.objects.len()],
+            copies: Vec::with_capacity(dense.objects.len()),
             holders: Vec::new(),
         }
     }
@@ -177,18 +161,27 @@ impl<'p, 'a> Tracks<'p, 'a> {
         let begin_ms = self.begin_ms();
         let mut rank = 0;
         while let Some(Reverse((_, _, task))) = self.ready.pop() {
-            self.rank[task as usize] = rank;
+            self.placed[task as usize].rank = rank;
             rank += 1;
             self.place(task);
+            self.look_ahead(rank as usize);
             for &child in dense.graph.children(task) {
-                self.missing[child as usize] -= 1;
-                if self.missing[child as usize] == 0 {
-                    let ends = dense.graph.parents(child).iter().map(|&p| self.end_ms[p as usize]);
+                let missing = &mut self.placed[child as usize].missing;
+                *missing -= 1;
+                if *missing == 0 {
+                    let ends = dense.graph.parents(child).iter().map(|&p| self.placed[p as usize].end_ms);
                     self.make_ready(child, ends.fold(begin_ms, f64::max));
                 }
             }
         }
-        Assignment::new(self.worker_of.clone(), self.size_of.clone(), self.rank.clone(), self.workers)
+        self.assignment()
+    }
+
+    fn assignment(&self) -> Assignment {
+        let worker = self.placed.iter().map(|placed| placed.worker).collect();
+        let size = self.placed.iter().map(|placed| placed.size).collect();
+        let rank = self.placed.iter().map(|placed| placed.rank).collect();
+        Assignment::new(worker, size, rank, self.workers)
     }
 
     /// Nothing begins earlier.
@@ -203,16 +196,17 @@ impl<'p, 'a> Tracks<'p, 'a> {
         self.busy_count = 0;
         self.busy.iter_mut().for_each(BinaryHeap::clear);
         self.idle.iter_mut().for_each(VecDeque::clear);
-        self.copies.iter_mut().for_each(|c| c.count = 0);
+        self.copies.clear();
+        self.copies.resize(dense.objects.len(), Copies::NOWHERE);
         for (size, &warm) in dense.warm.iter().enumerate() {
             for _ in 0..warm {
                 let track = self.add_track(size as u32, self.begin_ms());
                 self.idle[size].push_back((track, 0));
             }
         }
-        for t in 0..dense.len() {
-            self.missing[t as usize] = dense.graph.parents(t).len() as u32;
-        }
+        let missing = |t: u32| dense.graph.parents(t).len() as u32;
+        self.placed.clear();
+        self.placed.extend((0..dense.len()).map(|t| Placed { missing: missing(t), ..NOT_PLACED }));
     }
 
     fn make_ready(&mut self, task: u32, ready_ms: f64) {
@@ -307,12 +301,13 @@ impl<'p, 'a> Tracks<'p, 'a> {
         let dense = self.plane.dense;
         let (mut ready_ms, mut last_parent) = (self.begin_ms(), NONE);
         let parents = dense.graph.parents(task);
-        let mut made_by = parents.first().map_or(NONE, |&p| self.worker_of[p as usize]);
+        let mut made_by = parents.first().map_or(NONE, |&p| self.placed[p as usize].worker);
         for &p in parents {
-            if self.end_ms[p as usize] >= ready_ms {
-                (ready_ms, last_parent) = (self.end_ms[p as usize], p);
+            let parent = &self.placed[p as usize];
+            if parent.end_ms >= ready_ms {
+                (ready_ms, last_parent) = (parent.end_ms, p);
             }
-            if self.worker_of[p as usize] != made_by {
+            if parent.worker != made_by {
                 made_by = NONE;
             }
         }
@@ -322,17 +317,17 @@ impl<'p, 'a> Tracks<'p, 'a> {
             Need { task, ready_ms, last_parent, made_by, is_source, bytes: 0.0, objects: 0, latest_ms };
         self.holders.clear();
         if last_parent != NONE {
-            self.note(self.track_of[last_parent as usize], task, 0.0, 0);
+            self.note(self.placed[last_parent as usize].track, task, 0.0, 0);
         }
         for &object in dense.stored_reads(task) {
             let bytes = dense.objects[object as usize].bytes as f64;
             need.bytes += bytes;
             need.objects += 1;
             if let Some(maker) = dense.maker(object) {
-                self.note(self.track_of[maker as usize], task, bytes, 1);
+                self.note(self.placed[maker as usize].track, task, bytes, 1);
             }
             let copies = self.copies[object as usize];
-            copies.tracks[..usize::from(copies.count)].iter().for_each(|&k| self.note(k, task, bytes, 1));
+            copies.tracks().for_each(|k| self.note(k, task, bytes, 1));
         }
         if self.holders.len() > HOLDERS_MAX {
             let tracks = &self.tracks;
@@ -455,13 +450,14 @@ impl<'p, 'a> Tracks<'p, 'a> {
         let (dense, task) = (self.plane.dense, need.task);
         let track = if on.track == NONE { self.add_track(on.size, 0.0) } else { on.track };
         for &object in dense.stored_reads(task) {
+            if dense.objects[object as usize].readers < 2 {
+                continue;
+            }
             let copies = &mut self.copies[object as usize];
-            let count = usize::from(copies.count);
-            let is_here = copies.tracks[..count].contains(&track)
-                || dense.maker(object).is_some_and(|p| self.track_of[p as usize] == track);
-            if dense.objects[object as usize].readers > 1 && count < COPIES_MAX && !is_here {
-                copies.tracks[count] = track;
-                copies.count += 1;
+            let is_here = copies.tracks.contains(&track)
+                || dense.maker(object).is_some_and(|p| self.placed[p as usize].track == track);
+            if !is_here {
+                copies.add(track);
             }
         }
         let at = &mut self.tracks[track as usize];
@@ -479,10 +475,9 @@ impl<'p, 'a> Tracks<'p, 'a> {
             self.busy[on.size as usize].push(Reverse((on.end_ms.to_bits(), track, uses)));
             self.busy_count += u32::from(!was_busy);
         }
-        self.track_of[task as usize] = track;
-        self.worker_of[task as usize] = worker;
-        self.size_of[task as usize] = on.size;
-        self.end_ms[task as usize] = on.end_ms;
+        let placed = &mut self.placed[task as usize];
+        (placed.end_ms, placed.track) = (on.end_ms, track);
+        (placed.worker, placed.size) = (worker, on.size);
     }
 }
 

@@ -75,7 +75,7 @@ impl Pass for OptimizationKind {
         let mut timing = Timing::new(&dense);
         let mut bench = Bench::new(&dense, &mut timing, problem.objective, floor.pair(), CANDIDATES_MAX);
         let given = bench.timed(assignment);
-        let Ok(better) = bench.apply(*self, given) else { return Vec::new() };
+        let (better, true) = bench.apply(*self, given) else { return Vec::new() };
         let label = format!("{}, with {}", plan.planner, self.as_str());
         let candidate = Candidate { label, assignment: better.assignment, timed: better.timed };
         let (planner, ids) = (plan.planner.as_str(), draft::worker_ids(plan));
@@ -170,10 +170,9 @@ pub(crate) fn apply<'a>(
         let mut bench = Bench::new(dense, timing, objective, bounds, share.min(CANDIDATES_MAX));
         let before = given.timed.summary;
         let (assignment, timed) = (std::mem::take(&mut given.assignment), std::mem::take(&mut given.timed));
-        let found = bench.apply(kind, State { assignment, timed });
-        let is_told = found.is_ok() || bench.tried > 0;
+        let (state, is_better) = bench.apply(kind, State { assignment, timed });
+        let is_told = is_better || bench.tried > 0;
         left -= bench.tried;
-        let (Ok(state) | Err(state)) = found;
         (given.assignment, given.timed) = (state.assignment, state.timed);
         if is_told {
             brought.push(in_words(kind.as_str(), &before, &given.timed.summary));
@@ -219,8 +218,8 @@ impl<'s, 'a> Bench<'s, 'a> {
         score(&self.objective, summary, self.bounds)
     }
 
-    /// The result of one pass, where it is better than what was given; else that.
-    fn apply(&mut self, kind: OptimizationKind, given: State) -> Result<State, State> {
+    /// The result of one pass, where it is better than what was given; else that. Says which.
+    fn apply(&mut self, kind: OptimizationKind, given: State) -> (State, bool) {
         let old = self.score(&given.timed.summary);
         let extras = &given.assignment.extras;
         let is_bare = match kind {
@@ -239,8 +238,8 @@ impl<'s, 'a> Bench<'s, 'a> {
             OptimizationKind::PreWarm => prewarm::derive(self, base),
         };
         match self.score(&found.timed.summary).is_better_than(&old) {
-            true => Ok(found),
-            false => Err(kept.unwrap_or(found)),
+            true => (found, true),
+            false => (kept.unwrap_or(found), false),
         }
     }
 

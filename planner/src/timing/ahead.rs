@@ -9,7 +9,7 @@ impl Timing<'_> {
     pub(super) fn made(&mut self, id: u32, task: u32, now_ms: f64) {
         let live = &self.live[id as usize];
         let (worker, container) = (live.worker, live.container);
-        if worker == NONE || self.tasks[task as usize].worker != worker {
+        if worker == NONE || self.planned_on[task as usize] != worker {
             return;
         }
         let is_first = self.tasks[task as usize].committed_nth == NONE;
@@ -38,10 +38,10 @@ impl Timing<'_> {
 
     /// Whether the task needs no answer to begin.
     pub(super) fn may_run_ahead(&self, id: u32, task: u32) -> bool {
-        let (live, times) = (&self.live[id as usize], &self.tasks[task as usize]);
+        let live = &self.live[id as usize];
         live.phase == Phase::Working
             && live.worker != NONE
-            && live.worker == times.worker
+            && live.worker == self.planned_on[task as usize]
             && self.has_arrived(id, task)
     }
 

@@ -8,7 +8,7 @@ use crate::extras::{PRE_LOAD, Warming};
 use crate::standing::Standing;
 use crate::timing::agenda::Kind;
 use crate::timing::lists::List;
-use crate::timing::{Invoke, Phase, TaskTimes, Timing};
+use crate::timing::{Invoke, Phase, TaskState, Timing};
 
 /// What a plan does beside running its tasks.
 #[derive(Debug, Default)]
@@ -24,12 +24,13 @@ pub(super) struct Beside {
 }
 
 impl Beside {
-    pub fn reset(&mut self, dense: &Dense, plan: &Assignment, tasks: &[TaskTimes], begun: Option<&Standing>) {
-        let all = (0..).zip(tasks).filter(|(_, t)| t.flags & PRE_LOAD != 0 && t.worker != NONE);
+    pub fn reset(&mut self, dense: &Dense, plan: &Assignment, tasks: &[TaskState], begun: Option<&Standing>) {
+        let worker = |t: u32| plan.worker[t as usize];
+        let all = (0..).zip(tasks).filter(|(t, state)| state.flags & PRE_LOAD != 0 && worker(*t) != NONE);
         let all = all.filter(|(t, _)| !dense.stored_reads(*t).is_empty());
         // What has begun has its inputs.
         let all = all.filter(|(t, _)| begun.is_none_or(|standing| !standing.has_begun(*t)));
-        self.list_pre_loads(all.map(|(task, t)| (t.worker, t.rank, task)), plan.workers as usize);
+        self.list_pre_loads(all.map(|(t, state)| (worker(t), state.rank, t)), plan.workers as usize);
         self.warmings.clear();
         self.warmings.extend(&plan.extras.warmings);
         // Stable: what begins after the same task stays in the order of the plan.
@@ -89,9 +90,11 @@ impl Timing<'_> {
         let until_at = first_of(worker) + state.fetching_to;
         let mut is_taken_so_far = !self.copies.has_any();
         for &(_, task) in rows[state.fetching_from as usize..].iter().take_while(|&&(at, _)| at < until_at) {
-            is_taken_so_far &= self.tasks[task as usize].is_taken;
-            // Nobody who comes later has anything to fetch for it either.
-            state.fetching_from += u32::from(is_taken_so_far);
+            if is_taken_so_far {
+                is_taken_so_far = self.tasks[task as usize].is_taken;
+                // Nobody who comes later has anything to fetch for it either.
+                state.fetching_from += u32::from(is_taken_so_far);
+            }
             if self.copies.has_any() {
                 let makers = self.dense.graph.parents(task).iter().filter(|&&p| is_known(p));
                 makers.for_each(|&p| self.copies.note_commit(id, p));
@@ -121,11 +124,12 @@ impl Timing<'_> {
         let mut told = NONE;
         for &child in self.dense.graph.children(task) {
             let worker = self.planned_on[child as usize];
-            if worker == NONE || self.tasks[child as usize].flags & PRE_LOAD == 0 {
+            if worker == NONE {
                 continue;
             }
             let owner = self.workers[worker as usize].alive;
-            if owner != NONE && owner != id && owner != told {
+            let may_be_told = owner != NONE && owner != id && owner != told;
+            if may_be_told && self.tasks[child as usize].flags & PRE_LOAD != 0 {
                 told = owner;
                 self.agenda.after_dispatch(now_ms, Kind::Committed(owner, task));
             }
@@ -142,7 +146,7 @@ impl Timing<'_> {
         readers.clear();
         for &child in self.dense.graph.children(parent) {
             let times = &self.tasks[child as usize];
-            if times.worker == live.worker && times.flags & PRE_LOAD != 0 {
+            if self.planned_on[child as usize] == live.worker && times.flags & PRE_LOAD != 0 {
                 readers.push((times.rank, child));
             }
         }

@@ -8,7 +8,7 @@ use crate::dense::{Dense, NONE};
 use crate::extras::{TASK_DUP, may_be_copied};
 use crate::timing::agenda::Kind;
 use crate::timing::lists::List;
-use crate::timing::{Hand, Phase, TaskTimes, Timing};
+use crate::timing::{Hand, Phase, TaskState, Timing};
 
 /// Most candidates in one request; as in the worker.
 const CANDIDATES_MAX: usize = 64;
@@ -44,17 +44,17 @@ struct Copier {
 }
 
 impl Copies {
-    pub fn reset(&mut self, dense: &Dense, tasks: &[TaskTimes]) {
+    pub fn reset(&mut self, dense: &Dense, tasks: &[TaskState], planned_on: &[u32]) {
         self.candidates.clear();
         self.audience.clear();
         self.copiers.clear();
-        let place = |t: u32| (tasks[t as usize].worker, tasks[t as usize].size());
+        let place = |t: u32| (planned_on[t as usize], tasks[t as usize].size());
         let may_run_twice = |p: u32| may_be_copied(dense, p, place);
         let flagged = (0..).zip(tasks).filter(|(_, t)| t.flags & TASK_DUP != 0);
         for (p, task) in flagged.filter(|&(p, _)| may_run_twice(p)) {
             for &child in dense.graph.children(p) {
-                let worker = tasks[child as usize].worker;
-                if worker != NONE && worker != task.worker {
+                let worker = planned_on[child as usize];
+                if worker != NONE && worker != planned_on[p as usize] {
                     self.candidates.push((worker, task.rank, p));
                     self.audience.push((p, worker));
                 }
@@ -134,8 +134,7 @@ impl Timing<'_> {
         let own = self.copies.candidates[from..].iter().take_while(|&&(w, ..)| w == worker);
         let may_run = |&&(_, _, task): &&(u32, u32, u32)| {
             let is_open = |&c: &u32| {
-                let child = &self.tasks[c as usize];
-                child.worker != worker || child.committed_nth == NONE
+                self.planned_on[c as usize] != worker || self.tasks[c as usize].committed_nth == NONE
             };
             let is_known = copier.known.contains(&task) || copier.runs.iter().any(|(t, ..)| *t == task);
             !is_known && self.dense.graph.children(task).iter().all(is_open)
@@ -193,16 +192,17 @@ impl Timing<'_> {
 
     /// Whether a task has no result yet, so that this one stands; then its times are those of this attempt.
     pub(super) fn wins(&mut self, id: u32, task: u32) -> bool {
-        let times = &mut self.tasks[task as usize];
+        let times = &self.tasks[task as usize];
         if times.committed_nth != NONE {
             return false;
         }
+        let ran = &mut self.ran[task as usize];
         if let Some((start_ms, end_ms)) = self.copies.times_ms(id, task) {
             // Its owner ended it before and has not told: what goes on there already rests on that attempt.
-            if times.ran_on != NONE && times.end_ms >= times.start_ms && times.end_ms <= *end_ms {
+            if ran.ran_on != NONE && ran.end_ms >= ran.start_ms && ran.end_ms <= *end_ms {
                 return true;
             }
-            (times.start_ms, times.end_ms, times.cause) = (*start_ms, *end_ms, times.filled_by);
+            (ran.start_ms, ran.end_ms, ran.cause) = (*start_ms, *end_ms, times.filled_by);
         }
         true
     }
@@ -214,7 +214,8 @@ impl Timing<'_> {
         for task in copier.lost.drain(..) {
             let times = &self.tasks[task as usize];
             // What had a result before it joined was never counted.
-            let is_counted = times.worker == live.worker && times.committed_nth >= live.joined_nth;
+            let is_counted =
+                self.planned_on[task as usize] == live.worker && times.committed_nth >= live.joined_nth;
             live.mine = live.mine.saturating_sub(u32::from(is_counted));
         }
     }

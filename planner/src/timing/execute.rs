@@ -20,19 +20,19 @@ impl Timing<'_> {
         let is_ahead = !self.tasks[task as usize].ready_ms.is_finite();
         let filled_by = self.tasks[task as usize].filled_by;
         let ready_ms = match is_ahead {
-            true if filled_by != NONE => self.tasks[filled_by as usize].end_ms,
+            true if filled_by != NONE => self.ran[filled_by as usize].end_ms,
             _ => self.tasks[task as usize].ready_ms,
         };
-        let times = &mut self.tasks[task as usize];
         // One that has a result by now, from a copy, runs all the same; the times are those that count.
-        if times.committed_nth == NONE {
-            (times.start_ms, times.ran_on) = (now_ms, id);
-            times.cause = if waited_for_lane && live.free_ms > ready_ms {
+        if self.tasks[task as usize].committed_nth == NONE {
+            let ran = &mut self.ran[task as usize];
+            (ran.start_ms, ran.ran_on) = (now_ms, id);
+            ran.cause = if waited_for_lane && live.free_ms > ready_ms {
                 live.last_task
             } else if waited_for_place && live.start_ms > ready_ms {
                 live.place_cause
             } else {
-                times.filled_by
+                filled_by
             };
         }
         self.gather(id, task, now_ms);

@@ -1,6 +1,7 @@
 //! Short lists of tasks and queues by rank that cost no allocation of their own.
 //!
-//! Lists stand in one arena that only grows during a pass; queues are heaps that are handed back and reused.
+//! Lists stand in one arena, whose entries are used again once they are taken out; queues are heaps that are
+//! handed back and reused.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -23,18 +24,21 @@ impl List {
 }
 
 /// The arena: task and next entry.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lists {
     entries: Vec<(u32, u32)>,
+    /// The entry that was taken out last, and through it those before.
+    free: u32,
 }
 
 impl Lists {
-    pub fn with_capacity(entries: usize) -> Self {
-        Self { entries: Vec::with_capacity(entries) }
+    pub fn new() -> Self {
+        Self { entries: Vec::new(), free: NONE }
     }
 
     pub fn clear(&mut self) {
         self.entries.clear();
+        self.free = NONE;
     }
 
     /// A list of one task.
@@ -45,8 +49,14 @@ impl Lists {
     }
 
     pub fn push(&mut self, list: &mut List, task: u32) {
-        let at = self.entries.len() as u32;
-        self.entries.push((task, NONE));
+        let mut at = self.free;
+        match self.entries.get_mut(at as usize) {
+            Some(entry) => self.free = std::mem::replace(entry, (task, NONE)).1,
+            None => {
+                at = self.entries.len() as u32;
+                self.entries.push((task, NONE));
+            }
+        }
         self.append(list, List { head: at, tail: at });
     }
 
@@ -68,7 +78,16 @@ impl Lists {
         self.entries.get(list.head as usize).map_or(NONE, |&(task, _)| task)
     }
 
-    /// The first task, which leaves the list.
+    /// The first task, which leaves the list; its place may be used again, so that no copy of the list may
+    /// be left.
+    pub fn take(&mut self, list: &mut List) -> Option<u32> {
+        let at = list.head;
+        let task = self.pop(list)?;
+        self.entries[at as usize].1 = std::mem::replace(&mut self.free, at);
+        Some(task)
+    }
+
+    /// The first task, which leaves this copy of the list.
     pub fn pop(&self, list: &mut List) -> Option<u32> {
         if list.is_empty() {
             return None;
@@ -127,7 +146,7 @@ mod tests {
 
     #[test]
     fn lists_keep_their_order_and_can_be_joined() {
-        let mut lists = Lists::default();
+        let mut lists = Lists::new();
         let (mut a, mut b) = (lists.of(1), lists.of(7));
         lists.push(&mut a, 2);
         lists.push(&mut b, 8);
@@ -135,6 +154,19 @@ mod tests {
         let all: Vec<u32> = std::iter::from_fn(|| lists.pop(&mut a)).collect();
         assert_eq!(all, [1, 2, 7, 8]);
         assert!(a.is_empty() && lists.pop(&mut a).is_none());
+    }
+
+    #[test]
+    fn what_is_taken_out_makes_room_for_the_next() {
+        let mut lists = Lists::new();
+        let (mut a, mut b) = (lists.of(1), lists.of(7));
+        lists.push(&mut a, 2);
+        assert_eq!((lists.take(&mut a), lists.take(&mut b)), (Some(1), Some(7)));
+        [3, 4, 5].iter().for_each(|&task| lists.push(&mut a, task));
+        assert_eq!(lists.entries.len(), 4, "two of the three stand where others were");
+        let all: Vec<u32> = std::iter::from_fn(|| lists.take(&mut a)).collect();
+        assert_eq!(all, [2, 3, 4, 5]);
+        assert!(b.is_empty() && lists.take(&mut b).is_none());
     }
 
     #[test]

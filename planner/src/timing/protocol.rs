@@ -140,8 +140,9 @@ impl Timing<'_> {
     fn take(&mut self, task: u32) {
         let times = &mut self.tasks[task as usize];
         times.is_taken = true;
-        if times.worker != NONE && times.ready_ms.is_finite() {
-            let count = &mut self.workers[times.worker as usize].open_count;
+        let worker = self.planned_on[task as usize];
+        if worker != NONE && times.ready_ms.is_finite() {
+            let count = &mut self.workers[worker as usize].open_count;
             *count = count.saturating_sub(1);
         }
     }
@@ -157,11 +158,10 @@ impl Timing<'_> {
         }
         self.give_back(id, task, now_ms);
         let live = &mut self.live[id as usize];
-        let times = &mut self.tasks[task as usize];
-        if times.committed_nth == NONE {
-            times.end_ms = now_ms;
+        if self.tasks[task as usize].committed_nth == NONE {
+            self.ran[task as usize].end_ms = now_ms;
         }
-        if times.worker == live.worker {
+        if self.planned_on[task as usize] == live.worker {
             live.mine = live.mine.saturating_sub(1);
         }
         self.made(id, task, now_ms);
@@ -180,7 +180,7 @@ impl Timing<'_> {
         let children = self.dense.graph.children(parent);
         let tasks = &self.tasks;
         let mine = |&&c: &&u32| worker != NONE && self.planned_on[c as usize] == worker;
-        let become_it = |&&c: &&u32| tasks[c as usize].worker == NONE && tasks[c as usize].size() == size;
+        let become_it = |&&c: &&u32| self.planned_on[c as usize] == NONE && tasks[c as usize].size() == size;
         let runs = |&&c: &&u32| !tasks[c as usize].is_absent();
         let planned = children.iter().filter(mine).filter(runs).min_by_key(|&&c| tasks[c as usize].rank);
         if let Some(&child) = planned.or_else(|| children.iter().filter(runs).find(become_it))
@@ -250,7 +250,7 @@ impl Timing<'_> {
     fn decide(&mut self, id: u32, now_ms: f64) {
         self.live[id as usize].is_waiting = true;
         let mut commits = std::mem::replace(&mut self.live[id as usize].commits, List::EMPTY);
-        while let Some(task) = self.lists.pop(&mut commits) {
+        while let Some(task) = self.lists.take(&mut commits) {
             self.commit(id, task, now_ms);
         }
         if self.copies.has_any() {
@@ -306,8 +306,10 @@ impl Timing<'_> {
         let times = &mut self.tasks[task as usize];
         times.committed_nth = self.committed;
         self.committed += 1;
-        if times.worker != NONE {
-            self.workers[times.worker as usize].left -= 1;
+        self.look_ahead();
+        let worker = self.planned_on[task as usize];
+        if worker != NONE {
+            self.workers[worker as usize].left -= 1;
         }
         if self.dense.uploads[task as usize].objects > 0 {
             self.moved.made(self.dense, self.live[id as usize].container, task, now_ms);
@@ -342,7 +344,7 @@ impl Timing<'_> {
         }
         let times = &mut self.tasks[child as usize];
         times.ready_ms = now_ms;
-        let (worker, is_taken) = (times.worker, times.is_taken);
+        let (worker, is_taken) = (self.planned_on[child as usize], times.is_taken);
         if !is_taken {
             times.filled_by = task;
         }
@@ -411,7 +413,7 @@ impl Timing<'_> {
     /// Of its own children a planned worker hears by hints, which come just before the answer.
     fn hear_of_own(&mut self, id: u32, now_ms: f64) {
         let mut own = std::mem::replace(&mut self.live[id as usize].own, List::EMPTY);
-        while let Some(child) = self.lists.pop(&mut own) {
+        while let Some(child) = self.lists.take(&mut own) {
             if self.tasks[child as usize].is_taken {
                 continue;
             }
@@ -425,14 +427,15 @@ impl Timing<'_> {
     /// Children that no living worker owns are ready: run them here or start workers for them.
     fn dispatch(&mut self, id: u32, now_ms: f64) {
         let mut fates = std::mem::replace(&mut self.live[id as usize].fates, List::EMPTY);
-        while let Some(child) = self.lists.pop(&mut fates) {
+        while let Some(child) = self.lists.take(&mut fates) {
             let times = self.tasks[child as usize];
             if times.is_taken || times.committed_nth != NONE {
                 continue;
             }
-            if times.worker != NONE {
-                let name = self.workers[times.worker as usize].named;
-                self.absent.push((name, times.worker, child));
+            let worker = self.planned_on[child as usize];
+            if worker != NONE {
+                let name = self.workers[worker as usize].named;
+                self.absent.push((name, worker, child));
                 continue;
             }
             let has_lane = self.free_lanes(id) as usize > self.queue_len(id);

@@ -25,9 +25,9 @@ impl Timing<'_> {
         let mut is_single = true;
         for (task, stage) in (0..).zip(&standing.tasks) {
             if let Stage::Running { living, start_ms, .. } = *stage {
-                let times = &mut self.tasks[task as usize];
-                (times.is_taken, times.start_ms, times.cause) = (true, start_ms, times.filled_by);
-                times.ran_on = living;
+                let (times, ran) = (&mut self.tasks[task as usize], &mut self.ran[task as usize]);
+                times.is_taken = true;
+                (ran.start_ms, ran.cause, ran.ran_on) = (start_ms, times.filled_by, living);
                 if !self.stores(task, standing) {
                     self.live[living as usize].running += 1;
                     is_single &= self.live[living as usize].running == 1;
@@ -52,7 +52,7 @@ impl Timing<'_> {
             self.pump(id, now_ms);
         }
         if self.committed == self.dense.len() {
-            let last_ms = self.tasks.iter().map(|t| t.end_ms).fold(0.0, f64::max);
+            let last_ms = self.ran.iter().map(|ran| ran.end_ms).fold(0.0, f64::max);
             self.summary.makespan_ms = last_ms + self.dense.dispatch_ms / 2.0;
         }
     }
@@ -74,12 +74,13 @@ impl Timing<'_> {
     /// A task that has a result; those before it were recalled before.
     fn recall(&mut self, task: u32, standing: &Standing) {
         let Stage::Done { start_ms, end_ms } = standing.tasks[task as usize] else { return };
-        let times = &mut self.tasks[task as usize];
-        (times.start_ms, times.end_ms, times.cause) = (start_ms, end_ms, times.filled_by);
+        let (times, ran) = (&mut self.tasks[task as usize], &mut self.ran[task as usize]);
+        (ran.start_ms, ran.end_ms, ran.cause) = (start_ms, end_ms, times.filled_by);
         (times.is_taken, times.committed_nth) = (true, self.committed);
         self.committed += 1;
-        if times.worker != NONE {
-            self.workers[times.worker as usize].left -= 1;
+        let worker = self.planned_on[task as usize];
+        if worker != NONE {
+            self.workers[worker as usize].left -= 1;
         }
         for &child in self.dense.graph.children(task) {
             self.missing[child as usize] -= 1;
@@ -133,7 +134,7 @@ impl Timing<'_> {
         for task in ready {
             let times = &mut self.tasks[task as usize];
             times.ready_ms = now_ms;
-            let (worker, size) = (times.worker, times.size());
+            let (worker, size) = (self.planned_on[task as usize], times.size());
             if worker == NONE {
                 let invoke = Invoke { worker, size, tasks: self.lists.of(task) };
                 match standing.invoked_ms(task, size).filter(|_| self.host.has_place(size)) {

@@ -21,8 +21,9 @@ impl Timing<'_> {
             }
             (times.committed_nth, times.is_taken) = (self.committed, true);
             self.committed += 1;
-            if times.worker != NONE {
-                let state = &mut self.workers[times.worker as usize];
+            let worker = self.planned_on[task as usize];
+            if worker != NONE {
+                let state = &mut self.workers[worker as usize];
                 state.left -= 1;
                 if state.alive != NONE {
                     let mine = &mut self.live[state.alive as usize].mine;

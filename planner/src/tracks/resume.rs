@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 
 use crate::dense::NONE;
 use crate::standing::{Stage, Standing};
-use crate::tracks::{COPIES_MAX, Tracks};
+use crate::tracks::Tracks;
 
 impl Tracks<'_, '_> {
     /// Brings everything to where the run stands.
@@ -21,20 +21,16 @@ impl Tracks<'_, '_> {
             let at = &mut self.tracks[track as usize];
             (at.worker, at.worker_from_ms) = (living.worker, living.start_ms);
             for &object in &living.objects {
-                let copies = &mut self.copies[object as usize];
-                if usize::from(copies.count) < COPIES_MAX {
-                    copies.tracks[usize::from(copies.count)] = track;
-                    copies.count += 1;
-                }
+                self.copies[object as usize].add(track);
             }
         }
         for (t, stage) in (0..).zip(&standing.tasks) {
-            (self.track_of[t as usize], self.end_ms[t as usize]) = match *stage {
+            let (track, end_ms) = match *stage {
                 Stage::Open => continue,
                 Stage::Done { end_ms, .. } => (NONE, end_ms),
                 Stage::Running { living, computed_ms, .. } => {
                     let track = first + living;
-                    self.worker_of[t as usize] = standing.living[living as usize].worker;
+                    self.placed[t as usize].worker = standing.living[living as usize].worker;
                     let at = &mut self.tracks[track as usize];
                     let end_ms = (computed_ms + dense.upload_ms(at.size, t)).max(standing.now_ms);
                     if end_ms > at.free_ms || at.is_idle {
@@ -43,7 +39,9 @@ impl Tracks<'_, '_> {
                     (track, end_ms)
                 }
             };
-            dense.graph.children(t).iter().for_each(|&c| self.missing[c as usize] -= 1);
+            let placed = &mut self.placed[t as usize];
+            (placed.track, placed.end_ms) = (track, end_ms);
+            dense.graph.children(t).iter().for_each(|&c| self.placed[c as usize].missing -= 1);
         }
         for track in first..self.tracks.len() as u32 {
             let at = &self.tracks[track as usize];
@@ -57,8 +55,8 @@ impl Tracks<'_, '_> {
             self.busy_count += 1;
         }
         for t in 0..dense.len() {
-            if !standing.has_begun(t) && self.missing[t as usize] == 0 {
-                let ends = dense.graph.parents(t).iter().map(|&p| self.end_ms[p as usize]);
+            if !standing.has_begun(t) && self.placed[t as usize].missing == 0 {
+                let ends = dense.graph.parents(t).iter().map(|&p| self.placed[p as usize].end_ms);
                 let ready_ms = ends.fold(standing.now_ms, f64::max);
                 self.make_ready(t, ready_ms);
             }
