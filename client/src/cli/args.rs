@@ -155,7 +155,7 @@ pub enum Command {
     Import(ImportArgs),
     /// Write a run, or the measurements of a workflow, in an exchange format.
     Export(ExportArgs),
-    /// Judge the predictor on recorded measurements.
+    /// Measure: the predictor, planners, workloads, optimisations, a run at size.
     Lab(LabArgs),
     /// Run one real workflow several times and watch it get better.
     Demo(DemoArgs),

@@ -46,7 +46,10 @@ pub async fn up(
     let shown = StackFile { token: None, ..addresses };
     let shown = written.and_then(|()| render::one(global.format, &shown, || table(&shown, &data)));
     if shown.is_ok() {
-        terminal.say("press Ctrl-C to end it; `foresail run hello` in another terminal uses it");
+        let there =
+            global.data.as_ref().map_or_else(String::new, |data| format!(" --data {}", data.display()));
+        terminal
+            .say(&format!("press Ctrl-C to end it; `foresail{there} run hello` in another terminal uses it"));
         let attending = async {
             match stack.client().await {
                 Ok(client) => attend(client, stack.platform().clone(), functions::registry()).await,
