@@ -43,7 +43,7 @@ impl Worker {
                     }
                     match &result {
                         OperationResult::Won { .. } if is_held => drop(unstored.insert(*task, commit)),
-                        OperationResult::Refused { .. } => self.report_lost(*task, commit, &unstored),
+                        OperationResult::Refused { .. } => self.refused(*task, commit, &unstored),
                         _ => {}
                     }
                     if let OperationResult::Won { ready, skipped } = result {

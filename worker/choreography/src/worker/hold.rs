@@ -297,20 +297,22 @@ impl Worker {
         self.outbox.push(Operation::Fail { task, attempt, instance, failure });
     }
 
-    /// A child was refused whose held parents, committed in the same request, are results now: these are
-    /// nowhere, and whoever runs the child next would find that out when it reads them.
-    pub(super) fn report_lost(&mut self, task: u32, commit: &Commit, unstored: &BTreeMap<u32, &Commit>) {
+    /// A result was refused, because what it was made of does not stand. Held parents that were committed in
+    /// the same request are results now and nowhere, and whoever runs the task next would find that out when it
+    /// reads them. The lease goes back in any case: what this attempt stored is discarded, and another that is
+    /// granted here must not store under its name.
+    pub(super) fn refused(&mut self, task: u32, commit: &Commit, unstored: &BTreeMap<u32, &Commit>) {
         let parents = self.graph.parents(task).iter().filter_map(|parent| unstored.get(parent));
         let keys = parents.flat_map(|parent| &parent.outputs).filter_map(|output| match &output.location {
             Location::Unstored(key) => Some(key.clone()),
             _ => None,
         });
         let lost: Vec<String> = keys.collect();
-        if lost.is_empty() {
+        if lost.is_empty() && commit.attempt == 0 {
             return;
         }
         let (attempt, instance) = (commit.attempt, self.settings.instance.clone());
-        let message = "its inputs were held in memory for it alone, and its result was refused".to_owned();
+        let message = "what it was made of does not stand, so that its result was refused".to_owned();
         let kind = FailureKind::InputUnavailable;
         let failure = Failure { task: None, attempt, kind, message, exception: None, lost };
         self.outbox.push(Operation::Fail { task, attempt, instance, failure });
