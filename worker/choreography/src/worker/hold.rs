@@ -297,10 +297,10 @@ impl Worker {
         self.outbox.push(Operation::Fail { task, attempt, instance, failure });
     }
 
-    /// A result was refused, because what it was made of does not stand. Held parents that were committed in
-    /// the same request are results now and nowhere, and whoever runs the task next would find that out when it
-    /// reads them. The lease goes back in any case: what this attempt stored is discarded, and another that is
-    /// granted here must not store under its name.
+    /// A result was refused, because what it was made of does not stand. Held parents that were committed
+    /// in the same request are results now and nowhere, and whoever runs the task next would find that out
+    /// when it reads them. The lease goes back in any case: what this attempt stored is discarded, and
+    /// another that is granted here must not store under its name.
     pub(super) fn refused(&mut self, task: u32, commit: &Commit, unstored: &BTreeMap<u32, &Commit>) {
         let parents = self.graph.parents(task).iter().filter_map(|parent| unstored.get(parent));
         let keys = parents.flat_map(|parent| &parent.outputs).filter_map(|output| match &output.location {
