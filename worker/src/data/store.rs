@@ -23,7 +23,7 @@ use crate::metad::Metad;
 
 /// Longest encoded part of a key; a longer one is replaced by its beginning and its hash.
 const PART_LEN_MAX: usize = 200;
-/// Between the names in a part: an encoded name has `=` only before a digit.
+/// Between the names in a part: an encoded name has `=` only before a hexadecimal digit.
 const BETWEEN: &str = "==";
 /// Tries of one request to a remote store.
 const TRIES_MAX: u32 = 5;
