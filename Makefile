@@ -44,8 +44,9 @@ test-python: .venv/tests-ready ## Run the tests and checks of the Python package
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
+# The crates left out have none and bring the SDK of AWS, whose optimised build takes longer than all benchmarks.
 bench: ## Run all benchmarks
-	$(CARGO) bench --workspace
+	$(CARGO) bench --workspace --exclude foresail --exclude foresail-aws --exclude foresail-lambda
 
 # In a virtual environment that is made where it is missing. Rivals that cannot be installed are named and left out.
 bench-python: .venv/bench-ready ## Measure the Python package beside Dask, Ray, Lithops (ROWS=noop,gemm RIVALS=dask TURNS=3 OUTPUT=json)
