@@ -17,11 +17,40 @@ use crate::task::EXACT_SAMPLES_MIN;
 /// Standard deviation of log residuals expected before anything is seen.
 const SPREAD: f64 = 0.15;
 
+/// Which samples of a ring curves are fitted to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Those since the newest change of level.
+    NewestLevel,
+    /// All of them. Neighbours depend on each other where many come from one stretch of one run, as transfers
+    /// do: a busy tenth of a second looks like a change, and would be all that the next run is predicted by.
+    WholeRing,
+}
+
+impl Reach {
+    fn points(self, series: &Series) -> Vec<Point> {
+        match self {
+            Self::NewestLevel => series.recent(),
+            Self::WholeRing => series.whole_ring(),
+        }
+    }
+
+    /// Samples that curves rest on.
+    fn samples(self, series: &Series) -> u64 {
+        match self {
+            Self::NewestLevel => series.level().samples,
+            Self::WholeRing => series.moments.count,
+        }
+    }
+}
+
 /// The curves, each fitted at the first question that needs it; a stored form has them all.
 #[derive(Debug, Clone)]
 pub struct Pooled {
     configs: Vec<(ConfigKey, Own)>,
     all: OnceLock<Option<Box<Curve>>>,
+    /// Read by fits only: a stored form, which has them all, needs none.
+    reach: Reach,
 }
 
 /// The curve of one config.
@@ -32,30 +61,23 @@ enum Own {
 }
 
 impl Own {
-    fn curve(&self) -> Option<&Curve> {
+    fn curve(&self, reach: Reach) -> Option<&Curve> {
         match self {
-            Self::Measured(series) => series.curve(|points| {
-                Curve::fit(
-                    points,
-                    &[],
-                    &Setup {
-                        spread: SPREAD,
-                        history: None,
-                        samples: series.level().samples,
-                        same: SAME,
-                        cells_max: CELLS_MAX,
-                    },
-                )
-            }),
+            Self::Measured(series) => series.curve_of(|| fit(&reach.points(series), reach.samples(series))),
             Self::Fitted(curve) => Some(curve),
         }
     }
 }
 
+fn fit(points: &[Point], samples: u64) -> Option<Curve> {
+    let setup = Setup { spread: SPREAD, history: None, samples, same: SAME, cells_max: CELLS_MAX };
+    Curve::fit(points, &[], &setup)
+}
+
 impl Pooled {
     /// The curves of `parts`; the series of one config may stand in several parts. Nothing where there is
     /// no series.
-    pub fn fit<'a>(parts: impl Iterator<Item = &'a ByConfig>) -> Option<Self> {
+    pub fn fit<'a>(parts: impl Iterator<Item = &'a ByConfig>, reach: Reach) -> Option<Self> {
         let mut configs: BTreeMap<ConfigKey, Arc<Series>> = BTreeMap::new();
         for part in parts {
             for (key, series) in part.iter() {
@@ -66,29 +88,24 @@ impl Pooled {
             }
         }
         let configs: Vec<_> = configs.into_iter().map(|(key, series)| (key, Own::Measured(series))).collect();
-        (!configs.is_empty()).then(|| Self { configs, all: OnceLock::new() })
+        (!configs.is_empty()).then(|| Self { configs, all: OnceLock::new(), reach })
     }
 
     fn all(&self) -> Option<&Curve> {
-        let fit = || {
+        let fit_all = || {
             let (mut points, mut samples): (Vec<Point>, u64) = (Vec::new(), 0);
             for (_, own) in &self.configs {
                 if let Own::Measured(series) = own {
-                    points.extend(series.recent());
-                    samples += series.level().samples;
+                    points.extend(self.reach.points(series));
+                    samples += self.reach.samples(series);
                 }
             }
             points.sort_by_key(|point| point.at_us);
             points.drain(..points.len().saturating_sub(crate::task::POOLED_SAMPLES_MAX));
             weigh(&mut points);
-            Curve::fit(
-                &points,
-                &[],
-                &Setup { spread: SPREAD, history: None, samples, same: SAME, cells_max: CELLS_MAX },
-            )
-            .map(Box::new)
+            fit(&points, samples).map(Box::new)
         };
-        self.all.get_or_init(fit).as_deref()
+        self.all.get_or_init(fit_all).as_deref()
     }
 
     /// The time at `size` on a config: its own curve where it has enough samples, else the one over all.
@@ -96,12 +113,12 @@ impl Pooled {
         let own = self.configs.binary_search_by_key(&key, |(key, _)| *key).ok();
         let alone = self.configs.len() == 1;
         let enough = |own: &Own| match own {
-            Own::Measured(series) => series.level().samples >= EXACT_SAMPLES_MIN,
+            Own::Measured(series) => self.reach.samples(series) >= EXACT_SAMPLES_MIN,
             Own::Fitted(curve) => curve.samples >= EXACT_SAMPLES_MIN,
         };
         let own = own.map(|place| &self.configs[place].1).filter(|own| alone || enough(own));
         let (basis, curve) = match own {
-            Some(own) => (Basis::Exact, own.curve()?),
+            Some(own) => (Basis::Exact, own.curve(self.reach)?),
             None => (Basis::Pooled, self.all()?),
         };
         let share = key.share();
@@ -133,7 +150,8 @@ struct Stored {
 
 impl Serialize for Pooled {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let configs = self.configs.iter().filter_map(|(key, own)| Some((*key, own.curve()?))).collect();
+        let configs =
+            self.configs.iter().filter_map(|(key, own)| Some((*key, own.curve(self.reach)?))).collect();
         Form { configs, all: self.all() }.serialize(to)
     }
 }
@@ -142,14 +160,14 @@ impl<'de> Deserialize<'de> for Pooled {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let Stored { configs, all } = Stored::deserialize(from)?;
         let configs = configs.into_iter().map(|(key, curve)| (key, Own::Fitted(curve))).collect();
-        Ok(Self { configs, all: OnceLock::from(all) })
+        Ok(Self { configs, all: OnceLock::from(all), reach: Reach::WholeRing })
     }
 }
 
 impl PartialEq for Pooled {
     fn eq(&self, other: &Self) -> bool {
         let own = |pooled: &'_ Self| -> Vec<(ConfigKey, Option<Curve>)> {
-            pooled.configs.iter().map(|(key, own)| (*key, own.curve().cloned())).collect()
+            pooled.configs.iter().map(|(key, own)| (*key, own.curve(pooled.reach).cloned())).collect()
         };
         own(self) == own(other) && self.all() == other.all()
     }

@@ -113,6 +113,13 @@ impl Series {
         points
     }
 
+    /// All times of the ring, offset included, with recency weights.
+    pub fn whole_ring(&self) -> Vec<Point> {
+        let mut points: Vec<Point> = self.ring.iter().map(point).collect();
+        weigh(&mut points);
+        points
+    }
+
     /// The times before the newest change point, offset included, weighed by their age in the ring, where
     /// there were changes before; nothing where the level changed once or never.
     pub fn former(&self) -> Vec<Point> {
@@ -120,15 +127,19 @@ impl Series {
         if level.changes < CHANGES_MIN {
             return Vec::new();
         }
-        let mut points: Vec<Point> = self.ring.iter().map(point).collect();
-        weigh(&mut points);
+        let mut points = self.whole_ring();
         points.truncate(level.left_out);
         points
     }
 
     /// The curve of times, fitted by `fit` at the first question; `fit` is the same at every one.
     pub fn curve(&self, fit: impl FnOnce(&[Point]) -> Option<Curve>) -> Option<&Curve> {
-        self.curve.get(|| fit(&self.recent()).map(Box::new)).as_deref()
+        self.curve_of(|| fit(&self.recent()))
+    }
+
+    /// As [`Self::curve`], of points that `fit` chooses.
+    pub fn curve_of(&self, fit: impl FnOnce() -> Option<Curve>) -> Option<&Curve> {
+        self.curve.get(|| fit().map(Box::new)).as_deref()
     }
 }
 

@@ -7,7 +7,7 @@ use foresail_schemas::prediction::Prediction;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ByConfig, ConfigKey};
-use crate::pooled::Pooled;
+use crate::pooled::{Pooled, Reach};
 use crate::ring::Sample;
 
 /// Measured starts of one workflow.
@@ -36,7 +36,7 @@ impl StartupModel {
 
     /// Fits what was measured.
     pub fn fit(&self) -> StartupPredictor {
-        let fit = |part: &ByConfig| Pooled::fit(std::iter::once(part));
+        let fit = |part: &ByConfig| Pooled::fit(std::iter::once(part), Reach::NewestLevel);
         StartupPredictor { cold: fit(&self.cold), warm: fit(&self.warm) }
     }
 }

@@ -12,7 +12,7 @@ use foresail_schemas::{Sla, TaskName};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ByConfig, ConfigKey};
-use crate::pooled::Pooled;
+use crate::pooled::{Pooled, Reach};
 use crate::ring::Sample;
 
 /// Most stores kept per workflow and direction.
@@ -98,10 +98,10 @@ struct Stores {
 impl Stores {
     fn fit(stores: &BTreeMap<String, ByConfig>) -> Self {
         let fitted = |(store, part): (&String, &ByConfig)| {
-            Pooled::fit(std::iter::once(part)).map(|pooled| (store.clone(), pooled))
+            Pooled::fit(std::iter::once(part), Reach::WholeRing).map(|pooled| (store.clone(), pooled))
         };
         let moved = stores.iter().filter(|(store, _)| !store.starts_with(ENGINE_STORE_PREFIX));
-        let all = Pooled::fit(moved.map(|(_, part)| part));
+        let all = Pooled::fit(moved.map(|(_, part)| part), Reach::WholeRing);
         Self { by_store: stores.iter().filter_map(fitted).collect(), all }
     }
 }
@@ -144,10 +144,14 @@ mod tests {
     use super::*;
 
     fn moved(model: &mut TransferModel, store: usize, at_us: i64) {
+        moved_in(model, store, at_us, 5.0);
+    }
+
+    fn moved_in(model: &mut TransferModel, store: usize, at_us: i64, time_ms: f64) {
         let record = TransferRecord {
             direction: Direction::Upload,
             bytes: 1000,
-            time_ms: 5.0,
+            time_ms,
             memory_mb: 1769,
             vcpu: None,
             store: Some(TaskName::new(format!("s{store:02}")).unwrap()),
@@ -206,5 +210,21 @@ mod tests {
         assert!(median_ms(None, 1000).is_some_and(|ms| ms < 10.0), "no store is that slow");
         let lanes = TaskName::new(STORE_OF_LANES).unwrap();
         assert_eq!(median_ms(Some(&lanes), 0), None, "never measured, and no store stands in");
+    }
+
+    #[test]
+    fn a_busy_end_of_a_run_is_not_all_that_the_next_is_predicted_by_and_a_slower_store_is_followed() {
+        let mean_ms = |model: &TransferModel| {
+            let (store, key) = (TaskName::new("s01").unwrap(), ConfigKey::new(1769, None));
+            let answer = model.fit().predict(Direction::Upload, Some(&store), key, 1000, &[Sla::Mean]);
+            answer.and_then(|answer| answer.values[&Sla::Mean]).unwrap()
+        };
+        let mut model = TransferModel::default();
+        (0..100).for_each(|at_us| moved_in(&mut model, 1, at_us, 1.0));
+        (100..130).for_each(|at_us| moved_in(&mut model, 1, at_us, 8.0));
+        let after_a_busy_end_ms = mean_ms(&model);
+        assert!((2.0..4.0).contains(&after_a_busy_end_ms), "{after_a_busy_end_ms}");
+        (130..300).for_each(|at_us| moved_in(&mut model, 1, at_us, 8.0));
+        assert!((mean_ms(&model) - 8.0).abs() < 0.1, "{}", mean_ms(&model));
     }
 }
