@@ -85,7 +85,7 @@ async fn run(
     let add = optimizations.iter().cloned().fold(flow.task("add"), TaskBuilder::optimized);
     tables.iter().fold(add.function("sum", ()), |add, table| add.reads(table));
     let workflow = flow.build()?;
-    let predictions = client.predictions(&workflow, stack.platform(), Sla::MEDIAN).await?;
+    let predictions = client.predictions(&workflow, stack.platform(), Sla::Mean).await?;
     let problem = problem(&workflow, stack.platform(), predictions, Objective::Fastest, 0);
     let plan: Plan = client.plan("simple", &problem)?;
     let handle = client.submit(&workflow, plan, SubmitOptions::default()).await?;

@@ -73,7 +73,7 @@ async fn count_words() -> Result<(), Box<dyn std::error::Error>> {
         }
         let workflow = flow.build()?;
 
-        let predictions = client.predictions(&workflow, stack.platform(), Sla::MEDIAN).await?;
+        let predictions = client.predictions(&workflow, stack.platform(), Sla::Mean).await?;
         let problem = problem(&workflow, stack.platform(), predictions, Objective::Fastest, 0);
         let handle =
             client.submit(&workflow, client.plan("auto", &problem)?, SubmitOptions::default()).await?;

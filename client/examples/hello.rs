@@ -62,7 +62,7 @@ async fn count_words() -> Result<(), Box<dyn std::error::Error>> {
     let client = stack.client().await?;
     for run in 1..=2 {
         // The first time nothing is known; the second time the first run was measured.
-        let predictions = client.predictions(&workflow, stack.platform(), Sla::MEDIAN).await?;
+        let predictions = client.predictions(&workflow, stack.platform(), Sla::Mean).await?;
         let plan =
             client.plan("auto", &problem(&workflow, stack.platform(), predictions, Objective::Fastest, 0))?;
         let handle = client.submit(&workflow, plan, SubmitOptions::default()).await?;

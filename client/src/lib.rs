@@ -13,7 +13,7 @@
 //!
 //! let stack = LocalStack::start(StackSettings::default()).await?;
 //! let client = stack.client().await?;
-//! let predictions = client.predictions(&workflow, stack.platform(), Sla::MEDIAN).await?;
+//! let predictions = client.predictions(&workflow, stack.platform(), Sla::Mean).await?;
 //! let problem =
 //!     foresail::problem(&workflow, stack.platform(), predictions, Objective::Fastest, 0);
 //! let run = client.submit(&workflow, client.plan("auto", &problem)?, SubmitOptions::default()).await?;
@@ -40,6 +40,7 @@ pub mod forecast;
 pub mod functions;
 mod http;
 pub mod lab;
+pub mod omitted;
 pub mod outlook;
 pub mod page;
 pub mod planning;

@@ -34,7 +34,8 @@ pub struct PlanRequest {
     pub planner: String,
     /// What the plan shall be best at.
     pub objective: Objective,
-    /// Statistic that is planned with.
+    /// Statistic of times that is planned with: by default the mean, because what is done one after the other
+    /// takes the sum of the means, not that of the medians.
     pub sla: Sla,
     /// Seed of everything drawn.
     pub seed: u64,
@@ -49,7 +50,7 @@ impl Default for PlanRequest {
         Self {
             planner: "auto".to_owned(),
             objective: Objective::Fastest,
-            sla: Sla::MEDIAN,
+            sla: Sla::Mean,
             seed: 0,
             without: Vec::new(),
             warmth: Warmth::AsFound,

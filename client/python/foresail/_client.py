@@ -288,7 +288,7 @@ def compute(*values: Any, client: Optional[Client] = None, **options: Any) -> An
     structure. One is returned as it is, several as a list.
 
     `planner`: "auto", the name of another one, or a function of your own (see `foresail.planner`).
-    `sla`: the statistic that is planned with: "median", "mean", "p95", ...
+    `sla`: the statistic of times that is planned with: "mean", "median", "p95", ...
     `deadline`: the cheapest plan that ends in time, in seconds or as text like "20s"; with `confidence=0.95`
     in 95 % of all runs.
     `budget_usd`: the fastest plan that costs no more. `objective`: "fastest", "cheapest" or "balance:0.5".

@@ -115,7 +115,7 @@ _CHOICES = ("deadline", "budget_usd", "objective")
 
 
 def run_options(
-    sla: str = "median",
+    sla: str = "mean",
     deadline: Optional[Duration] = None,
     confidence: Optional[float] = None,
     budget_usd: Optional[float] = None,

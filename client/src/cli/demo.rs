@@ -156,9 +156,9 @@ impl Demo<'_> {
         let (workflow, platform) = (self.workflow, &self.session.platform);
         let client = &self.session.client;
         let (planner, predictions) = match number {
-            1 => (BLIND_PLANNER, foresail_planner::blind_table(workflow, platform, Sla::MEDIAN)),
+            1 => (BLIND_PLANNER, foresail_planner::blind_table(workflow, platform, Sla::Mean)),
             _ => {
-                let mut learned = client.predictions(workflow, platform, Sla::MEDIAN).await?;
+                let mut learned = client.predictions(workflow, platform, Sla::Mean).await?;
                 client.add_distributions(workflow, platform, &mut learned);
                 (PLANNER, learned)
             }

@@ -75,6 +75,9 @@ pub struct RunsSummary {
     pub invocations: f64,
     /// Median of the error of the predicted makespan, without its sign, in percent.
     pub error_percent: f64,
+    /// Median of the distance of the actual makespans from their median, in percent of it: no prediction made
+    /// before a run has a smaller error in the median, unless it knows what the run will meet.
+    pub scatter_percent: f64,
     /// Runs with other results than the reference.
     pub wrong: u64,
 }
@@ -138,6 +141,7 @@ pub fn summaries(rows: &[RunRow]) -> Vec<RunsSummary> {
             cold_starts: of(|s| s.cold_starts as f64).mean,
             invocations: of(|s| s.invocations as f64).mean,
             error_percent: median(rows.iter().map(|row| error_percent(row)).collect()),
+            scatter_percent: scatter_percent(rows),
             wrong: rows.iter().filter(|row| !row.is_correct).count() as u64,
         }
     };
@@ -147,6 +151,12 @@ pub fn summaries(rows: &[RunRow]) -> Vec<RunsSummary> {
 fn error_percent(row: &RunRow) -> f64 {
     let actual_ms = row.actual.makespan_ms.max(f64::MIN_POSITIVE);
     100.0 * (row.predicted.makespan_ms - actual_ms).abs() / actual_ms
+}
+
+fn scatter_percent(rows: &[&RunRow]) -> f64 {
+    let actual_ms = || rows.iter().map(|row| row.actual.makespan_ms);
+    let middle_ms = median(actual_ms().collect()).max(f64::MIN_POSITIVE);
+    100.0 * median(actual_ms().map(|ms| (ms - middle_ms).abs()).collect()) / middle_ms
 }
 
 /// The mean with its interval.
@@ -214,6 +224,7 @@ mod tests {
         assert_eq!(ratios, [1.0, 1.0, 1.0]);
         assert_eq!((summaries[1].runs, summaries[1].wrong), (2, 1));
         assert!((summaries[1].error_percent - (25.0 + 100.0 / 6.0) / 2.0).abs() < 1e-9);
+        assert_eq!((summaries[0].scatter_percent, summaries[1].scatter_percent), (0.0, 20.0));
     }
 
     #[test]

@@ -44,8 +44,8 @@ pub struct BenchArgs {
     /// What the plans shall be best at: fastest, cheapest, deadline:20s, budget:0.01, balance:0.5.
     #[arg(long, default_value = "fastest", value_parser = parse_objective)]
     pub objective: Objective,
-    /// Statistic that is planned with.
-    #[arg(long, default_value = "median")]
+    /// Statistic of times that is planned with.
+    #[arg(long, default_value = "mean")]
     pub sla: Sla,
     /// Where files are read, for the workloads that read files [default: sources of this machine].
     #[arg(long, value_name = "DIR")]

@@ -44,7 +44,9 @@ pub async fn runs(
         Ok(())
     });
     let ended = ended.await;
-    write(global.format, &rows)?;
+    if ended.is_ok() || !rows.is_empty() {
+        write(global.format, &rows)?;
+    }
     ended?;
     match rows.iter().find(|row| !row.is_correct) {
         None => Ok(()),
@@ -107,6 +109,7 @@ fn table(summaries: &[RunsSummary]) -> Table {
         "workers",
         "cold",
         "error of prediction",
+        "scatter of runs",
         "wrong results",
     ]);
     for s in summaries {
@@ -121,6 +124,7 @@ fn table(summaries: &[RunsSummary]) -> Table {
             format!("{:.1}", s.invocations),
             format!("{:.1}", s.cold_starts),
             format!("{:.1} %", s.error_percent),
+            format!("{:.1} %", s.scatter_percent),
             s.wrong.to_string(),
         ]);
     }
