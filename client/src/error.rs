@@ -148,7 +148,8 @@ impl ClientError {
                 Some(Failure { task: Some(task), .. }) => {
                     format!(
                         "`foresail runs {run}` shows every attempt of task `{task}`; once its cause is \
-                         removed `foresail resume {run}` runs what is missing"
+                         removed `foresail resume {run}` runs what is missing, and where the workflow \
+                         itself is mended `foresail run FILE --resume {run}` does"
                     )
                 }
                 _ => format!("`foresail runs {run}` shows what happened, `foresail resume {run}` goes on"),

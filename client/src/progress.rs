@@ -1,7 +1,8 @@
 //! How far a run is, as the fold of its events: pure, without I/O and without a clock.
 //!
 //! Times in ms since the run was created, money in USD. The cost of workers that still run is an estimate
-//! from their life so far; once all have left it is what they reported.
+//! from their life so far; once all have left it is what they reported. One that is lost never reports: it
+//! counts until a task that it had was given to another, which is when that becomes known.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,10 +37,21 @@ pub struct Progress {
     /// When the run ended, or the last event happened.
     pub at_ms: f64,
     running: BTreeSet<u32>,
-    live: BTreeMap<InstanceId, (ResourceConfig, f64)>,
+    live: BTreeMap<InstanceId, Live>,
+    /// Who has each task that runs.
+    held: BTreeMap<u32, InstanceId>,
     left: Vec<(ResourceConfig, WorkerUsage)>,
     invocations: u64,
     cold_starts: u64,
+}
+
+/// A worker that has joined and not left.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Live {
+    config: ResourceConfig,
+    joined_ms: f64,
+    /// When somebody else was given a task that it had: it has ended by then, or works for nobody.
+    lost_ms: Option<f64>,
 }
 
 impl Progress {
@@ -59,6 +71,7 @@ impl Progress {
             at_ms: 0.0,
             running: BTreeSet::new(),
             live: BTreeMap::new(),
+            held: BTreeMap::new(),
             left: Vec::new(),
             invocations: 0,
             cold_starts: 0,
@@ -78,18 +91,22 @@ impl Progress {
             Change::WorkerJoined { instance, config, start, .. } => {
                 self.invocations += 1;
                 self.cold_starts += u64::from(*start == StartState::Cold);
-                self.live.insert(instance.clone(), (*config, event.at_ms));
+                let live = Live { config: *config, joined_ms: event.at_ms, lost_ms: None };
+                self.live.insert(instance.clone(), live);
             }
             Change::WorkerLeft { instance, usage } => {
-                self.left.extend(self.live.remove(instance).map(|(config, _)| (config, *usage)));
+                self.left.extend(self.live.remove(instance).map(|live| (live.config, *usage)));
             }
-            Change::TaskLeased { task, .. } => drop(self.running.insert(*task)),
+            Change::TaskLeased { task, instance, .. } => {
+                self.running.insert(*task);
+                self.lease(*task, instance, event.at_ms);
+            }
             Change::TaskFailed { task, .. } => {
-                self.running.remove(task);
+                self.put_down(*task);
                 self.failed_attempts += 1;
             }
             Change::TaskCommitted { task, .. } => {
-                self.running.remove(task);
+                self.put_down(*task);
                 self.committed += 1;
             }
             // What was taken over from an earlier run does not count as done here, and may be lost as well.
@@ -108,6 +125,19 @@ impl Progress {
         }
     }
 
+    fn lease(&mut self, task: u32, instance: &InstanceId, at_ms: f64) {
+        if let Some(before) = self.held.insert(task, instance.clone()).filter(|before| before != instance)
+            && let Some(live) = self.live.get_mut(&before)
+        {
+            live.lost_ms.get_or_insert(at_ms);
+        }
+    }
+
+    fn put_down(&mut self, task: u32) {
+        self.running.remove(&task);
+        self.held.remove(&task);
+    }
+
     /// Tasks that need nothing any more: they have a result or are skipped.
     #[must_use]
     pub fn settled(&self) -> u64 {
@@ -120,19 +150,17 @@ impl Progress {
         self.running.len() as u64
     }
 
-    /// Workers that have joined and not left.
+    /// Workers that have joined, have not left, and are not known to be lost.
     #[must_use]
     pub fn workers(&self) -> u64 {
-        self.live.len() as u64
+        self.live.values().filter(|live| live.lost_ms.is_none()).count() as u64
     }
 
     /// Sizes of the workers that took part, ascending, each with its number of invocations.
     #[must_use]
     pub fn sizes(&self) -> Vec<(ResourceConfig, u64)> {
         let mut sizes: BTreeMap<(u32, u32), (ResourceConfig, u64)> = BTreeMap::new();
-        for (config, _) in
-            self.left.iter().map(|(c, u)| (c, u.billed_ms)).chain(self.live.values().map(|(c, t)| (c, *t)))
-        {
+        for config in self.left.iter().map(|(c, _)| c).chain(self.live.values().map(|live| &live.config)) {
             sizes.entry(config.key()).or_insert((*config, 0)).1 += 1;
         }
         sizes.into_values().collect()
@@ -156,9 +184,10 @@ impl Progress {
             cold_starts: self.cold_starts,
             ..PlanSummary::default()
         };
-        let estimated = self.live.values().map(|(config, joined_ms)| {
-            let billed_ms = (now_ms - joined_ms).max(0.0);
-            (*config, WorkerUsage { billed_ms, ..WorkerUsage::default() })
+        let estimated = self.live.values().map(|live| {
+            let end_ms = live.lost_ms.unwrap_or(now_ms).min(now_ms);
+            let billed_ms = (end_ms - live.joined_ms).max(0.0);
+            (live.config, WorkerUsage { billed_ms, ..WorkerUsage::default() })
         });
         for (config, usage) in self.left.iter().copied().chain(estimated) {
             sum.cost_usd += rates.worker_usd(&config, &usage);
@@ -228,6 +257,27 @@ mod tests {
         assert!((sum.cost_usd - (3.0 + 0.5 + 0.5 + 0.5)).abs() < 1e-9);
         assert_eq!((sum.invocations, sum.cold_starts, sum.download_bytes), (1, 1, 15));
         assert_eq!((gone.usage().download_bytes, gone.usage().shared_bytes), (10, 5));
+    }
+
+    #[test]
+    fn a_lost_worker_counts_until_its_task_is_given_to_another_or_it_reports_after_all() {
+        let leased = |name: &str, attempt| Change::TaskLeased {
+            task: 0,
+            attempt,
+            instance: name.parse().unwrap(),
+            epoch: 1,
+            expires_ms: 0.0,
+            assuming: Vec::new(),
+        };
+        let mut changes = vec![(0.0, joined("a")), (0.0, leased("a", 1))];
+        changes.extend([(1_000.0, joined("b")), (1_000.0, leased("b", 2))]);
+        let lost = progress(changes.clone());
+        assert_eq!((lost.workers(), lost.running()), (1, 1));
+        let cost_usd = lost.summary(&rates(), 3_000.0).cost_usd;
+        assert!((cost_usd - (1.0 + 2.0 + 2.0 * 0.5)).abs() < 1e-9, "{cost_usd}");
+        changes.push((3_000.0, left("a", 2_500.0)));
+        let reported = progress(changes).summary(&rates(), 3_000.0).cost_usd;
+        assert!((reported - (2.5 + 0.5 + 0.5 + 2.0 + 2.0 * 0.5)).abs() < 1e-9, "{reported}");
     }
 
     #[test]

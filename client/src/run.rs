@@ -159,14 +159,22 @@ impl RunHandle {
             call = call.query("kinds", kinds);
         }
         let settings = self.services.metad.settings();
-        let began = Instant::now();
+        let (began, mut tries) = (Instant::now(), 0_u64);
         loop {
             match self.services.metad.json(call.clone()).await {
                 Err(error) if error.may_pass() && began.elapsed() < settings.silence_limit => {
-                    tracing::warn!(run = %self.id, "events are waited for: {error}");
+                    if tries == 0 {
+                        tracing::warn!(run = %self.id, "the run goes on unseen: {error}");
+                    }
+                    tries += 1;
                     tokio::time::sleep(settings.backoff).await;
                 }
-                done => return done,
+                done => {
+                    if tries > 0 && done.is_ok() {
+                        tracing::warn!(run = %self.id, "metad answers again, at try {}", tries + 1);
+                    }
+                    return done;
+                }
             }
         }
     }

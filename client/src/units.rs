@@ -124,6 +124,13 @@ pub fn signed_usd(amount_usd: f64) -> String {
     format!("{sign}{}", small_usd(amount_usd))
 }
 
+/// A number of things: `1 task`, `2 tasks`.
+#[must_use]
+pub fn count(number: u64, one: &str) -> String {
+    let many = if number == 1 { "" } else { "s" };
+    format!("{number} {one}{many}")
+}
+
 /// The change from `before` to `after`: `-38.2 %`, or `-` where `before` is 0.
 #[must_use]
 pub fn change(before: f64, after: f64) -> String {

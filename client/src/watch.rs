@@ -2,6 +2,7 @@
 //! out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -96,7 +97,7 @@ pub(crate) async fn begin(
 /// Watches until the run has ended, and starts meanwhile the workers that the plan wants to be warm.
 pub(crate) async fn watch(services: Services, run: RunId, epoch: u64, plan: Plan, options: RunOptions) {
     let view = Arc::new(PlanView::new(epoch, &plan));
-    let reached = Reached { services, run };
+    let reached = Reached { services, run, is_silent: AtomicBool::new(false) };
     tokio::select! {
         () = watch_over(&reached, Arc::clone(&view), options) => {}
         () = start_beforehand(&reached.services, &reached.run, &view) => {}
@@ -123,11 +124,15 @@ async fn start_beforehand(services: &Services, run: &RunId, view: &PlanView) {
 struct Reached {
     services: Services,
     run: RunId,
+    /// Whether the last question was not answered, which is said once.
+    is_silent: AtomicBool,
 }
 
 impl Watched for Reached {
     async fn operate(&self, operations: Vec<Operation>) -> Result<OperationAnswer, Silence> {
-        self.services.operate(&self.run, operations).await.map_err(|error| {
+        let answer = self.services.operate(&self.run, operations).await;
+        let was_silent = self.is_silent.swap(answer.is_err(), Ordering::Relaxed);
+        answer.map_err(|error| {
             let run = &self.run;
             match error.is_final_refusal() {
                 true => {
@@ -135,7 +140,9 @@ impl Watched for Reached {
                     Silence::ForGood
                 }
                 false => {
-                    tracing::warn!(%run, "the watchdog was not answered: {error}");
+                    if !was_silent {
+                        tracing::warn!(%run, "the watchdog is not answered: {error}");
+                    }
                     Silence::ForNow
                 }
             }

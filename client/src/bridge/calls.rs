@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use foresail_schemas::config::Sla;
 use foresail_schemas::id::RunId;
-use foresail_schemas::optimization::OptimizationKind;
 use foresail_schemas::plan::{Plan, Problem};
 use foresail_schemas::prediction::{Basis, PredictionRequest};
 use foresail_schemas::run::ReplanMode;
@@ -24,6 +23,7 @@ use super::{PROTOCOL, Place, Served, follow, reasons, results};
 use crate::cli::args::parse_objective;
 use crate::client::{Client, SubmitOptions};
 use crate::error::ClientError;
+use crate::omitted::Omitted;
 use crate::planning::Stop;
 use crate::prepare::{PlanRequest, Warmth};
 use crate::run::RunHandle;
@@ -82,7 +82,7 @@ struct Options {
     objective: String,
     sla: Sla,
     seed: u64,
-    without: Vec<OptimizationKind>,
+    without: Vec<Omitted>,
     replan: ReplanMode,
     keep_intermediate: bool,
     attempts_max: Option<u32>,
@@ -91,8 +91,8 @@ struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let PlanRequest { planner, sla, seed, without, .. } = PlanRequest::default();
-        let (objective, replan) = ("fastest".to_owned(), ReplanMode::Off);
+        let PlanRequest { planner, sla, seed, .. } = PlanRequest::default();
+        let (objective, replan, without) = ("fastest".to_owned(), ReplanMode::Off, Vec::new());
         let (keep_intermediate, attempts_max, resume) = (false, None, None);
         Self { planner, objective, sla, seed, without, replan, keep_intermediate, attempts_max, resume }
     }
@@ -212,7 +212,7 @@ impl Session {
             objective: parse_objective(&options.objective).map_err(wrong)?,
             sla: options.sla,
             seed: options.seed,
-            without: options.without.clone(),
+            without: Omitted::planned(&options.without),
             warmth: Warmth::AsFound,
         };
         let Served { client, platform, .. } = &self.served;
@@ -232,7 +232,8 @@ impl Session {
             None => self.planned(workflow, workflow_file, &options, Client::plan_to_run).await?,
         };
         let mut submit = SubmitOptions { resume: options.resume, ..SubmitOptions::on(&self.served.platform) };
-        submit.without = options.without;
+        submit.without = Omitted::planned(&options.without);
+        Omitted::switch_off(&options.without, &mut submit.limits);
         submit.limits.keep_intermediate = options.keep_intermediate;
         submit.limits.replan = options.replan;
         if let Some(attempts_max) = options.attempts_max {

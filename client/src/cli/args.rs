@@ -26,6 +26,7 @@ use foresail_schemas::plan::Objective;
 use foresail_worker::coordination::CoordinationArgs;
 use foresail_worker::host::local::ObjectPlace;
 
+use crate::omitted::Omitted;
 use crate::prepare::{PlanRequest, Warmth};
 use crate::units;
 
@@ -228,7 +229,8 @@ pub struct UpArgs {
 #[derive(Debug, Clone, Args)]
 pub struct PlanningArgs {
     /// A workflow as JSON, a WfFormat 1.5 instance, or an example: hello, text-analysis, tree-reduction,
-    /// montage.
+    /// montage, gemm, svd1, tsqr, wordcount, image-transform, cycles, epigenomics, genome, soykb, video and
+    /// others; docs/workloads.md says what each does.
     #[arg(value_name = "FILE|EXAMPLE")]
     pub workflow: String,
     /// Who plans: auto (the best of what the others find), simple, wukong, uniform, nonuniform, heft,
@@ -240,13 +242,13 @@ pub struct PlanningArgs {
     /// What the plan shall be best at: fastest, cheapest, deadline:20s, budget:0.01, balance:0.5.
     #[arg(long, default_value = "fastest", value_parser = parse_objective)]
     pub objective: Objective,
-    /// Statistic that is planned with: mean, median or pNN.
-    #[arg(long, default_value = "median")]
+    /// Statistic of times that is planned with: mean (a run takes the sum of many), median or pNN.
+    #[arg(long, default_value = "mean")]
     pub sla: Sla,
-    /// What planners shall not do beside running tasks, separated by commas: pre-load, task-dup, pre-warm.
-    /// What the workflow forces is done anyway.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_optimization)]
-    pub without: Vec<OptimizationKind>,
+    /// What is not done beside running tasks, separated by commas: pre-load, task-dup, pre-warm, which plans
+    /// choose, overlap-uploads and run-ahead, which workers do. What the workflow forces is done anyway.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub without: Vec<Omitted>,
     /// Seed of everything drawn; the same seed gives the same plan.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -273,7 +275,7 @@ impl PlanningArgs {
             objective: self.objective,
             sla: self.sla,
             seed: self.seed,
-            without: self.without.clone(),
+            without: Omitted::planned(&self.without),
             warmth: Warmth::AsFound,
         }
     }
@@ -445,7 +447,8 @@ mod tests {
     fn optimisations_to_go_without_are_named_or_refused_with_the_names() {
         let cli = Cli::parse_from(["foresail", "run", "hello", "--without", "pre-warm,task-dup"]);
         let Command::Run(args) = cli.command else { panic!("not a run") };
-        assert_eq!(args.planning.without, [OptimizationKind::PreWarm, OptimizationKind::TaskDup]);
+        let planned = [OptimizationKind::PreWarm, OptimizationKind::TaskDup];
+        assert_eq!(args.planning.without, planned.map(Omitted::Planned));
         let error = parse_optimization("preload").unwrap_err();
         assert!(error.contains("`preload`") && error.contains("pre-load, task-dup, pre-warm"), "{error}");
     }

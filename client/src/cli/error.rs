@@ -51,6 +51,24 @@ pub enum CliError {
     /// The user interrupted a run, which was cancelled.
     #[error("interrupted; the run was cancelled")]
     Interrupted,
+    /// A run was to be cancelled and could not be.
+    #[error("run `{run}` was to be cancelled and was not, it may go on: {cause}")]
+    NotCancelled {
+        /// The run.
+        run: RunId,
+        /// Why it was to be cancelled.
+        asked: Box<CliError>,
+        /// Why it was not.
+        cause: ClientError,
+    },
+    /// A run cannot be followed any more.
+    #[error("run `{run}` cannot be followed any more, and was not cancelled: {error}")]
+    OutOfSight {
+        /// The run.
+        run: RunId,
+        /// Why.
+        error: ClientError,
+    },
     /// The user interrupted something else than a run.
     #[error("interrupted")]
     Stopped {
@@ -93,6 +111,14 @@ impl CliError {
             #[cfg(feature = "aws")]
             Self::Broken(_) => "each of them says above what to do".to_owned(),
             Self::Interrupted => String::new(),
+            Self::NotCancelled { run, .. } => {
+                format!("`foresail cancel {run}` ends it once metad answers, `foresail runs {run}` shows it")
+            }
+            Self::OutOfSight { run, error } if error.may_pass() => format!(
+                "workers go on by themselves where metad comes back: `foresail runs {run}` shows how far \
+                 they are, `foresail resume {run}` goes on where they were ended"
+            ),
+            Self::OutOfSight { error, .. } => hint_of(error),
             Self::Stopped { hint } => (*hint).to_owned(),
             Self::Output(_) => "is the disk full, or was the reader of the pipe closed?".to_owned(),
         }
@@ -107,7 +133,8 @@ impl CliError {
             Self::Broken(_) => 1,
             Self::Input { .. } => 2,
             Self::Interrupted | Self::Stopped { .. } => interrupt::EXIT_CODE,
-            Self::Client(error) => match error {
+            Self::NotCancelled { asked, .. } => return asked.exit_code(),
+            Self::Client(error) | Self::OutOfSight { error, .. } => match error {
                 ClientError::RunEnded { .. }
                 | ClientError::TimedOut { .. }
                 | ClientError::NoResult(_)

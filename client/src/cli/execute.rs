@@ -18,8 +18,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Follows `handle` to its end, `limit` at most.
 ///
 /// # Errors
-/// [`CliError::Interrupted`] when the user interrupted, after the run was cancelled; else what the client
-/// says. A run that failed is no error here.
+/// [`CliError::Interrupted`] when the user interrupted, after the run was cancelled;
+/// [`CliError::NotCancelled`] where that could not be done; [`CliError::OutOfSight`] when nobody can say any
+/// more how far it is, which it goes on without. A run that failed is no error here.
 pub async fn follow(
     handle: &RunHandle,
     terminal: &Terminal,
@@ -46,13 +47,26 @@ pub async fn follow(
         }
     };
     line.end();
-    if let Err(error) = ended {
-        terminal.say(&format!("cancelling run {}", handle.id()));
-        handle.cancel(&error.to_string()).await?;
-        handle.settle(progress).await?;
-        return Err(error);
+    match ended {
+        Ok(()) => Ok(handle.settle(progress).await?),
+        Err(CliError::Client(error)) if !matches!(error, ClientError::TimedOut { .. }) => {
+            Err(CliError::OutOfSight { run: handle.id().clone(), error })
+        }
+        Err(asked) => Err(cancelled(handle, progress, terminal, asked).await),
     }
-    Ok(handle.settle(progress).await?)
+}
+
+/// Cancels the run, as the user or the time limit asked for; the error says so where it could not be done.
+async fn cancelled(handle: &RunHandle, progress: Progress, terminal: &Terminal, asked: CliError) -> CliError {
+    terminal.say(&format!("cancelling run {}", handle.id()));
+    if let Err(cause) = handle.cancel(&asked.to_string()).await {
+        return CliError::NotCancelled { run: handle.id().clone(), asked: Box::new(asked), cause };
+    }
+    // What its workers used in the end is asked for no matter: the run is cancelled.
+    if let Err(error) = handle.settle(progress).await {
+        tracing::warn!("what the run used until its end is not known: {error}");
+    }
+    asked
 }
 
 /// Looks at the run until it has ended.

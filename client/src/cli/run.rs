@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use foresail_schemas::plan::{Objective, PlanSummary};
-use foresail_schemas::run::{RunStatus, WorkerUsage};
+use foresail_schemas::run::{Failure, RunStatus, WorkerUsage};
 use foresail_schemas::wfformat::Scale;
 use serde::Serialize;
 
@@ -19,6 +19,7 @@ use super::session::{self, Session};
 use super::source;
 use super::terminal::Terminal;
 use crate::client::SubmitOptions;
+use crate::omitted::Omitted;
 use crate::run::{RunHandle, RunOutcome};
 use crate::settings::ClientSettings;
 use crate::units;
@@ -35,11 +36,15 @@ pub struct Told {
     workflow: String,
     planner: String,
     status: RunStatus,
+    /// Why it failed or was cancelled.
+    failure: Option<Failure>,
     predicted: PlanSummary,
     actual: PlanSummary,
     /// What the workers moved, and what they did not have to.
     usage: WorkerUsage,
     failed_attempts: u64,
+    /// Tasks that did not run, because of what others decided.
+    skipped: u64,
     /// Plans that were put in force after the first.
     replanned: u64,
     /// Better plans that were found and not put in force.
@@ -76,6 +81,7 @@ pub async fn run(
     interrupt: &Interrupt,
 ) -> Result<(), CliError> {
     session::check_host_named(global)?;
+    args.output.as_deref().map_or(Ok(()), make_folder)?;
     let workflow = source::workflow(&args.planning, SCALED)?;
     let session = Session::open(global, &args.workers, ClientSettings::default()).await?;
     let place = if session.is_embedded() { "a stack of this command" } else { "the stack at" };
@@ -120,7 +126,8 @@ async fn submit_and_follow(
     let mut options = SubmitOptions { resume: args.resume.clone(), ..SubmitOptions::on(&session.platform) };
     options.limits.keep_intermediate = args.keep_intermediate;
     options.limits.replan = args.replan.into();
-    options.without.clone_from(&args.planning.without);
+    options.without = Omitted::planned(&args.planning.without);
+    Omitted::switch_off(&args.planning.without, &mut options.limits);
     let handle = session.client.submit(workflow, plan, options).await?;
     carry_through(&handle, args.output.as_deref(), args.timeout, terminal, interrupt).await
 }
@@ -142,10 +149,10 @@ pub async fn carry_through(
         terminal.say(&format!("{reused} of {all} tasks re-used"));
     }
     terminal.title(&format!(
-        "run {} of {}: {} tasks, planner {}, memory {}",
+        "run {} of {}: {}, planner {}, memory {}",
         handle.id(),
         workflow.name(),
-        workflow.tasks().len(),
+        units::count(workflow.tasks().len() as u64, "task"),
         handle.plan().planner,
         sizes(handle.plan())
     ));
@@ -180,14 +187,26 @@ async fn results(handle: &RunHandle, folder: Option<&Path>) -> Result<Vec<TheRes
                 String::from_utf8(content.to_vec()).ok().filter(|_| object.bytes <= SHOWN_BYTES_MAX);
             if let Some(folder) = folder {
                 let file = folder.join(file_name(task.as_str(), output.as_str()));
-                std::fs::create_dir_all(folder)?;
-                std::fs::write(&file, &content)?;
+                make_folder(folder)?;
+                std::fs::write(&file, &content).map_err(|e| unwritable(&file, &e))?;
                 result.file = Some(file);
             }
         }
         list.push(result);
     }
     Ok(list)
+}
+
+/// Makes the folder of the results, before anything runs for them.
+fn make_folder(folder: &Path) -> Result<(), CliError> {
+    std::fs::create_dir_all(folder).map_err(|e| unwritable(folder, &e))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
+    CliError::input(
+        format!("`{}` cannot be written: {error}", path.display()),
+        "give --output a folder that you may write to",
+    )
 }
 
 /// One flat name per output: names of outputs may be paths, and must not lead out of the folder.
@@ -202,10 +221,12 @@ fn tell(handle: &RunHandle, outcome: &RunOutcome, results: Vec<TheResult>) -> To
         workflow: handle.workflow().name().to_string(),
         planner: handle.plan().planner.to_string(),
         status: outcome.status,
+        failure: outcome.failure.clone(),
         predicted: outcome.predicted,
         actual: outcome.actual,
         usage: outcome.progress.usage(),
         failed_attempts: outcome.progress.failed_attempts,
+        skipped: outcome.progress.skipped,
         replanned: outcome.progress.replanned,
         suggested: outcome.progress.suggested,
         reused: handle.reused(),
@@ -216,11 +237,14 @@ fn tell(handle: &RunHandle, outcome: &RunOutcome, results: Vec<TheResult>) -> To
 }
 
 fn table(told: &Told) -> String {
-    let mut text = comparison(&told.predicted, &told.actual).to_string();
+    let mut text = comparison(&told.predicted, &told.actual, told.status).to_string();
     text += &format!("\n{}\n", data_line(&told.usage));
     text += &format!("\n{}\n", in_short(&told.run, told.predicted.cost_usd, told.actual.cost_usd));
     if told.failed_attempts > 0 {
         text += &format!("\nfailed attempts: {}\n", told.failed_attempts);
+    }
+    if told.skipped > 0 {
+        text += &format!("\nskipped tasks, because of what others decided: {}\n", told.skipped);
     }
     for (count, what) in [(told.replanned, "put in force"), (told.suggested, "suggested")] {
         if count > 0 {
@@ -251,12 +275,14 @@ pub fn data_line(usage: &WorkerUsage) -> String {
     )
 }
 
-/// What was predicted beside what happened.
+/// What was predicted beside what happened. The prediction is that of a whole run: one that did not complete
+/// tells nothing of its error.
 #[must_use]
-pub fn comparison(predicted: &PlanSummary, actual: &PlanSummary) -> Table {
+pub fn comparison(predicted: &PlanSummary, actual: &PlanSummary, status: RunStatus) -> Table {
     let mut table = Table::new(&["", "predicted", "actual", "error"]);
     let error = |predicted: f64, actual: f64| {
-        units::prediction_error(predicted, actual).map_or_else(|| "-".to_owned(), |e| format!("{e:+.1} %"))
+        let error = units::prediction_error(predicted, actual).filter(|_| status == RunStatus::Completed);
+        error.map_or_else(|| "-".to_owned(), |e| format!("{e:+.1} %"))
     };
     let mut row = |what: &str, write: fn(f64) -> String, p: f64, a: f64| {
         table.row([what.to_owned(), write(p), write(a), error(p, a)]);
@@ -309,7 +335,9 @@ mod tests {
     fn the_comparison_tells_the_error_of_the_prediction() {
         let predicted = PlanSummary { makespan_ms: 900.0, ..PlanSummary::default() };
         let actual = PlanSummary { makespan_ms: 1_000.0, ..PlanSummary::default() };
-        let text = comparison(&predicted, &actual).to_string();
+        let text = comparison(&predicted, &actual, RunStatus::Completed).to_string();
         assert!(text.contains("900 ms     1.00 s  -10.0 %"), "{text}");
+        let failed = comparison(&predicted, &actual, RunStatus::Failed).to_string();
+        assert!(failed.contains("900 ms     1.00 s") && !failed.contains('%'), "{failed}");
     }
 }

@@ -113,15 +113,15 @@ fn detail_table(
     events.iter().for_each(|event| progress.apply(event));
     let actual = progress.summary(handle.rates(), summary.elapsed_ms);
     let mut text = format!(
-        "run {} of {}, created {}: {}, {}/{} tasks{}, {} attempts failed\n",
+        "run {} of {}, created {}: {}, {}/{}{}, {} failed\n",
         summary.run,
         summary.workflow,
         summary.created_at,
         standing(summary),
         summary.committed + summary.skipped,
-        summary.tasks,
+        units::count(summary.tasks, "task"),
         if summary.skipped > 0 { format!(" ({} skipped)", summary.skipped) } else { String::new() },
-        progress.failed_attempts
+        units::count(progress.failed_attempts, "attempt")
     );
     if let Some(failure) = &summary.failure {
         text += &format!("cause: {}\n", failure.message);
@@ -131,7 +131,7 @@ fn detail_table(
     }
     text.extend(hint.map(|hint| hint + "\n"));
     text += &format!("workers: {}\n\n", workers(&progress));
-    text += &format!("{}\n", comparison(&summary.predicted, &actual));
+    text += &format!("{}\n", comparison(&summary.predicted, &actual, summary.status));
     text += &format!("{}\n\n", data_line(&usage_of(summary)));
     text += &timeline(handle.workflow(), events).to_string();
     text

@@ -1,5 +1,6 @@
 //! What an interrupt, an end of the stack or a cancel leaves behind: a cancelled run and no process.
 
+use std::io::Read;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -60,8 +61,29 @@ fn a_running_stack_is_found_used_and_ended() {
 }
 
 #[test]
+fn an_interrupt_that_cannot_cancel_says_that_the_run_may_go_on() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut up, _) = stack(data.path(), &[]);
+    let file = sleeper(data.path(), "613.25");
+    let mut child = Running(
+        foresail(data.path(), &["run", &file]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap(),
+    );
+    eventually("the task runs", || !processes("sleep\u{0}613.25").is_empty());
+    up.0.kill().unwrap();
+    up.0.wait().unwrap();
+    signal(child.0.id(), "INT");
+    assert_eq!(child.0.wait().unwrap().code(), Some(130));
+    let mut said = String::new();
+    child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(
+        said.contains("was to be cancelled and was not") && said.contains("foresail cancel r-"),
+        "{said}"
+    );
+    assert!(said.matches("the run goes on unseen").count() <= 1, "{said}");
+}
+
+#[test]
 fn an_interrupt_of_a_command_without_a_run_speaks_of_none() {
-    use std::io::Read;
     use std::net::TcpListener;
 
     // A metad that takes the connection and never answers.

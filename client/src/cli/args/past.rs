@@ -23,7 +23,7 @@ pub struct RunsArgs {
     A new run of the same workflow under the same plan begins with the results that the old one has.\n\
     A workflow that was changed is resumed with: foresail run FILE --resume RUN")]
 pub struct ResumeArgs {
-    /// The run that failed or was cancelled.
+    /// The run that failed, was cancelled, or stands still because nobody looks after it any more.
     pub run: RunId,
     /// Saves the results in this folder, one file per output.
     #[arg(long, value_name = "DIR")]
