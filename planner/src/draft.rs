@@ -4,11 +4,12 @@
 //! that every plan of this crate is timed with, and writes the plan: what a draft promises about itself
 //! counts for nothing. This is how a planner outside this crate, or in another process, becomes one.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::optimization::Optimization;
-use foresail_schemas::plan::{Plan, Problem};
+use foresail_schemas::plan::{Plan, PlanSummary, Problem};
 use foresail_schemas::{TaskId, TaskName, WorkerId};
 
 use crate::assignment::Assignment;
@@ -153,6 +154,29 @@ fn retimed_all(problem: &Problem, plan: &Plan, reasons: Vec<String>) -> Result<P
         Some(rules) => Ok(wukong::simulated(&dense, new, rules)?),
         None => Ok(new),
     }
+}
+
+/// Times what a plan says once per call of what `look` is given: makespan, cost and the rest as its problem
+/// predicts them, without a plan written anew. The problem is brought into dense form and the memory is made
+/// once, so that a second call costs what timing costs. What workers of `wukong` decide while they run is not
+/// in it.
+///
+/// # Errors
+/// [`DraftFailure`] with what breaks a rule.
+pub fn summarised<R>(
+    problem: &Problem,
+    plan: &Plan,
+    look: impl FnOnce(&mut dyn FnMut() -> PlanSummary) -> R,
+) -> Result<R, DraftFailure> {
+    let part = Part::of_plan(problem, plan);
+    let (problem, plan) = match &part {
+        None => (problem, Cow::Borrowed(plan)),
+        Some(part) => (&part.problem, Cow::Owned(part.narrow(plan))),
+    };
+    let dense = Dense::new(problem)?;
+    let assignment = of_plan(&dense, &plan)?;
+    let mut timing = Timing::new(&dense);
+    Ok(look(&mut || timing.pass(&assignment)))
 }
 
 /// A plan in dense form, checked; its workers are numbered in the order of their names.

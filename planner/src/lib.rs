@@ -9,7 +9,7 @@
 //! - [`pareto`]: the front of time and cost.
 //! - [`Pass`], [`passes`], [`improve`]: plans made better by what is done beside running tasks.
 //! - [`complete`], [`retimed`], [`alternatives`]: a plan of what somebody else decided; what else could have
-//!   been decided.
+//!   been decided. [`summarised`]: only what a plan takes and costs, any number of times.
 //! - [`monte_carlo`]: what a plan takes and costs over drawn times, with probabilities and their intervals.
 //! - [`replan`]: from a plan in force and the [`Progress`] of its run to the next plan.
 //! - [`simulate`]: a plan carried out in virtual time by the state machines that will carry it out in fact;
@@ -77,7 +77,7 @@ mod wukong;
 
 pub use alternatives::{Alternative, Alternatives, Change, alternatives};
 pub use blind::blind_table;
-pub use draft::{DraftFailure, Placement, complete, draft, retimed};
+pub use draft::{DraftFailure, Placement, complete, draft, retimed, summarised};
 pub use error::{DrawFailure, PlanFailure, ReplanFailure, SimulationFailure, UnknownPlanner};
 pub use expected::{LIKELY_MIN, expected, is_expected, planned};
 pub use gantt::gantt;
