@@ -1,5 +1,6 @@
-//! Prints what it takes to carry out a plan in virtual time, per task and on one core, by plan and size of the
-//! graph: in the pass that plans are timed with, and by the state machines of real runs, with their events.
+//! Prints what it takes to carry out a plan in virtual time, per task and on one core, by plan and size of
+//! the graph: in the pass that plans are timed with, and by the state machines of real runs, with their
+//! events.
 //!
 //! `cargo bench -p foresail-planner --bench simulation [-- TASKS...]`
 

@@ -60,6 +60,13 @@ pub(crate) struct Traffic {
     maker: u32,
 }
 
+impl Traffic {
+    /// The task that makes it; nothing for one from outside.
+    pub fn maker(&self) -> Option<u32> {
+        Some(self.maker).filter(|&maker| maker != NONE)
+    }
+}
+
 /// The dense problem.
 #[derive(Debug)]
 pub(crate) struct Dense<'p> {
@@ -289,7 +296,7 @@ impl<'p> Dense<'p> {
 
     /// The task that makes an object; nothing for one from outside.
     pub fn maker(&self, object: u32) -> Option<u32> {
-        Some(self.objects[object as usize].maker).filter(|&maker| maker != NONE)
+        self.objects[object as usize].maker()
     }
 
     /// Time of a start.
@@ -347,6 +354,14 @@ impl<'p> Dense<'p> {
     pub fn stored_reads(&self, task: u32) -> &[u32] {
         let at = task as usize;
         &self.reads[self.reads_from[at] as usize..self.reads_from[at + 1] as usize]
+    }
+
+    /// The object that a task stores, if it makes no other and all of its children read it.
+    pub fn read_by_all_children(&self, task: u32) -> Option<u32> {
+        let &[object] = self.graph.writes(task) else { return None };
+        let is_stored = self.uploads[task as usize].objects == 1;
+        let readers = self.objects[object as usize].readers as usize;
+        (is_stored && readers == self.graph.children(task).len()).then_some(object)
     }
 
     /// How many such reads there are in all.

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use foresail_schemas::plan::TransferTimes;
 use foresail_schemas::run::WorkerUsage;
 
 use crate::dense::{Dense, NONE, Traffic};
@@ -169,12 +170,16 @@ impl Moved {
     }
 
     /// When the object is in the memory of the container, if it is or will be.
+    #[inline]
     fn there_ms(&self, container: u32, object: u32, readers: u32) -> Option<f64> {
         let place = &self.objects[object as usize];
         if place.maker == container {
             return Some(place.made_ms);
         }
         if readers > LISTED_READERS_MAX {
+            if self.hashed.is_empty() {
+                return None;
+            }
             return self.hashed.get(&key(container, object)).copied();
         }
         let mut at = place.copies;
@@ -201,19 +206,17 @@ impl Moved {
 
     /// Brings an object to the memory of a container, unless it is there or on its way; answers when it is
     /// there, and whether that took a download.
+    #[inline(always)]
     fn bring(
         &mut self,
-        dense: &Dense,
         links: &mut Links,
-        (size, container): (u32, u32),
-        object: u32,
+        (transfer, container): (&TransferTimes, u32),
+        (object, Traffic { bytes, readers, .. }): (u32, Traffic),
         now_ms: f64,
     ) -> (f64, Bringing) {
-        let Traffic { bytes, readers, .. } = dense.objects[object as usize];
         if let Some(there_ms) = self.there_ms(container, object, readers) {
             return (there_ms, Bringing::WasThere);
         }
-        let transfer = &dense.size(size).transfer;
         let moved_ms = transfer.download_latency_ms + bytes as f64 * transfer.download_ms_per_byte;
         links.down_free_ms = links.down_free_ms.max(now_ms) + links.factors[0] * moved_ms;
         links.gets += 1;
@@ -234,13 +237,25 @@ impl Moved {
     ) {
         for &object in dense.stored_reads(task) {
             if dense.maker(object).is_none_or(&is_made) {
-                let (there_ms, bringing) = self.bring(dense, links, place, object, now_ms);
-                if bringing == Bringing::Downloaded {
-                    let readers = dense.objects[object as usize].readers;
-                    self.keep_copy(place.1, object, readers, there_ms);
-                    self.ahead.push((place.1, object, there_ms));
-                }
+                self.fetch_ahead(dense, links, place, object, now_ms);
             }
+        }
+    }
+
+    /// Brings an object before a task that reads it begins.
+    pub fn fetch_ahead(
+        &mut self,
+        dense: &Dense,
+        links: &mut Links,
+        (size, container): (u32, u32),
+        object: u32,
+        now_ms: f64,
+    ) {
+        let (traffic, place) = (dense.objects[object as usize], (&dense.size(size).transfer, container));
+        let (there_ms, bringing) = self.bring(links, place, (object, traffic), now_ms);
+        if bringing == Bringing::Downloaded {
+            self.keep_copy(container, object, traffic.readers, there_ms);
+            self.ahead.push((container, object, there_ms));
         }
     }
 
@@ -285,16 +300,19 @@ impl Moved {
         now_ms: f64,
     ) -> f64 {
         let mut all_ms = now_ms;
+        let place = (&dense.size(size).transfer, container);
         for &object in dense.stored_reads(task) {
             if self.absent.get(object as usize) == Some(&true) {
                 continue;
             }
-            let Traffic { bytes, readers, .. } = dense.objects[object as usize];
-            let (there_ms, bringing) = self.bring(dense, links, (size, container), object, now_ms);
+            let traffic = dense.objects[object as usize];
+            let (there_ms, bringing) = self.bring(links, place, (object, traffic), now_ms);
             match bringing {
-                Bringing::WasThere => links.saved_bytes += bytes,
+                Bringing::WasThere => links.saved_bytes += traffic.bytes,
                 // Nobody asks again for what only this task reads.
-                Bringing::Downloaded if readers > 1 => self.keep_copy(container, object, readers, there_ms),
+                Bringing::Downloaded if traffic.readers > 1 => {
+                    self.keep_copy(container, object, traffic.readers, there_ms);
+                }
                 Bringing::Downloaded => {}
             }
             all_ms = all_ms.max(there_ms);

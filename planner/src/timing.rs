@@ -109,6 +109,8 @@ pub(crate) struct Timing<'a> {
     missing: Vec<u32>,
     /// Whether there are tasks that do not run in this draw.
     has_absent: bool,
+    /// Whether there are tasks that any worker of a size may run.
+    has_flexible: bool,
     workers: Vec<WorkerState>,
     live: Vec<Live>,
     lives: Vec<Life>,
@@ -118,8 +120,8 @@ pub(crate) struct Timing<'a> {
     moved: Moved,
     beside: Beside,
     copies: Copies,
-    /// Children without a living worker, by name of that worker.
-    absent: Vec<(u32, u32, u32)>,
+    /// Children without a living worker, by name and number of that worker.
+    absent: Vec<(u64, u32)>,
     committed: u32,
     /// Tasks that do not run and of which that is just known.
     skipping: Vec<u32>,
@@ -145,6 +147,7 @@ impl<'a> Timing<'a> {
             planned_on: Vec::with_capacity(tasks),
             missing: Vec::with_capacity(tasks),
             has_absent: false,
+            has_flexible: false,
             workers: Vec::new(),
             live: Vec::with_capacity(tasks / LIVES_SHARE),
             lives: Vec::with_capacity(tasks / LIVES_SHARE),
@@ -248,6 +251,7 @@ impl<'a> Timing<'a> {
             }
         }));
         self.has_absent = any & ABSENT != 0;
+        self.has_flexible = self.planned_on.contains(&NONE);
         // What a flag stands for is looked for only where some task has it: that is another way through all.
         let with = |flag: u8| if any & flag != 0 { &self.tasks[..] } else { &[] };
         self.copies.reset(self.dense, with(TASK_DUP), &self.planned_on);
@@ -265,7 +269,6 @@ impl<'a> Timing<'a> {
         self.queues.clear();
         self.live.clear();
         self.lives.clear();
-        self.held.clear();
         self.dense.reset_host(&mut self.host, self.standing.map_or(0.0, |s| s.now_ms));
         self.moved.reset(self.dense, absent);
         self.committed = 0;
@@ -352,12 +355,15 @@ impl<'a> Timing<'a> {
             Live { first: tasks, place_cause, ..Live::new(worker, size, container, now_ms, links, phase) };
         self.push_live(live);
         let from_ms = self.standing.map_or(0.0, |standing| standing.now_ms);
-        self.agenda.at(from_ms.max(now_ms + startup_ms), Kind::Up(id));
+        self.agenda.at_start(from_ms.max(now_ms + startup_ms), Kind::Up(id));
     }
 
     fn push_live(&mut self, live: Live) {
-        self.held.resize(self.held.len() + HANDS * self.hand_len(), NONE);
         self.live.push(live);
+        let needed = self.live.len() * HANDS * self.hand_len();
+        if self.held.len() < needed {
+            self.held.resize(2 * needed, NONE);
+        }
         self.copies.begin();
     }
 

@@ -142,6 +142,13 @@ impl Timing<'_> {
         if matches!(live.phase, Phase::Leaving | Phase::Gone) {
             return;
         }
+        let place = (live.size, live.container);
+        self.copies.note_commit(id, parent);
+        if let Some(object) = self.dense.read_by_all_children(parent) {
+            // Whoever is told has a task that reads it, and nobody fetches it twice.
+            return self.moved.fetch_ahead(self.dense, &mut live.links, place, object, now_ms);
+        }
+        let is_parent = |p: u32| p == parent;
         let mut readers = std::mem::take(&mut self.beside.readers);
         readers.clear();
         for &child in self.dense.graph.children(parent) {
@@ -150,13 +157,12 @@ impl Timing<'_> {
                 readers.push((times.rank, child));
             }
         }
-        readers.sort_unstable();
-        let place = (live.size, live.container);
-        let is_parent = |p: u32| p == parent;
+        if readers.len() > 1 {
+            readers.sort_unstable();
+        }
         for &(_, task) in &readers {
             self.moved.preload(self.dense, &mut live.links, place, task, is_parent, now_ms);
         }
-        self.copies.note_commit(id, parent);
         self.beside.readers = readers;
     }
 

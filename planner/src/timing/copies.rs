@@ -186,7 +186,8 @@ impl Timing<'_> {
         self.give_back(id, task, now_ms);
         self.lists.push(&mut self.live[id as usize].commits, task);
         self.take_tasks(id, now_ms);
-        self.lease_a_child(id, task, now_ms);
+        let own = self.first_child_on(self.live[id as usize].worker, task);
+        self.lease_a_child(id, task, own, now_ms);
         self.pump(id, now_ms);
     }
 

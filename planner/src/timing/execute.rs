@@ -42,6 +42,7 @@ impl Timing<'_> {
     }
 
     /// Downloads, then the user's code; what comes after waits for its time.
+    #[inline(always)]
     pub(super) fn gather(&mut self, id: u32, task: u32, now_ms: f64) {
         let live = &mut self.live[id as usize];
         live.running += 1;
@@ -53,6 +54,7 @@ impl Timing<'_> {
     }
 
     /// What comes after the user's code, which ends at `computed_ms`.
+    #[inline(always)]
     pub(super) fn compute(&mut self, id: u32, task: u32, computed_ms: f64) {
         let live = &mut self.live[id as usize];
         let size = live.size;

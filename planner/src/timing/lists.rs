@@ -101,7 +101,8 @@ impl Lists {
 /// Heaps by rank, reused.
 #[derive(Debug, Default)]
 pub(super) struct Queues {
-    heaps: Vec<BinaryHeap<Reverse<(u32, u32)>>>,
+    /// Rank and task in one number.
+    heaps: Vec<BinaryHeap<Reverse<u64>>>,
     free: Vec<u32>,
 }
 
@@ -119,11 +120,11 @@ impl Queues {
                 self.heaps.len() as u32 - 1
             });
         }
-        self.heaps[*queue as usize].push(Reverse((rank, task)));
+        self.heaps[*queue as usize].push(Reverse(u64::from(rank) << 32 | u64::from(task)));
     }
 
     pub fn pop(&mut self, queue: u32) -> Option<u32> {
-        self.heaps.get_mut(queue as usize)?.pop().map(|Reverse((_, task))| task)
+        self.heaps.get_mut(queue as usize)?.pop().map(|Reverse(ranked)| ranked as u32)
     }
 
     pub fn len(&self, queue: u32) -> usize {

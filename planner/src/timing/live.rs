@@ -78,6 +78,18 @@ pub(super) struct Live {
 }
 
 impl Live {
+    /// Lanes that nothing holds or is asked for.
+    pub fn free_lanes(&self, lanes: u32) -> u32 {
+        let asked = self.hands[Hand::Leasing as usize] + self.hands[Hand::Asked as usize];
+        lanes.saturating_sub(self.running + u32::from(asked))
+    }
+
+    /// Whether there is anything to do but to wait.
+    pub fn has_work(&self) -> bool {
+        let asks = self.hands[Hand::Leasing as usize] + self.hands[Hand::Asked as usize];
+        (self.running + self.storing + u32::from(asks) > 0) | (self.next != NONE)
+    }
+
     /// One that has nothing to do yet.
     pub fn new(worker: u32, size: u32, container: u32, start_ms: f64, links: Links, phase: Phase) -> Self {
         Self {

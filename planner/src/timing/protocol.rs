@@ -6,6 +6,7 @@
 use crate::dense::NONE;
 use crate::timing::agenda::Kind;
 use crate::timing::lists::List;
+use crate::timing::rows::named;
 use crate::timing::{HANDS, Hand, Invoke, Phase, Timing};
 
 /// Time kept free at the end of a worker's life, beside twice the predicted time of the next task; as in
@@ -75,6 +76,10 @@ impl Timing<'_> {
     }
 
     fn asks_for(&self, id: u32, task: u32) -> bool {
+        let hands = &self.live[id as usize].hands;
+        if hands[Hand::Leasing as usize] + hands[Hand::Asked as usize] == 0 {
+            return false;
+        }
         self.hand(id, Hand::Leasing).contains(&task) || self.hand(id, Hand::Asked).contains(&task)
     }
 
@@ -105,12 +110,11 @@ impl Timing<'_> {
     }
 
     pub(super) fn free_lanes(&self, id: u32) -> u32 {
-        let live = &self.live[id as usize];
-        let asked = live.hands[Hand::Leasing as usize] + live.hands[Hand::Asked as usize];
-        self.dense.lanes.saturating_sub(live.running + u32::from(asked))
+        self.live[id as usize].free_lanes(self.dense.lanes)
     }
 
     /// By the time that the plan says for the task, on the size that it is planned on.
+    #[inline(always)]
     pub(super) fn fits_in_life(&self, id: u32, task: u32, size: u32, now_ms: f64) -> bool {
         let live = &self.live[id as usize];
         let is_fresh = live.phase == Phase::Joining && live.running == 0;
@@ -118,7 +122,16 @@ impl Timing<'_> {
         is_fresh || now_ms + needed_ms <= live.start_ms + self.dense.life_ms(live.size)
     }
 
+    #[inline]
     pub(super) fn take_tasks(&mut self, id: u32, now_ms: f64) {
+        let live = &self.live[id as usize];
+        if live.next != NONE && live.free_lanes(self.dense.lanes) > 0 {
+            self.take_queued(id, now_ms);
+        }
+    }
+
+    #[inline(never)]
+    fn take_queued(&mut self, id: u32, now_ms: f64) {
         while self.free_lanes(id) > 0 {
             let Some(task) = self.dequeue(id) else { return };
             if self.tasks[task as usize].is_taken || self.asks_for(id, task) {
@@ -164,26 +177,30 @@ impl Timing<'_> {
         if self.planned_on[task as usize] == live.worker {
             live.mine = live.mine.saturating_sub(1);
         }
-        self.made(id, task, now_ms);
+        let own = self.made(id, task, now_ms);
         self.lists.push(&mut self.live[id as usize].commits, task);
         self.take_tasks(id, now_ms);
-        self.lease_a_child(id, task, now_ms);
+        self.lease_a_child(id, task, own, now_ms);
         self.pump(id, now_ms);
     }
 
-    /// In the request of the commit: the lease of the child that this worker would run if it is ready.
-    pub(super) fn lease_a_child(&mut self, id: u32, parent: u32, now_ms: f64) {
+    /// In the request of the commit: the lease of the child that this worker would run if it is ready, the
+    /// first of its `own` or one that any worker may run.
+    pub(super) fn lease_a_child(&mut self, id: u32, parent: u32, own: u32, now_ms: f64) {
         if self.free_lanes(id) == 0 {
             return;
         }
-        let (worker, size) = (self.live[id as usize].worker, self.live[id as usize].size);
-        let children = self.dense.graph.children(parent);
-        let tasks = &self.tasks;
-        let mine = |&&c: &&u32| worker != NONE && self.planned_on[c as usize] == worker;
-        let become_it = |&&c: &&u32| self.planned_on[c as usize] == NONE && tasks[c as usize].size() == size;
-        let runs = |&&c: &&u32| !tasks[c as usize].is_absent();
-        let planned = children.iter().filter(mine).filter(runs).min_by_key(|&&c| tasks[c as usize].rank);
-        if let Some(&child) = planned.or_else(|| children.iter().filter(runs).find(become_it))
+        let size = self.live[id as usize].size;
+        let mut child = own;
+        if own == NONE && self.has_flexible {
+            let become_it = |c: u32| {
+                let task = &self.tasks[c as usize];
+                self.planned_on[c as usize] == NONE && task.size() == size && !task.is_absent()
+            };
+            let mut children = self.dense.graph.children(parent).iter().copied();
+            child = children.find(|&c| become_it(c)).unwrap_or(NONE);
+        }
+        if child != NONE
             && !self.tasks[child as usize].is_taken
             && !self.asks_for(id, child)
             && self.fits_in_life(id, child, size, now_ms)
@@ -203,17 +220,17 @@ impl Timing<'_> {
             self.leave_if_idle(id, now_ms);
         }
         let live = &self.live[id as usize];
-        let has_news = self.has_news(id) || live.phase == Phase::Leaving;
-        if !live.is_waiting && has_news && live.phase != Phase::Gone {
+        if live.is_waiting || live.phase == Phase::Gone {
+            return;
+        }
+        if live.phase == Phase::Leaving || self.has_news(id) {
             self.decide(id, now_ms);
         }
     }
 
     /// Whether there is anything to do but to wait.
     pub(super) fn has_work(&self, id: u32) -> bool {
-        let live = &self.live[id as usize];
-        let asks = live.hands[Hand::Leasing as usize] + live.hands[Hand::Asked as usize];
-        live.running + live.storing > 0 || asks > 0 || live.next != NONE
+        self.live[id as usize].has_work()
     }
 
     /// Whether there is anything for the next request, beside the leave.
@@ -225,12 +242,12 @@ impl Timing<'_> {
     }
 
     fn leave_if_idle(&mut self, id: u32, now_ms: f64) {
-        let linger_ms = self.linger_ms;
-        if self.has_work(id) {
-            self.live[id as usize].idle_since_ms = None;
+        let live = &mut self.live[id as usize];
+        if live.has_work() {
+            live.idle_since_ms = None;
             return;
         }
-        let has_news = self.has_news(id);
+        let (linger_ms, has_news) = (self.linger_ms, self.has_news(id));
         let live = &mut self.live[id as usize];
         let is_new = live.idle_since_ms.is_none();
         live.pauses += u32::from(is_new);
@@ -248,8 +265,9 @@ impl Timing<'_> {
 
     /// Sends a request; the run's state decides it at once and the answer comes a round trip later.
     fn decide(&mut self, id: u32, now_ms: f64) {
-        self.live[id as usize].is_waiting = true;
-        let mut commits = std::mem::replace(&mut self.live[id as usize].commits, List::EMPTY);
+        let live = &mut self.live[id as usize];
+        live.is_waiting = true;
+        let mut commits = std::mem::replace(&mut live.commits, List::EMPTY);
         while let Some(task) = self.lists.take(&mut commits) {
             self.commit(id, task, now_ms);
         }
@@ -257,7 +275,9 @@ impl Timing<'_> {
             self.grant_copy(id);
         }
         let is_over = self.committed == self.dense.len();
-        let leasing = usize::from(std::mem::take(&mut self.live[id as usize].hands[Hand::Leasing as usize]));
+        let live = &mut self.live[id as usize];
+        live.saw_end = is_over;
+        let leasing = usize::from(std::mem::take(&mut live.hands[Hand::Leasing as usize]));
         for at in 0..leasing {
             let place = (id as usize * HANDS + Hand::Leasing as usize) * self.hand_len() + at;
             let task = self.held[place];
@@ -274,7 +294,6 @@ impl Timing<'_> {
         if live.phase == Phase::Leaving && live.worker != NONE {
             self.ask_to_leave(id, is_over);
         }
-        self.live[id as usize].saw_end = is_over;
         self.agenda.after_dispatch(now_ms, Kind::Answer(id));
     }
 
@@ -333,15 +352,20 @@ impl Timing<'_> {
     }
 
     /// A child does not wait for this parent any more.
+    #[inline(always)]
     pub(super) fn fill(&mut self, id: u32, (task, child): (u32, u32), now_ms: f64) {
         if self.beside.has_pre_loads() {
             self.may_fetch_for(child);
         }
         let missing = &mut self.missing[child as usize];
         *missing -= 1;
-        if *missing > 0 {
-            return;
+        if *missing == 0 {
+            self.open(id, (task, child), now_ms);
         }
+    }
+
+    /// A child waits for nothing any more.
+    fn open(&mut self, id: u32, (task, child): (u32, u32), now_ms: f64) {
         let times = &mut self.tasks[child as usize];
         times.ready_ms = now_ms;
         let (worker, is_taken) = (self.planned_on[child as usize], times.is_taken);
@@ -375,7 +399,9 @@ impl Timing<'_> {
 
     pub(super) fn answered(&mut self, id: u32, now_ms: f64) {
         self.settle(id, now_ms);
-        self.hear_of_own(id, now_ms);
+        if !self.live[id as usize].own.is_empty() {
+            self.hear_of_own(id, now_ms);
+        }
         let live = &mut self.live[id as usize];
         live.is_waiting = false;
         live.hands[Hand::Asked as usize] = 0;
@@ -389,12 +415,14 @@ impl Timing<'_> {
             Phase::Leaving => return self.gone(id, now_ms),
             _ => {}
         }
-        let joins = std::mem::replace(&mut self.live[id as usize].phase, Phase::Working) == Phase::Joining;
+        let live = &mut self.live[id as usize];
+        let joins = std::mem::replace(&mut live.phase, Phase::Working) == Phase::Joining;
+        let saw_end = live.saw_end;
         if self.copies.has_any() {
             self.forget_lost(id);
             self.copy_answered(id, now_ms);
         }
-        if self.live[id as usize].saw_end {
+        if saw_end {
             self.stop(id);
         }
         let live = &mut self.live[id as usize];
@@ -406,7 +434,9 @@ impl Timing<'_> {
         if joins && self.beside.has_pre_loads() {
             self.fetch_known(id, now_ms);
         }
-        self.dispatch(id, now_ms);
+        if !self.live[id as usize].fates.is_empty() {
+            self.dispatch(id, now_ms);
+        }
         self.pump(id, now_ms);
     }
 
@@ -435,7 +465,7 @@ impl Timing<'_> {
             let worker = self.planned_on[child as usize];
             if worker != NONE {
                 let name = self.workers[worker as usize].named;
-                self.absent.push((name, worker, child));
+                self.absent.push((named(name, worker), child));
                 continue;
             }
             let has_lane = self.free_lanes(id) as usize > self.queue_len(id);
@@ -456,11 +486,11 @@ impl Timing<'_> {
     pub(super) fn invoke_absent(&mut self, now_ms: f64) {
         let mut absent = std::mem::take(&mut self.absent);
         // Stable: the tasks of one worker stay in the order in which they became ready.
-        absent.sort_by_key(|&(name, worker, _)| (name, worker));
-        for row in absent.chunk_by(|a, b| a.1 == b.1) {
-            let (_, worker, first) = row[0];
-            let mut tasks = List::EMPTY;
-            row.iter().for_each(|&(_, _, child)| self.lists.push(&mut tasks, child));
+        absent.sort_by_key(|&(named, _)| named);
+        for row in absent.chunk_by(|a, b| a.0 == b.0) {
+            let (named, first) = row[0];
+            let (worker, mut tasks) = (named as u32, List::EMPTY);
+            row.iter().for_each(|&(_, child)| self.lists.push(&mut tasks, child));
             self.invoke(Invoke { worker, size: self.tasks[first as usize].size(), tasks }, now_ms);
         }
         absent.clear();

@@ -11,6 +11,7 @@ use crate::dense::NONE;
 use crate::link::Links;
 use crate::standing::{Living, Stage, Standing};
 use crate::timing::agenda::Kind;
+use crate::timing::rows::named;
 use crate::timing::{Invoke, Life, Live, Phase, Timing};
 
 impl Timing<'_> {
@@ -153,7 +154,7 @@ impl Timing<'_> {
                     state.named = self.names;
                     self.names += 1;
                 }
-                self.absent.push((state.named, worker, task));
+                self.absent.push((named(state.named, worker), task));
             }
         }
         if !self.absent.is_empty() {

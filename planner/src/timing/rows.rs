@@ -97,6 +97,11 @@ impl WorkerState {
     }
 }
 
+/// Name and number of a worker in one number that orders by the name.
+pub(super) fn named(name: u32, worker: u32) -> u64 {
+    u64::from(name) << 32 | u64::from(worker)
+}
+
 impl Timing<'_> {
     /// Reads what is asked about a task that comes some time after those that have a result.
     pub(super) fn look_ahead(&self) {
