@@ -73,7 +73,7 @@ impl Client {
         platform: Platform,
     ) -> Replanner {
         let (client, run, mode) = (self.clone(), run.clone(), options.replan);
-        let (without, pace) = (Vec::new(), Pace::CLIENT);
-        Replanner { client, run, workflow, plan, epoch, platform, without, mode, pace }
+        let (without, pace, heartbeat_ms) = (Vec::new(), Pace::CLIENT, options.heartbeat_ms);
+        Replanner { client, run, workflow, plan, epoch, platform, without, mode, pace, heartbeat_ms }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A worker counts as lost when another instance takes its place or a task that it had leased: until then
 //! nobody but the store knows. Not known are workers that were invoked and have not joined; they are left
-//! out. Times in ms since the run was created.
+//! out. Of a time in which the store was silent nothing is known either: that no result came then does not
+//! say that a task still ran. Times in ms since the run was created.
 
 use std::collections::BTreeMap;
 
@@ -59,6 +60,19 @@ struct Instance {
     state: State,
 }
 
+/// A task that runs, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Running {
+    /// Which.
+    pub task: u32,
+    /// Since when.
+    pub since_ms: f64,
+    /// Until when it is known that it had not ended.
+    pub known_ms: f64,
+    /// The size of its worker, where that is known.
+    pub config: Option<ResourceConfig>,
+}
+
 /// An execution that a commit tells of.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Execution {
@@ -80,6 +94,11 @@ pub struct Course {
     instances: BTreeMap<InstanceId, Instance>,
     /// What tasks with a result decided.
     decided: BTreeMap<u32, Decision>,
+    /// Who has not been heard of since the store was silent, and when that began.
+    unheard: BTreeMap<InstanceId, f64>,
+    /// When the store spoke again, and by when whoever lives has spoken to it.
+    spoke_ms: f64,
+    heard_by_ms: f64,
     epoch: u64,
     last_event: u64,
     at_ms: f64,
@@ -95,6 +114,9 @@ impl Course {
             workflow: workflow.clone(),
             instances: BTreeMap::new(),
             decided: BTreeMap::new(),
+            unheard: BTreeMap::new(),
+            spoke_ms: 0.0,
+            heard_by_ms: 0.0,
             epoch: 1,
             last_event: 0,
             at_ms: 0.0,
@@ -126,14 +148,31 @@ impl Course {
         &self.steps[task as usize]
     }
 
-    /// The tasks that run: since when, and at which size where that is known.
-    pub fn running(&self) -> impl Iterator<Item = (u32, f64, Option<ResourceConfig>)> + '_ {
-        (0..).zip(&self.steps).filter_map(|(task, step)| match step {
+    /// The tasks that run at `now_ms`, as far as is known.
+    pub fn running(&self, now_ms: f64) -> impl Iterator<Item = Running> + '_ {
+        (0..).zip(&self.steps).filter_map(move |(task, step)| match step {
             Step::Leased { since_ms, instance } => {
-                Some((task, *since_ms, self.instances.get(instance).map(|i| i.config)))
+                let unheard_ms = self.unheard.get(instance).filter(|_| now_ms < self.heard_by_ms);
+                let known_ms = unheard_ms.map_or(now_ms, |unheard_ms| unheard_ms.max(*since_ms));
+                let config = self.instances.get(instance).map(|i| i.config);
+                Some(Running { task, since_ms: *since_ms, known_ms, config })
             }
             _ => None,
         })
+    }
+
+    /// Nothing was heard of the run from `from_ms` to `until_ms`, and a worker that lives reports within
+    /// `report_ms` after that. Until it has, it is not known whether what it ran has ended meanwhile.
+    pub fn silence(&mut self, from_ms: f64, until_ms: f64, report_ms: f64) {
+        if self.heard_by_ms <= from_ms {
+            self.unheard.clear();
+        }
+        (self.spoke_ms, self.heard_by_ms) = (until_ms, until_ms + report_ms);
+        for step in &self.steps {
+            if let Step::Leased { instance, .. } = step {
+                self.unheard.entry(instance.clone()).or_insert(from_ms);
+            }
+        }
     }
 
     /// The tasks that will not run.
@@ -177,6 +216,7 @@ impl Course {
         }
         (self.last_event, self.at_ms) = (event.seq, event.at_ms);
         let at_ms = event.at_ms;
+        self.hear(&event.change, at_ms);
         match &event.change {
             Change::WorkerJoined { worker, instance, config, start } => {
                 let before: Vec<InstanceId> = self
@@ -242,6 +282,18 @@ impl Course {
             | Change::RunResumed { .. } => {}
         }
         None
+    }
+
+    /// Who reports after a silence is heard of again.
+    fn hear(&mut self, change: &Change, at_ms: f64) {
+        let speaker = match change {
+            Change::TaskLeased { instance, .. } => instance,
+            Change::TaskCommitted { commit, .. } => &commit.instance,
+            _ => return,
+        };
+        if at_ms >= self.spoke_ms {
+            self.unheard.remove(speaker);
+        }
     }
 
     fn set(&mut self, task: u32, step: Step) {

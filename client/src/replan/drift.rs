@@ -13,7 +13,7 @@ use foresail_schemas::decision::Decision;
 use foresail_schemas::plan::Plan;
 use foresail_schemas::{TaskId, TaskName, Workflow};
 
-use super::course::{Course, Step};
+use super::course::{Course, Running, Step};
 use super::slowdown::{Lifetime, slowdown};
 use crate::units;
 
@@ -230,10 +230,10 @@ impl Drift {
     fn slow(&self, workflow: &Workflow, course: &Course, now_ms: f64) -> Vec<Cause> {
         let mut found = Vec::new();
         let mut left_ms: HashMap<&TaskName, f64> = HashMap::new();
-        for (at, since_ms, _) in course.running() {
+        for Running { task: at, since_ms, known_ms, .. } in course.running(now_ms) {
             let expected = &self.expected[at as usize];
             let Some(p95_ms) = expected.p95_ms.map(|p95_ms| p95_ms + expected.around_ms) else { continue };
-            let elapsed_ms = now_ms - since_ms;
+            let elapsed_ms = known_ms - since_ms;
             let told_ms = self.told_slow.get(&(at, since_ms.to_bits()));
             if elapsed_ms <= p95_ms || told_ms.is_some_and(|told_ms| elapsed_ms < SLOW_AGAIN * told_ms) {
                 continue;
@@ -268,11 +268,11 @@ impl Drift {
             let ended = samples.iter().filter_map(|&(task, ms)| lifetime(task, ms));
             seen.entry(name).or_default().0.extend(ended);
         }
-        for (task, since_ms, config) in course.running() {
+        for Running { task, since_ms, known_ms, config } in course.running(now_ms) {
             let expected = &self.expected[task as usize];
             let running = &mut seen.entry(&workflow.task(task).name).or_default().1;
             if config.is_some_and(|c| c.key() == expected.config.key()) && running.len() < RUNNING_MAX {
-                running.extend(lifetime(task, now_ms - since_ms - expected.around_ms));
+                running.extend(lifetime(task, known_ms - since_ms - expected.around_ms));
             }
         }
         let found = seen.into_iter().map(|(name, (ended, running))| (name, slowdown(&ended, &running)));
@@ -300,186 +300,4 @@ impl Drift {
 }
 
 #[cfg(test)]
-mod tests {
-    use foresail_schemas::Sla;
-    use foresail_schemas::decision::DecisionForecast;
-    use foresail_schemas::metric::{Forecast, StartState};
-    use foresail_schemas::plan::Objective;
-    use foresail_schemas::platform::Platform;
-    use foresail_schemas::run::{Change, Commit, Measured, RunEvent};
-
-    use super::*;
-    use crate::builder::WorkflowBuilder;
-    use crate::client::{plan, problem};
-
-    /// Eight tasks of one type that take 1 s each, p95 2 s.
-    fn planned() -> (Workflow, Plan) {
-        let mut flow = WorkflowBuilder::new("w");
-        for at in 0..8 {
-            flow.task(format!("t{at}")).named("work").command("true");
-        }
-        let workflow = flow.build().unwrap();
-        let platform = Platform::built_in().swap_remove(0);
-        let mut table = foresail_planner::blind_table(&workflow, &platform, Sla::MEDIAN);
-        table.exec_ms.iter_mut().for_each(|row| row.fill(1_000.0));
-        let mut plan = plan("simple", &problem(&workflow, &platform, table, Objective::Fastest, 1)).unwrap();
-        let forecast = Forecast::new([1_000.0, 1_800.0, 2_000.0, 3_000.0]);
-        plan.tasks.iter_mut().for_each(|task| task.forecast = Some(forecast));
-        (workflow, plan)
-    }
-
-    fn name() -> TaskName {
-        TaskName::new("work").unwrap()
-    }
-
-    #[test]
-    fn a_type_drifts_with_three_executions_that_are_a_fifth_off() {
-        for (times_ms, ratio) in [
-            (&[3_000.0, 3_000.0][..], None),
-            (&[3_000.0, 3_000.0, 3_100.0], Some(3.0)),
-            (&[1_190.0, 1_190.0, 1_190.0], None),
-            (&[700.0, 750.0, 790.0], Some(0.75)),
-            (&[1_000.0, 1_000.0, 90_000.0], None),
-        ] {
-            let (workflow, plan) = planned();
-            let mut drift = Drift::new(&workflow, &plan);
-            let config = plan.tasks[0].config;
-            (0..).zip(times_ms).for_each(|(task, &ms)| drift.measured(&name(), task, config, ms));
-            assert_eq!(drift.ratios().first().map(|(_, ratio, _)| *ratio), ratio, "{times_ms:?}");
-            let mut slower = plan.clone();
-            slower.tasks.iter_mut().for_each(|task| task.forecast = None);
-            slower.tasks.iter_mut().for_each(|task| task.exec_ms = times_ms[0]);
-            drift.expect(&slower);
-            assert_eq!(drift.ratios(), [], "what is expected is no drift: {times_ms:?}");
-        }
-    }
-
-    #[test]
-    fn an_execution_at_another_size_says_nothing() {
-        let (workflow, plan) = planned();
-        let mut drift = Drift::new(&workflow, &plan);
-        let other = ResourceConfig::new(plan.tasks[0].config.memory_mb * 2, None).unwrap();
-        (0..5).for_each(|task| drift.measured(&name(), task, other, 9_000.0));
-        assert_eq!(drift.ratios(), []);
-    }
-
-    #[test]
-    fn what_is_too_short_to_matter_is_no_cause() {
-        let (workflow, mut plan) = planned();
-        plan.predicted.makespan_ms = 1e9;
-        let mut drift = Drift::new(&workflow, &plan);
-        (0..5).for_each(|task| drift.measured(&name(), task, plan.tasks[0].config, 3_000.0));
-        assert_eq!(drift.ratios(), []);
-    }
-
-    #[test]
-    fn a_task_past_its_p95_is_a_cause_once() {
-        let (workflow, plan) = planned();
-        let mut drift = Drift::new(&workflow, &plan);
-        let mut course = Course::new(&workflow);
-        let instance: foresail_schemas::InstanceId = "i-1".parse().unwrap();
-        let config = plan.tasks[0].config;
-        let joined = Change::WorkerJoined {
-            worker: None,
-            instance: instance.clone(),
-            config,
-            start: StartState::Cold,
-        };
-        let assuming = Vec::new();
-        let leased =
-            Change::TaskLeased { task: 3, attempt: 1, instance, epoch: 1, expires_ms: 1e9, assuming };
-        for (seq, at_ms, change) in [(1, 0.0, joined), (2, 100.0, leased)] {
-            course.apply(&RunEvent { seq, at_ms, change });
-        }
-        assert_eq!(drift.causes(&workflow, &course, 2_000.0), []);
-        let causes = drift.causes(&workflow, &course, 1e6);
-        assert!(matches!(causes[..], [Cause::Slow { at: 3, .. }]), "{causes:?}");
-        drift.told(&causes, &course);
-        assert_eq!(drift.causes(&workflow, &course, 1e6), []);
-    }
-
-    #[test]
-    fn a_task_that_runs_on_is_a_cause_again_and_more_often_ever_later() {
-        let (workflow, plan) = planned();
-        let mut drift = Drift::new(&workflow, &plan);
-        let mut course = Course::new(&workflow);
-        let instance: foresail_schemas::InstanceId = "i-1".parse().unwrap();
-        let assuming = Vec::new();
-        let change =
-            Change::TaskLeased { task: 3, attempt: 1, instance, epoch: 1, expires_ms: 1e9, assuming };
-        course.apply(&RunEvent { seq: 1, at_ms: 0.0, change });
-        let mut told_ms = Vec::new();
-        for now_ms in (0..20_000).map(f64::from) {
-            let causes = drift.causes(&workflow, &course, now_ms);
-            if !causes.is_empty() {
-                told_ms.push(now_ms);
-                drift.told(&causes, &course);
-            }
-        }
-        assert!(told_ms[0] < 2_500.0, "at its p95, with its transfers: {told_ms:?}");
-        assert!(told_ms.windows(2).all(|pair| pair[1] >= 1.5 * pair[0]), "{told_ms:?}");
-        assert!((3..9).contains(&told_ms.len()), "{told_ms:?}");
-    }
-
-    #[test]
-    fn what_ended_in_time_keeps_one_that_lags_from_making_its_type_suspect() {
-        let (workflow, plan) = planned();
-        let mut course = Course::new(&workflow);
-        let (config, instance) =
-            (plan.tasks[0].config, "i-1".parse::<foresail_schemas::InstanceId>().unwrap());
-        let start = StartState::Cold;
-        let joined = Change::WorkerJoined { worker: None, instance: instance.clone(), config, start };
-        let assuming = Vec::new();
-        let leased =
-            Change::TaskLeased { task: 7, attempt: 1, instance, epoch: 1, expires_ms: 1e9, assuming };
-        for (seq, change) in [(1, joined), (2, leased)] {
-            course.apply(&RunEvent { seq, at_ms: 0.0, change });
-        }
-        let alone = Drift::new(&workflow, &plan).slowdowns(&workflow, &course, 5_000.0);
-        assert!(alone.first().is_some_and(|(_, factor)| *factor > 1.3), "{alone:?}");
-        let mut drift = Drift::new(&workflow, &plan);
-        (0..6).for_each(|task| drift.measured(&name(), task, config, 1_000.0));
-        let beside = drift.slowdowns(&workflow, &course, 5_000.0);
-        assert!(beside.first().is_none_or(|(_, factor)| *factor < 1.2), "{beside:?}");
-    }
-
-    #[test]
-    fn a_decision_that_calls_more_than_expected_is_a_cause_once() {
-        let place = |at: u32| {
-            serde_json::json!({"id": format!("p{at}"), "name": "p", "run": "true",
-                "when": {"task": "d", "above": at}})
-        };
-        let decider = serde_json::json!({"id": "d", "name": "d", "run": "true", "decision": "out"});
-        let tasks: Vec<_> = [decider].into_iter().chain((0..4).map(place)).collect();
-        let workflow: Workflow =
-            serde_json::from_value(serde_json::json!({"name": "w", "tasks": tasks})).unwrap();
-        let platform = Platform::built_in().swap_remove(0);
-        let mut table = foresail_planner::blind_table(&workflow, &platform, Sla::MEDIAN);
-        let two = DecisionForecast { width: Some(2), ..DecisionForecast::default() };
-        table.decisions.insert("d".parse().unwrap(), two);
-        let plan = plan("simple", &problem(&workflow, &platform, table, Objective::Fastest, 1)).unwrap();
-        for (width, called) in [(1, None), (2, None), (3, Some(1)), (9, Some(2))] {
-            let mut drift = Drift::new(&workflow, &plan);
-            let mut course = Course::new(&workflow);
-            let commit = Commit {
-                printed: None,
-                attempt: 1,
-                instance: "i-1".parse().unwrap(),
-                outputs: Vec::new(),
-                measured: Measured::default(),
-                decision: Some(Decision::Width(width)),
-            };
-            let change = Change::TaskCommitted { task: 0, commit };
-            course.apply(&RunEvent { seq: 1, at_ms: 5.0, change });
-            let causes = drift.causes(&workflow, &course, 6.0);
-            let found = causes.first().map(|cause| match cause {
-                Cause::Decided { called, .. } => *called,
-                other => panic!("{other}"),
-            });
-            assert_eq!(found, called, "width {width}");
-            assert_eq!(course.facts()["d"].width, Some(width));
-            drift.told(&causes, &course);
-            assert_eq!(drift.causes(&workflow, &course, 7.0), []);
-        }
-    }
-}
+mod tests;

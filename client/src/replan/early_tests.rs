@@ -94,7 +94,7 @@ fn steps_that_run_on_move_those_that_have_not_begun_before_any_has_ended() {
     let (course, began_ms) = begun(&problem.workflow, &plan);
     let drift = Drift::new(&problem.workflow, &plan);
     let running: Vec<TaskId> =
-        course.running().map(|(task, ..)| problem.workflow.task(task).id.clone()).collect();
+        course.running(began_ms).map(|of| problem.workflow.task(of.task).id.clone()).collect();
     let as_predicted = replanned(&problem, &plan, &course, &drift, began_ms + 0.5 * STEP_MS);
     assert_eq!(as_predicted.verdict, Verdict::Keep, "{}", as_predicted.reason);
     let late = replanned(&problem, &plan, &course, &drift, began_ms + 1.6 * STEP_MS);

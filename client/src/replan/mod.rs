@@ -38,6 +38,8 @@ pub use steward::attend;
 
 /// Time until the next look where metad did not answer.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause of a worker between two tries to tell metad something.
+const TELL_PAUSE_MAX_MS: f64 = 1_000.0;
 /// Least time between two re-plannings.
 const REPLAN_PAUSE: Duration = Duration::from_millis(300);
 /// How long a new plan has until what it moved must be with its new workers. Before, workers that start are
@@ -77,6 +79,8 @@ pub(crate) struct Replanner {
     pub without: Vec<OptimizationKind>,
     pub mode: ReplanMode,
     pub pace: Pace,
+    /// How often workers of the run are heard of at least.
+    pub heartbeat_ms: f64,
 }
 
 /// What a look for a better plan has found.
@@ -95,6 +99,8 @@ struct Watching {
     course: Course,
     drift: Drift,
     last_event: u64,
+    /// When metad last told all that had happened.
+    heard: Instant,
     /// A moment, and how long the run had taken then by the clock of metad.
     clock: Option<(Instant, f64)>,
     /// Since when there is a cause.
@@ -147,11 +153,13 @@ impl Watching {
         let course = Course::new(&replanner.workflow);
         let drift = Drift::new(&replanner.workflow, &replanner.plan);
         let (clock, noticed, next, settles) = (None, None, Instant::now(), None);
-        Self { replanner, course, drift, last_event: 0, clock, noticed, next, settles }
+        Self { replanner, course, drift, last_event: 0, heard: next, clock, noticed, next, settles }
     }
 
     async fn look(&mut self) -> Result<(), ClientError> {
+        let unheard = self.heard;
         self.read_events().await?;
+        let silence = self.heard - unheard;
         if self.course.is_over() {
             return Ok(());
         }
@@ -163,6 +171,11 @@ impl Watching {
             self.settles = None;
         }
         let now_ms = self.now_ms().await?;
+        // As long as after a failed look; a request that was answered at last took that long as well.
+        if silence > self.replanner.pace.look + FAILURE_PAUSE {
+            let report_ms = self.replanner.heartbeat_ms + TELL_PAUSE_MAX_MS;
+            self.course.silence(now_ms - silence.as_secs_f64() * 1000.0, now_ms, report_ms);
+        }
         let causes = self.drift.causes(&self.replanner.workflow, &self.course, now_ms);
         if causes.is_empty() {
             self.noticed = None;
@@ -205,6 +218,7 @@ impl Watching {
                 }
             }
             if page.events.is_empty() {
+                self.heard = Instant::now();
                 return Ok(());
             }
             self.last_event = page.next_after;
@@ -281,7 +295,9 @@ impl Watching {
         }
         let now_ms = summary.elapsed_ms;
         self.drift.expect(&fresh.retimed(workflow, plan));
-        fresh.slow_down(workflow, self.drift.slowdowns(workflow, &self.course, now_ms));
+        // What runs is known as it was when metad last told: answers may have taken long since then.
+        let known_ms = now_ms - self.heard.elapsed().as_secs_f64() * 1000.0;
+        fresh.slow_down(workflow, self.drift.slowdowns(workflow, &self.course, known_ms));
         let problem = Problem {
             workflow: workflow.clone(),
             platform: platform.clone(),
