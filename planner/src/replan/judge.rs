@@ -6,6 +6,9 @@ use crate::objective::RELATIVE_EPSILON;
 use crate::replan::{ReplanOptions, Verdict};
 use crate::standing::Standing;
 
+/// What is saved where a deadline is missed.
+const PAST: &str = "the time past the deadline";
+
 /// What a way to go on takes and costs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rest {
@@ -117,7 +120,7 @@ impl Judge {
             let tasks = if self.stranded == 1 { "task" } else { "tasks" };
             reason = format!("{} open {tasks} were on lost workers; {reason}", self.stranded);
         }
-        if let Some(lost_ms) = self.lost_ms {
+        if let Some(lost_ms) = self.lost_ms.filter(|&lost_ms| new.makespan_ms > lost_ms) {
             reason = format!(
                 "the deadline of {lost_ms:.0} ms is lost, so the cheapest plan is looked for within {} of \
                  the best makespan; {reason}",
@@ -148,7 +151,16 @@ impl Judge {
             Objective::Fastest => by_time,
             Objective::Cheapest => by_cost,
             Objective::Deadline { makespan_ms: limit } | Objective::Confidence { makespan_ms: limit, .. } => {
-                by_limit(kept.makespan_ms, new.makespan_ms, limit, "the time past the deadline", by_cost)
+                let found = by_limit(kept.makespan_ms, new.makespan_ms, limit, PAST, by_cost);
+                match self.lost_ms {
+                    // `limit` is what can still be kept; what is saved is told of the time past what was
+                    // asked for.
+                    Some(lost_ms) if found.1 == PAST => {
+                        let past = by_limit(kept.makespan_ms, new.makespan_ms, lost_ms, PAST, by_cost);
+                        if past.0 > 0.0 && past.0 < by_cost.0 { by_cost } else { past }
+                    }
+                    _ => found,
+                }
             }
             Objective::Budget { cost_usd: limit } => {
                 by_limit(kept.cost_usd, new.cost_usd, limit, "the money over the budget", by_time)

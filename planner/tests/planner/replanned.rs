@@ -259,6 +259,21 @@ fn a_deadline_that_is_lost_gives_way_to_the_cheapest_near_the_best_makespan() {
 }
 
 #[test]
+fn what_a_new_plan_saves_past_a_lost_deadline_is_told_of_that_deadline() {
+    let (problem, plan, progress) = layered("random", Objective::Fastest);
+    let deadline_ms = progress.now_ms + 1.0;
+    let fresh = slowed(&problem, 2.0, |_| true);
+    let fresh = Problem { objective: Objective::Deadline { makespan_ms: deadline_ms }, ..fresh };
+    let answer = replanned(0, &fresh, &plan, &progress);
+    check(0, &fresh, &plan, &progress, &answer);
+    assert_eq!(answer.verdict, Verdict::Replace, "{}", answer.reason);
+    let past = |makespan_ms: f64| makespan_ms - deadline_ms;
+    let saved = 1.0 - past(answer.new.makespan_ms) / past(answer.kept.makespan_ms);
+    let told = format!("saves {:.1} % of the time past the deadline", 100.0 * saved);
+    assert!(answer.reason.contains("is lost") && answer.reason.contains(&told), "{told}: {}", answer.reason);
+}
+
+#[test]
 fn forced_and_custom_optimisations_survive() {
     let (mut problem, mut plan, progress) = layered("random", Objective::Fastest);
     let custom = Optimization::Custom { name: drawn::name("mine"), params: serde_json::json!({"k": 1}) };
