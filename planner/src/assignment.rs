@@ -89,6 +89,11 @@ impl Assignment {
         })
     }
 
+    /// The worker and the size of a task.
+    pub fn place(&self, task: u32) -> (u32, u32) {
+        (self.worker[task as usize], self.size[task as usize])
+    }
+
     /// The same sizes and ranks, every task flexible.
     pub fn loosened(&self) -> Self {
         let (size, rank) = (self.size.clone(), self.rank.clone());

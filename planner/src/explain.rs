@@ -10,6 +10,7 @@ use foresail_schemas::{TaskId, TaskName};
 use crate::assignment::Assignment;
 use crate::bounds::{self, Floor};
 use crate::dense::{Dense, NONE};
+use crate::extras::left_out;
 use crate::objective::{in_words, missed};
 use crate::passes::with_forced;
 use crate::pool;
@@ -17,6 +18,9 @@ use crate::timing::Timed;
 
 /// Most tasks of the critical path spelt out in the explanation.
 const PATH_SHOWN_MAX: usize = 8;
+
+/// Most optimisations named in the explanation that are forced and not carried out.
+const LEFT_OUT_SHOWN_MAX: usize = 8;
 
 /// Bytes that most reasons of tasks fit into.
 const WHY_BYTES: usize = 112;
@@ -117,6 +121,7 @@ pub(crate) fn assemble(
     explanation.push(bounds_in_words(&bounds));
     explanation.push(path_in_words(dense, &path));
     explanation.push(basis_in_words(dense));
+    explanation.extend(left_out_in_words(dense, assignment));
     let task_id = |t: &u32| -> TaskId { tasks[*t as usize].id.clone() };
     Plan {
         workflow: problem.workflow.name().clone(),
@@ -268,6 +273,23 @@ fn basis_in_words(dense: &Dense) -> String {
     )
 }
 
+/// What the workflow forces and the plan cannot carry out; nothing where there is no such thing.
+fn left_out_in_words(dense: &Dense, assignment: &Assignment) -> Option<String> {
+    let tasks = if dense.forces() { 0..dense.len() } else { 0..0 };
+    let told = tasks.flat_map(|t| {
+        let id = &dense.problem.workflow.task(t).id;
+        left_out(dense, t, |t| assignment.place(t))
+            .map(move |(kind, why)| format!("{} of `{id}` ({why})", kind.as_str()))
+    });
+    let told: Vec<String> = told.collect();
+    let more = match told.len().saturating_sub(LEFT_OUT_SHOWN_MAX) {
+        0 => String::new(),
+        more => format!(", and {more} more, as their tasks say"),
+    };
+    let shown = told[..told.len().min(LEFT_OUT_SHOWN_MAX)].join(", ");
+    (!told.is_empty()).then(|| format!("Forced and not carried out: {shown}{more}."))
+}
+
 /// Why tasks are where they are. The words for sizes are found once: they are the same for most tasks.
 struct Why<'c> {
     dense: &'c Dense<'c>,
@@ -296,14 +318,16 @@ impl<'c> Why<'c> {
             words.extend(["any worker of ", size, " may take it when it is ready"]);
         } else if dense.is_pooled(task) {
             words.extend([pool::reason(dense, task).as_str(), ", so it runs in the pool; ", size]);
-            return;
         } else {
             self.push_place(words, worker, task);
             words.extend(["; ", size]);
         }
         let needed_mb = dense.memory_mb_min[task as usize];
-        if needed_mb > 0 {
+        if needed_mb > 0 && !dense.is_pooled(task) {
             push(words, format_args!("; it needs {needed_mb} MB"));
+        }
+        for (kind, why) in left_out(dense, task, |t| self.assignment.place(t)) {
+            push(words, format_args!("; {} is forced and not carried out: {why}", kind.as_str()));
         }
     }
 

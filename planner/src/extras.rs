@@ -4,7 +4,7 @@
 //! The columns are empty where nothing is done, so that a plan without optimisations costs nothing.
 
 use foresail_schemas::TaskId;
-use foresail_schemas::optimization::{Optimization, PreWarming};
+use foresail_schemas::optimization::{Optimization, OptimizationKind, PreWarming};
 use foresail_schemas::plan::Plan;
 
 use crate::dense::{Dense, NONE};
@@ -17,6 +17,9 @@ pub(crate) const PRE_LOAD: u8 = 1;
 pub(crate) const TASK_DUP: u8 = 2;
 /// A worker is started beforehand for the task; only in what the workflow forces.
 pub(crate) const PRE_WARM: u8 = 4;
+
+/// Why nothing is done on the worker of a task.
+const UNPLANNED: &str = "the task has no planned worker";
 
 /// A worker that is started beforehand.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -152,12 +155,44 @@ impl Extras {
 /// Whether other planned workers wait for a task that one of them runs, and each is large enough for it: a
 /// copy asks nobody whether it fits. `place` says the worker and the size of a task.
 pub(crate) fn may_be_copied(dense: &Dense, task: u32, place: impl Fn(u32) -> (u32, u32)) -> bool {
+    uncopied(dense, task, place).is_none()
+}
+
+/// Why no other worker may run a task too; nothing where one may.
+fn uncopied(dense: &Dense, task: u32, place: impl Fn(u32) -> (u32, u32)) -> Option<&'static str> {
     let (own, _) = place(task);
+    if own == NONE {
+        return Some(UNPLANNED);
+    }
     let elsewhere =
         dense.graph.children(task).iter().map(|&c| place(c)).filter(|&(w, _)| w != NONE && w != own);
     let (mut waits, mut fits) = (false, true);
     elsewhere.for_each(|(_, size)| (waits, fits) = (true, fits && dense.allows(size, task)));
-    own != NONE && waits && fits
+    match (waits, fits) {
+        (false, _) => Some("no other planned worker waits for it"),
+        (true, false) => Some("a worker that waits for it is too small to run it"),
+        (true, true) => None,
+    }
+}
+
+/// What the workflow forces on a task and no plan with these workers can carry out, and why.
+pub(crate) fn left_out(
+    dense: &Dense,
+    task: u32,
+    place: impl Fn(u32) -> (u32, u32),
+) -> impl Iterator<Item = (OptimizationKind, &'static str)> {
+    let flags = dense.forced_flags(task);
+    let is_planned = place(task).0 != NONE;
+    let pre_load = (flags & PRE_LOAD != 0 && !is_planned).then_some((OptimizationKind::PreLoad, UNPLANNED));
+    let why = if flags & TASK_DUP != 0 { uncopied(dense, task, place) } else { None };
+    pre_load.into_iter().chain(why.map(|why| (OptimizationKind::TaskDup, why)))
+}
+
+/// How many tasks the workflow forces a pre-load on that have no planned worker.
+pub(crate) fn unloaded(dense: &Dense, worker: &[u32]) -> u32 {
+    let tasks = if dense.forces() { worker } else { &[] };
+    let is_unloaded = |(t, w): &(u32, &u32)| **w == NONE && dense.forced_flags(*t) & PRE_LOAD != 0;
+    (0..).zip(tasks).filter(is_unloaded).count() as u32
 }
 
 fn warming_of(dense: &Dense, warming: &PreWarming) -> Result<Warming, DraftFailure> {

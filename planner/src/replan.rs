@@ -28,6 +28,7 @@ use crate::dense::Dense;
 use crate::error::ReplanFailure;
 use crate::expected::Part;
 use crate::explain::Candidate;
+use crate::extras::PRE_LOAD;
 use crate::objective::{Score, score};
 use crate::passes;
 use crate::progress::{Progress, TaskProgress};
@@ -199,6 +200,8 @@ struct Round<'a> {
     timing: Timing<'a>,
     bounds: (f64, f64),
     open: usize,
+    /// Whether the workflow forces a pre-load, for which a task needs a planned worker.
+    loads: bool,
     tried: Vec<Candidate>,
 }
 
@@ -209,7 +212,9 @@ impl<'a> Round<'a> {
         let open = (0..dense.len()).filter(|&t| !standing.has_begun(t)).count();
         let bounds = residual(dense, standing);
         let base = standing.repaired(base);
-        let mut round = Self { dense, standing, base: base.clone(), timing, bounds, open, tried: Vec::new() };
+        let loads = (0..dense.len()).any(|t| dense.forced_flags(t) & PRE_LOAD != 0);
+        let tried = Vec::new();
+        let mut round = Self { dense, standing, base: base.clone(), timing, bounds, open, loads, tried };
         round.offer("the plan in force".to_owned(), base);
         round
     }
@@ -242,7 +247,7 @@ impl<'a> Round<'a> {
             let mut assignment = tracks.schedule(aim);
             self.standing.rebase(self.dense, &self.base, &mut assignment);
             let label = label(deadline_ms);
-            if self.open <= LOOSENED_TASKS_MAX {
+            if self.open <= LOOSENED_TASKS_MAX && !self.loads {
                 let mut loosened = assignment.loosened();
                 self.standing.rebase(self.dense, &self.base, &mut loosened);
                 self.offer(format!("{label}, flexible"), loosened);

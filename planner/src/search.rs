@@ -1,8 +1,10 @@
 //! Trying candidates: each is timed once, the best under the objective is kept, all are remembered in a line.
+//! One that carries out more of the pre-loads that the workflow forces is better, whatever it takes.
 //!
 //! Planners bound their work by numbers of tasks. Nothing here looks at a clock, so the same problem tries
 //! the same candidates everywhere.
 
+use std::cmp::Ordering;
 use std::rc::Rc;
 
 use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
@@ -12,6 +14,7 @@ use crate::bounds::Floor;
 use crate::dense::Dense;
 use crate::error::PlanFailure;
 use crate::explain::{self, Candidate};
+use crate::extras::unloaded;
 use crate::objective::{Score, score};
 use crate::passes;
 use crate::simple;
@@ -35,7 +38,23 @@ pub(crate) struct Search<'a> {
     pub timing: Timing<'a>,
     /// What else is to be said of the choice.
     reasons: Vec<String>,
-    best: Option<(Score, Candidate)>,
+    best: Option<(Merit, Candidate)>,
+}
+
+/// What a candidate is judged by: less is better.
+#[derive(Debug, Clone, Copy)]
+struct Merit {
+    unloaded: u32,
+    score: Score,
+}
+
+impl Merit {
+    fn is_better_than(&self, other: &Self) -> bool {
+        match self.unloaded.cmp(&other.unloaded) {
+            Ordering::Equal => self.score.is_better_than(&other.score),
+            order => order.is_lt(),
+        }
+    }
 }
 
 impl<'a> Search<'a> {
@@ -62,15 +81,19 @@ impl<'a> Search<'a> {
         score(&self.objective, summary, self.bounds)
     }
 
+    fn merit(&self, assignment: &Assignment, summary: &PlanSummary) -> Merit {
+        Merit { unloaded: unloaded(self.dense, &assignment.worker), score: self.score(summary) }
+    }
+
     /// Times a candidate and keeps it if it is the best so far.
     pub fn offer(&mut self, label: String, mut assignment: Assignment) -> PlanSummary {
         assignment.seat(self.dense);
         let summary = self.timing.pass(&assignment);
-        let score = self.score(&summary);
+        let merit = self.merit(&assignment, &summary);
         self.tried.push(Tried { label: label.clone(), summary });
-        if self.best.as_ref().is_none_or(|(best, _)| score.is_better_than(best)) {
+        if self.best.as_ref().is_none_or(|(best, _)| merit.is_better_than(best)) {
             let timed = self.timing.timed(summary);
-            self.best = Some((score, Candidate { label, assignment, timed }));
+            self.best = Some((merit, Candidate { label, assignment, timed }));
         }
         summary
     }
@@ -78,10 +101,10 @@ impl<'a> Search<'a> {
     /// Takes over what another search of the same problem and objective has found.
     pub fn absorb(&mut self, found: Self) {
         self.tried.extend(found.tried);
-        if let Some((score, candidate)) = found.best
-            && self.best.as_ref().is_none_or(|(best, _)| score.is_better_than(best))
+        if let Some((merit, candidate)) = found.best
+            && self.best.as_ref().is_none_or(|(best, _)| merit.is_better_than(best))
         {
-            self.best = Some((score, candidate));
+            self.best = Some((merit, candidate));
         }
     }
 
@@ -97,7 +120,7 @@ impl<'a> Search<'a> {
         let Some((_, mut best)) = self.best.take() else { return Vec::new() };
         let (dense, bounds) = (self.dense, self.bounds);
         let brought = passes::apply(dense, &mut self.timing, self.objective, bounds, planner, &mut best);
-        self.best = Some((self.score(&best.timed.summary), best));
+        self.best = Some((self.merit(&best.assignment, &best.timed.summary), best));
         brought
     }
 
@@ -105,7 +128,8 @@ impl<'a> Search<'a> {
     pub fn choose(&mut self, label: String, assignment: Assignment, reason: String) {
         let summary = self.timing.pass(&assignment);
         let timed = self.timing.timed(summary);
-        self.best = Some((self.score(&summary), Candidate { label, assignment, timed }));
+        let merit = self.merit(&assignment, &summary);
+        self.best = Some((merit, Candidate { label, assignment, timed }));
         self.reasons.push(reason);
     }
 

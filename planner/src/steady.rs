@@ -15,10 +15,10 @@
 //! Source: the optimiser's curse (Smith, Winkler, Management Science 2006).
 
 use crate::assignment::Assignment;
-use crate::draw;
 use crate::montecarlo::Chances;
 use crate::objective::{RELATIVE_EPSILON, limit_regret, regret};
 use crate::search::Search;
+use crate::{draw, extras};
 
 /// Tasks timed in the draws of all candidates together.
 const TASKS_TIMED_MAX: u32 = 1_500_000;
@@ -39,6 +39,10 @@ pub(crate) struct Finalist {
 /// than `passes_max` whole plans.
 pub(crate) fn choose(search: &mut Search, mut finalists: Vec<Finalist>, passes_max: u32) {
     let dense = search.dense;
+    // What is forced is no matter of chance.
+    let unloaded = |finalist: &Finalist| extras::unloaded(dense, &finalist.assignment.worker);
+    let least = finalists.iter().map(unloaded).min();
+    finalists.retain(|finalist| Some(unloaded(finalist)) == least);
     let affordable = TASKS_TIMED_MAX.min(dense.len().saturating_mul(passes_max));
     let most = affordable / (dense.len() * finalists.len() as u32).max(1);
     if most < DRAWS[0] && !dense.is_blind() {

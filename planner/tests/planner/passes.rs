@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 
 use foresail_planner::{Pass, bounds, compare, find, improve, passes, plan, retimed, simulate, validate};
 use foresail_schemas::optimization::{Optimization, OptimizationKind};
-use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
+use foresail_schemas::plan::{Objective, Plan, PlanSummary, PlannedTask, Problem};
 use foresail_schemas::run::RunOptions;
 use foresail_schemas::workflow::WorkflowSpec;
 
@@ -142,6 +142,49 @@ fn what_a_workflow_forces_is_in_every_plan_whether_it_pays_or_not() {
                     Optimization::TaskDup => {}
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn auto_gives_a_task_whose_preload_is_forced_a_worker_that_can_fetch_for_it() {
+    let mut free = 0;
+    for seed in 0..20 {
+        let unforced = drawn::problem(seed);
+        let auto = by("auto:0.002", &unforced);
+        free += u32::from(auto.tasks.iter().all(|task| task.worker.is_none()));
+        let plan = by("auto:0.002", &forced(&unforced, &Optimization::PreLoad));
+        for task in plan.tasks.iter().filter(|task| !task.unexpected) {
+            assert!(task.optimizations.contains(&Optimization::PreLoad), "seed {seed}, `{}`", task.task);
+        }
+        assert!(!plan.explanation.iter().any(|line| line.contains("not carried out")), "seed {seed}");
+    }
+    assert!(free > 0, "no plan was flexible where nothing is forced");
+}
+
+#[test]
+fn what_is_forced_and_cannot_be_carried_out_is_said_of_the_task_and_of_the_plan() {
+    let both = [Optimization::PreLoad, Optimization::TaskDup];
+    for (planner, optimization) in
+        ["simple", "uniform", "heft"].iter().flat_map(|p| both.iter().map(move |o| (*p, o)))
+    {
+        let kind = if *optimization == Optimization::PreLoad { "pre-load" } else { "task-dup" };
+        for seed in 0..10 {
+            let plan = by(planner, &forced(&drawn::problem(seed), optimization));
+            let is_left_out = |task: &&PlannedTask| !task.optimizations.contains(optimization);
+            let words = format!("{kind} is forced and not carried out");
+            for task in plan.tasks.iter().filter(|task| !task.unexpected && task.worker.is_none()) {
+                assert!(task.why.contains(&format!("{words}: the task has no planned worker")), "{task:?}");
+            }
+            for task in plan.tasks.iter().filter(|task| !task.unexpected) {
+                assert_eq!(is_left_out(&task), task.why.contains(&words), "seed {seed}, {planner}: {task:?}");
+            }
+            let said = plan.explanation.iter().find(|line| line.starts_with("Forced and not carried out: "));
+            assert_eq!(
+                said.is_some(),
+                plan.tasks.iter().any(|task| is_left_out(&task)),
+                "{planner}: {said:?}"
+            );
         }
     }
 }
