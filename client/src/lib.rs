@@ -29,6 +29,7 @@
 //! Units stand in the last part of a name: times in ms, sizes in bytes, memory in MB, money in USD.
 
 mod basis;
+mod beside;
 pub mod bill;
 pub mod bridge;
 pub mod builder;

@@ -15,6 +15,7 @@ use foresail_planner::Alternatives;
 use foresail_schemas::TaskId;
 use foresail_schemas::plan::{Objective, Plan, PlannedTask, Problem};
 
+use crate::beside;
 use crate::reasons::in_words;
 use crate::units;
 
@@ -26,6 +27,8 @@ mod graph;
 pub const TASKS_DETAILED_MAX: usize = 2_000;
 /// Most tasks of the critical path that are listed where not all tasks are.
 const PATH_LISTED_MAX: usize = 500;
+/// Most workers started beforehand that are listed.
+const PREWARMS_LISTED_MAX: usize = 200;
 /// Functions with a colour of their own; the others share one.
 const COLOURS_MAX: usize = 12;
 /// Degrees between the hues of two functions: the golden angle, so that neighbours differ.
@@ -197,7 +200,22 @@ impl Page<'_> {
         for sentence in &self.plan.explanation {
             push(text, format_args!("<li>{}</li>\n", escaped(sentence)));
         }
+        if let Some(beside) = beside::of_plan(self.plan) {
+            push(text, format_args!("<li>{}</li>\n", escaped(&beside)));
+        }
         text.push_str("</ul>\n");
+        let prewarms = beside::prewarms(self.plan);
+        let more = prewarms.len().saturating_sub(PREWARMS_LISTED_MAX);
+        if prewarms.len() > 0 {
+            text.push_str("<p>Started beforehand:</p>\n<ul>\n");
+            for prewarm in prewarms.take(PREWARMS_LISTED_MAX) {
+                push(text, format_args!("<li>{}</li>\n", escaped(&prewarm)));
+            }
+            if more > 0 {
+                push(text, format_args!("<li>and {more} more</li>\n"));
+            }
+            text.push_str("</ul>\n");
+        }
     }
 
     fn tasks(&self, text: &mut String, alternatives: &[Alternatives]) {
@@ -223,7 +241,7 @@ impl Page<'_> {
              <div class=\"wide\"><table><tr><th>task</th><th>function</th><th>worker</th>\
              <th class=\"n\">size</th>\
              <th class=\"n\">start</th><th class=\"n\">end</th><th class=\"n\">in the code</th>\
-             <th>why there</th></tr>\n",
+             <th>beside running</th><th>why there</th></tr>\n",
         );
         let of: HashMap<&TaskId, &Alternatives> = alternatives.iter().map(|a| (&a.task, a)).collect();
         for t in listed {
@@ -239,7 +257,7 @@ impl Page<'_> {
             text,
             format_args!(
                 "<tr{hot}><td>{}</td><td>{}</td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
-                 <td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}",
+                 <td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td><td>{}",
                 escaped(task.task.as_str()),
                 escaped(function),
                 task.worker.as_ref().map_or_else(|| "any".to_owned(), |w| escaped(w.as_str())),
@@ -247,6 +265,7 @@ impl Page<'_> {
                 units::ms(task.start_ms),
                 units::ms(task.end_ms),
                 units::ms(task.exec_ms),
+                escaped(&beside::of_task(task)),
                 escaped(&task.why),
             ),
         );

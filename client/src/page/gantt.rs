@@ -1,7 +1,7 @@
 //! Workers over time: a row per worker with its tasks, or, of large plans, how many tasks run at a time.
 
 use super::{COLOURS_MAX, Page, TASKS_DETAILED_MAX, escaped, push};
-use crate::units;
+use crate::{beside, units};
 
 /// Width of the time axis, in pixels.
 const WIDTH: f64 = 980.0;
@@ -90,11 +90,15 @@ fn task(page: &Page, text: &mut String, t: usize, y: f64, x: &dyn Fn(f64) -> f64
     let task = &page.plan.tasks[t];
     let (at, width) = (x(task.start_ms), (x(task.end_ms) - x(task.start_ms)).max(0.6));
     let hot = if page.is_critical.contains(&task.task) { " class=\"hot\"" } else { "" };
+    let beside = match beside::of_task(task) {
+        none if none.is_empty() => none,
+        some => format!(", {}", escaped(&some)),
+    };
     push(
         text,
         format_args!(
             "<rect{hot} x=\"{at:.2}\" y=\"{:.1}\" width=\"{width:.2}\" height=\"{:.1}\" rx=\"2\" \
-             style=\"fill: {}\"><title>{}: {} to {}, {}</title></rect>\n",
+             style=\"fill: {}\"><title>{}: {} to {}, {}{beside}</title></rect>\n",
             y + 2.0,
             LANE - 4.0,
             page.fill(page.function(t)),

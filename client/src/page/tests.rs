@@ -84,6 +84,28 @@ fn every_task_is_in_the_table_the_picture_and_the_graph() {
 }
 
 #[test]
+fn what_is_done_beside_running_a_task_is_in_the_table_and_in_the_picture() {
+    let (problem, plan) = crate::beside::tests::optimised();
+    let text = page(&problem, &plan, &[]);
+    let document = parsed(&text);
+    let id = plan.tasks[1].task.as_str();
+    let rows = document.descendants().filter(|n| n.has_tag_name("tr"));
+    let cells = |row: roxmltree::Node<'_, '_>| -> Vec<String> {
+        row.children().filter(|n| n.has_tag_name("td")).map(|n| n.text().unwrap_or("").to_owned()).collect()
+    };
+    let row = rows.map(cells).find(|cells| cells.first().is_some_and(|cell| cell == id)).unwrap();
+    assert_eq!(row[7], "pre-load, task-dup");
+    let drawn = titles(&document, "rect");
+    let of_task = drawn.iter().find(|title| title.starts_with(&format!("{id}:"))).unwrap();
+    assert!(of_task.ends_with(", pre-load, task-dup"), "{of_task}");
+    let said = |end: &str| {
+        let items = document.descendants().filter(|n| n.has_tag_name("li"));
+        items.filter_map(|n| n.text()).any(|text| text.ends_with(end))
+    };
+    assert!(said("pre-load of 2 tasks, task-dup of 1 task") && said("at 1.25 s"));
+}
+
+#[test]
 fn a_large_plan_is_shown_by_function_and_level() {
     let Planned { plan, text, .. } = planned(&Shape::Layered(40, 60).workflow(), "simple", 1);
     assert!(plan.tasks.len() > TASKS_DETAILED_MAX);
@@ -108,7 +130,7 @@ fn what_is_no_name_is_text_and_never_markup() {
     let document = parsed(&text);
     asks_for_nothing(&document, &text);
     let read = bad.replace(['\u{1}', '\u{ffff}'], "\u{fffd}");
-    assert_eq!(cells(&document, 7)[0], read, "it is read as it was written");
+    assert_eq!(cells(&document, 8)[0], read, "it is read as it was written");
     assert!(document.descendants().any(|n| n.has_tag_name("li") && n.text() == Some(&read)));
 }
 

@@ -7,11 +7,12 @@ use foresail_schemas::TaskId;
 use foresail_schemas::plan::{Plan, PlanSummary};
 use serde::Serialize;
 
+use crate::beside;
 use crate::cli::render::Table;
 use crate::reasons::{best, differences, in_words};
 use crate::units;
 
-/// Most tasks that are listed in the terminal without being asked for.
+/// Most tasks, and most workers started beforehand, that are listed in the terminal without being asked for.
 const LISTED_MAX: usize = 40;
 
 /// A plan as JSON, with the alternatives of the tasks that were asked for.
@@ -55,15 +56,11 @@ pub fn listed(plan: &Plan, explained: &[Alternatives]) -> String {
         true => (0..plan.tasks.len()).collect(),
         false => plan.critical_path.iter().filter_map(|id| at.get(id)).copied().take(LISTED_MAX).collect(),
     };
-    let mut table = Table::new(&[
-        "task",
-        "worker",
-        "memory",
-        "start",
-        "end",
-        "the best other size",
-        "the best other place",
-    ]);
+    let beside = beside::of_plan(plan);
+    let head = ["task", "worker", "memory", "start", "end", "the best other size", "the best other place"];
+    // The column is there where it says something.
+    let last: &[&str] = if beside.is_some() { &["beside running"] } else { &[] };
+    let mut table = Table::new(&[&head[..], last].concat());
     for t in &tasks {
         let task = &plan.tasks[*t];
         let others = of.get(&task.task).map_or([None, None], |of| best(plan, of));
@@ -71,7 +68,7 @@ pub fn listed(plan: &Plan, explained: &[Alternatives]) -> String {
             (Some(other), Some(of)) => in_words(other, &of.chosen),
             _ => String::new(),
         });
-        table.row([
+        let row = [
             task.task.to_string(),
             task.worker.as_ref().map_or_else(|| "any".to_owned(), ToString::to_string),
             task.config.to_string(),
@@ -79,14 +76,33 @@ pub fn listed(plan: &Plan, explained: &[Alternatives]) -> String {
             units::ms(task.end_ms),
             size,
             place,
-        ]);
+        ];
+        table.row(row.into_iter().chain(beside.as_ref().map(|_| beside::of_task(task))));
     }
     let which = match (is_short, tasks.len() == plan.critical_path.len()) {
         (true, _) => "tasks".to_owned(),
         (false, true) => "tasks on the critical path".to_owned(),
         (false, false) => format!("the first {} tasks on the critical path", tasks.len()),
     };
-    format!("\n{which}, and what the plan would take and cost with that task elsewhere:\n{table}")
+    let mut text =
+        format!("\n{which}, and what the plan would take and cost with that task elsewhere:\n{table}");
+    text.extend(beside.map(|beside| format!("\n{beside}\n")));
+    text + &started_beforehand(plan)
+}
+
+/// The workers that are started beforehand; nothing where there are none.
+fn started_beforehand(plan: &Plan) -> String {
+    let prewarms = beside::prewarms(plan);
+    let more = match prewarms.len() {
+        0 => return String::new(),
+        all => all.saturating_sub(LISTED_MAX),
+    };
+    let mut text = "\nstarted beforehand:\n".to_owned();
+    text.extend(prewarms.take(LISTED_MAX).map(|prewarm| format!("- {prewarm}\n")));
+    if more > 0 {
+        text += &format!("- and {more} more\n");
+    }
+    text
 }
 
 /// One task with all its alternatives.
@@ -107,6 +123,37 @@ pub fn in_full(plan: &Plan, of: &Alternatives) -> String {
         let ((makespan, cost), (time, money)) = (summary(&other.summary), differences(other, &of.chosen));
         table.row([other.change.to_string(), makespan, time, cost, money]);
     }
-    let times = format!("{} to {}", units::ms(task.start_ms), units::ms(task.end_ms));
+    let beside = match beside::of_task(task) {
+        none if none.is_empty() => none,
+        some => format!(", {some}"),
+    };
+    let times = format!("{} to {}{beside}", units::ms(task.start_ms), units::ms(task.end_ms));
     format!("\n{}: {worker}{shares}, {}, {times}\n{}\n{table}", task.task, task.config, task.why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::beside::tests::optimised;
+
+    #[test]
+    fn the_table_shows_what_is_done_beside_running_a_task_where_anything_is() {
+        let (problem, plan) = optimised();
+        let text = listed(&plan, &[]);
+        let row = |id: &TaskId| text.lines().find(|line| line.starts_with(id.as_str())).unwrap().to_owned();
+        assert!(row(&plan.tasks[0].task).ends_with(" pre-load"), "{text}");
+        assert!(row(&plan.tasks[1].task).ends_with(" pre-load, task-dup"), "{text}");
+        assert!(text.contains("beside running: pre-load of 2 tasks"), "{text}");
+        assert!(
+            text.contains("started beforehand:\n- a worker of ") && text.contains("at 1.25 s\n"),
+            "{text}"
+        );
+        let asked = foresail_planner::alternatives(&problem, &plan, &[plan.tasks[1].task.clone()]).unwrap();
+        assert!(in_full(&plan, &asked[0]).contains(", pre-load, task-dup\n"), "it is said in full as well");
+        let mut bare = plan;
+        bare.tasks.iter_mut().for_each(|task| task.optimizations.clear());
+        bare.prewarms.clear();
+        let text = listed(&bare, &[]);
+        assert!(!text.contains("beside") && !text.contains("beforehand"), "{text}");
+    }
 }
