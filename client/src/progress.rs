@@ -11,7 +11,7 @@ use foresail_schemas::id::InstanceId;
 use foresail_schemas::metric::StartState;
 use foresail_schemas::plan::PlanSummary;
 use foresail_schemas::platform::Rates;
-use foresail_schemas::run::{Change, Failure, RunEvent, RunStatus, WorkerUsage};
+use foresail_schemas::run::{Change, Failure, Replanning, RunEvent, RunStatus, WorkerUsage};
 
 /// How far a run is.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +32,8 @@ pub struct Progress {
     pub replanned: u64,
     /// Better plans that were found and not put in force.
     pub suggested: u64,
+    /// Why there is a better plan than the one in force, while it can be accepted.
+    pub suggestion: Option<Box<Replanning>>,
     /// Number of the last event seen.
     pub last_event: u64,
     /// When the run ended, or the last event happened.
@@ -67,6 +69,7 @@ impl Progress {
             skipped: 0,
             replanned: 0,
             suggested: 0,
+            suggestion: None,
             last_event: 0,
             at_ms: 0.0,
             running: BTreeSet::new(),
@@ -118,10 +121,18 @@ impl Progress {
                 self.status = *status;
                 self.failure.clone_from(failure);
                 self.running.clear();
+                self.suggestion = None;
             }
             Change::TaskReady { .. } | Change::TaskDuplicated { .. } | Change::RunResumed { .. } => {}
-            Change::PlanReplaced { .. } => self.replanned += 1,
-            Change::PlanSuggested { .. } => self.suggested += 1,
+            // What was suggested was made from the plan before.
+            Change::PlanReplaced { .. } => {
+                self.replanned += 1;
+                self.suggestion = None;
+            }
+            Change::PlanSuggested { why, .. } => {
+                self.suggested += 1;
+                self.suggestion = Some(why.clone());
+            }
         }
     }
 

@@ -27,7 +27,7 @@ pub async fn follow(
     interrupt: &Interrupt,
     limit: Option<Duration>,
 ) -> Result<RunOutcome, CliError> {
-    let mut line = terminal.progress(handle.plan().predicted);
+    let mut line = terminal.progress(handle.id(), handle.plan().predicted);
     let mut progress = handle.new_progress();
     let ended = {
         let mut looking = pin!(look(handle, &mut progress, &mut line));

@@ -3,9 +3,12 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use foresail_schemas::id::RunId;
 use foresail_schemas::plan::PlanSummary;
+use foresail_schemas::run::Replanning;
 
 use super::args::Color;
+use super::replan::accept_hint;
 use crate::progress::Progress;
 use crate::units;
 
@@ -65,8 +68,8 @@ impl Terminal {
 
     /// Follows one run.
     #[must_use]
-    pub fn progress(&self, predicted: PlanSummary) -> ProgressLine {
-        ProgressLine { live: self.live, predicted, last: None }
+    pub fn progress(&self, run: &RunId, predicted: PlanSummary) -> ProgressLine {
+        ProgressLine { live: self.live, run: run.clone(), predicted, last: None, has_suggested: false }
     }
 }
 
@@ -74,14 +77,21 @@ impl Terminal {
 #[derive(Debug)]
 pub struct ProgressLine {
     live: bool,
+    run: RunId,
     predicted: PlanSummary,
     last: Option<(Instant, u64)>,
+    /// Whether it was told that there is a plan that can be accepted.
+    has_suggested: bool,
 }
 
 impl ProgressLine {
     /// Shows how far the run is; on a terminal as often as it is called, elsewhere now and then.
     pub fn show(&mut self, progress: &Progress, actual: &PlanSummary) {
         let text = line(progress, actual, &self.predicted);
+        if let Some(news) = self.news(progress) {
+            self.end();
+            eprintln!("{news}");
+        }
         if self.live {
             eprint!("\r\x1b[2K{text}");
             let _ = std::io::stderr().flush();
@@ -93,6 +103,22 @@ impl ProgressLine {
             eprintln!("{text}");
             self.last = Some((Instant::now(), progress.settled()));
         }
+    }
+
+    /// A plan that is suggested, what it brings and how to accept it, once per plan in force.
+    fn news(&mut self, progress: &Progress) -> Option<String> {
+        let Some(why) = &progress.suggestion else {
+            self.has_suggested = false;
+            return None;
+        };
+        if std::mem::replace(&mut self.has_suggested, true) {
+            return None;
+        }
+        let Replanning { cause, reason, kept, new, .. } = why.as_ref();
+        let time = format!("{} instead of {}", units::ms(new.makespan_ms), units::ms(kept.makespan_ms));
+        let money = format!("{} instead of {}", units::usd(new.cost_usd), units::usd(kept.cost_usd));
+        let hint = accept_hint(&self.run);
+        Some(format!("a better plan is suggested: {time}, {money}\n  {cause}; {reason}\nhint: {hint}"))
     }
 
     /// Leaves the terminal as it was.
@@ -180,8 +206,9 @@ fn line(progress: &Progress, actual: &PlanSummary, predicted: &PlanSummary) -> S
         0 => String::new(),
         n => format!(", plan {} in force", n + 1),
     };
+    let suggested = if progress.suggestion.is_some() { ", a better plan is suggested" } else { "" };
     format!(
-        "[{bar}] {}/{} tasks{skipped}, {} running on {} workers{failed}{replanned}  {} of {} predicted  \
+        "[{bar}] {}/{} tasks{skipped}, {} running on {} workers{failed}{replanned}{suggested}  {} of {} predicted  \
          {} of {}",
         progress.settled(),
         progress.tasks,
@@ -212,5 +239,42 @@ mod tests {
         progress.skipped = 2;
         let told = line(&progress, &actual, &predicted);
         assert!(told.starts_with("[##########..........] 4/8 tasks (2 skipped), 0 running"), "{told}");
+    }
+    #[test]
+    fn a_suggested_plan_is_told_once_with_how_to_accept_it_and_again_after_another_took_its_place() {
+        use foresail_schemas::run::{Change, Promise, RunEvent};
+
+        let run: RunId = "r-1".parse().unwrap();
+        let terminal = Terminal { live: false };
+        let mut shown = terminal.progress(&run, PlanSummary::default());
+        let mut progress = Progress::new(8);
+        let promise = |makespan_ms| Promise { makespan_ms, cost_usd: 0.02 };
+        let why = Box::new(Replanning {
+            cause: "2 workers were lost".to_owned(),
+            kept: promise(9_000.0),
+            new: promise(5_000.0),
+            moved: 3,
+            reason: "a new plan saves 44.4 % of the time that is left".to_owned(),
+        });
+        let mut tell = |progress: &mut Progress, change| {
+            let seq = progress.last_event + 1;
+            progress.apply(&RunEvent { seq, at_ms: 1.0, change });
+            (shown.news(progress), line(progress, &PlanSummary::default(), &PlanSummary::default()))
+        };
+        let suggested = |epoch| Change::PlanSuggested { epoch, why: why.clone() };
+        let replaced = Change::PlanReplaced { epoch: 2, why: None };
+        let (news, told) = tell(&mut progress, suggested(1));
+        assert_eq!(
+            news.unwrap(),
+            "a better plan is suggested: 5.00 s instead of 9.00 s, $0.0200 instead of $0.0200\n  2 workers \
+             were lost; a new plan saves 44.4 % of the time that is left\nhint: `foresail replan r-1 --accept` \
+             puts the suggested plan in force"
+        );
+        assert!(told.contains(", a better plan is suggested  "), "{told}");
+        assert_eq!(tell(&mut progress, suggested(1)).0, None);
+        let (news, told) = tell(&mut progress, replaced);
+        assert_eq!(news, None);
+        assert!(told.contains(", plan 2 in force  "), "{told}");
+        assert!(tell(&mut progress, suggested(2)).0.is_some());
     }
 }
