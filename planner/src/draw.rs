@@ -10,7 +10,9 @@
 //! error at two sizes is the same only in part, for a size may be taken for faster than it is: common =
 //! sqrt(r) of the name + sqrt(1 - r) of the name and size, r between 0 and 1 in every draw, as nothing is
 //! known of it.
-//! A worker draws its start and the rates of its two links, once each for its life.
+//! A worker draws its start. Its transfers err together in the same way: the error is sqrt(s) of that of the
+//! link and sqrt(1 - s) of the transfer's own, s between 0 and 1 in every draw, as nothing is known of it. So
+//! one slow transfer makes not all of a worker's slow, and a worker far from the store may be slow in all.
 //!
 //! Source: the one-factor Gaussian copula (Vasicek, Risk 2002; Li, J. Fixed Income 2000).
 //!
@@ -140,6 +142,8 @@ pub(crate) struct Draw {
     pub absent: Vec<bool>,
     /// Seed of what belongs to invocations.
     seed: u64,
+    /// Part of the variance of transfers that those of one link of a worker share.
+    alike: f64,
 }
 
 impl Draw {
@@ -152,9 +156,28 @@ impl Draw {
         let mut normals = Normals::new(self.seed.wrapping_add(u64::from(id)));
         let shapes = &uncertainty.startup[size as usize];
         let startup = if is_cold { &shapes.cold } else { &shapes.warm };
-        let transfer = &uncertainty.transfer[size as usize];
         let startup_ms = startup_ms * factor(startup, normals.next());
-        (startup_ms, Links::slowed([(); 2].map(|()| factor(transfer, normals.next()))))
+        let of_links = [(); 2].map(|()| self.alike.sqrt() * normals.next());
+        let (shape, own) = (uncertainty.transfer[size as usize], (1.0 - self.alike).sqrt());
+        (startup_ms, Links::drawn(Transfers { shape, of_links, own, normals }))
+    }
+}
+
+/// What is drawn for the transfers of one invocation.
+#[derive(Debug)]
+pub(crate) struct Transfers {
+    shape: Shape,
+    /// The error that all transfers of a link share.
+    of_links: [f64; 2],
+    /// The weight of a transfer's own.
+    own: f64,
+    normals: Normals,
+}
+
+impl Transfers {
+    /// The factor of the next transfer on a link.
+    pub fn next(&mut self, link: usize) -> f64 {
+        factor(&self.shape, self.of_links[link] + self.own * self.normals.next())
     }
 }
 
@@ -215,6 +238,7 @@ impl<'a> Sampler<'a> {
     pub fn draw(&mut self, sizes: &[u32], draw: &mut Draw) {
         let (normals, sizes_useful) = (&mut self.normals, self.dense.useful.len());
         draw.seed = normals.rng.random();
+        draw.alike = Normals::new(!draw.seed).part();
         if let Some(decisions) = &mut self.decisions {
             decisions.draw(normals, &mut draw.absent);
         }

@@ -11,14 +11,19 @@ use foresail_schemas::plan::TransferTimes;
 use foresail_schemas::run::WorkerUsage;
 
 use crate::dense::{Dense, NONE, Traffic};
+use crate::draw::Transfers;
+
+/// The places of the links among those of an invocation.
+const DOWN: usize = 0;
+const UP: usize = 1;
 
 /// The links of one invocation.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Links {
     down_free_ms: f64,
     up_free_ms: f64,
-    /// Times of transfers over the predicted ones.
-    factors: [f64; 2],
+    /// By how much transfers take longer than predicted, where that is drawn.
+    drawn: Option<Box<Transfers>>,
     pub puts: u64,
     pub gets: u64,
     pub download_bytes: u64,
@@ -26,25 +31,31 @@ pub(crate) struct Links {
     pub saved_bytes: u64,
 }
 
-impl Default for Links {
-    fn default() -> Self {
-        Self::slowed([1.0; 2])
-    }
-}
-
 impl Links {
-    /// Links whose downloads and uploads take so many times what is predicted.
-    pub fn slowed(factors: [f64; 2]) -> Self {
-        Self {
-            down_free_ms: 0.0,
-            up_free_ms: 0.0,
-            factors,
-            puts: 0,
-            gets: 0,
-            download_bytes: 0,
-            upload_bytes: 0,
-            saved_bytes: 0,
+    /// Links whose transfers take as long as is drawn.
+    pub fn drawn(transfers: Transfers) -> Self {
+        Self { drawn: Some(Box::new(transfers)), ..Self::default() }
+    }
+
+    /// Time to upload what `task` stores: each object has a factor of its own.
+    fn upload_ms(&mut self, dense: &Dense, size: u32, task: u32) -> f64 {
+        let all_ms = dense.upload_ms(size, task);
+        let Some(drawn) = &mut self.drawn else { return all_ms };
+        if all_ms <= 0.0 {
+            return all_ms;
         }
+        if dense.uploads[task as usize].objects == 1 {
+            return drawn.next(UP) * all_ms;
+        }
+        let (transfer, inline_max) = (&dense.size(size).transfer, dense.problem.platform.inline_bytes_max);
+        let mut factor = 1.0;
+        for bytes in dense.graph.writes(task).iter().map(|&o| dense.object_bytes(o)) {
+            if bytes > inline_max {
+                let one_ms = transfer.upload_latency_ms + bytes as f64 * transfer.upload_ms_per_byte;
+                factor += one_ms / all_ms * (drawn.next(UP) - 1.0);
+            }
+        }
+        factor * all_ms
     }
 }
 
@@ -218,7 +229,11 @@ impl Moved {
             return (there_ms, Bringing::WasThere);
         }
         let moved_ms = transfer.download_latency_ms + bytes as f64 * transfer.download_ms_per_byte;
-        links.down_free_ms = links.down_free_ms.max(now_ms) + links.factors[0] * moved_ms;
+        let moved_ms = match &mut links.drawn {
+            None => moved_ms,
+            Some(drawn) => drawn.next(DOWN) * moved_ms,
+        };
+        links.down_free_ms = links.down_free_ms.max(now_ms) + moved_ms;
         links.gets += 1;
         links.download_bytes += bytes;
         self.download_bytes += bytes;
@@ -333,7 +348,7 @@ impl Moved {
         if stored.objects == 0 {
             return executed_ms;
         }
-        let moved_ms = links.factors[1] * dense.upload_ms(size, task);
+        let moved_ms = links.upload_ms(dense, size, task);
         let done_ms = links.up_free_ms.max(executed_ms) + moved_ms;
         links.up_free_ms = done_ms;
         links.puts += u64::from(stored.objects);

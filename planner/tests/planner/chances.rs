@@ -4,10 +4,10 @@
 use foresail_planner::shapes::Shape as Form;
 use foresail_planner::{Distribution, find, monte_carlo, plan, planners};
 use foresail_schemas::Plan;
-use foresail_schemas::plan::{Objective, PlannedTask, Problem};
+use foresail_schemas::plan::{Objective, PlannedTask, Problem, StartupTimes, TransferTimes};
 use foresail_schemas::prediction::Basis;
 use foresail_schemas::uncertainty::{CERTAIN, Shape, SharedError, StartupShapes, Uncertainty};
-use foresail_schemas::workflow::WorkflowSpec;
+use foresail_schemas::workflow::{Input, Output, WorkflowSpec};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
@@ -78,6 +78,52 @@ fn draws_of_what_is_certain_are_what_was_predicted() {
                 assert_eq!(found, expected, "seed {seed}, {}", planner.name());
             }
         }
+    }
+}
+
+/// A task that fetches or stores so many objects, a second each by prediction, whose transfers spread as a
+/// log-normal of sigma 1.
+fn moving(fetched: usize, stored: usize) -> Problem {
+    let mut task = drawn::task("t", &[]);
+    task.inputs =
+        (0..fetched).map(|at| Input::External { uri: format!("file:///{at}"), bytes: None }).collect();
+    task.outputs =
+        (0..stored.max(1)).map(|at| Output { name: drawn::name(&format!("o{at}")), bytes: None }).collect();
+    let mut problem = drawn::measured(drawn::workflow(vec![task]), drawn::local(), Objective::Fastest);
+    let (bytes, ms_per_byte) = (10_000_000, 1e-4);
+    let graph = problem.workflow.graph();
+    let moves = graph.objects().iter().map(|o| if o.producer.is_none() || stored > 0 { bytes } else { 0 });
+    let object_bytes = moves.collect();
+    let table = &mut problem.predictions;
+    table.object_bytes = object_bytes;
+    table.exec_ms.iter_mut().for_each(|row| row.fill(1.0));
+    table.startup.fill(StartupTimes { cold_ms: 0.0, warm_ms: 0.0 });
+    table.transfer.fill(TransferTimes {
+        download_latency_ms: 0.0,
+        download_ms_per_byte: ms_per_byte,
+        upload_latency_ms: 0.0,
+        upload_ms_per_byte: ms_per_byte,
+    });
+    let mut uncertainty = certain(&problem);
+    uncertainty.transfer.fill([0.193, 0.509, 1.0, 1.963, 3.602, 5.180, 10.240]);
+    problem.predictions.uncertainty = Some(uncertainty);
+    problem
+}
+
+#[test]
+fn a_transfer_is_as_slow_as_was_measured_and_a_hundred_are_not_all_slow_together() {
+    for ((fetched, stored), [least, most]) in [
+        ((1, 0), [9.0, 11.5]),
+        ((0, 1), [9.0, 11.5]),
+        // All by one factor spread as one does, all by their own by no more than 1.3.
+        ((100, 0), [3.0, 7.5]),
+        ((0, 100), [3.0, 7.5]),
+    ] {
+        let problem = moving(fetched, stored);
+        let drawn = draws(&problem, &by("simple", &problem), 6_000, 3);
+        let spread = drawn.makespan_ms(0.99) / drawn.makespan_ms(0.5);
+        println!("{fetched} fetched, {stored} stored: p99 is {spread:.2} times the median");
+        assert!((least..most).contains(&spread), "{fetched} fetched, {stored} stored: {spread}");
     }
 }
 
