@@ -73,7 +73,7 @@ pub use foresail_worker::{
 };
 pub use prepare::PlanRequest;
 pub use progress::Progress;
-pub use replan::Proposal;
+pub use replan::{Kept, Proposal};
 pub use run::{RunHandle, RunOutcome};
 pub use settings::ClientSettings;
 pub use stack::{LocalStack, StackSettings, Workers};

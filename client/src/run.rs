@@ -1,7 +1,7 @@
 //! A run as its submitter sees it: events, progress, the end, results.
 
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -24,7 +24,7 @@ use crate::client::platform_of;
 use crate::error::ClientError;
 use crate::http::Call;
 use crate::progress::Progress;
-use crate::replan::Replanner;
+use crate::replan::{Kept, Replanner};
 use crate::watch::{self, Services};
 
 /// Pause between two looks at the workers of a run that has ended.
@@ -43,6 +43,7 @@ pub struct RunHandle {
     rates: Rates,
     /// Results taken over from an earlier run.
     pub(crate) reused: u64,
+    kept: Arc<Mutex<Kept>>,
     watch: Option<Watch>,
 }
 
@@ -81,12 +82,13 @@ impl RunHandle {
         plan: Plan,
         rates: Rates,
     ) -> Self {
-        Self { services, id, workflow, plan, rates, reused: 0, watch: None }
+        Self { services, id, workflow, plan, rates, reused: 0, kept: Arc::default(), watch: None }
     }
 
     pub(crate) fn watch(&mut self, epoch: u64, limits: RunOptions, replanner: Replanner) {
         let services = self.services.as_ref().clone();
         let watching = watch::watch(services, self.id.clone(), epoch, self.plan.clone(), limits);
+        self.kept = replanner.kept.clone();
         let replanning = async {
             replanner.watch().await;
             std::future::pending().await
@@ -98,6 +100,12 @@ impl RunHandle {
             }
         };
         self.watch = Some(Watch(tokio::spawn(both)));
+    }
+
+    /// Looks for a better plan that this handle had taken and that changed nothing.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Id of the run.

@@ -82,6 +82,7 @@ async fn look(
             return Ok(());
         }
         let now_ms = began.elapsed().as_secs_f64() * 1000.0;
+        line.kept(&handle.kept());
         line.show(progress, &progress.summary(handle.rates(), now_ms));
         tokio::time::sleep(LOOK_PAUSE).await;
     }

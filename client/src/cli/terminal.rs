@@ -10,12 +10,16 @@ use foresail_schemas::run::Replanning;
 use super::args::Color;
 use super::replan::accept_hint;
 use crate::progress::Progress;
+use crate::replan::Kept;
 use crate::units;
 
 /// Characters of the bar.
 const BAR_LEN: usize = 20;
 /// Shortest time between two plain lines.
 const PLAIN_PAUSE: Duration = Duration::from_secs(2);
+
+/// Looks for a better plan that are told though they changed nothing.
+const KEPT_TOLD_MAX: u64 = 5;
 
 /// How stderr is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +73,8 @@ impl Terminal {
     /// Follows one run.
     #[must_use]
     pub fn progress(&self, run: &RunId, predicted: PlanSummary) -> ProgressLine {
-        ProgressLine { live: self.live, run: run.clone(), predicted, last: None, has_suggested: false }
+        let (run, last, has_suggested, kept) = (run.clone(), None, false, 0);
+        ProgressLine { live: self.live, run, predicted, last, has_suggested, kept }
     }
 }
 
@@ -82,6 +87,8 @@ pub struct ProgressLine {
     last: Option<(Instant, u64)>,
     /// Whether it was told that there is a plan that can be accepted.
     has_suggested: bool,
+    /// Looks that changed nothing and were told.
+    kept: u64,
 }
 
 impl ProgressLine {
@@ -103,6 +110,20 @@ impl ProgressLine {
             eprintln!("{text}");
             self.last = Some((Instant::now(), progress.settled()));
         }
+    }
+
+    /// Tells of a look for a better plan that changed nothing; of many, the first [`KEPT_TOLD_MAX`].
+    pub fn kept(&mut self, kept: &Kept) {
+        if let Some(news) = self.stays(kept) {
+            self.end();
+            eprintln!("{news}");
+        }
+    }
+
+    fn stays(&mut self, kept: &Kept) -> Option<String> {
+        let before = std::mem::replace(&mut self.kept, kept.looks);
+        let why = kept.last.as_ref().filter(|_| before < kept.looks && before < KEPT_TOLD_MAX)?;
+        Some(format!("looked for a better plan, and this one stays: {}; {}", why.cause, why.reason))
     }
 
     /// A plan that is suggested, what it brings and how to accept it, once per plan in force.
@@ -208,8 +229,8 @@ fn line(progress: &Progress, actual: &PlanSummary, predicted: &PlanSummary) -> S
     };
     let suggested = if progress.suggestion.is_some() { ", a better plan is suggested" } else { "" };
     format!(
-        "[{bar}] {}/{} tasks{skipped}, {} running on {} workers{failed}{replanned}{suggested}  {} of {} predicted  \
-         {} of {}",
+        "[{bar}] {}/{} tasks{skipped}, {} running on {} workers{failed}{replanned}{suggested}  {} of {} \
+         predicted  {} of {}",
         progress.settled(),
         progress.tasks,
         progress.running(),
@@ -267,8 +288,8 @@ mod tests {
         assert_eq!(
             news.unwrap(),
             "a better plan is suggested: 5.00 s instead of 9.00 s, $0.0200 instead of $0.0200\n  2 workers \
-             were lost; a new plan saves 44.4 % of the time that is left\nhint: `foresail replan r-1 --accept` \
-             puts the suggested plan in force"
+             were lost; a new plan saves 44.4 % of the time that is left\nhint: `foresail replan r-1 \
+             --accept` puts the suggested plan in force"
         );
         assert!(told.contains(", a better plan is suggested  "), "{told}");
         assert_eq!(tell(&mut progress, suggested(1)).0, None);
@@ -276,5 +297,28 @@ mod tests {
         assert_eq!(news, None);
         assert!(told.contains(", plan 2 in force  "), "{told}");
         assert!(tell(&mut progress, suggested(2)).0.is_some());
+    }
+    #[test]
+    fn a_look_that_changed_nothing_is_told_once_and_of_many_the_first() {
+        let terminal = Terminal { live: false };
+        let mut shown = terminal.progress(&"r-1".parse().unwrap(), PlanSummary::default());
+        assert_eq!(shown.stays(&Kept::default()), None);
+        let promise = foresail_schemas::run::Promise { makespan_ms: 1.0, cost_usd: 1.0 };
+        let why = Replanning {
+            cause: "a worker was lost".to_owned(),
+            kept: promise,
+            new: promise,
+            moved: 0,
+            reason: "the run goes as its plan promised".to_owned(),
+        };
+        let kept = |looks| Kept { looks, last: Some(why.clone()) };
+        assert_eq!(
+            shown.stays(&kept(1)).unwrap(),
+            "looked for a better plan, and this one stays: a worker was lost; the run goes as its plan \
+             promised"
+        );
+        assert_eq!(shown.stays(&kept(1)), None);
+        let told = (2..20).filter(|&looks| shown.stays(&kept(looks)).is_some()).count() as u64;
+        assert_eq!(told, KEPT_TOLD_MAX - 1);
     }
 }

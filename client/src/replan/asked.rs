@@ -1,5 +1,7 @@
 //! Re-planning by hand: what a client can ask of a run that somebody else may watch over.
 
+use std::sync::Arc;
+
 use foresail_schemas::id::RunId;
 use foresail_schemas::platform::Platform;
 use foresail_schemas::run::{CurrentPlan, ReplanRequest};
@@ -74,6 +76,7 @@ impl Client {
     ) -> Replanner {
         let (client, run, mode) = (self.clone(), run.clone(), options.replan);
         let (without, pace, heartbeat_ms) = (Vec::new(), Pace::CLIENT, options.heartbeat_ms);
-        Replanner { client, run, workflow, plan, epoch, platform, without, mode, pace, heartbeat_ms }
+        let kept = Arc::default();
+        Replanner { client, run, workflow, plan, epoch, platform, without, mode, pace, heartbeat_ms, kept }
     }
 }

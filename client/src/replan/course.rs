@@ -1,9 +1,9 @@
 //! Where a run stands, as the fold of its events, in the form that re-planning asks for. Pure.
 //!
-//! A worker counts as lost when another instance takes its place or a task that it had leased: until then
-//! nobody but the store knows. Not known are workers that were invoked and have not joined; they are left
-//! out. Of a time in which the store was silent nothing is known either: that no result came then does not
-//! say that a task still ran. Times in ms since the run was created.
+//! A worker counts as lost when its host says so, or when another instance takes its place or a task that it
+//! had leased: until then nobody but the store knows. Not known are workers that were invoked and have not
+//! joined; they are left out. Of a time in which the store was silent nothing is known either: that no result
+//! came then does not say that a task still ran. Times in ms since the run was created.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use foresail_schemas::id::{InstanceId, WorkerId};
 use foresail_schemas::metric::StartState;
 use foresail_schemas::plan::{Plan, PlanSummary};
 use foresail_schemas::platform::Rates;
-use foresail_schemas::run::{Change, RunEvent, WorkerUsage};
+use foresail_schemas::run::{Change, FailureKind, RunEvent, WorkerUsage};
 use foresail_schemas::{TaskId, TaskName, Workflow};
 
 /// How far a task is.
@@ -57,6 +57,8 @@ struct Instance {
     config: ResourceConfig,
     start: StartState,
     joined_ms: f64,
+    /// Whether its process disappeared; whoever noticed that says that it has left as well.
+    is_dead: bool,
     state: State,
 }
 
@@ -189,7 +191,7 @@ impl Course {
     /// Workers that were lost so far.
     #[must_use]
     pub fn lost(&self) -> usize {
-        self.instances.values().filter(|i| matches!(i.state, State::Lost { .. })).count()
+        self.instances.values().filter(|i| i.is_dead || matches!(i.state, State::Lost { .. })).count()
     }
 
     /// What tasks decided so far, by their places.
@@ -227,7 +229,8 @@ impl Course {
                     .collect();
                 before.iter().for_each(|id| self.lose(id, at_ms));
                 let (worker, config, start) = (worker.clone(), *config, *start);
-                let joined = Instance { worker, config, start, joined_ms: at_ms, state: State::Alive };
+                let (state, is_dead) = (State::Alive, false);
+                let joined = Instance { worker, config, start, joined_ms: at_ms, is_dead, state };
                 self.instances.insert(instance.clone(), joined);
             }
             Change::WorkerLeft { instance, usage } => {
@@ -244,7 +247,10 @@ impl Course {
                 }
                 self.set(*task, Step::Leased { instance: instance.clone(), since_ms: at_ms });
             }
-            Change::TaskFailed { task, .. } => {
+            Change::TaskFailed { task, instance, failure, .. } => {
+                if let Some(found) = self.instances.get_mut(instance) {
+                    found.is_dead |= failure.kind == FailureKind::WorkerLost;
+                }
                 // An attempt that began beside the one that made the result takes nothing away.
                 if matches!(self.steps.get(*task as usize), Some(Step::Leased { .. })) {
                     self.set(*task, Step::Open);
@@ -375,7 +381,7 @@ impl Course {
         let mut idle: BTreeMap<(u32, u32), (ResourceConfig, i64)> = BTreeMap::new();
         for instance in self.instances.values() {
             let count = &mut idle.entry(instance.config.key()).or_insert((instance.config, 0)).1;
-            *count += i64::from(matches!(instance.state, State::Left { .. }));
+            *count += i64::from(matches!(instance.state, State::Left { .. }) && !instance.is_dead);
             *count -= i64::from(instance.start == StartState::Warm);
         }
         let some = |(config, count): (ResourceConfig, i64)| {

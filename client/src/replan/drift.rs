@@ -90,7 +90,9 @@ impl fmt::Display for Cause {
             Self::Decided { task, decision, called, .. } => {
                 write!(f, "`{task}` decided `{decision}`, which calls {called} tasks that were not expected")
             }
+            Self::Lost { count: 1 } => write!(f, "a worker was lost"),
             Self::Lost { count } => write!(f, "{count} workers were lost"),
+            Self::Skipped { count: 1 } => write!(f, "a task is skipped, as was decided"),
             Self::Skipped { count } => write!(f, "{count} tasks are skipped, as was decided"),
         }
     }

@@ -14,6 +14,7 @@ mod fresh;
 mod slowdown;
 mod steward;
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use foresail_planner::{self as planner, Verdict};
@@ -81,6 +82,8 @@ pub(crate) struct Replanner {
     pub pace: Pace,
     /// How often workers of the run are heard of at least.
     pub heartbeat_ms: f64,
+    /// Where looks are told that changed nothing.
+    pub kept: Arc<Mutex<Kept>>,
 }
 
 /// What a look for a better plan has found.
@@ -91,6 +94,15 @@ pub struct Proposal {
     /// The plan that is to be in force from now on, why, and what both take and cost. With [`Verdict::Keep`]
     /// it differs from the plan in force in its times only.
     pub request: ReplanRequest,
+}
+
+/// Looks for a better plan after which the one in force stayed: no event of the run tells of them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Kept {
+    /// How many there were.
+    pub looks: u64,
+    /// Why the last was taken, and why nothing came of it.
+    pub last: Option<Replanning>,
 }
 
 /// The state of the watching.
@@ -265,7 +277,10 @@ impl Watching {
         }
         let client = &self.replanner.client;
         match (verdict, self.replanner.mode) {
-            (Verdict::Keep, _) | (_, ReplanMode::Off) => {}
+            (Verdict::Keep, _) | (_, ReplanMode::Off) => {
+                let mut kept = self.replanner.kept.lock().unwrap_or_else(PoisonError::into_inner);
+                (kept.looks, kept.last) = (kept.looks + 1, request.why);
+            }
             (Verdict::Replace, ReplanMode::Suggest) => match client.suggest(&run, &request).await {
                 Err(error) if is_late(&error) => return Ok(()),
                 done => done?,

@@ -5,7 +5,7 @@ use foresail_schemas::decision::DecisionForecast;
 use foresail_schemas::metric::{Forecast, StartState};
 use foresail_schemas::plan::Objective;
 use foresail_schemas::platform::Platform;
-use foresail_schemas::run::{Change, Commit, Measured, RunEvent};
+use foresail_schemas::run::{Change, Commit, Failure, FailureKind, Measured, RunEvent, WorkerUsage};
 
 use super::*;
 use crate::builder::WorkflowBuilder;
@@ -90,6 +90,47 @@ fn a_task_past_its_p95_is_a_cause_once() {
     assert!(matches!(causes[..], [Cause::Slow { at: 3, .. }]), "{causes:?}");
     drift.told(&causes, &course);
     assert_eq!(drift.causes(&workflow, &course, 1e6), []);
+}
+
+#[test]
+fn a_worker_that_its_host_tells_dead_is_a_cause_once_and_leaves_nothing_warm() {
+    let (workflow, plan) = planned();
+    let (mut drift, mut course) = (Drift::new(&workflow, &plan), Course::new(&workflow));
+    let (instance, config) = ("i-1".parse::<foresail_schemas::InstanceId>().unwrap(), plan.tasks[0].config);
+    let failure = |kind| Failure {
+        task: None,
+        attempt: 1,
+        kind,
+        message: String::new(),
+        exception: None,
+        lost: Vec::new(),
+    };
+    let failed = |kind| Change::TaskFailed {
+        task: 3,
+        attempt: 1,
+        instance: instance.clone(),
+        failure: failure(kind),
+        again_ms: None,
+        config: None,
+    };
+    let (epoch, expires_ms, assuming) = (1, 1e9, Vec::new());
+    let changes = [
+        Change::WorkerJoined { worker: None, instance: instance.clone(), config, start: StartState::Cold },
+        Change::TaskLeased { task: 3, attempt: 1, instance: instance.clone(), epoch, expires_ms, assuming },
+        failed(FailureKind::TaskError),
+        failed(FailureKind::WorkerLost),
+        Change::WorkerLeft { instance: instance.clone(), usage: WorkerUsage::default() },
+    ];
+    let mut found = Vec::new();
+    for (seq, change) in (1..).zip(changes) {
+        course.apply(&RunEvent { seq, at_ms: 10.0, change });
+        let causes = drift.causes(&workflow, &course, 20.0);
+        drift.told(&causes, &course);
+        found.push(causes.first().map(ToString::to_string));
+    }
+    assert_eq!(found, [None, None, None, Some("a worker was lost".to_owned()), None]);
+    let rates = Platform::built_in().swap_remove(0).rates();
+    assert_eq!(course.progress(&plan, &rates, 20.0).idle, []);
 }
 
 #[test]
