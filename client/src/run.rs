@@ -36,7 +36,7 @@ const COMMITS_PER_REQUEST_MAX: usize = 1_000;
 /// is stuck is started again. Dropping it ends the watching and not the run.
 #[derive(Debug)]
 pub struct RunHandle {
-    services: Arc<Services>,
+    pub(crate) services: Arc<Services>,
     id: RunId,
     workflow: Workflow,
     plan: Plan,

@@ -7,6 +7,7 @@ use foresail_schemas::run::RunStatus;
 
 use super::error::CliError;
 use super::interrupt::Interrupt;
+use super::replan::accept_hint;
 use super::terminal::{ProgressLine, Terminal};
 use crate::error::ClientError;
 use crate::progress::Progress;
@@ -27,7 +28,9 @@ pub async fn follow(
     interrupt: &Interrupt,
     limit: Option<Duration>,
 ) -> Result<RunOutcome, CliError> {
-    let mut line = terminal.progress(handle.id(), handle.plan().predicted);
+    // No other command finds the stack of this one.
+    let accept = accept_hint(handle.id(), Some(handle.services.metad.address()));
+    let mut line = terminal.progress(accept, handle.plan().predicted);
     let mut progress = handle.new_progress();
     let ended = {
         let mut looking = pin!(look(handle, &mut progress, &mut line));

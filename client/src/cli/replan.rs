@@ -58,15 +58,16 @@ async fn propose(
         }
         (Verdict::Replace, false) => {
             client.suggest(run, &found.request).await?;
-            terminal.say(&accept_hint(run));
+            terminal.say(&accept_hint(run, None));
         }
     }
     show(global, found.verdict, epoch, &found.request)
 }
 
-/// How to put a suggested plan in force.
-pub fn accept_hint(run: &RunId) -> String {
-    format!("`foresail replan {run} --accept` puts the suggested plan in force")
+/// How to put a suggested plan in force; `metad` is the address where no other command finds it by itself.
+pub fn accept_hint(run: &RunId, metad: Option<&str>) -> String {
+    let at = metad.map_or_else(String::new, |metad| format!(" --metad {metad}"));
+    format!("`foresail replan {run} --accept{at}` puts the suggested plan in force")
 }
 
 fn show(global: &Global, verdict: Verdict, epoch: u64, request: &ReplanRequest) -> Result<(), CliError> {

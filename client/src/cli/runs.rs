@@ -74,7 +74,7 @@ async fn detail(global: &Global, session: &Session, run: &RunId) -> Result<(), C
     };
     match global.format {
         Format::Table | Format::Markdown | Format::Csv | Format::Parquet => {
-            let hint = suggestion.map(|_| accept_hint(run));
+            let hint = suggestion.map(|_| accept_hint(run, None));
             Ok(render::one(global.format, &(), || detail_table(&handle, &summary, &events, hint))?)
         }
         Format::Json => {

@@ -3,12 +3,10 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use foresail_schemas::id::RunId;
 use foresail_schemas::plan::PlanSummary;
 use foresail_schemas::run::Replanning;
 
 use super::args::Color;
-use super::replan::accept_hint;
 use crate::progress::Progress;
 use crate::replan::Kept;
 use crate::units;
@@ -70,11 +68,11 @@ impl Terminal {
         ElapsedLine { live: self.live, told: 0 }
     }
 
-    /// Follows one run.
+    /// Follows one run; `accept` says how a suggested plan is put in force.
     #[must_use]
-    pub fn progress(&self, run: &RunId, predicted: PlanSummary) -> ProgressLine {
-        let (run, last, has_suggested, kept) = (run.clone(), None, false, 0);
-        ProgressLine { live: self.live, run, predicted, last, has_suggested, kept }
+    pub fn progress(&self, accept: String, predicted: PlanSummary) -> ProgressLine {
+        let (last, has_suggested, kept) = (None, false, 0);
+        ProgressLine { live: self.live, accept, predicted, last, has_suggested, kept }
     }
 }
 
@@ -82,7 +80,7 @@ impl Terminal {
 #[derive(Debug)]
 pub struct ProgressLine {
     live: bool,
-    run: RunId,
+    accept: String,
     predicted: PlanSummary,
     last: Option<(Instant, u64)>,
     /// Whether it was told that there is a plan that can be accepted.
@@ -138,8 +136,8 @@ impl ProgressLine {
         let Replanning { cause, reason, kept, new, .. } = why.as_ref();
         let time = format!("{} instead of {}", units::ms(new.makespan_ms), units::ms(kept.makespan_ms));
         let money = format!("{} instead of {}", units::usd(new.cost_usd), units::usd(kept.cost_usd));
-        let hint = accept_hint(&self.run);
-        Some(format!("a better plan is suggested: {time}, {money}\n  {cause}; {reason}\nhint: {hint}"))
+        let accept = &self.accept;
+        Some(format!("a better plan is suggested: {time}, {money}\n  {cause}; {reason}\nhint: {accept}"))
     }
 
     /// Leaves the terminal as it was.
@@ -263,11 +261,12 @@ mod tests {
     }
     #[test]
     fn a_suggested_plan_is_told_once_with_how_to_accept_it_and_again_after_another_took_its_place() {
+        use super::super::replan::accept_hint;
         use foresail_schemas::run::{Change, Promise, RunEvent};
 
-        let run: RunId = "r-1".parse().unwrap();
         let terminal = Terminal { live: false };
-        let mut shown = terminal.progress(&run, PlanSummary::default());
+        let accept = accept_hint(&"r-1".parse().unwrap(), Some("http://127.0.0.1:7070"));
+        let mut shown = terminal.progress(accept, PlanSummary::default());
         let mut progress = Progress::new(8);
         let promise = |makespan_ms| Promise { makespan_ms, cost_usd: 0.02 };
         let why = Box::new(Replanning {
@@ -289,7 +288,7 @@ mod tests {
             news.unwrap(),
             "a better plan is suggested: 5.00 s instead of 9.00 s, $0.0200 instead of $0.0200\n  2 workers \
              were lost; a new plan saves 44.4 % of the time that is left\nhint: `foresail replan r-1 \
-             --accept` puts the suggested plan in force"
+             --accept --metad http://127.0.0.1:7070` puts the suggested plan in force"
         );
         assert!(told.contains(", a better plan is suggested  "), "{told}");
         assert_eq!(tell(&mut progress, suggested(1)).0, None);
@@ -301,7 +300,7 @@ mod tests {
     #[test]
     fn a_look_that_changed_nothing_is_told_once_and_of_many_the_first() {
         let terminal = Terminal { live: false };
-        let mut shown = terminal.progress(&"r-1".parse().unwrap(), PlanSummary::default());
+        let mut shown = terminal.progress(String::new(), PlanSummary::default());
         assert_eq!(shown.stays(&Kept::default()), None);
         let promise = foresail_schemas::run::Promise { makespan_ms: 1.0, cost_usd: 1.0 };
         let why = Replanning {
