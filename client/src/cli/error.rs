@@ -59,7 +59,7 @@ pub enum CliError {
         /// Why it was to be cancelled.
         asked: Box<CliError>,
         /// Why it was not.
-        cause: ClientError,
+        cause: Box<ClientError>,
     },
     /// A run cannot be followed any more.
     #[error("run `{run}` cannot be followed any more, and was not cancelled: {error}")]
@@ -67,7 +67,7 @@ pub enum CliError {
         /// The run.
         run: RunId,
         /// Why.
-        error: ClientError,
+        error: Box<ClientError>,
     },
     /// The user interrupted something else than a run.
     #[error("interrupted")]
@@ -134,24 +134,27 @@ impl CliError {
             Self::Input { .. } => 2,
             Self::Interrupted | Self::Stopped { .. } => interrupt::EXIT_CODE,
             Self::NotCancelled { asked, .. } => return asked.exit_code(),
-            Self::Client(error) | Self::OutOfSight { error, .. } => match error {
-                ClientError::RunEnded { .. }
-                | ClientError::TimedOut { .. }
-                | ClientError::NoResult(_)
-                | ClientError::NotKept(_)
-                | ClientError::Lost { .. }
-                | ClientError::Damaged { .. } => 1,
-                ClientError::NoPlan { .. }
-                | ClientError::Address { .. }
-                | ClientError::Token { .. }
-                | ClientError::NoSuchResult(_)
-                | ClientError::Refused { .. } => 2,
-                ClientError::Unreachable { .. }
-                | ClientError::Unreadable { .. }
-                | ClientError::Stack { .. } => 3,
-            },
+            Self::OutOfSight { error, .. } => return exit_code_of(error),
+            Self::Client(error) => return exit_code_of(error),
         })
     }
+}
+
+fn exit_code_of(error: &ClientError) -> ExitCode {
+    ExitCode::from(match error {
+        ClientError::RunEnded { .. }
+        | ClientError::TimedOut { .. }
+        | ClientError::NoResult(_)
+        | ClientError::NotKept(_)
+        | ClientError::Lost { .. }
+        | ClientError::Damaged { .. } => 1,
+        ClientError::NoPlan { .. }
+        | ClientError::Address { .. }
+        | ClientError::Token { .. }
+        | ClientError::NoSuchResult(_)
+        | ClientError::Refused { .. } => 2,
+        ClientError::Unreachable { .. } | ClientError::Unreadable { .. } | ClientError::Stack { .. } => 3,
+    })
 }
 
 /// metad's hints name its endpoints; here commands do the same.

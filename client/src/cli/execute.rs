@@ -53,7 +53,7 @@ pub async fn follow(
     match ended {
         Ok(()) => Ok(handle.settle(progress).await?),
         Err(CliError::Client(error)) if !matches!(error, ClientError::TimedOut { .. }) => {
-            Err(CliError::OutOfSight { run: handle.id().clone(), error })
+            Err(CliError::OutOfSight { run: handle.id().clone(), error: Box::new(error) })
         }
         Err(asked) => Err(cancelled(handle, progress, terminal, asked).await),
     }
@@ -63,7 +63,8 @@ pub async fn follow(
 async fn cancelled(handle: &RunHandle, progress: Progress, terminal: &Terminal, asked: CliError) -> CliError {
     terminal.say(&format!("cancelling run {}", handle.id()));
     if let Err(cause) = handle.cancel(&asked.to_string()).await {
-        return CliError::NotCancelled { run: handle.id().clone(), asked: Box::new(asked), cause };
+        let (run, asked, cause) = (handle.id().clone(), Box::new(asked), Box::new(cause));
+        return CliError::NotCancelled { run, asked, cause };
     }
     // What its workers used in the end is asked for no matter: the run is cancelled.
     if let Err(error) = handle.settle(progress).await {
