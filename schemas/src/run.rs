@@ -7,6 +7,7 @@
 
 mod event;
 mod operation;
+mod options;
 mod replan;
 mod resume;
 
@@ -14,6 +15,7 @@ pub use event::{Change, EventPage, RunEvent};
 pub use operation::{
     Assumption, Before, LargerTask, Operation, OperationAnswer, OperationRequest, OperationResult,
 };
+pub use options::{OptionsFault, RUN_MS_MAX, RunOptions};
 pub use replan::{Promise, ReplanMode, ReplanRequest, Replanning};
 pub use resume::Resume;
 
@@ -26,7 +28,6 @@ use crate::decision::Decision;
 use crate::id::{InstanceId, RunId, TaskId, TaskName, WorkflowName};
 use crate::number::non_negative;
 use crate::plan::{Plan, PlanSummary};
-use crate::retry::SizeMenu;
 use crate::workflow::Workflow;
 
 /// Most operations in one request by default.
@@ -38,6 +39,7 @@ pub const EXCEPTION_TEXT_MAX: usize = 32 * 1024;
 
 /// Asks metad to start keeping a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RunRequest {
     /// Its id; metad chooses one where absent. Repeating the request with the same id and content changes
     /// nothing.
@@ -55,62 +57,6 @@ pub struct RunRequest {
     pub resume: Option<Resume>,
 }
 
-/// Limits and intervals of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct RunOptions {
-    /// How long a lease lasts without a heartbeat, in ms.
-    #[serde(deserialize_with = "non_negative")]
-    #[schemars(range(min = 0.0))]
-    pub lease_ms: f64,
-    /// Time between heartbeats in ms.
-    #[serde(deserialize_with = "non_negative")]
-    #[schemars(range(min = 0.0))]
-    pub heartbeat_ms: f64,
-    /// Time between two looks of a watchdog in ms.
-    #[serde(deserialize_with = "non_negative")]
-    #[schemars(range(min = 0.0))]
-    pub watch_ms: f64,
-    /// How long a worker with planned tasks left waits for one to become ready, in ms.
-    #[serde(deserialize_with = "non_negative")]
-    #[schemars(range(min = 0.0))]
-    pub linger_ms: f64,
-    /// Most attempts per task, the first included.
-    pub attempts_max: u32,
-    /// Sizes that an attempt which ran out of memory is repeated on: the next larger one.
-    #[serde(skip_serializing_if = "SizeMenu::is_empty")]
-    pub sizes: SizeMenu,
-    /// Whether a worker begins its next task while it stores the outputs of the one before.
-    pub overlap_uploads: bool,
-    /// Whether a planned worker begins a task whose parents all ran in it before the run's state has
-    /// answered.
-    #[serde(skip_serializing_if = "is_true")]
-    pub run_ahead: bool,
-    /// Whether objects that only tasks of the run read are kept when it has completed. Without it they are
-    /// deleted then; those of a run that failed or was cancelled stay for a while either way.
-    pub keep_intermediate: bool,
-    /// What happens when the run does not go as its plan says.
-    #[serde(skip_serializing_if = "ReplanMode::is_off")]
-    pub replan: ReplanMode,
-}
-
-impl Default for RunOptions {
-    fn default() -> Self {
-        Self {
-            lease_ms: 10_000.0,
-            heartbeat_ms: 3_000.0,
-            watch_ms: 2_000.0,
-            linger_ms: 500.0,
-            attempts_max: 3,
-            sizes: SizeMenu::default(),
-            overlap_uploads: true,
-            run_ahead: true,
-            keep_intermediate: false,
-            replan: ReplanMode::Off,
-        }
-    }
-}
-
 /// Answer to a new run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunCreated {
@@ -121,11 +67,6 @@ pub struct RunCreated {
     /// Results that were taken over from an earlier run.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reused: u64,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
-fn is_true(value: &bool) -> bool {
-    *value
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]

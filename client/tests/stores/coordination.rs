@@ -168,7 +168,7 @@ async fn workers_join_lease_and_commit_once(subject: &Subject) {
 
 async fn leases_end_by_the_clock_of_the_store(subject: &Subject) {
     let (a, b) = (subject.state(), subject.state());
-    let options = RunOptions { lease_ms: 400.0, ..RunOptions::default() };
+    let options = RunOptions { lease_ms: 400.0, heartbeat_ms: 100.0, ..RunOptions::default() };
     let (run, plan) = subject.create("expiry", &workflow(1), options).await;
     let granted = ask(&*a, &run, vec![join(&plan, "a"), lease(0, "a"), lease(3, "a")]).await;
     assert!(matches!(granted[1], OperationResult::Granted { attempt: 1, .. }), "{granted:?}");

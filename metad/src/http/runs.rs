@@ -37,6 +37,7 @@ pub fn find(app: &App, run: &RunId) -> Result<Arc<Board>, Failure> {
 
 /// A run request before the workflow was checked, so that its faults have a code of their own.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Request {
     run: Option<RunId>,
     workflow: WorkflowSpec,
@@ -66,6 +67,7 @@ pub async fn create(State(app): State<App>, JsonOf(request, content): JsonOf<Req
 
 fn checked(request: Request) -> Result<NewRun, Failure> {
     let Request { run, workflow, plan, options, resume } = request;
+    options.check().map_err(|e| Failure::new(ErrorCode::InvalidBody, e.to_string()))?;
     let workflow = workflow.check().map_err(|e| Failure::new(ErrorCode::InvalidWorkflow, e.to_string()))?;
     plan.check(&workflow).map_err(|e| Failure::new(ErrorCode::InvalidPlan, e.to_string()))?;
     let (workflow_json, plan_json) = (text(workflow.spec()), text(&plan));

@@ -103,6 +103,28 @@ async fn a_workflow_or_plan_that_does_not_fit_is_refused_with_its_own_code() {
 }
 
 #[tokio::test]
+async fn options_that_no_run_can_live_with_and_misspelt_ones_are_refused_and_named() {
+    let daemon = Daemon::start();
+    let check = async |options: Value, named: &[&str]| {
+        let mut request = json!(examples::run_request());
+        request["options"] = options;
+        let problem = fails(daemon.post("/v1/runs", &request), ErrorCode::InvalidBody).await;
+        assert_eq!(problem.status, 400);
+        named.iter().for_each(|name| assert!(problem.detail.contains(name), "{}", problem.detail));
+    };
+    check(json!({"attempts_max": 0}), &["`options.attempts_max` is `0`", "at least 1"]).await;
+    check(json!({"lease_ms": 0}), &["`options.lease_ms` is `0`", "heartbeat"]).await;
+    check(json!({"lease_ms": 500, "heartbeat_ms": 500}), &["`options.lease_ms` is `500`", "1000"]).await;
+    check(json!({"watch_ms": -1}), &["`options.watch_ms`", "`-1`"]).await;
+    check(json!({"overlap_upload": false}), &["unknown field `overlap_upload`"]).await;
+    let mut misspelt = json!(examples::run_request());
+    misspelt["option"] = json!({});
+    let problem = fails(daemon.post("/v1/runs", &misspelt), ErrorCode::InvalidBody).await;
+    assert!(problem.detail.contains("`option`"), "{}", problem.detail);
+    assert_eq!(daemon.read("/v1/runs").await["runs"], json!([]));
+}
+
+#[tokio::test]
 async fn a_run_goes_from_its_first_task_to_its_end() {
     let daemon = Daemon::start();
     daemon.run("r-1").await;
