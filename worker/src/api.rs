@@ -76,6 +76,15 @@ impl ApiError {
         }
     }
 
+    /// Whether the server has refused the content itself: it will not take it from anybody.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Refused { problem, .. } => matches!(problem.status, 400 | 413 | 422) && !problem.retryable,
+            Self::Settings { .. } | Self::Unreachable { .. } | Self::Unreadable { .. } => false,
+        }
+    }
+
     /// Whether the token is missing or wrong.
     #[must_use]
     pub fn is_unauthorized(&self) -> bool {

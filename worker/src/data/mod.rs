@@ -265,7 +265,7 @@ impl Data {
         let get = || {
             self.store.get(key).map_err(|error| match error {
                 StoreError::Missing { .. } => Unread::lost(key, error.to_string()),
-                StoreError::Failed { .. } => Unread::from(error.to_string()),
+                StoreError::Refused { .. } | StoreError::Failed { .. } => Unread::from(error.to_string()),
             })
         };
         let verified = |content| verified(content, object).map_err(|cause| Unread::lost(key, cause));

@@ -41,6 +41,16 @@ pub enum StoreError {
         /// The store.
         store: &'static str,
     },
+    /// The store will not do it however often it is asked.
+    #[error("object `{key}` is refused by the store `{store}`: {cause}")]
+    Refused {
+        /// The key.
+        key: String,
+        /// The store.
+        store: &'static str,
+        /// Why.
+        cause: String,
+    },
     /// The store did not do what was asked.
     #[error("object `{key}` in the store `{store}`: {cause}")]
     Failed {
@@ -319,6 +329,10 @@ impl BlobStore {
                 Ok(done) => return Ok(done),
                 Err(e) if e.is_missing() => {
                     return Err(StoreError::Missing { key: key.to_owned(), store: self.name() });
+                }
+                Err(e) if e.is_final() => {
+                    let cause = e.to_string();
+                    return Err(StoreError::Refused { key: key.to_owned(), store: self.name(), cause });
                 }
                 Err(e) if tries >= TRIES_MAX || !e.is_retryable() => {
                     return Err(StoreError::Failed {

@@ -14,7 +14,7 @@ use foresail_schemas::workflow::Task;
 
 use super::kept::Object;
 use super::mapped::SHARED_BYTES_MIN;
-use super::store::object_key;
+use super::store::{StoreError, object_key};
 use super::{Data, Durable, Sharing, lock};
 use crate::registry::TaskError;
 
@@ -36,7 +36,8 @@ impl Data {
     /// Stores the outputs of an attempt, in order.
     ///
     /// # Errors
-    /// [`FailureKind::OutputNotStored`] when the store does not take one.
+    /// [`FailureKind::OutputNotStored`] when the store does not take one, [`FailureKind::TaskRefused`] when
+    /// it never will.
     pub fn store(
         &self,
         workflow: &Workflow,
@@ -111,7 +112,11 @@ impl Data {
             Durable::All => self.store.put(key, &object),
             Durable::Results => self.store.put_rebuildable(key, &object),
         };
-        stored.map_err(|error| not_stored(name, &error))?;
+        stored.map_err(|error| match error {
+            // The next attempt would make the same.
+            StoreError::Refused { .. } => not_stored(name, &error).not_retried(),
+            error => not_stored(name, &error),
+        })?;
         self.moved(Direction::Upload, object.len() as u64, started, self.store.name());
         let object = self.share(key, object);
         lock(&self.cache).put(key.to_owned(), object);

@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::data::kept::contents;
-use crate::data::store::FileStore;
+use crate::data::store::{BlobStore, FileStore};
 use foresail_schemas::run::Measured;
+use foresail_schemas::{ErrorCode, Problem};
 use serde_json::json;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const INLINE_BYTES_MAX: u64 = 16;
 
@@ -119,6 +121,49 @@ impl ObjectStore for Noted {
 
     fn delete(&self, _: &str) -> Result<(), StoreError> {
         Ok(())
+    }
+}
+
+/// A server that answers everything with this problem; gives its address and counts what it is asked.
+fn refusing(problem: Problem) -> (String, Arc<AtomicUsize>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let mut request = [0; 4096];
+            let _read = std::io::Read::read(&mut connection, &mut request);
+            counter.fetch_add(1, Ordering::SeqCst);
+            let (status, body) = (problem.status, json!(problem).to_string());
+            let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/problem+json\r\n");
+            let rest = format!("content-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+            let _sent = std::io::Write::write_all(&mut connection, (head + &rest).as_bytes());
+        }
+    });
+    (address, asked)
+}
+
+#[test]
+fn what_the_store_will_never_take_is_refused_at_once_and_what_it_may_take_later_is_not() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for (code, kind, tries) in [
+        (ErrorCode::TooLarge, FailureKind::TaskRefused, 1),
+        (ErrorCode::StoreFailed, FailureKind::OutputNotStored, 5),
+    ] {
+        let (address, asked) = refusing(Problem::new(code, "larger than 16777216 bytes"));
+        let (run, instance) = (RunId::new("r").unwrap(), InstanceId::new("a").unwrap());
+        let metad = crate::metad::Metad::new(&address, None).unwrap();
+        let store = BlobStore::new(metad, run.clone(), runtime.handle().clone());
+        let cache = Arc::new(Mutex::new(ObjectCache::new(1 << 20)));
+        let data = Data::new(run, instance, Arc::new(store), cache, INLINE_BYTES_MAX);
+        let outputs = vec![Bytes::from_static(b"small").into(), Bytes::from(vec![7; 1000]).into()];
+        let refused = data.store(&workflow(), 0, 1, outputs).unwrap_err();
+        assert_eq!((refused.kind, asked.load(Ordering::SeqCst)), (kind, tries), "{refused:?}");
+        for told in ["`make/large`", "16777216"] {
+            assert!(refused.message.contains(told), "`{told}` in {refused:?}");
+        }
     }
 }
 
