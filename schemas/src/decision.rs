@@ -9,7 +9,8 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::TaskId;
 
@@ -27,7 +28,7 @@ pub enum Decision {
 }
 
 /// When a task runs: it waits for the task that decides, without data from it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
     /// The task that decides.
@@ -35,6 +36,33 @@ pub struct Condition {
     /// What it must decide.
     #[serde(flatten)]
     pub wanted: Wanted,
+}
+
+/// By hand, because what serde makes of it names neither `above` nor `is` where both are missing.
+impl<'de> Deserialize<'de> for Condition {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Stated {
+            task: TaskId,
+            above: Option<u64>,
+            is: Option<String>,
+        }
+        let Stated { task, above, is } = Stated::deserialize(from)?;
+        let wanted = match (above, is) {
+            (Some(place), None) => Wanted::Above(place),
+            (None, Some(text)) => Wanted::Is(text),
+            (None, None) => Err(D::Error::custom(format!(
+                "the condition on task `{task}` says nothing of what must be decided: it needs `above` (a \
+                 number: the task runs where more are decided) or `is` (a text)"
+            )))?,
+            (Some(place), Some(text)) => Err(D::Error::custom(format!(
+                "the condition on task `{task}` has `above` (`{place}`) and `is` (`{text}`): it can have one \
+                 of them"
+            )))?,
+        };
+        Ok(Self { task, wanted })
+    }
 }
 
 /// What must be decided.
@@ -97,6 +125,18 @@ impl Decision {
     }
 }
 
+impl Decision {
+    /// The decision as a report of a run has it behind what else is said of its task; `places` is how many it
+    /// can fill, see [`Graph::places`](crate::graph::Graph::places).
+    #[must_use]
+    pub fn told(&self, places: Option<u64>) -> String {
+        match places {
+            Some(places) => format!(", decided {self} for {places} places"),
+            None => format!(", decided {self}"),
+        }
+    }
+}
+
 impl std::fmt::Display for Decision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -135,6 +175,33 @@ mod tests {
         }
         let long = format!("\"{}\"", "a".repeat(DECISION_LEN_MAX + 1));
         assert_eq!(read(&long), Err(DecisionError::TooLong(DECISION_LEN_MAX + 1)));
+    }
+
+    #[test]
+    fn a_report_tells_a_decision_and_how_many_places_there_are() {
+        assert_eq!(Decision::Width(40).told(Some(16)), ", decided 40 for 16 places");
+        assert_eq!(Decision::Branch("left".to_owned()).told(None), ", decided left");
+    }
+
+    #[test]
+    fn a_condition_that_wants_nothing_names_what_it_could_want_and_what_was_found() {
+        let read = |text: &str| serde_json::from_str::<Condition>(text);
+        for (text, wanted) in [
+            (r#"{"task": "list", "above": 0}"#, Wanted::Above(0)),
+            (r#"{"task": "list", "is": "left"}"#, Wanted::Is("left".to_owned())),
+        ] {
+            let condition = Condition { task: TaskId::new("list").unwrap(), wanted };
+            assert_eq!(read(text).unwrap(), condition);
+            assert_eq!(read(&serde_json::to_string(&condition).unwrap()).unwrap(), condition);
+        }
+        for (text, told) in [
+            (r#"{"task": "list", "abov": 0}"#, ["`abov`", "`above`", "`is`"]),
+            (r#"{"task": "list"}"#, ["`list`", "`above`", "`is`"]),
+            (r#"{"task": "list", "above": 3, "is": "left"}"#, ["`3`", "`above`", "`is` (`left`)"]),
+        ] {
+            let said = read(text).unwrap_err().to_string();
+            told.iter().for_each(|word| assert!(said.contains(word), "`{word}` in {said}"));
+        }
     }
 
     #[test]

@@ -260,6 +260,18 @@ impl Graph {
         self.branches.conditions.get(&task).map(|(decider, wanted)| (*decider, wanted))
     }
 
+    /// How many places a decision of the task can fill: one more than the largest `above`, where every task
+    /// that waits for it wants a number; nothing where one wants a text, or none waits.
+    #[must_use]
+    pub fn places(&self, decider: u32) -> Option<u64> {
+        let conditions = self.children(decider).iter().filter_map(|&child| self.condition(child));
+        let wanted = conditions.filter(|(by, _)| *by == decider).map(|(_, wanted)| match wanted {
+            Wanted::Above(place) => Some(place.saturating_add(1)),
+            Wanted::Is(_) => None,
+        });
+        wanted.reduce(|one, other| Some(one?.max(other?))).flatten()
+    }
+
     /// Whether `child` runs although `parent`, one of its parents, is skipped: all that it wants of it are
     /// optional inputs.
     #[must_use]

@@ -1,6 +1,7 @@
 //! `foresail runs` and `foresail cancel`: what was run before.
 
 use foresail_schemas::Workflow;
+use foresail_schemas::decision::Decision;
 use foresail_schemas::id::RunId;
 use foresail_schemas::run::{Change, Promise, Replanning, RunEvent, RunStatus, RunSummary, WorkerUsage};
 
@@ -178,7 +179,9 @@ fn timeline(workflow: &Workflow, events: &[RunEvent]) -> Table {
             Change::TaskCommitted { task, commit } => {
                 let m = &commit.measured;
                 let moved = units::ms(m.download_ms + m.upload_ms);
-                let what = format!("{} ran {}, moved data {moved}", id(*task), units::ms(m.exec_ms));
+                let told = |decision: &Decision| decision.told(workflow.graph().places(*task));
+                let decided = commit.decision.as_ref().map_or_else(String::new, told);
+                let what = format!("{} ran {}, moved data {moved}{decided}", id(*task), units::ms(m.exec_ms));
                 (commit.instance.to_string(), what)
             }
             Change::RunResumed { of, reused } => (String::new(), format!("{reused} results of run {of}")),

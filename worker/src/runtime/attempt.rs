@@ -79,7 +79,8 @@ impl Attempt {
         };
         let ran = self.executors.execute(&call)?;
         drop(call);
-        let decision = decision(self.workflow.task(task), &ran.outputs)?;
+        let places = self.workflow.graph().places(task);
+        let decision = decision(self.workflow.task(task), places, &ran.outputs)?;
         let began = Instant::now();
         let outputs = after(&self.customs, ran.outputs)?;
         let output_bytes = outputs.iter().map(Object::len).sum();
@@ -156,21 +157,63 @@ pub(super) async fn tell_of_strays(strays: Arc<AtomicUsize>, events: mpsc::Sende
 }
 
 /// What the task decided, as it stands in the output that decides, where it has one. What is none would
-/// be none the next time either.
-fn decision(spec: &Task, outputs: &[Object]) -> Result<Option<Decision>, TaskError> {
+/// be none the next time either, nor a text where all that follow stand for places of a number.
+fn decision(spec: &Task, places: Option<u64>, outputs: &[Object]) -> Result<Option<Decision>, TaskError> {
     let Some(output) = &spec.decision else { return Ok(None) };
     let at = spec.output_names().iter().position(|name| name == output);
     let json = at.and_then(|at| outputs.get(at)).and_then(|output| output.bytes().ok()).unwrap_or_default();
-    Decision::read(&json).map(Some).map_err(|error| {
+    let decision = Decision::read(&json).map_err(|error| {
         let detail = format!(
             "the output `{output}` of task `{}` decides which tasks follow, and it cannot be read: \
              {error}; hint: write JSON, for instance `3`, `[\"a\", \"b\"]` or `\"left\"`",
             spec.id
         );
         TaskError::of(FailureKind::TaskRefused, detail)
-    })
+    })?;
+    match (&decision, places) {
+        (Decision::Branch(text), Some(places)) => Err(TaskError::of(
+            FailureKind::TaskRefused,
+            format!(
+                "task `{}` decided `{text}` in its output `{output}` where a number is wanted: every task \
+                 that waits for its decision has `above`, for `{places}` places; hint: write a whole \
+                 number or a list, or let the tasks after it have `is`",
+                spec.id
+            ),
+        )),
+        _ => Ok(Some(decision)),
+    }
 }
 
 fn ms_since(began: Instant) -> f64 {
     began.elapsed().as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_text_where_only_places_of_a_number_follow_is_refused_and_says_what_is_wanted() {
+        let decided = |when: serde_json::Value, json: &'static str| {
+            let workflow: Workflow = serde_json::from_value(json!({"name": "w", "tasks": [
+                {"id": "list", "name": "list", "run": "x", "decision": "out"},
+                {"id": "a", "name": "a", "run": "x", "when": {"task": "list", "above": 0}},
+                {"id": "b", "name": "b", "run": "x", "when": when},
+            ]}))
+            .unwrap();
+            let output = bytes::Bytes::from_static(json.as_bytes()).into();
+            decision(workflow.task(0), workflow.graph().places(0), &[output])
+        };
+        let (places, branch) = (json!({"task": "list", "above": 3}), json!({"task": "list", "is": "left"}));
+        assert_eq!(decided(places.clone(), "7").unwrap(), Some(Decision::Width(7)));
+        let left = Some(Decision::Branch("left".to_owned()));
+        assert_eq!(decided(branch, "\"left\"").unwrap(), left, "one follower wants a text");
+        let refused = decided(places, "\"left\"").unwrap_err();
+        assert_eq!(refused.kind, FailureKind::TaskRefused);
+        for told in ["`list`", "`left`", "a number is wanted", "`4` places"] {
+            assert!(refused.message.contains(told), "`{told}` in {refused:?}");
+        }
+    }
 }
