@@ -34,8 +34,11 @@ fn workflow(retry: Retry) -> Workflow {
 }
 
 fn ledger(retry: Retry) -> Ledger {
-    let sizes = SizeMenu::of(&[size(512), size(1024)]);
-    let mut ledger = Ledger::new(&workflow(retry), RunOptions { sizes, ..RunOptions::default() });
+    ledger_with(RunOptions { sizes: SizeMenu::of(&[size(512), size(1024)]), ..RunOptions::default() }, retry)
+}
+
+fn ledger_with(options: RunOptions, retry: Retry) -> Ledger {
+    let mut ledger = Ledger::new(&workflow(retry), options);
     ledger.begin(0.0);
     for (instance, memory_mb) in [("small", 512), ("large", 1024)] {
         let (worker, start) = (Some(name(instance)), StartState::Cold);
@@ -57,14 +60,18 @@ fn fail(
     kind: FailureKind,
     now_ms: f64,
 ) -> OperationResult {
-    let failure = Failure {
-        task: Some(name("t")),
-        attempt,
-        kind,
-        message: "user 7: no such user".to_owned(),
-        exception: None,
-        lost: Vec::new(),
-    };
+    fail_of(ledger, attempt, instance, (kind, "user 7: no such user"), now_ms)
+}
+
+fn fail_of(
+    ledger: &mut Ledger,
+    attempt: u32,
+    instance: &str,
+    (kind, message): (FailureKind, &str),
+    now_ms: f64,
+) -> OperationResult {
+    let (task, message) = (Some(name("t")), message.to_owned());
+    let failure = Failure { task, attempt, kind, message, exception: None, lost: Vec::new() };
     let fail = Operation::Fail { task: 0, attempt, instance: name(instance), failure };
     ledger.apply(&fail, now_ms).0
 }
@@ -133,6 +140,24 @@ fn what_is_not_retried_ends_the_run_at_its_first_failure_and_says_why() {
         assert_eq!(l.status(), RunStatus::Failed);
         let message = l.summary(2.0).failure.unwrap().message;
         assert!(message.starts_with("user 7") && message.contains(reason), "{message}");
+    }
+}
+
+#[test]
+fn a_failure_gives_one_hint_and_that_of_its_own_cause() {
+    let once = || ledger_with(RunOptions { attempts_max: 1, ..RunOptions::default() }, Retry::default());
+    let on_menu = || ledger(Retry::default());
+    let lived_too_long = "its invocation lasted longer than 4000 ms; hint: split the task";
+    for (mut ledger, instance, kind, message, hint) in [
+        (once(), "small", FailureKind::TaskError, "why", "`attempts_max`"),
+        (once(), "small", FailureKind::Timeout, lived_too_long, "split the task"),
+        (once(), "small", FailureKind::OutOfMemory, "too much", "`memory_mb_min`"),
+        (on_menu(), "large", FailureKind::OutOfMemory, "too much", "`foresail run --memory"),
+    ] {
+        lease(&mut ledger, instance, 0.0);
+        fail_of(&mut ledger, 1, instance, (kind, message), 1.0);
+        let told = ledger.summary(2.0).failure.unwrap().message;
+        assert!(told.contains(hint) && told.matches("hint:").count() == 1, "{told}");
     }
 }
 

@@ -367,12 +367,11 @@ fn peak_mb(usage: &libc::rusage, floor_mb: f64) -> f64 {
 
 fn out_of_memory(place: &Place, peak_memory_mb: f64) -> TaskError {
     let said = place.said();
-    let hint = "hint: give the task more memory (`memory_mb_min`)";
     let peak = match peak_memory_mb > 0.0 {
         true => format!(", at least {peak_memory_mb:.0} MB in one process"),
         false => String::new(),
     };
-    let detail = format!("the command used more memory than its worker has{peak}; {said}\n{hint}");
+    let detail = format!("the command used more memory than its worker has{peak}; {said}");
     TaskError::of(FailureKind::OutOfMemory, detail)
 }
 
@@ -383,14 +382,10 @@ fn failure(status: ExitStatus, place: &Place, call: &Call) -> TaskError {
         (None, Some(signal)) => format!("the command was ended by signal {signal}"),
         (None, None) => format!("the command ended with {status}"),
     };
-    let retry = call.spec().retry.as_ref();
-    let kind = match status.code() {
-        Some(code) if retry.is_some_and(|retry| retry.not_on_exit.contains(&code)) => {
-            FailureKind::TaskRefused
-        }
-        _ => FailureKind::TaskCrash,
-    };
-    TaskError::of(kind, format!("{how}; {said}"))
+    match status.code().and_then(|code| call.forbidden_exit(code)) {
+        Some(rule) => TaskError::of(FailureKind::TaskRefused, format!("{how}, {rule}; {said}")),
+        None => TaskError::of(FailureKind::TaskCrash, format!("{how}; {said}")),
+    }
 }
 
 #[cfg(test)]

@@ -88,6 +88,14 @@ impl Call {
         self.workflow.task(self.task)
     }
 
+    /// What the retry settings of the task say against another attempt after this exit code, in words that
+    /// name setting and code; nothing where they do not name it.
+    #[must_use]
+    pub fn forbidden_exit(&self, code: i32) -> Option<String> {
+        let is_named = self.spec().retry.as_ref().is_some_and(|retry| retry.not_on_exit.contains(&code));
+        is_named.then(|| format!("and its retry settings name the exit code `{code}` (`not_on_exit`)"))
+    }
+
     /// The bytes of the inputs.
     ///
     /// # Errors

@@ -86,11 +86,15 @@ fn out_of_memory_on_the_largest_size_fails_the_run_with_the_size_and_a_hint() {
     bench.wait_for_end(&run);
     let failure = bench.store.summary(&run).failure.unwrap();
     assert_eq!((failure.kind, failure.attempt), (FailureKind::OutOfMemory, 2), "{failure:?}");
-    for told in
-        ["used more memory than its size of 160 MB", "no larger size", "hint: split", "attempt 1 `out_"]
-    {
+    for told in [
+        "used more memory than its size of 160 MB",
+        "no larger size",
+        "`foresail run --memory",
+        "attempt 1 `out_",
+    ] {
         assert!(failure.message.contains(told), "`{told}` in {failure:?}");
     }
+    assert_eq!(failure.message.matches("hint:").count(), 1, "{failure:?}");
 }
 
 fn command(line: &str, settings: serde_json::Value) -> Workflow {
@@ -117,6 +121,8 @@ fn a_command_is_tried_again_unless_its_exit_code_says_no() {
         let failure = bench.store.summary(&run).failure.unwrap();
         assert_eq!((failure.kind, tries()), (kind, count), "{failure:?}");
         assert!(failure.message.contains("exit code 22"), "{failure:?}");
+        let names_rule = failure.message.contains("`22` (`not_on_exit`)");
+        assert_eq!(names_rule, kind == FailureKind::TaskRefused, "{failure:?}");
     }
 }
 

@@ -78,6 +78,10 @@ fn an_invocation_that_outlives_its_limit_is_killed() {
     bench.wait_for_end(&run);
     let failure = bench.store.summary(&run).failure.unwrap();
     assert_eq!(failure.kind, FailureKind::Timeout, "{failure:?}");
+    for told in ["700 ms", "split the task", "`--life-ms-max`"] {
+        assert!(failure.message.contains(told), "`{told}` in {failure:?}");
+    }
+    assert_eq!(failure.message.matches("hint:").count(), 1, "{failure:?}");
     assert!(failure.message.contains("700 ms"), "{failure:?}");
 }
 

@@ -11,6 +11,14 @@ use foresail_schemas::run::{Change, Failure, FailureKind, LargerTask, OperationR
 
 use super::{Decision, Ledger, read};
 
+/// What helps a task that runs out of memory where a larger size is there, or none is known of.
+const MORE_MEMORY: &str = "hint: give the task more memory (`memory_mb_min`)";
+/// What helps it where it had the largest.
+const LARGER_SIZE: &str = "hint: offer a larger size (`foresail run --memory 442,1769,4096`, or a platform \
+                           whose menu has one), split the task, or let it read its inputs in parts";
+/// What helps where the failure itself says nothing of that.
+const MORE_ATTEMPTS: &str =
+    "hint: `attempts_max` and `retry` of the task set how often and when it is tried again";
 /// Earlier failures that the last one tells of.
 const TOLD_MAX: usize = 8;
 
@@ -121,25 +129,27 @@ impl Ledger {
         if !kind.is_retryable() {
             return Verdict::End(format!("a failure `{kind}` is not retried"));
         }
-        if let Some(reason) = self.retry(task).forbids(kind, &failure.message) {
-            return Verdict::End(format!("{reason}, so that it is not retried"));
-        }
         let ran_on = self.state.instances.get(instance).map(|instance| instance.config);
-        if let (FailureKind::OutOfMemory, Some(size), false) = (kind, ran_on, self.options.sizes.is_empty()) {
-            return match self.options.sizes.larger_than(size) {
-                Some(larger) => Verdict::Larger(larger),
-                None => Verdict::End(format!(
-                    "it ran on {size}, and the platform has no larger size; hint: split the task, or let it \
-                     read its inputs in parts"
-                )),
-            };
+        let sizes = &self.options.sizes;
+        let largest = ran_on.filter(|size| !sizes.is_empty() && sizes.larger_than(*size).is_none());
+        let hint = match (kind, largest) {
+            (FailureKind::OutOfMemory, Some(_)) => Some(LARGER_SIZE),
+            (FailureKind::OutOfMemory, None) => Some(MORE_MEMORY),
+            _ if failure.message.contains("hint: ") => None,
+            _ => Some(MORE_ATTEMPTS),
+        };
+        let with_hint = |reason: String| hint.map_or(reason.clone(), |hint| format!("{reason}; {hint}"));
+        if let Some(reason) = self.retry(task).forbids(kind, &failure.message) {
+            let reason = format!("{reason}, so that it is not retried");
+            return Verdict::End(if kind == FailureKind::OutOfMemory { with_hint(reason) } else { reason });
+        }
+        if let (FailureKind::OutOfMemory, Some(size), false) = (kind, ran_on, sizes.is_empty()) {
+            let at_top = || with_hint(format!("it ran on {size}, and the platform has no larger size"));
+            return sizes.larger_than(size).map_or_else(|| Verdict::End(at_top()), Verdict::Larger);
         }
         let (used, most) = (attempt - self.state.task(task).raises.min(attempt), self.attempts_max(task));
         match used >= most {
-            true => Verdict::End(format!(
-                "it was the last of {most} attempts; hint: `attempts_max` and `retry` of the task set how \
-                 often and when it is tried again"
-            )),
+            true => Verdict::End(with_hint(format!("it was the last of {most} attempts"))),
             false => Verdict::Again,
         }
     }

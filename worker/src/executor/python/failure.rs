@@ -20,21 +20,19 @@ const TOO_LARGE: u8 = 7;
 const OUTPUTS: u8 = 8;
 const INPUTS: u8 = 9;
 
-const MEMORY_HINT: &str = "hint: give the task more memory (`memory_mb_min`)";
-
 /// The failure that a runner told; `printed` is what the attempt printed last.
 pub(super) fn told(call: &Call, category: u8, text: &str, exception: &[u8], printed: &str) -> TaskError {
+    let forbidden = (category == EXIT).then(|| call.forbidden_exit(exit_code(exception))).flatten();
     let kind = match category {
         CODE => FailureKind::UnknownFunction,
         // No other attempt ends differently.
         MISSING_MODULE | RESULT | TOO_LARGE | OUTPUTS => FailureKind::TaskRefused,
         MEMORY => FailureKind::OutOfMemory,
-        EXIT => of_exit(call, exit_code(exception)),
+        EXIT => of_exit(forbidden.is_some()),
         INPUTS => FailureKind::InputUnavailable,
         _ => FailureKind::TaskError,
     };
-    let text =
-        if kind == FailureKind::OutOfMemory { format!("{text}\n{MEMORY_HINT}") } else { text.to_owned() };
+    let text = with_rule(text, forbidden);
     let has_exception = category != EXIT && !exception.is_empty();
     let exception = has_exception.then(|| BASE64.encode(exception));
     TaskError { exception, ..TaskError::of(kind, with(text, printed)) }
@@ -44,9 +42,7 @@ pub(super) fn told(call: &Call, category: u8, text: &str, exception: &[u8], prin
 pub(super) fn died(call: &Call, status: ExitStatus, death: Death, printed: &str) -> TaskError {
     let (kind, text) = match (death, status.code(), status.signal()) {
         (Death::OutOfMemory, _, _) => {
-            let text = format!(
-                "the function used more memory than its worker has, and was ended for it\n{MEMORY_HINT}"
-            );
+            let text = "the function used more memory than its worker has, and was ended for it".to_owned();
             (FailureKind::OutOfMemory, text)
         }
         (_, Some(code), _) => {
@@ -54,7 +50,8 @@ pub(super) fn died(call: &Call, status: ExitStatus, death: Death, printed: &str)
                 "the function ended its process with exit code {code} (`os._exit`, or C code that called \
                  `exit`); hint: return a value, or raise an exception"
             );
-            (of_exit(call, code), text)
+            let forbidden = call.forbidden_exit(code);
+            (of_exit(forbidden.is_some()), with_rule(&text, forbidden))
         }
         (_, None, Some(signal)) => {
             let (name, hint) = signal_in_words(signal);
@@ -83,10 +80,14 @@ pub(super) fn with(text: String, printed: &str) -> String {
     }
 }
 
+/// The text, and what the retry settings of the task say of its exit code.
+fn with_rule(text: &str, forbidden: Option<String>) -> String {
+    forbidden.map_or_else(|| text.to_owned(), |rule| format!("{text}\n{rule}"))
+}
+
 /// A command with such a code is treated alike.
-fn of_exit(call: &Call, code: i32) -> FailureKind {
-    let retry = call.spec().retry.as_ref();
-    match retry.is_some_and(|retry| retry.not_on_exit.contains(&code)) {
+fn of_exit(is_forbidden: bool) -> FailureKind {
+    match is_forbidden {
         true => FailureKind::TaskRefused,
         false => FailureKind::TaskCrash,
     }

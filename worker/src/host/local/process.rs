@@ -394,7 +394,11 @@ fn cause(end: &End, ooms: u64, birth: &Birth) -> (String, Option<FailureKind>) {
         (Some(Verdict::Asked), _) => ("it was told to end".to_owned(), None),
         (Some(Verdict::LifeOver), _) => {
             let limit_ms = birth.settings.life_ms_max;
-            (format!("its invocation lasted longer than {limit_ms} ms"), Some(FailureKind::Timeout))
+            let how = format!(
+                "its invocation lasted longer than {limit_ms} ms, the life of a worker; hint: split the \
+                 task, or let workers live longer (`--life-ms-max`, `life_ms_max` of the platform)"
+            );
+            (how, Some(FailureKind::Timeout))
         }
         (Some(Verdict::Silent), _) => {
             ("it did not speak as a worker does".to_owned(), Some(FailureKind::WorkerLost))
@@ -412,7 +416,7 @@ fn cause(end: &End, ooms: u64, birth: &Birth) -> (String, Option<FailureKind>) {
             (how.to_owned(), Some(FailureKind::TaskCrash))
         }
         (None, Ok(status)) if ooms > 0 && status.signal() == Some(libc::SIGKILL) => {
-            let how = format!("it used more memory than its size of {config}; hint: raise `memory_mb_min`");
+            let how = format!("it used more memory than its size of {config}");
             (how, Some(FailureKind::OutOfMemory))
         }
         (None, Ok(status)) => match status.signal() {
