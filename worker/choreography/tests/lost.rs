@@ -5,8 +5,8 @@
 use foresail_choreography::Ledger;
 use foresail_schemas::metric::StartState;
 use foresail_schemas::run::{
-    Change, Commit, Failure, FailureKind, Location, Measured, Operation, OperationResult, RunOptions,
-    RunStatus, StoredObject,
+    Change, Commit, Failure, FailureKind, LargerTask, Location, Measured, Operation, OperationResult,
+    RunOptions, RunStatus, StoredObject,
 };
 use foresail_schemas::{ResourceConfig, Workflow};
 use serde_json::json;
@@ -82,11 +82,22 @@ impl Rig {
     /// An attempt fails for want of objects.
     fn fail(&mut self, task: u32, lost: &[(u32, u32)]) -> OperationResult {
         let attempt = self.lease(task).unwrap();
+        self.report(task, attempt, lost)
+    }
+
+    fn report(&mut self, task: u32, attempt: u32, lost: &[(u32, u32)]) -> OperationResult {
         let lost = lost.iter().map(|&(task, attempt)| key(task, attempt)).collect();
         let (kind, message) = (FailureKind::InputUnavailable, "gone".to_owned());
         let failure = Failure { task: None, attempt, kind, message, lost, exception: None };
         self.apply(Operation::Fail { task, attempt, instance: "i".parse().unwrap(), failure })
     }
+}
+
+/// What is to be started now, on the size that it ran on.
+fn made_next(tasks: &[u32]) -> OperationResult {
+    let config = ResourceConfig::new(512, None).unwrap();
+    let larger = tasks.iter().map(|&task| LargerTask { task, config }).collect();
+    OperationResult::Frontier { ready: tasks.to_vec(), larger }
 }
 
 fn key(task: u32, attempt: u32) -> String {
@@ -96,7 +107,8 @@ fn key(task: u32, attempt: u32) -> String {
 #[test]
 fn a_lost_result_is_made_again_before_what_reads_it() {
     let mut rig = Rig::new();
-    assert_eq!(rig.fail(2, &[(0, 1)]), OperationResult::NotReady);
+    assert_eq!(rig.fail(2, &[(0, 1)]), made_next(&[0]));
+    assert_eq!(rig.report(2, 1, &[(0, 1)]), made_next(&[0]), "a repeated report is answered like the first");
     assert_eq!(rig.ledger.summary(9.0).committed, 1, "that of b stays");
     assert_eq!(rig.lease(2), None);
     assert_eq!(rig.lease(3), None, "d waits for it too");
@@ -120,8 +132,9 @@ fn a_lost_result_is_made_again_before_what_reads_it() {
 #[test]
 fn what_a_lost_result_was_made_of_may_be_lost_too() {
     let mut rig = Rig::new();
-    assert_eq!(rig.fail(2, &[(1, 1)]), OperationResult::NotReady);
-    assert_eq!(rig.fail(1, &[(0, 1)]), OperationResult::NotReady);
+    assert_eq!(rig.fail(2, &[(1, 1)]), made_next(&[1]));
+    assert_eq!(rig.fail(1, &[(0, 1)]), made_next(&[0]));
+    assert_eq!(rig.report(2, 1, &[(1, 1)]), made_next(&[0]), "what it waits for waits for another");
     assert_eq!((rig.lease(1), rig.lease(2)), (None, None));
     for task in 0..4 {
         rig.make(task);
@@ -132,7 +145,7 @@ fn what_a_lost_result_was_made_of_may_be_lost_too() {
 #[test]
 fn both_of_a_parent_and_its_child_are_taken_back_and_made_in_order() {
     let mut rig = Rig::new();
-    assert_eq!(rig.fail(2, &[(0, 1), (1, 1)]), OperationResult::NotReady);
+    assert_eq!(rig.fail(2, &[(0, 1), (1, 1)]), made_next(&[0]));
     assert_eq!(rig.lease(1), None);
     for task in 0..4 {
         rig.make(task);
@@ -144,7 +157,7 @@ fn both_of_a_parent_and_its_child_are_taken_back_and_made_in_order() {
 fn what_is_lost_a_third_time_ends_the_run_and_the_attempts_that_missed_it_did_not_count() {
     let mut rig = Rig::new();
     for attempt in [1, 2] {
-        assert_eq!(rig.fail(2, &[(0, attempt)]), OperationResult::NotReady);
+        assert_eq!(rig.fail(2, &[(0, attempt)]), made_next(&[0]));
         assert_eq!(rig.make(0), attempt + 1);
     }
     assert_eq!(rig.fail(2, &[(0, 3)]), OperationResult::Done);

@@ -15,6 +15,10 @@ mod world;
 use foresail_schemas::run::{FailureKind, OPERATIONS_PER_REQUEST_MAX};
 use world::{Faults, Seen, World};
 
+/// How long it takes at most, in virtual ms, until what is lost is being made again: an answer, and a request
+/// for the lease or for a worker.
+const BEGUN_MS_MAX: f64 = 10.0;
+
 #[test]
 fn every_run_completes_once_whatever_happens() {
     let seeds: Vec<u64> = match (std::env::var("FORESAIL_SEED"), std::env::var("FORESAIL_PROOF")) {
@@ -104,6 +108,8 @@ fn what_is_lost_is_made_again_and_the_run_completes() {
         let mut world = World::new(seed, Faults::lost());
         world.run().unwrap_or_else(|broken| panic!("seed {seed}: {broken}\n{}", world.trace_tail(60)));
         taken_back += world.taken_back();
+        let waited_ms = world.waited_for_lost_ms();
+        assert!(waited_ms < BEGUN_MS_MAX, "seed {seed}: {waited_ms} ms\n{}", world.trace_tail(200));
         world.check_replay();
     }
     assert!(taken_back > 300, "{taken_back} results were lost");

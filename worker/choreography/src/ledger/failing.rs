@@ -68,9 +68,10 @@ impl Ledger {
             Verdict::Again => (OperationResult::Again { in_ms: pause_ms }, failed(None)),
             Verdict::Larger(config) => (OperationResult::NeedsLarger { config }, failed(Some(config))),
             Verdict::MadeAgain(lost) => {
+                let told = self.made_next(&lost);
                 let mut changes = failed(None);
                 changes.extend(self.taken_back(lost, task));
-                (OperationResult::NotReady, changes)
+                (told, changes)
             }
             Verdict::End(reason) => {
                 let mut changes = failed(None);
@@ -115,7 +116,7 @@ impl Ledger {
         match (self.too_small(task, instance), state.idle_since_ms) {
             (Some(config), _) => OperationResult::NeedsLarger { config },
             (None, Some(again_ms)) => OperationResult::Again { in_ms: (again_ms - now_ms).max(0.0) },
-            (None, None) => OperationResult::NotReady,
+            (None, None) => self.made_meanwhile(task, now_ms),
         }
     }
 

@@ -156,7 +156,7 @@ impl Worker {
     }
 
     /// A child is ready and nobody has it. Who is leaving takes nothing more, not even its own.
-    fn dispatch(&mut self, task: u32, out: &mut Vec<Action>) {
+    pub(super) fn dispatch(&mut self, task: u32, out: &mut Vec<Action>) {
         if self.has_begun(task) {
             return;
         }

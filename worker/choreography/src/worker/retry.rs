@@ -1,7 +1,8 @@
-//! After a failed attempt: the store says when the task may be taken again, or which size of worker it needs.
+//! After a failed attempt: the store says when the task may be taken again, which size of worker it needs, or
+//! what has to be made again before it.
 
 use foresail_schemas::ResourceConfig;
-use foresail_schemas::run::OperationResult;
+use foresail_schemas::run::{LargerTask, OperationResult};
 
 use super::Worker;
 use crate::protocol::{Action, Invoke};
@@ -19,9 +20,34 @@ impl Worker {
             OperationResult::NeedsLarger { config } => self.run_on_larger(task, *config, out),
             // Without the store it cannot be repeated here: its inputs are stored.
             OperationResult::NotReady => drop(self.give_up_parents(task)),
+            OperationResult::Frontier { ready, larger } => {
+                self.give_up_parents(task);
+                self.make_again(ready, larger, out);
+            }
             OperationResult::Skipped => self.skipped([task]),
             // The end of the run comes with the same answer; or somebody else has the task.
             _ => {}
+        }
+    }
+
+    /// What this worker found lost, and can be made again now: on the size that it ran on before, here where
+    /// that is a free lane of this one.
+    fn make_again(&mut self, ready: &[u32], larger: &[LargerTask], out: &mut Vec<Action>) {
+        for &task in ready {
+            let Some(&LargerTask { config, .. }) = larger.iter().find(|larger| larger.task == task) else {
+                // Its planned worker, which this may be, has it for done.
+                if self.is_mine(task) {
+                    self.mine.insert(task);
+                }
+                self.dispatch(task, out);
+                continue;
+            };
+            let is_like_it = self.index.is_none() && config.key() == self.settings.config.key();
+            if is_like_it && self.free_lanes() > self.queue.len() && !self.has_begun(task) {
+                self.enqueue(task);
+            } else {
+                self.run_on_larger(task, config, out);
+            }
         }
     }
 

@@ -76,6 +76,7 @@ impl World {
 
     /// Somebody takes care of these tasks, or starts this planned worker.
     pub(super) fn notice(&mut self, tasks: &[u32], worker: Option<&WorkerId>) {
+        self.note_begun(tasks);
         let now_ms = self.now_ms;
         let is_its = |task: &u32| {
             let planned = self.plan.tasks[*task as usize].worker.as_ref();

@@ -1,5 +1,7 @@
 //! Objects of results that are lost: whoever would read one finds nothing, until its task has run again.
 
+use std::collections::BTreeMap;
+
 use foresail_schemas::run::{Change, Commit, Failure, FailureKind, Location, Operation, RunEvent};
 
 use super::World;
@@ -15,6 +17,10 @@ pub(super) struct Lost {
     keys: Vec<(u32, String)>,
     /// Results that were taken back.
     taken_back: Vec<(u32, Commit)>,
+    /// Since when what was taken back could be made again, where nobody has begun to.
+    waiting: BTreeMap<u32, f64>,
+    /// The longest that this took, in ms.
+    waited_ms_max: f64,
 }
 
 impl World {
@@ -83,8 +89,14 @@ impl World {
         }
     }
 
-    /// Remembers results before they are taken back.
+    /// Remembers results before they are taken back, and from when on they can be made again.
     pub(super) fn note_taken_back(&mut self, commits: &[Option<Commit>], event: &RunEvent) {
+        if let Change::TaskReady { task } = &event.change
+            && self.lost.taken_back.iter().any(|(taken, _)| taken == task)
+            && !commits.is_empty()
+        {
+            self.lost.waiting.insert(*task, self.now_ms);
+        }
         if let Change::TasksInvalidated { tasks, .. } = &event.change {
             let taken = tasks.iter().filter_map(|&task| Some((task, commits[task as usize].clone()?)));
             self.lost.taken_back.extend(taken);
@@ -99,6 +111,20 @@ impl World {
     /// Results of a task that were taken back.
     pub(super) fn times_taken_back(&self, task: u32) -> usize {
         self.lost.taken_back.iter().filter(|(taken, _)| *taken == task).count()
+    }
+
+    /// Somebody begins these tasks, or starts a worker for them.
+    pub(super) fn note_begun(&mut self, tasks: &[u32]) {
+        for task in tasks {
+            if let Some(since_ms) = self.lost.waiting.remove(task) {
+                self.lost.waited_ms_max = self.lost.waited_ms_max.max(self.now_ms - since_ms);
+            }
+        }
+    }
+
+    /// The longest time from the loss of a result until somebody began to make it again, in ms.
+    pub fn waited_for_lost_ms(&self) -> f64 {
+        if self.lost.waiting.is_empty() { self.lost.waited_ms_max } else { f64::INFINITY }
     }
 
     /// Results that were taken back.
