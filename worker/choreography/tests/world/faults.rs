@@ -6,6 +6,8 @@ pub struct Faults {
     pub(super) crash: f64,
     pub(super) lose: f64,
     pub(super) double: f64,
+    /// That a request or an answer takes as long as several leases.
+    pub(super) late: f64,
     pub(super) fail: f64,
     /// That a task needs more memory than the plan gives it; drawn once per task.
     pub(super) large: f64,
@@ -25,6 +27,7 @@ impl Faults {
             crash: 0.02,
             lose: 0.05,
             double: 0.05,
+            late: 0.02,
             fail: 0.02,
             large: 0.05,
             retire: 0.01,
@@ -50,6 +53,7 @@ impl Faults {
             crash: 0.0,
             lose: 0.0,
             double: 0.0,
+            late: 0.0,
             fail: 0.0,
             large: 0.0,
             retire: 0.0,

@@ -17,6 +17,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
 mod checks;
+mod clocks;
 mod death;
 mod decisions;
 mod faults;
@@ -25,6 +26,7 @@ mod network;
 mod problems;
 mod work;
 
+use clocks::{Clock, Clocks};
 pub use faults::Faults;
 use work::is_unstored;
 
@@ -59,6 +61,7 @@ struct Running {
     worker: Option<WorkerId>,
     listens: Option<CommitHints>,
     timer: u64,
+    clock: Clock,
     lanes: usize,
     /// Whether tasks may wait for a lane; which of those that were begun wait is not told here: all of them
     /// run.
@@ -94,6 +97,8 @@ pub struct Seen {
     pub kept: u64,
     /// Attempts that were told to stop.
     pub stopped: u64,
+    /// Requests and answers that came later than anybody waits for one.
+    pub late: u64,
     pub ahead: u64,
     pub skipped: u64,
     /// Attempts that began without a parent, which is skipped; and those of them ahead of a lease.
@@ -109,6 +114,7 @@ const WATCHDOG: u64 = 0;
 
 pub struct World {
     rng: Pcg64,
+    clocks: Clocks,
     faults: Faults,
     faults_left: u32,
     now_ms: f64,
@@ -158,6 +164,7 @@ impl World {
     }
 
     fn of(mut rng: Pcg64, faults: Faults, workflow: Workflow) -> Self {
+        let clocks = Clocks::of(&rng);
         let plan = problems::plan(&mut rng, &workflow);
         let (overlap_uploads, run_ahead) = (rng.random_bool(0.7), rng.random_bool(0.8));
         let (attempts_max, sizes) = (2 * FAULTS_PER_RUN_MAX, problems::menu());
@@ -167,6 +174,7 @@ impl World {
         let ledger = Ledger::new(&workflow, options);
         Self {
             rng,
+            clocks,
             faults,
             faults_left: FAULTS_PER_RUN_MAX,
             now_ms: 0.0,
@@ -233,9 +241,10 @@ impl World {
         let view = self.view();
         let mut watchdog = Watchdog::new(Arc::clone(&view), self.options);
         let mut out = Vec::new();
-        watchdog.start(0.0, &mut out);
+        let clock = self.clocks.next();
+        watchdog.start(clock.shows(0.0), &mut out);
         let machine = Machine::Watchdog(Box::new(watchdog));
-        self.add(WATCHDOG, machine, (None, 0), (0, false));
+        self.add(WATCHDOG, (machine, clock), (None, 0), (0, false));
         self.act(WATCHDOG, out);
         for invoke in foresail_choreography::first_invocations(&graph, &view) {
             self.act(WATCHDOG, vec![Action::Invoke(invoke)]);
@@ -265,13 +274,14 @@ impl World {
     fn add(
         &mut self,
         id: u64,
-        machine: Machine,
+        (machine, clock): (Machine, Clock),
         (worker, memory_mb): (Option<WorkerId>, u32),
         (lanes, has_backlog): (u32, bool),
     ) {
         let (lanes, begun, held) = (lanes as usize, BTreeMap::new(), BTreeSet::new());
+        let (listens, timer) = (None, 0);
         let running =
-            Running { machine, worker, listens: None, timer: 0, lanes, has_backlog, memory_mb, begun, held };
+            Running { machine, worker, listens, timer, clock, lanes, has_backlog, memory_mb, begun, held };
         self.machines.insert(id, running);
     }
 
@@ -313,6 +323,8 @@ impl World {
     fn start_worker(&mut self, invoke: Invoke) {
         self.machines_started += 1;
         let id = self.machines_started;
+        let clock = self.clocks.next();
+        let now_ms = clock.shows(self.now_ms);
         let settings = WorkerSettings {
             instance: InstanceId::new(format!("i{id}")).expect("a legal name"),
             worker: invoke.worker,
@@ -323,7 +335,7 @@ impl World {
             keep_bytes_min: (!id.is_multiple_of(4)).then_some(1),
             // Of the order of what tasks take here.
             backlog_ms: if id.is_multiple_of(3) { 0.0 } else { 12_000.0 },
-            life_ends_ms: self.now_ms + 60_000.0,
+            life_ends_ms: now_ms + 60_000.0,
         };
         self.note(&format!("start {id} as {:?} with {:?}", settings.worker, invoke.tasks));
         let planned = (settings.worker.clone(), settings.config.memory_mb);
@@ -331,8 +343,8 @@ impl World {
         let graph = self.workflow.graph().clone();
         let mut worker = Worker::new(settings, graph, self.view(), &invoke.tasks);
         let mut out = Vec::new();
-        worker.start(self.now_ms, &mut out);
-        self.add(id, Machine::Worker(Box::new(worker)), planned, lanes);
+        worker.start(now_ms, &mut out);
+        self.add(id, (Machine::Worker(Box::new(worker)), clock), planned, lanes);
         self.act(id, out);
     }
 
@@ -356,7 +368,7 @@ impl World {
         let answer =
             OperationAnswer { status: self.ledger.status(), plan_epoch: self.ledger.plan_epoch(), results };
         if !answer_lost {
-            let delay_ms = self.rng.random_range(0.1..1.0);
+            let delay_ms = self.travel_ms(machine, request);
             self.later(delay_ms, tell(machine, Event::Answered { request, answer }));
         }
     }
@@ -409,10 +421,10 @@ impl World {
             }
             _ => {}
         }
-        let mut out = Vec::new();
+        let (mut out, now_ms) = (Vec::new(), running.clock.shows(self.now_ms));
         match &mut running.machine {
-            Machine::Worker(worker) => worker.handle(event, self.now_ms, &mut out),
-            Machine::Watchdog(watchdog) => watchdog.handle(event, self.now_ms, &mut out),
+            Machine::Worker(worker) => worker.handle(event, now_ms, &mut out),
+            Machine::Watchdog(watchdog) => watchdog.handle(event, now_ms, &mut out),
         }
         self.act(id, out);
     }
@@ -446,9 +458,11 @@ impl World {
                 }
                 Action::WakeAt { at_ms } => {
                     assert!(at_ms.is_finite(), "a timer must end");
-                    self.change(id, |m| m.timer += 1);
-                    let timer = self.machines.get(&id).map_or(0, |m| m.timer);
-                    self.later(at_ms - self.now_ms, Happening::Tick { machine: id, timer });
+                    let Some(running) = self.machines.get_mut(&id) else { continue };
+                    running.timer += 1;
+                    let (timer, clock) = (running.timer, running.clock);
+                    let delay_ms = clock.takes(at_ms - clock.shows(self.now_ms));
+                    self.later(delay_ms, Happening::Tick { machine: id, timer });
                 }
                 Action::Finished => {
                     self.machines.remove(&id);

@@ -1,4 +1,5 @@
-//! The network: hints, requests and invocations, each of which may be lost or doubled.
+//! The network: hints, requests and invocations, each of which may be lost or doubled; requests and answers
+//! may also come after leases have ended.
 
 use std::sync::Arc;
 
@@ -8,6 +9,11 @@ use rand::RngExt;
 
 use super::work::is_unstored;
 use super::{Happening, Running, WATCHDOG, World, tell};
+
+/// How long a machine waits for an answer before it asks again.
+const PATIENCE_MS: f64 = 5_000.0;
+/// How many leases a late request or answer takes at most.
+const LATE_LEASES_MAX: f64 = 4.0;
 
 fn hint(ready: Vec<u32>, committed: Vec<(u32, Commit)>, skipped: Vec<u32>) -> Event {
     Event::Hint { ready, committed, skipped }
@@ -68,15 +74,29 @@ impl World {
         let answer_lost = self.chance(self.faults.lose);
         let copies = 1 + u32::from(self.chance(self.faults.double));
         for _ in 0..copies {
-            let delay_ms = self.rng.random_range(0.1..1.0);
             if !lost {
+                let delay_ms = self.travel_ms(id, request);
                 let operations = Arc::clone(&operations);
                 self.later(delay_ms, Happening::Request { machine: id, request, operations, answer_lost });
             }
         }
         if lost || answer_lost {
-            self.later(5_000.0, tell(id, Event::Unanswered { request }));
+            self.later(PATIENCE_MS, tell(id, Event::Unanswered { request }));
         }
+    }
+
+    /// How long a request or an answer travels. Who waits for a late one gives up, and asks again while the
+    /// first is still on its way.
+    pub(super) fn travel_ms(&mut self, id: u64, request: u64) -> f64 {
+        if !self.chance(self.faults.late) {
+            return self.rng.random_range(0.1..1.0);
+        }
+        let delay_ms = self.rng.random_range(0.0..LATE_LEASES_MAX * self.options.lease_ms);
+        if delay_ms > PATIENCE_MS {
+            self.seen.late += 1;
+            self.later(PATIENCE_MS, tell(id, Event::Unanswered { request }));
+        }
+        delay_ms
     }
 
     pub(super) fn invoke(&mut self, invoke: Invoke) {
