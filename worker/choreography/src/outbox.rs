@@ -53,8 +53,9 @@ impl Outbox {
         }
     }
 
-    pub fn clear_pending(&mut self) {
-        self.pending.clear();
+    /// Forgets what is pending, but what `keeps` names.
+    pub fn clear_pending_but(&mut self, keeps: impl Fn(&Operation) -> bool) {
+        self.pending.retain(keeps);
         self.asking.clear();
     }
 

@@ -275,6 +275,48 @@ fn a_worker_that_makes_way_begins_nothing_more_and_names_a_successor() {
     assert_eq!(successors, [(Some(name("p")), vec![1])]);
 }
 
+#[test]
+fn a_worker_that_hears_of_a_failed_run_still_tells_what_it_has_made() {
+    for (status, is_kept) in [(RunStatus::Failed, true), (RunStatus::Cancelled, false)] {
+        let flow = workflow(Retry::default());
+        let view = Arc::new(PlanView::new(1, &on_one_worker(&flow)));
+        let settings = WorkerSettings { worker: Some(name("p")), ..play::settings() };
+        let mut worker = Worker::new(settings, flow.graph().clone(), view, &[0]);
+        let mut ledger = Ledger::new(&flow, RunOptions::default());
+        ledger.begin(0.0);
+        let mut out = Vec::new();
+        worker.start(0.0, &mut out);
+        let sent = |out: &mut Vec<Action>| {
+            let sent = out.drain(..).find_map(|action| match action {
+                Action::Operate { request, operations } => Some((request, operations)),
+                _ => None,
+            });
+            sent.expect("it asks")
+        };
+        let (request, operations) = sent(&mut out);
+        let results = operations.iter().map(|o| ledger.apply(o, 1.0).0).collect();
+        let answer = OperationAnswer { status: RunStatus::Running, plan_epoch: 1, results };
+        worker.handle(Event::Answered { request, answer }, 1.0, &mut out);
+        out.clear();
+        // Its heartbeat is on the way while the task ends.
+        worker.handle(Event::Tick, 3_500.0, &mut out);
+        let (request, operations) = sent(&mut out);
+        let executed =
+            Executed { outputs: Vec::new(), measured: Measured::default(), decision: None, printed: None };
+        worker.handle(Event::Executed { task: 0, attempt: 1, outcome: Ok(executed) }, 3_501.0, &mut out);
+        let results = operations.iter().map(|_| OperationResult::RunOver).collect();
+        let answer = OperationAnswer { status, plan_epoch: 1, results };
+        worker.handle(Event::Answered { request, answer }, 3_502.0, &mut out);
+        let commits = |action: &Action| match action {
+            Action::Operate { operations, .. } => {
+                operations.iter().any(|operation| matches!(operation, Operation::Commit { task: 0, .. }))
+            }
+            _ => false,
+        };
+        assert_eq!(out.iter().any(commits), is_kept, "{status:?}: {out:?}");
+    }
+}
+
 fn on_one_worker(workflow: &Workflow) -> Plan {
     let task = |task: &Task| PlannedTask {
         task: task.id.clone(),

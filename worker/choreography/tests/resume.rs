@@ -5,7 +5,8 @@
 use foresail_choreography::Ledger;
 use foresail_schemas::metric::StartState;
 use foresail_schemas::run::{
-    Commit, Location, Measured, Operation, OperationResult, RunOptions, RunStatus, StoredObject,
+    Commit, Failure, FailureKind, Location, Measured, Operation, OperationResult, RunEvent, RunOptions,
+    RunStatus, StoredObject,
 };
 use foresail_schemas::workflow::{Input, Task, Work, WorkflowSpec};
 use foresail_schemas::{ObjectName, ResourceConfig, TaskId, Workflow};
@@ -51,10 +52,10 @@ fn ended(done: &[(&str, Location)]) -> Ledger {
     ledger
 }
 
-fn join(ledger: &mut Ledger) {
+fn join(ledger: &mut Ledger) -> Vec<RunEvent> {
     let config = ResourceConfig::new(512, None).unwrap();
     let join = Operation::Join { worker: None, instance: name("i"), config, start: StartState::Cold };
-    ledger.apply(&join, 0.0);
+    ledger.apply(&join, 0.0).1
 }
 
 fn lease(ledger: &mut Ledger, task: u32) -> OperationResult {
@@ -101,6 +102,53 @@ fn what_was_never_stored_is_taken_over_only_when_nobody_needs_it() {
     check(&unstored_a, None, &[], &["a", "b", "c"]);
     check(&unstored_a, None, &["b"], &["c"]);
     check(&[("a", kept()), ("b", held()), ("c", kept())], None, &[], &["a", "c"]);
+}
+
+#[test]
+fn what_others_make_after_a_failure_is_kept_for_who_resumes_and_nothing_follows_from_it() {
+    let commit = |attempt| {
+        let outputs = vec![StoredObject { bytes: 0, hash: String::new(), location: kept() }];
+        let (instance, measured) = (name("i"), Measured::default());
+        Commit { attempt, instance, outputs, measured, decision: None, printed: None }
+    };
+    let end = |ends: Operation| {
+        let workflow = diamond(None);
+        let task = |id: &str| workflow.graph().find(&name(id)).unwrap();
+        let mut ledger = Ledger::new(&workflow, RunOptions::default());
+        let mut events = ledger.begin(0.0);
+        events.extend(join(&mut ledger));
+        let mut apply = |operation: Operation| {
+            let (result, told) = ledger.apply(&operation, 1.0);
+            events.extend(told);
+            result
+        };
+        let lease = |task| Operation::Lease { task, instance: name("i"), epoch: 1, assuming: Vec::new() };
+        let make = |task, attempt| Operation::Commit { task, commit: commit(attempt), assuming: Vec::new() };
+        apply(lease(task("a")));
+        apply(make(task("a"), 1));
+        apply(lease(task("b")));
+        apply(lease(task("c")));
+        apply(ends);
+        let results = [apply(make(task("b"), 1)), apply(make(task("b"), 1)), apply(make(task("c"), 7))];
+        assert!(matches!(apply(lease(task("d"))), OperationResult::RunOver));
+        let mut replayed = Ledger::new(&workflow, RunOptions::default());
+        events.iter().for_each(|event| replayed.replay(event));
+        assert_eq!(replayed.summary(9.0), ledger.summary(9.0));
+        let taken = ledger.reusable(&workflow, &workflow, &[]).len();
+        (ledger.status(), results, taken)
+    };
+    let (kind, message) = (FailureKind::TaskRefused, "never".to_owned());
+    let failure = Failure { task: None, attempt: 1, kind, message, exception: None, lost: Vec::new() };
+    let c = diamond(None).graph().find(&name("c")).unwrap();
+    let (status, [first, again, never_granted], taken) =
+        end(Operation::Fail { task: c, attempt: 1, instance: name("i"), failure });
+    assert_eq!((status, taken), (RunStatus::Failed, 2));
+    let won = OperationResult::Won { ready: Vec::new(), skipped: Vec::new() };
+    assert_eq!((first, again), (won.clone(), won));
+    assert!(matches!(never_granted, OperationResult::Refused { .. }), "{never_granted:?}");
+    let (status, results, taken) = end(Operation::Cancel { reason: "enough".to_owned() });
+    assert_eq!((status, taken), (RunStatus::Cancelled, 1));
+    assert_eq!(results, [const { OperationResult::RunOver }; 3]);
 }
 
 #[test]

@@ -20,7 +20,7 @@ struct Consequences {
 
 impl Ledger {
     /// The first commit of a task stands. Its out-edges are marked with it, so that nobody ever finds a
-    /// result whose consequences are missing.
+    /// result whose consequences are missing. Of a run that has failed only the result itself is kept.
     pub(super) fn commit_task(
         &mut self,
         task: u32,
@@ -37,7 +37,8 @@ impl Ledger {
                 OperationResult::Committed { commit: first.clone() }
             });
         }
-        if self.is_over() {
+        let has_failed = self.state.status == RunStatus::Failed;
+        if self.is_over() && !has_failed {
             return read(OperationResult::RunOver);
         }
         if state.skipped {
@@ -45,6 +46,11 @@ impl Ledger {
         }
         if let Some(refusal) = self.refusal(task, commit, assuming) {
             return refused(refusal);
+        }
+        if has_failed {
+            // It is paid for, and a run that resumes this one need not make it again. Nothing follows here.
+            let won = OperationResult::Won { ready: Vec::new(), skipped: Vec::new() };
+            return (won, vec![Change::TaskCommitted { task, commit: commit.clone() }]);
         }
         let Consequences { skipped, newly_skipped, filled } = self.consequences(task, commit);
         let settled = self.state.committed + 1 + self.state.skipped + newly_skipped.len() as u64;

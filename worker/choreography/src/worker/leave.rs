@@ -33,7 +33,10 @@ impl Worker {
         self.keeps.clear();
         self.ahead.clear();
         self.reading_plan = false;
-        self.outbox.clear_pending();
+        // What is made and stored is a result for who resumes a run that failed.
+        let has_failed = status == RunStatus::Failed;
+        self.outbox
+            .clear_pending_but(|operation| has_failed && matches!(operation, Operation::Commit { .. }));
         if self.phase == Phase::Joining {
             self.finish(out);
         }
