@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import re
+import sys
 from collections import deque
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
@@ -19,6 +20,8 @@ from ._values import Mapped, Node, Value
 
 LARGE_BYTES = 64 << 10
 """Arguments beyond this go by file, each written once."""
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+"""What pickles here: bytecode is that of one version, and a worker of another one must not run it."""
 SCAN_NODES_MAX = 2_000_000
 """Calls of one workflow that are walked over; the workflow itself has a limit of its own."""
 
@@ -384,7 +387,7 @@ def _task(
     code: _Code,
 ) -> Dict[str, Any]:
     node = call.node
-    python: Dict[str, Any] = {"code": code.add(function)}
+    python: Dict[str, Any] = {"code": code.add(function), "python": PYTHON}
     if call.args is not None:
         python["args"] = base64.b64encode(call.args).decode()
     task: Dict[str, Any] = {"id": ids[node], "name": node.name, "run": {"python": python}}

@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, NoReturn, Optional,
 
 if TYPE_CHECKING:
     from foresail import _channel, _failures, _keep, _wire
-elif "foresail._wire" in sys.modules:  # the worker brings its own, whether or not the package is installed
+elif {"foresail._wire", "foresail._channel", "foresail._failures"} <= sys.modules.keys():
+    # The worker brings its own, whether or not the package is installed.
     _channel, _wire = sys.modules["foresail._channel"], sys.modules["foresail._wire"]
     _failures = sys.modules["foresail._failures"]
     _keep = sys.modules.get("foresail._keep")  # not where ctypes is missing
@@ -65,6 +66,8 @@ _CALL = struct.Struct("<BBxxIIIIIQQ32s")
 _PLACE = struct.Struct("<BxxxIQQ")
 _ANSWER = struct.Struct("<BBxxIQQII")
 _NUMBER = struct.Struct("<Q")
+_BY_VALUE = b"cloudpickle.cloudpickle"
+"""Stands in every pickle that has a function or a class by value, with its bytecode."""
 
 _context = b""
 
@@ -73,6 +76,11 @@ def context() -> "Dict[str, str]":
     """The task that runs: `run`, `task`, `attempt`, and `idempotency_key`, the same for all its attempts."""
     run, task, attempt = _context.decode().split("\0")[:3]
     return {"run": run, "task": task, "attempt": attempt, "idempotency_key": f"{run}/{task}"}
+
+
+def python() -> str:
+    """The version of Python that pickled the call; empty where that is not known."""
+    return _context.decode().split("\0")[3]
 
 
 class Functions:
@@ -99,7 +107,7 @@ class Functions:
                 f"the code of the function has the SHA-256 `{found.hex()}`, the task names `{digest.hex()}`; "
                 "hint: the workflow was changed on its way, submit it again",
             )
-        self._check_version(code, python)
+        check_version(code, python, "the function was")
         try:
             function: Callable[..., Any] = pickle.loads(code)
         except ModuleNotFoundError as error:
@@ -121,17 +129,17 @@ class Functions:
             self.known.popitem(last=False)
         return function
 
-    @staticmethod
-    def _check_version(code: bytes, python: str) -> None:
-        own = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        # Code that is pickled by reference runs in any version, bytecode in its own alone.
-        has_bytecode = b"cloudpickle" in code[:4096]
-        if python and has_bytecode and python.split(".")[:2] != own.split("."):
-            raise Failed(
-                _failures.CODE,
-                f"the function was pickled by Python {python}, the worker runs {interpreter()}; hint: let the "
-                f"workers run Python {python} (`--python PATH`, FORESAIL_PYTHON), or the client Python {own}",
-            )
+
+def check_version(pickled: bytes, python: str, what: str) -> None:
+    """Refuses bytecode of another version, which would end this process, or do something else than it says."""
+    own = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    # What is pickled by reference runs in any version, bytecode in its own alone.
+    if python and python.split(".")[:2] != own.split(".") and _BY_VALUE in pickled:
+        raise Failed(
+            _failures.CODE,
+            f"{what} pickled by Python {python}, the worker runs {interpreter()}; hint: let the "
+            f"workers run Python {python} (`--python PATH`, FORESAIL_PYTHON), or the client Python {own}",
+        )
 
 
 class Runner:
@@ -186,8 +194,7 @@ class Runner:
             if not code:
                 self.channel.send([_ANSWER.pack(NEED_CODE, 0, 0, 0, 0, 0, 0)])
                 return
-            python = _context.decode().split("\0")[3]
-            function = self.functions.load(digest, code, python)
+            function = self.functions.load(digest, code, python())
             loaded = time.perf_counter_ns()
             init_ns, began = loaded - began, loaded
         if kind == LOAD:
@@ -196,6 +203,7 @@ class Runner:
         arguments: Any = ()
         keywords: "Dict[str, Any]" = {}
         values: "List[Any]" = []
+        exists: "List[bool]" = []
         if n_inputs:
             values, exists = self.inputs(frame, at, n_inputs)
             before = getattr(function, "foresail_before", None)
@@ -204,7 +212,7 @@ class Runner:
             if not flags & HAS_ARGS:
                 arguments = tuple(values)
         if flags & HAS_ARGS:
-            arguments, keywords = _arguments(args, values, exists if n_inputs else [])
+            arguments, keywords = _arguments(args, values, exists)
         result = function(*arguments, **keywords)
         if type(result) is _COROUTINE:
             import asyncio
@@ -239,7 +247,7 @@ class Runner:
             try:
                 if kind == ABSENT:
                     values.append(None)
-                elif kind == KEPT:
+                elif kind == KEPT and self.keeper is not None:
                     values.append(self.keeper.value(offset))
                 elif kind == MAPPED:
                     values.append(_wire.loads(_mapping(frame.descriptors[descriptor], offset, length)))
@@ -368,6 +376,8 @@ _COROUTINE: Any = _coroutine_type()
 
 
 def _arguments(args: bytes, values: "List[Any]", exists: "List[bool]") -> "Tuple[Any, Any]":
+    # A class of the main program as an argument brings its bytecode, whatever the function is.
+    check_version(args, python(), "the arguments were")
     try:
         if b"foresail." not in args:
             return pickle.loads(args)  # type: ignore[no-any-return]

@@ -68,6 +68,12 @@ def test_an_exception_is_not_tried_again_unless_the_author_says_so(built: Build)
     assert "retry" not in built(add(1))["adds-0"]
 
 
+def test_the_version_of_python_stands_in_every_task(built: Build) -> None:
+    version = ".".join(map(str, sys.version_info[:2]))
+    tasks = built(add(one(), 1), foresail.when(one(), 1, 2))
+    assert {task["run"]["python"]["python"] for task in tasks.values()} == {version}
+
+
 def test_values_are_found_at_any_depth(built: Build) -> None:
     first, second = one(), one()
     task = built(opens(Holder(first, {"x": [second, (first, 3)]})))["test_graph.opens-0"]

@@ -1,0 +1,99 @@
+"""The runner alone, as its worker speaks to it: what it refuses, and what one call leaves for the next."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import struct
+import subprocess
+import sys
+from typing import Any, Dict, Iterator, Optional, Tuple
+
+import cloudpickle
+import pytest
+
+from foresail import _failures, _graph, _runner, _wire
+
+START = "from foresail import _runner; _runner.main()"
+OTHER = "3.4"
+
+
+class Process:
+    """A runner, and the socket to it."""
+
+    def __init__(self) -> None:
+        self.socket, theirs = socket.socketpair()
+        command = [sys.executable, "-c", START]
+        pipes = {"stdin": theirs, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        self.process = subprocess.Popen(command, **pipes)  # type: ignore[call-overload]
+        theirs.close()
+        assert self.receive()[0] == _runner.HELLO
+
+    def receive(self) -> Tuple[Any, ...]:
+        (length,) = struct.unpack("<I", self._exactly(4))
+        body = self._exactly(length)
+        return (*_runner._ANSWER.unpack_from(body), body[_runner._ANSWER.size :])
+
+    def _exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            more = self.socket.recv(count - len(data))
+            assert more, "the runner has ended"
+            data += more
+        return data
+
+    def call(
+        self, function: Any, *args: Any, python: str = _graph.PYTHON, kwargs: Optional[Dict[str, Any]] = None
+    ) -> Tuple[int, Any]:
+        """The kind of failure, 0 for none, and the text of it or the result."""
+        code, pickled = cloudpickle.dumps(function), cloudpickle.dumps((args, kwargs or {}))
+        context = "\0".join(["run-1", "task-1", "2", python, ""]).encode()
+        digest = hashlib.sha256(code).digest()
+        sizes = (len(code), len(pickled), 0, len(context))
+        head = _runner._CALL.pack(_runner.CALL, _runner.HAS_ARGS, 0, *sizes, 1 << 30, 0, digest)
+        body = head + code + pickled + context
+        self.socket.sendall(struct.pack("<I", len(body)) + body)
+        status, category, _, _, _, text_len, _, rest = self.receive()
+        if status == _runner.FAILED:
+            return category, rest[:text_len].decode()
+        return 0, _wire.loads(rest[_runner._PLACE.size :])
+
+    def printed(self) -> str:
+        """What it has printed, once it has ended."""
+        self.socket.close()
+        said, _ = self.process.communicate(timeout=60)
+        text: str = said.decode()
+        return text
+
+
+@pytest.fixture
+def runner() -> Iterator[Process]:
+    process = Process()
+    yield process
+    process.socket.close()
+    process.process.communicate(timeout=60)
+
+
+def by_value(namespace: Dict[str, Any], text: str, name: str) -> Any:
+    """Something of a program that nobody can import."""
+    exec(text, {"__name__": "__main__", **namespace}, namespace)
+    return namespace[name]
+
+
+def test_bytecode_of_another_version_is_refused_in_functions_and_in_arguments(runner: Process) -> None:
+    point = by_value({}, "class Point:\n    x = 1", "Point")
+    assert runner.call(lambda: 1) == (0, 1)
+    kind, said = runner.call(lambda: 2, python=OTHER)
+    assert kind == _failures.CODE
+    assert f"the function was pickled by Python {OTHER}" in said
+    kind, said = runner.call(repr, point(), python=OTHER)
+    assert kind == _failures.CODE
+    assert f"the arguments were pickled by Python {OTHER}" in said
+    # By reference there is no bytecode.
+    assert runner.call(abs, -3, python=OTHER) == (0, 3)
+
+
+def test_bytecode_is_found_behind_much_else() -> None:
+    many = cloudpickle.dumps(({"text": "x" * 10_000}, lambda: 1))
+    with pytest.raises(_failures.Failed, match=OTHER):
+        _runner.check_version(many, OTHER, "the function was")
