@@ -6,13 +6,14 @@ import json
 import logging
 import os
 import shutil
+import site
 import subprocess
 import sys
 import sysconfig
 import threading
 from collections import deque
 from concurrent.futures import Future
-from typing import Any, Callable, Deque, Dict, List, Optional
+from typing import Any, Callable, Deque, Dict, List, Optional, Set
 
 from ._errors import BridgeError, of_fault
 
@@ -46,7 +47,7 @@ def find_binary() -> str:
 
 
 def _environment(python: str, token: Optional[str]) -> Dict[str, str]:
-    """Workers import what this process can import, with the interpreter that it runs in."""
+    """Workers import what this process can import; with another interpreter, what is not installed for this one."""
     environment = dict(os.environ)
     if token is not None:
         # Others can see the arguments of a process.
@@ -54,8 +55,27 @@ def _environment(python: str, token: Optional[str]) -> Dict[str, str]:
     environment["FORESAIL_PYTHON"] = python
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     paths = [os.path.abspath(path or os.getcwd()) for path in sys.path if os.path.isdir(path or ".")]
-    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*paths, here]))
+    # Another interpreter has a library and packages of its own; those of this one may be of another version.
+    own = set() if _is_this(python) else _installed()
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in dict.fromkeys([*paths, here]) if path not in own)
     return environment
+
+
+def _is_this(python: str) -> bool:
+    """Whether it is the interpreter of this program; that of another environment is not."""
+    found = shutil.which(python) or python
+    return os.path.abspath(found) == os.path.abspath(sys.executable)
+
+
+def _installed() -> Set[str]:
+    """The directories of this interpreter's library and of what is installed for it."""
+    paths = sysconfig.get_paths()
+    found = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    found += [os.path.join(paths["platstdlib"], "lib-dynload"), sysconfig.get_config_var("DESTSHARED") or ""]
+    found += [*site.getsitepackages(), site.getusersitepackages()]
+    # In a virtual environment the library is that of the interpreter it was made with.
+    found += [os.path.dirname(os.__file__), os.path.join(os.path.dirname(os.__file__), "lib-dynload")]
+    return {os.path.abspath(path) for path in found if path}
 
 
 class Bridge:

@@ -524,7 +524,8 @@ def stand_in() -> None:
 
     package = types.ModuleType("foresail", "The part of Foresail that workers bring along.")
     package.__path__ = []
-    package.Raw, package._wire, package._runner = _wire.Raw, _wire, sys.modules.get(__name__)  # type: ignore
+    known = {"Raw": _wire.Raw, "context": context, "_wire": _wire, "_runner": sys.modules.get(__name__)}
+    package.__dict__.update(known)
     sys.modules["foresail"] = package
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
+import venv
 from pathlib import Path
 from typing import Callable, List
 
@@ -140,6 +143,24 @@ def test_a_running_stack_is_used_and_goes_on(tmp_path: Path) -> None:
         up.wait(60)
     with pytest.raises(foresail.ForesailError, match="host"):
         foresail.Client("http://127.0.0.1:9", data=data)
+
+
+def test_another_interpreter_keeps_its_own_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "probes.py").write_text("def paths():\n    import sys\n    return sys.path\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    kept = _bridge._environment(sys.executable, None)["PYTHONPATH"].split(os.pathsep)
+    assert {str(tmp_path), *filter(os.path.isdir, sys.path)} <= set(kept)
+    venv.create(tmp_path / "venv")
+    other = str(tmp_path / "venv" / "bin" / "python")
+    passed = _bridge._environment(other, None)["PYTHONPATH"].split(os.pathsep)
+    assert str(tmp_path) in passed
+    assert os.path.dirname(os.__file__) not in passed
+    assert not [path for path in passed if path.endswith(("lib-dynload", "site-packages", "dist-packages"))]
+    # What the other one imports is its own.
+    with foresail.Client(data=str(tmp_path / "data"), workers=1, python=other) as client:
+        paths = client.compute(foresail.task(importlib.import_module("probes").paths)())
+    assert sysconfig.get_paths()["purelib"] not in paths
+    assert str(tmp_path / "venv") in "".join(paths)
 
 
 def test_a_forked_child_has_no_session_of_its_parent(client: foresail.Client) -> None:
