@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import pickle
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 
 class ForesailError(Exception):
@@ -77,12 +77,13 @@ def of_failure(run: str, status: str, failure: Optional[Dict[str, Any]]) -> Base
         return RunCancelled(f"run `{run}` was cancelled: {message}")
     failure = failure or {}
     where = f"attempt {failure.get('attempt')} of task `{failure.get('task')}` in run `{run}`"
-    original = _exception(failure.get("exception"))
+    original, why = exception_of(base64.b64decode(failure.get("exception") or ""))
     if original is not None:
         original.__cause__ = RemoteTraceback(f"{where}: {message}")
         return original
     if failure.get("task") is None:
         return TaskFailed(f"run `{run}` failed: {message}", failure)
+    message += why
     return TaskFailed(f"{where} failed ({failure.get('kind')}): {message}", failure, _HINTS.get(failure["kind"], ""))
 
 
@@ -93,12 +94,12 @@ _HINTS = {
 }
 
 
-def _exception(pickled: Optional[str]) -> Optional[BaseException]:
-    """The exception as the task raised it; nothing where this process cannot unpickle it."""
+def exception_of(pickled: bytes) -> Tuple[Optional[BaseException], str]:
+    """The exception as the task raised it; where this process cannot unpickle it nothing, and why."""
     if not pickled:
-        return None
+        return None, ""
     try:
-        found = pickle.loads(base64.b64decode(pickled))
-    except Exception:
-        return None
-    return found if isinstance(found, BaseException) else None
+        found = pickle.loads(pickled)
+    except Exception as error:
+        return None, f"\nthe exception itself cannot be unpickled here: {type(error).__name__}: {error}"
+    return (found, "") if isinstance(found, BaseException) else (None, "")

@@ -7,7 +7,7 @@ import pickle
 import struct
 import sys
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Dict, Tuple, Type
 
 if TYPE_CHECKING:
     from foresail import _wire
@@ -19,6 +19,10 @@ else:
 TEXT_BYTES_MAX = 7 << 10
 EXCEPTION_BYTES_MAX = 24 << 10
 """Largest pickled exception: 32 KiB as base64."""
+PART_LEN_MAX = 2 << 10
+"""Longest text of an exception that is too large as it is."""
+PART_BYTES_MAX = 6 << 10
+"""Largest argument or attribute of one."""
 
 # What kind of failure an answer tells.
 USER, CODE, MISSING_MODULE, MEMORY, EXIT, RESULT, TOO_LARGE, OUTPUTS, INPUTS = range(1, 10)
@@ -48,24 +52,67 @@ def missing_module(error: ModuleNotFoundError, what: str) -> str:
     )
 
 
-def pickled_exception(error: BaseException) -> bytes:
-    """The exception for the client to raise; nothing where it does not pickle, comes back or is too large."""
-    try:
-        pickled = pickle.dumps(error, _wire.PROTOCOL)
-    except Exception:
-        try:
-            import cloudpickle  # type: ignore[import-untyped,import-not-found,unused-ignore]
+def rebuilt(kind: "Type[BaseException]", args: "Tuple[Any, ...]", state: "Dict[str, Any]") -> BaseException:
+    """An exception without a call of its `__init__`, which may want other arguments than it hands on."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
-            pickled = cloudpickle.dumps(error, protocol=_wire.PROTOCOL)
-        except Exception:
-            return b""
-    if len(pickled) > EXCEPTION_BYTES_MAX:
-        return b""
+
+class _Rebuilt:
+    """Pickles as an exception that `rebuilt` makes of what of it pickles, long texts without their middle."""
+
+    def __init__(self, error: BaseException) -> None:
+        args = tuple(part if _comes_back(part) else f"{part!r:.200}" for part in map(_cut, error.args))
+        state = {name: _cut(part) for name, part in getattr(error, "__dict__", {}).items()}
+        self.made_of = (type(error), args, {name: part for name, part in state.items() if _comes_back(part)})
+
+    def __reduce__(self) -> "Tuple[Any, ...]":
+        return rebuilt, self.made_of
+
+
+def _cut(part: Any) -> Any:
+    if isinstance(part, (str, bytes)) and len(part) > PART_LEN_MAX:
+        middle: Any = " [...] " if isinstance(part, str) else b" [...] "
+        return part[: PART_LEN_MAX // 2] + middle + part[-PART_LEN_MAX // 2 :]
+    return part
+
+
+def _comes_back(part: Any) -> bool:
     try:
-        back = pickle.loads(pickled)
+        pickled = _dumps(part)
+        pickle.loads(pickled)
     except Exception:
-        return b""
-    return pickled if isinstance(back, BaseException) else b""
+        return False
+    return len(pickled) <= PART_BYTES_MAX
+
+
+def _dumps(value: Any) -> bytes:
+    try:
+        return pickle.dumps(value, _wire.PROTOCOL)
+    except Exception:
+        import cloudpickle  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+        pickled: bytes = cloudpickle.dumps(value, protocol=_wire.PROTOCOL)
+        return pickled
+
+
+def pickled_exception(error: BaseException) -> "Tuple[bytes, str]":
+    """The exception for the client to raise; where it cannot be sent nothing, and why."""
+    why = ""
+    for form in (lambda: error, lambda: _Rebuilt(error)):
+        try:
+            pickled = _dumps(form())
+            if len(pickled) > EXCEPTION_BYTES_MAX:
+                raise ValueError(f"pickled it has {len(pickled)} bytes, of which {EXCEPTION_BYTES_MAX} can be sent")
+            # Of an exception that is another one at its arrival nothing would be gained.
+            if type(pickle.loads(pickled)) is type(error):
+                return pickled, ""
+            why = why or "it is another exception when it is unpickled"
+        except Exception as refused:
+            why = why or f"{type(refused).__name__}: {refused}"
+    return b"", f"\nthe exception itself cannot be sent: {why:.300}"
 
 
 def traceback_of(error: BaseException) -> str:
@@ -88,9 +135,10 @@ def failure_of(error: BaseException) -> Failed:
         return error
     text = traceback_of(error)
     summary = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()
-    first = summary[-1] if summary else type(error).__name__
+    first = _cut(summary[-1]) if summary else type(error).__name__
+    pickled, why = pickled_exception(error)
     if isinstance(error, MemoryError):
-        return Failed(MEMORY, f"the function ran out of memory\n{text}", pickled_exception(error))
+        return Failed(MEMORY, f"the function ran out of memory\n{text}", pickled)
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else (0 if error.code is None else 1)
         said = "" if error.code is None or isinstance(error.code, int) else f" and said `{error.code}`"
@@ -100,5 +148,5 @@ def failure_of(error: BaseException) -> Failed:
         return Failed(EXIT, told, struct.pack("<I", code & 0xFFFFFFFF))
     if isinstance(error, ModuleNotFoundError):
         told = missing_module(error, f"the function failed with `{first}`")
-        return Failed(MISSING_MODULE, f"{told}\n{text}", pickled_exception(error))
-    return Failed(USER, f"the function raised {first}\n{text}", pickled_exception(error))
+        return Failed(MISSING_MODULE, f"{told}\n{text}", pickled)
+    return Failed(USER, f"the function raised {first}\n{text}{why}", pickled)

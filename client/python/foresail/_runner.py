@@ -74,6 +74,8 @@ _context = b""
 
 def context() -> "Dict[str, str]":
     """The task that runs: `run`, `task`, `attempt`, and `idempotency_key`, the same for all its attempts."""
+    if not _context:
+        return {}
     run, task, attempt = _context.decode().split("\0")[:3]
     return {"run": run, "task": task, "attempt": attempt, "idempotency_key": f"{run}/{task}"}
 
@@ -120,7 +122,7 @@ class Functions:
                 _failures.CODE,
                 f"the function cannot be unpickled by {interpreter()}: {text}; hint: run client and workers "
                 "with the same versions of Python and of the modules that the function uses",
-                pickled_exception(error),
+                pickled_exception(error)[0],
             ) from error
         if not callable(function):
             raise Failed(_failures.CODE, f"the code of the task is a `{type(function).__qualname__}`, not a function")

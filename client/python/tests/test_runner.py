@@ -7,12 +7,13 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from typing import Any, Dict, Iterator, Optional, Tuple
 
 import cloudpickle
 import pytest
 
-from foresail import _failures, _graph, _runner, _wire
+from foresail import _errors, _failures, _graph, _runner, _wire
 
 START = "from foresail import _runner; _runner.main()"
 OTHER = "3.4"
@@ -97,3 +98,49 @@ def test_bytecode_is_found_behind_much_else() -> None:
     many = cloudpickle.dumps(({"text": "x" * 10_000}, lambda: 1))
     with pytest.raises(_failures.Failed, match=OTHER):
         _runner.check_version(many, OTHER, "the function was")
+
+
+class Wants(Exception):
+    """Hands on less than it wants."""
+
+    def __init__(self, message: str, place: int, handle: Any = None) -> None:
+        super().__init__(message)
+        self.place, self.handle = place, handle
+
+
+class Refuses(Exception):
+    def __new__(cls, *args: Any, secret: int) -> Refuses:
+        return super().__new__(cls, *args)
+
+    def __init__(self, *args: Any, secret: int) -> None:
+        super().__init__(*args)
+
+
+@pytest.mark.parametrize(
+    ("error", "args", "state"),
+    [
+        (Wants("no", 3), ("no",), {"place": 3, "handle": None}),
+        (Wants("no", 3, threading.Lock()), ("no",), {"place": 3}),
+        (ValueError("x" * 100_000), None, {}),
+        (KeyError(threading.Lock()), None, {}),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "why"), ("utf-8", b"\xff", 0, 1, "why"), {}),
+    ],
+)
+def test_an_exception_is_sent_with_what_of_it_can_be(error: Exception, args: Any, state: Dict[str, Any]) -> None:
+    pickled, why = _failures.pickled_exception(error)
+    found, _ = _errors.exception_of(pickled)
+    assert (type(found), why) == (type(error), "")
+    assert len(pickled) <= _failures.EXCEPTION_BYTES_MAX
+    assert vars(found) == state
+    if args is not None:
+        assert found is not None
+        assert found.args == args
+
+
+def test_what_cannot_be_sent_or_read_is_told() -> None:
+    pickled, why = _failures.pickled_exception(Refuses("x", secret=1))
+    assert pickled == b""
+    assert "secret" in why
+    found, why = _errors.exception_of(b"cno_such_module\nE\n.")
+    assert found is None
+    assert "no_such_module" in why
