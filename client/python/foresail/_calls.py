@@ -50,11 +50,20 @@ def run_tuple(task: Any, values: Dict[Any, Any]) -> Any:
         return task
 
 
+def call_chunk(function: Callable[..., Any], items: List[Any]) -> List[Any]:
+    """The results of a function for tuples of arguments."""
+    return [function(*item) for item in items]
+
+
 def guarded(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """The result of a function, or its exception as a value, so that other tasks of the run go on."""
+    """The result of a function, or its exception pickled, so that other tasks of the run go on."""
+    import sys
     import traceback
 
     try:
         return True, function(*args, **kwargs), ""
-    except Exception as error:
-        return False, error, "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    except BaseException as error:
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        # The runner has it, whether or not the package is installed there.
+        pickled, why = sys.modules["foresail._failures"].pickled_exception(error)
+        return False, pickled, text + why

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, Generator, Generic, Iterator, List, Optional, Sequence, Tuple, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Generator,
+    Generic,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
 
 from . import _show, _wire
 from ._errors import BridgeError, ForesailError, ResultLost, RunCancelled, of_failure
@@ -172,6 +186,20 @@ class Run(Generic[R]):
                 return
             after = page["next_after"]
 
+    def _commits(self) -> Iterator[List[str]]:
+        """The tasks that have committed, as they do, until the run has ended."""
+        names = [task["id"] for task in self._workflow.spec["tasks"]]
+        after = 0
+        while True:
+            asked = {"run": self.id, "after": after, "wait_ms": EVENTS_WAIT_MS}
+            page = self._client._request("events", asked)
+            tasks = [names[event["task"]] for event in page["events"] if event["kind"] == "task_committed"]
+            if tasks:
+                yield tasks
+            if page["status"] != "running" and (not page["events"] or page["next_after"] <= after):
+                return
+            after = page["next_after"]
+
     def printed(self) -> Dict[str, str]:
         """What each task wrote to stdout and stderr, as far as it is kept: the last 8 KiB of its attempt."""
         names = {index: task["id"] for index, task in enumerate(self._workflow.spec["tasks"])}
@@ -258,22 +286,28 @@ class Run(Generic[R]):
         return results
 
     def _read(self, asked: List[Tuple[str, str]], wanted: List[Tuple[str, str]]) -> List[Any]:
+        places = self._places(asked)
+        found = {key: place() for key, place in zip(asked, places)}
+        return [found[key] for key in wanted]
+
+    def _places(self, asked: List[Tuple[str, str]]) -> List[Callable[[], Any]]:
+        """What reads each of these outputs, which can fail for one without the others."""
         answer = self._client._request("result", {"run": self.id, "outputs": asked})
         packed = memoryview(bytearray())
         if answer["file"] is not None:
             packed = _map(answer["file"])
             os.unlink(answer["file"])
-        found: Dict[Tuple[str, str], Any] = {}
-        for key, place in zip(asked, answer["places"]):
-            if place is None:
-                found[key] = SKIPPED
-            elif "path" in place:
-                found[key] = _wire.loads(_map(place["path"]), writable=True)
-            else:
-                piece = packed[place["at"] : place["at"] + place["bytes"]]
-                # Small ones are copied, so that one of them does not keep all of them in memory.
-                found[key] = _wire.loads(piece if len(piece) >= MAP_BYTES_MIN else bytearray(piece), writable=True)
-        return [found[key] for key in wanted]
+        return [functools.partial(_load, packed, place) for place in answer["places"]]
+
+
+def _load(packed: memoryview, place: Optional[Dict[str, Any]]) -> Any:
+    if place is None:
+        return SKIPPED
+    if "path" in place:
+        return _wire.loads(_map(place["path"]), writable=True)
+    piece = packed[place["at"] : place["at"] + place["bytes"]]
+    # Small ones are copied, so that one of them does not keep all of them in memory.
+    return _wire.loads(piece if len(piece) >= MAP_BYTES_MIN else bytearray(piece), writable=True)
 
 
 SKIPPED = object()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
-from typing import Iterator
+from pathlib import Path
+from typing import Any, Iterator
 
 import pytest
 
@@ -48,6 +49,68 @@ def test_a_call_that_ends_its_worker_takes_no_other_with_it(executor: foresail.E
     good, bad = executor.submit(abs, -2), executor.submit(task)
     assert isinstance(bad.exception(60), foresail.TaskFailed)
     assert good.result(60) == 2
+
+
+class Wants(Exception):
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Stubborn:
+    """Pickles, and does not come back."""
+
+    def __reduce__(self) -> Any:
+        return int, ("none",)
+
+
+def test_what_goes_wrong_with_one_call_is_its_own(executor: foresail.Executor) -> None:
+    def raises(error: BaseException) -> None:
+        raise error
+
+    def wants() -> None:
+        raise Wants("no", 7)
+
+    good = [executor.submit(abs, -number) for number in range(3)]
+    bad = executor.submit(wants)
+    interrupted, exits = executor.submit(raises, KeyboardInterrupt()), executor.submit(raises, SystemExit(3))
+    lost = executor.submit(Stubborn)
+    assert [future.result(60) for future in good] == [0, 1, 2]
+    found = bad.exception(60)
+    assert isinstance(found, Wants)
+    assert found.code == 7
+    assert isinstance(interrupted.exception(60), KeyboardInterrupt)
+    assert isinstance(exits.exception(60), SystemExit)
+    with pytest.raises(ValueError, match="none"):
+        lost.result(60)
+
+
+def waits_for(path: str) -> str:
+    import os
+    import time
+
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    return path
+
+
+def test_results_come_as_calls_end_and_later_calls_wait_for_none(executor: foresail.Executor, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    quick, slow = executor.submit(abs, -1), executor.submit(waits_for, str(gate))
+    assert quick.result(60) == 1
+    later = executor.submit(abs, -2)
+    done, not_done = concurrent.futures.wait([slow, later], 60, concurrent.futures.FIRST_COMPLETED)
+    assert (done, not_done) == ({later}, {slow})
+    gate.touch()
+    assert slow.result(60) == str(gate)
+
+
+def test_an_interrupt_ends_the_runs(client: foresail.Client, tmp_path: Path) -> None:
+    executor = foresail.Executor(client)
+    quick, slow = executor.submit(abs, -1), executor.submit(waits_for, str(tmp_path / "never"))
+    assert quick.result(60) == 1
+    executor.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert isinstance(slow.exception(60), foresail.RunCancelled)
 
 
 def test_nothing_is_taken_after_the_shutdown(client: foresail.Client) -> None:
