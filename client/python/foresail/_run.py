@@ -158,7 +158,20 @@ class Run(Generic[R]):
         except asyncio.CancelledError:
             self._client._bridge.send("cancel", {"run": self.id, "reason": "the task that awaits it was cancelled"})
             raise
-        return await asyncio.get_running_loop().run_in_executor(None, self.result)
+        # A future takes no StopIteration: whoever awaits one that is given it waits for ever.
+        found, error = await asyncio.get_running_loop().run_in_executor(None, self._outcome)
+        if isinstance(error, StopIteration):
+            raise RuntimeError(f"a task of run `{self.id}` raised StopIteration") from error
+        if error is not None:
+            raise error
+        result: R = found
+        return result
+
+    def _outcome(self) -> Tuple[Any, Optional[BaseException]]:
+        try:
+            return self.result(), None
+        except BaseException as error:
+            return None, error
 
     def progress(self) -> Progress:
         """How far the run is now."""

@@ -261,14 +261,28 @@ def test_the_second_run_is_planned_with_what_the_first_measured(client: foresail
     assert client.predict("test_runs.sleeps", name="learns")["values"]["median"] > 40
 
 
+async def _await(value: Any) -> Any:
+    return await value
+
+
 def test_awaiting_runs_beside_each_other(client: foresail.Client) -> None:
     async def both() -> List[int]:
         return list(await asyncio.gather(square(5).acompute(), _await(square(6))))
 
-    async def _await(value: Any) -> Any:
-        return await value
-
     assert asyncio.run(both()) == [25, 36]
+
+
+def test_awaiting_a_task_that_raises_stop_iteration_ends(client: foresail.Client) -> None:
+    @foresail.task
+    def first(items: List[int]) -> int:
+        return next(iter(items))
+
+    async def awaits() -> None:
+        with pytest.raises(RuntimeError, match="StopIteration") as caught:
+            await asyncio.wait_for(_await(first([])), 60)
+        assert isinstance(caught.value.__cause__, StopIteration)
+
+    asyncio.run(awaits())
 
 
 def test_two_threads_share_a_client(client: foresail.Client) -> None:
