@@ -15,7 +15,7 @@ from ._graph import Constants, Shape, Workflow
 from ._plan import Plan
 from ._planner import Planner, program_of
 from ._run import FOLLOW_MS, Run
-from ._settings import menu, run_options
+from ._settings import is_whole, menu, refusal, run_options
 from ._show import notebook
 from ._task import script_name
 
@@ -65,13 +65,16 @@ class Client:
         self._progress = progress
         self._runs: "weakref.WeakValueDictionary[str, Run[Any]]" = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
+        for setting, value in (("workers", workers), ("lanes", lanes)):
+            if value is not None and not is_whole(value, 1):
+                raise refusal(setting, value, "a whole number from 1", f"`{setting}=2`")
         arguments: List[str] = []
         if url is not None:
             arguments += _address(url, host, data)
         elif data is not None:
             arguments += ["--data", os.fspath(data)]
         if url is None:
-            for size in menu(memory or MEMORY):
+            for size in menu(MEMORY if memory is None else memory):
                 arguments += ["--memory", str(size)]
             if workers is not None:
                 arguments += ["--concurrency", str(workers)]
@@ -173,9 +176,12 @@ class Client:
         if not shape.values:
             raise TypeError("there is no lazy value in what was given; hint: call a function made by @foresail.task")
         planner, retries = options.pop("planner", "auto"), options.pop("retries", None)
+        run = run_options(**options)
+        if retries is not None and not is_whole(retries, 0):
+            raise refusal("retries", retries, "a whole number from 0", "`retries=3`")
         named = _graph.workflow_name(name) if name else self.name
         workflow = _graph.build(shape.values, named, self._constants, retries)
-        asked: Dict[str, Any] = {"options": run_options(**options)}
+        asked: Dict[str, Any] = {"options": run}
         asked["options"]["planner"] = self._planner(planner)
         asked["options"]["keep_intermediate"] = workflow.keeps
         text = _dumps(workflow.spec)
@@ -294,7 +300,8 @@ def compute(*values: Any, client: Optional[Client] = None, **options: Any) -> An
     `budget_usd`: the fastest plan that costs no more. `objective`: "fastest", "cheapest" or "balance:0.5".
     `replan`: "off", "suggest" or "auto": what happens when the run does not go as planned.
     `retries`: attempts after a failed one, of tasks that do not say otherwise.
-    `without`: what the planner shall not do: "pre-load", "task-dup", "pre-warm".
+    `without`: what shall not be done: "pre-load", "task-dup", "pre-warm" by the planner, "overlap-uploads",
+    "run-ahead" by workers.
     `seed`: of everything drawn. `name`: name of the workflow, under which measurements are kept.
     """
     return (client or default_client()).compute(*values, **options)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List,
 from . import _calls
 from ._client import Client, default_client
 from ._errors import ForesailError, RemoteTraceback, ResultLost, TaskFailed, exception_of
-from ._settings import TaskSettings
+from ._settings import ELSEWHERE, TaskSettings, run_options
 from ._task import Task, name_of
 from ._values import Node, Value
 
@@ -41,6 +41,8 @@ class Executor(BaseExecutor):
     def __init__(self, client: Optional[Client] = None, **options: Any) -> None:
         self._client = client or default_client()
         self._options = options
+        # A wrong one is told here, not by every future.
+        run_options(**{name: value for name, value in options.items() if name not in ELSEWHERE})
         self._lock = threading.Condition()
         self._waiting: List[_Item] = []
         self._closed = False

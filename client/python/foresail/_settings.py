@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import re
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
 
-from ._errors import ForesailError
 from ._optimize import Optimization
 
 Memory = Union[str, int]
@@ -15,6 +16,9 @@ Duration = Union[str, int, float]
 _UNITS_MS = {"ms": 1.0, "s": 1_000.0, "min": 60_000.0, "h": 3_600_000.0}
 _NAME = re.compile(r"[^A-Za-z0-9_.:@+~-]+")
 _NAME_MAX = 200
+_MEMORY_MIN_MB = 64
+_CONFIDENCE_MAX = 0.999
+_SEED_MAX = (1 << 64) - 1
 
 
 class _Known(Optimization):
@@ -63,10 +67,10 @@ class TaskSettings:
     optimizations: Sequence[Optimization] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
-        if self.memory != "auto" and (not isinstance(self.memory, int) or self.memory < 1):
-            raise ValueError(f'`memory` is {self.memory!r}; it must be "auto" or a number of MB from 1')
-        if self.retries is not None and (not isinstance(self.retries, int) or self.retries < 0):
-            raise ValueError(f"`retries` is {self.retries!r}; it must be a whole number from 0")
+        if self.memory != "auto" and not is_whole(self.memory, 1):
+            raise refusal("memory", self.memory, '"auto" or a whole number of MB from 1', "`memory=2048` for 2 GB")
+        if self.retries is not None and not is_whole(self.retries, 0):
+            raise refusal("retries", self.retries, "a whole number from 0", "`retries=3`")
         wrong = [each for each in self.optimizations if not isinstance(each, Optimization)]
         if wrong:
             hint = "`foresail.PreLoad()`, or an object of a class derived from `foresail.Optimization`"
@@ -94,6 +98,16 @@ class TaskSettings:
         return spec
 
 
+def is_whole(value: Any, least: int) -> bool:
+    """Whether it is a whole number from `least`; a truth value is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def refusal(name: str, value: Any, rule: str, write: str) -> ValueError:
+    """The exception for a setting that cannot be taken."""
+    return ValueError(f"`{name}` is {value!r}; it must be {rule}; hint: write {write}")
+
+
 def milliseconds(time: Duration) -> float:
     """A time in ms: a number of seconds, or text like `20s`, `1.5min`, `300ms`."""
     if isinstance(time, (int, float)) and not isinstance(time, bool):
@@ -112,6 +126,11 @@ def clean_name(name: str) -> str:
 
 
 _CHOICES = ("deadline", "budget_usd", "objective")
+_SLA = re.compile(r"mean|median|p(?!0{1,2}(\.0{1,2})?$)[0-9]{1,2}(\.[0-9]{1,2})?")
+_REPLAN = ("off", "suggest", "auto")
+_WITHOUT = ("pre-load", "task-dup", "pre-warm", "overlap-uploads", "run-ahead")
+ELSEWHERE = ("planner", "retries", "name", "client")
+"""Options of a computation that are taken before `run_options`."""
 
 
 def run_options(
@@ -123,8 +142,16 @@ def run_options(
     replan: Union[str, bool] = "off",
     seed: int = 0,
     without: Sequence[str] = (),
+    **unknown: Any,
 ) -> Dict[str, Any]:
     """The options of a computation as the bridge has them, without the planner."""
+    if unknown:
+        raise _no_option(next(iter(unknown)))
+    _check_run_options(sla, deadline, confidence, budget_usd, objective, seed)
+    if isinstance(replan, bool):
+        replan = "auto" if replan else "off"
+    if replan not in _REPLAN:
+        raise refusal("replan", replan, "one of " + _listed(_REPLAN), '`replan="auto"`')
     given = [name for name, value in zip(_CHOICES, (deadline, budget_usd, objective)) if value is not None]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} were given; a plan has one of {', '.join(_CHOICES)}")
@@ -140,15 +167,60 @@ def run_options(
         "objective": objective or "fastest",
         "sla": sla,
         "seed": seed,
-        "replan": {True: "auto", False: "off"}.get(replan, replan) if isinstance(replan, bool) else replan,
-        "without": [kind.replace("-", "_") for kind in without],
+        "replan": replan,
+        "without": _without(without),
     }
     return options
 
 
-def menu(memory: Optional[Sequence[int]]) -> List[int]:
+def _check_run_options(
+    sla: Any, deadline: Any, confidence: Any, budget_usd: Any, objective: Any, seed: Any
+) -> None:
+    if not isinstance(sla, str) or _SLA.fullmatch(sla) is None:
+        raise refusal("sla", sla, '"mean", "median" or "pNN", a percentile above 0 and below 100', '`sla="p95"`')
+    if deadline is not None and milliseconds(deadline) <= 0:
+        raise refusal("deadline", deadline, "more than 0", '`deadline=20` or `deadline="20s"`')
+    if confidence is not None and not (_is_number(confidence) and 0 < confidence <= _CONFIDENCE_MAX):
+        raise refusal("confidence", confidence, f"a number above 0 and at most {_CONFIDENCE_MAX}", "`confidence=0.95`")
+    if budget_usd is not None and not (_is_number(budget_usd) and budget_usd >= 0):
+        raise refusal("budget_usd", budget_usd, "a number of USD from 0", "`budget_usd=0.01`")
+    if objective is not None and not isinstance(objective, str):
+        raise refusal("objective", objective, '"fastest", "cheapest" or "balance:SHARE"', '`objective="balance:0.5"`')
+    if not is_whole(seed, 0) or seed > _SEED_MAX:
+        raise refusal("seed", seed, f"a whole number from 0 to {_SEED_MAX}", "`seed=1`")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+
+
+def _without(names: Any) -> List[str]:
+    if isinstance(names, str) or not isinstance(names, (list, tuple, set, frozenset)):
+        raise refusal("without", names, "a list of names", '`without=["pre-warm"]`')
+    for name in names:
+        if not isinstance(name, str) or name.replace("_", "-") not in _WITHOUT:
+            raise refusal("without", names, "a list of some of " + _listed(_WITHOUT), '`without=["pre-warm"]`')
+    return [name.replace("-", "_") for name in names]
+
+
+def _no_option(name: str) -> TypeError:
+    known = sorted([*ELSEWHERE, *inspect.signature(run_options).parameters])
+    known.remove("unknown")
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(f'`{each}`' for each in known)}"
+    return TypeError(f"there is no option `{name}` of a computation; hint: {hint}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def menu(memory: Any) -> List[int]:
     """Memory sizes of workers in MB."""
-    sizes = sorted(set(memory)) if memory else []
-    if any(size < 64 for size in sizes):
-        raise ForesailError(f"a worker of {sizes[0]} MB has no place for Python", "give 64 MB or more")
-    return sizes
+    write = "`memory=[1024, 2048]`, in MB"
+    if isinstance(memory, (str, bytes)) or not isinstance(memory, Iterable):
+        raise refusal("memory", memory, "a list of sizes", write)
+    sizes = list(memory)
+    if not sizes or not all(is_whole(size, _MEMORY_MIN_MB) for size in sizes):
+        raise refusal("memory", memory, f"a list of whole numbers from {_MEMORY_MIN_MB}", write)
+    return sorted(set(sizes))

@@ -21,7 +21,7 @@ from typing import (
 )
 
 from ._optimize import Optimization
-from ._settings import Duration, Memory, TaskSettings, clean_name
+from ._settings import Duration, Memory, TaskSettings, clean_name, is_whole, refusal
 from ._values import WIDTH, Mapped, Node, Value, fan_out
 
 if sys.version_info >= (3, 10):
@@ -54,8 +54,8 @@ class Task(Generic[P, R]):
     ) -> None:
         if not callable(function):
             raise TypeError(f"`{function!r}` is not a function; hint: write @foresail.task over `def`")
-        if outputs < 1:
-            raise ValueError(f"`outputs` is {outputs}; it must be at least 1")
+        if not is_whole(outputs, 1):
+            raise refusal("outputs", outputs, "a whole number from 1", "`outputs=2`")
         self.function = function
         self.name = clean_name(name) if name is not None else name_of(function)
         self.settings = settings or TaskSettings()

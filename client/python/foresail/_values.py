@@ -21,7 +21,7 @@ from typing import (
 )
 
 from . import _calls
-from ._settings import TaskSettings
+from ._settings import TaskSettings, is_whole, refusal
 
 if TYPE_CHECKING:
     from ._plan import Picture, Plan
@@ -199,8 +199,8 @@ def fan_out(
     """The lazy results of a function for each item of a lazy list, in `width` tasks at most."""
     import functools
 
-    if width < 1:
-        raise ValueError(f"`width` is {width}; it must be at least 1")
+    if not is_whole(width, 1):
+        raise refusal("width", width, "a whole number from 1", "`width=8`")
     parts: List[Value[List[R]]] = []
     if isinstance(values, Mapped):
         sources = list(values._parts)

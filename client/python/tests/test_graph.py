@@ -242,11 +242,50 @@ def test_wrong_settings_are_refused_with_their_value() -> None:
         ({"retries": -1}, "retries"),
         ({"timeout": "soon"}, "soon"),
         ({"outputs": 0}, "outputs"),
+        ({"memory": True}, "memory"),
+        ({"retries": True}, "retries"),
     ]:
         with pytest.raises(ValueError, match=said):
             foresail.task(**settings)(lambda: 1)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="deadline and budget_usd"):
         _settings.run_options(deadline=1, budget_usd=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"bogus": 1}, "there is no option `bogus`.*`deadline`"),
+        ({"replna": "auto"}, "did you mean `replan`"),
+        ({"sla": "p9x"}, "`sla` is 'p9x'.*p95"),
+        ({"sla": "p0"}, "`sla` is 'p0'"),
+        ({"replan": "sometimes"}, "`replan` is 'sometimes'.*\"suggest\""),
+        ({"without": ["x"]}, r"`without` is \['x'\].*\"pre-load\".*\"run-ahead\""),
+        ({"without": "pre-warm"}, "`without` is 'pre-warm'; it must be a list"),
+        ({"seed": "a"}, "`seed` is 'a'"),
+        ({"deadline": -1}, "`deadline` is -1"),
+        ({"deadline": 1, "confidence": 95}, "`confidence` is 95"),
+        ({"budget_usd": "1"}, "`budget_usd` is '1'"),
+        ({"objective": 1}, "`objective` is 1"),
+    ],
+)
+def test_wrong_options_are_refused_with_the_rule(options: Dict[str, Any], said: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=said):
+        _settings.run_options(**options)
+
+
+def test_options_are_sent_as_the_session_has_them() -> None:
+    names = ["pre-warm", "task_dup", "overlap-uploads", "run-ahead"]
+    options = _settings.run_options(sla="p99.9", replan=True, without=names, seed=7)
+    assert (options["sla"], options["replan"], options["seed"]) == ("p99.9", "auto", 7)
+    assert options["without"] == ["pre_warm", "task_dup", "overlap_uploads", "run_ahead"]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"memory": 5}, {"memory": ["1GB"]}, {"memory": [True]}, {"memory": []}, {"workers": -1}, {"lanes": 0}]
+)
+def test_wrong_settings_of_a_client_are_refused_before_anything_is_started(settings: Dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"`{next(iter(settings))}` is .*; it must be .*; hint: write "):
+        foresail.Client(**settings)
 
 
 def test_names_are_legal_and_stable() -> None:

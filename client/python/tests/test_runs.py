@@ -220,6 +220,7 @@ def test_objectives_reach_the_planner(client: foresail.Client) -> None:
     assert value.plan(deadline="20s").data["objective"] == {"kind": "deadline", "makespan_ms": 20_000.0}
     assert value.plan(budget_usd=0.01).data["objective"] == {"kind": "budget", "cost_usd": 0.01}
     assert value.plan(sla="p95").data["sla"] == "p95"
+    assert value.plan(without=["pre-warm", "task_dup"]).data["planner"]
     with pytest.raises(foresail.ForesailError, match="objective"):
         value.plan(objective="best")
     with pytest.raises(foresail.PlanError, match="nobody"):
