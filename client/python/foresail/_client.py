@@ -6,6 +6,8 @@ import atexit
 import os
 import sys
 import threading
+import types
+import warnings
 import weakref
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -15,7 +17,7 @@ from ._graph import Constants, Shape, Workflow
 from ._plan import Plan
 from ._planner import Planner, program_of
 from ._run import FOLLOW_MS, Run
-from ._settings import is_whole, menu, refusal, run_options
+from ._settings import Limits, is_whole, menu, refusal, run_options
 from ._show import notebook
 from ._task import script_name
 
@@ -118,13 +120,19 @@ class Client:
         """Plans, starts the run and returns its handle."""
         with self._lock:
             asked, workflow, shape = self._asked(values, name, options)
+        limits = Limits.of(options)
+        if limits:
+            # Planned apart, so that what is missed is said before it runs.
+            told = self._request_once("plan", asked)
+            return self._submit_plan(Plan(self, told, workflow, shape, asked["options"], limits))
         return self._start(asked, workflow, shape)
 
     def plan(self, *values: Any, name: Optional[str] = None, **options: Any) -> Plan:
         """Plans without running anything."""
         with self._lock:
             asked, workflow, shape = self._asked(values, name, options)
-        return Plan(self, self._request("plan", asked), workflow, shape, asked["options"])
+        told = self._request_once("plan", asked)
+        return Plan(self, told, workflow, shape, asked["options"], Limits.of(options))
 
     def predict(
         self,
@@ -169,6 +177,15 @@ class Client:
     def _request(self, method: str, params: Dict[str, Any]) -> Any:
         return self._bridge.request(method, params)
 
+    def _request_once(self, method: str, asked: Dict[str, Any]) -> Any:
+        """Asks with a workflow, whose file is not needed any more then."""
+        try:
+            return self._request(method, asked)
+        finally:
+            file = asked.get("workflow_file")
+            if file is not None and os.path.exists(file):
+                os.unlink(file)
+
     def _asked(self, values: Tuple[Any, ...], name: Optional[str], options: Dict[str, Any]) -> Any:
         if not values:
             raise TypeError("nothing was given to compute")
@@ -203,12 +220,7 @@ class Client:
         return program_of(planner, self._bridge.folder)
 
     def _start(self, asked: Dict[str, Any], workflow: Workflow, shape: Shape) -> "Run[Any]":
-        try:
-            told = self._request("submit", asked)
-        finally:
-            file = asked.get("workflow_file")
-            if file is not None and os.path.exists(file):
-                os.unlink(file)
+        told = self._request_once("submit", asked)
         show = self._is_shown()
         run: "Run[Any]" = Run(self, told, workflow, shape, show)
         self._runs[run.id] = run
@@ -216,6 +228,9 @@ class Client:
         return run
 
     def _submit_plan(self, plan: Plan) -> "Run[Any]":
+        missed = plan._limits.missed(plan.predicted)
+        if missed:
+            warnings.warn(missed, stacklevel=_outside())
         asked = {"plan": plan.id, "options": plan._options}
         return self._start(asked, plan._workflow, plan._shape)
 
@@ -241,6 +256,15 @@ class Client:
         told = self._runs.get(params.get("run", ""))
         if told is not None:
             told._hear(method, params)
+
+
+def _outside() -> int:
+    """How far up the stack the program is that uses the package: where a warning belongs."""
+    here, level = os.path.dirname(os.path.abspath(__file__)), 1
+    frame: Optional[types.FrameType] = sys._getframe(1)
+    while frame is not None and os.path.dirname(os.path.abspath(frame.f_code.co_filename)) == here:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _dumps(spec: Dict[str, Any]) -> str:
@@ -297,7 +321,9 @@ def compute(*values: Any, client: Optional[Client] = None, **options: Any) -> An
     `sla`: the statistic of times that is planned with: "mean", "median", "p95", ...
     `deadline`: the cheapest plan that ends in time, in seconds or as text like "20s"; with `confidence=0.95`
     in 95 % of all runs.
-    `budget_usd`: the fastest plan that costs no more. `objective`: "fastest", "cheapest" or "balance:0.5".
+    `budget_usd`: the fastest plan that costs no more; with a `deadline` too, the cheapest that ends in time. Where
+    what is predicted is over one of them, a warning says so before it runs.
+    `objective`: "fastest", "cheapest" or "balance:0.5".
     `replan`: "off", "suggest" or "auto": what happens when the run does not go as planned.
     `retries`: attempts after a failed one, of tasks that do not say otherwise.
     `without`: what shall not be done: "pre-load", "task-dup", "pre-warm" by the planner, "overlap-uploads",

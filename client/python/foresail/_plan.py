@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ._client import Client
     from ._graph import Shape, Workflow
     from ._run import Run
+    from ._settings import Limits
     from ._values import Node, Value
 
 PICTURE_NODES_MAX = 400
@@ -28,9 +29,16 @@ class Plan:
     """
 
     def __init__(
-        self, client: "Client", told: Dict[str, Any], workflow: "Workflow", shape: "Shape", options: Dict[str, Any]
+        self,
+        client: "Client",
+        told: Dict[str, Any],
+        workflow: "Workflow",
+        shape: "Shape",
+        options: Dict[str, Any],
+        limits: "Limits",
     ) -> None:
         self._client, self._workflow, self._shape, self._options = client, workflow, shape, options
+        self._limits = limits
         self.id: str = told["id"]
         self.data: Dict[str, Any] = told["plan"]
         self.basis: List[str] = told["basis"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
 
 from ._optimize import Optimization
+from ._show import seconds, usd
 
 Memory = Union[str, int]
 Duration = Union[str, int, float]
@@ -153,8 +154,9 @@ def run_options(
     if replan not in _REPLAN:
         raise refusal("replan", replan, "one of " + _listed(_REPLAN), '`replan="auto"`')
     given = [name for name, value in zip(_CHOICES, (deadline, budget_usd, objective)) if value is not None]
-    if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} were given; a plan has one of {', '.join(_CHOICES)}")
+    if len(given) > 1 and objective is not None:
+        rule = "`deadline` and `budget_usd` are objectives of their own, alone or together"
+        raise ValueError(f"{' and '.join(given)} were given; {rule}")
     if confidence is not None and deadline is None:
         raise ValueError("`confidence` is that of a deadline; give `deadline` too")
     if deadline is not None:
@@ -171,6 +173,38 @@ def run_options(
         "without": _without(without),
     }
     return options
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the plan of a computation was asked to keep."""
+
+    deadline_ms: Optional[float] = None
+    budget_usd: Optional[float] = None
+
+    @classmethod
+    def of(cls, options: Dict[str, Any]) -> "Limits":
+        """Those among the options of a computation."""
+        deadline, budget_usd = options.get("deadline"), options.get("budget_usd")
+        return cls(None if deadline is None else milliseconds(deadline), budget_usd)
+
+    def __bool__(self) -> bool:
+        return self.deadline_ms is not None or self.budget_usd is not None
+
+    def missed(self, predicted: Dict[str, Any]) -> str:
+        """What of them a plan is predicted to miss, in words; empty where it keeps all."""
+        said = []
+        if self.deadline_ms is not None and predicted["makespan_ms"] > self.deadline_ms:
+            said.append(f"{seconds(predicted['makespan_ms'])}, over the deadline of {seconds(self.deadline_ms)}")
+        if self.budget_usd is not None and predicted["cost_usd"] > self.budget_usd:
+            said.append(f"{usd(predicted['cost_usd'])}, over the budget of {usd(self.budget_usd)}")
+        if not said:
+            return ""
+        # Of both the deadline is what is planned for, at least cost.
+        begin = "no plan was found that keeps to it"
+        if self.deadline_ms is not None and "deadline" not in said[0]:
+            begin = "the cheapest plan that keeps the deadline costs more"
+        return f"{begin}: {' and '.join(said)}, is predicted; it is run all the same"
 
 
 def _check_run_options(

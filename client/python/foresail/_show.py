@@ -20,7 +20,7 @@ BAR_LEN = 20
 def seconds(ms: float) -> str:
     """A time in words."""
     if ms < 1_000:
-        return f"{ms:.0f} ms"
+        return f"{ms:.0f} ms" if ms >= 1 else f"{ms:.2g} ms"
     if ms < 120_000:
         return f"{ms / 1_000:.1f} s"
     return f"{ms / 60_000:.1f} min"

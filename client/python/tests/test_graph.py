@@ -247,8 +247,8 @@ def test_wrong_settings_are_refused_with_their_value() -> None:
     ]:
         with pytest.raises(ValueError, match=said):
             foresail.task(**settings)(lambda: 1)  # type: ignore[call-overload]
-    with pytest.raises(ValueError, match="deadline and budget_usd"):
-        _settings.run_options(deadline=1, budget_usd=2)
+    with pytest.raises(ValueError, match="deadline and objective"):
+        _settings.run_options(deadline=1, objective="cheapest")
 
 
 @pytest.mark.parametrize(

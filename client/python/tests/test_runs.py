@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import threading
+import warnings
 from typing import Any, List
 
 import pytest
@@ -225,6 +226,28 @@ def test_objectives_reach_the_planner(client: foresail.Client) -> None:
         value.plan(objective="best")
     with pytest.raises(foresail.PlanError, match="nobody"):
         value.plan(planner="nobody")
+
+
+def test_what_no_plan_keeps_is_warned_of_before_it_runs(client: foresail.Client) -> None:
+    value = square(2)
+    for options, said in [
+        ({"deadline": 0.0001}, "over the deadline of 0.1 ms.*it is run all the same"),
+        ({"budget_usd": 1e-12}, r"over the budget of \$1e-12"),
+        ({"deadline": "1h", "budget_usd": 1e-12}, "the cheapest plan that keeps the deadline costs more"),
+    ]:
+        with pytest.warns(UserWarning, match=said) as caught:
+            assert value.compute(**options) == 4
+        assert caught[0].filename == __file__
+        before = len(client.runs())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(UserWarning, match=said):
+                value.compute(**options)
+        assert len(client.runs()) == before
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert value.compute(deadline="1h", budget_usd=1, sla="p95") == 4
+        assert value.plan(deadline="1h", budget_usd=1).data["objective"]["kind"] == "deadline"
 
 
 def test_a_planner_of_ones_own_places_the_tasks(client: foresail.Client) -> None:
