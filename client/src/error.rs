@@ -174,6 +174,19 @@ impl ClientError {
         }
     }
 
+    /// As it is of the result of a task: without the directory of the stack that is taken for a blob, which it
+    /// is not where workers keep files.
+    #[must_use]
+    pub(crate) fn of_blob(mut self, task: &str) -> Self {
+        if let Self::Refused { problem, .. } = &mut self
+            && problem.code == ErrorCode::BlobNotFound
+        {
+            problem.detail = format!("the result of `{task}` lies in files of the host, or is kept no more");
+            problem.hint = "name that directory with --data, or start `foresail up` with --store".to_owned();
+        }
+        self
+    }
+
     /// Whether the same request may succeed later.
     #[must_use]
     pub fn may_pass(&self) -> bool {

@@ -420,7 +420,7 @@ impl RunHandle {
         let Some(file) = self.file_of(task, key)? else {
             let mut path = vec!["v1", "runs", self.id.as_str(), "blobs"];
             path.extend(key.split('/'));
-            return self.services.metad.bytes(Call::get(&path)).await;
+            return self.services.metad.bytes(Call::get(&path)).await.map_err(|e| e.of_blob(task));
         };
         tokio::fs::read(file).await.map(Bytes::from).map_err(|e| lost(task, key, e.to_string()))
     }

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import types
+import urllib.parse
 import warnings
 import weakref
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -91,7 +92,7 @@ class Client:
                 "give them to `foresail up`",
             )
         self._bridge = _bridge.Bridge(arguments, python or _bridge.default_python(), token, self._hear)
-        self._constants = Constants(self._bridge.folder)
+        self._constants = Constants(self._bridge.folder, _sees_files(self._bridge.about))
         _clients.add(self)
 
     @property
@@ -256,6 +257,13 @@ class Client:
         told = self._runs.get(params.get("run", ""))
         if told is not None:
             told._hear(method, params)
+
+
+def _sees_files(about: Dict[str, Any]) -> bool:
+    """Whether the workers see the files of this machine: those of a stack of the session, and local ones."""
+    address = urllib.parse.urlsplit(about["host"]).hostname or ""
+    is_here = address == "localhost" or address.startswith("127.") or address == "::1"
+    return about["data"] is not None or (is_here and about["platform"] == "local")
 
 
 def _outside() -> int:

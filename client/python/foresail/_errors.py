@@ -60,14 +60,27 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.text}\n"""'
 
 
-_KINDS = {"no_plan": PlanError, "lost_result": ResultLost, "no_result": ResultLost}
+_KINDS = {
+    "no_plan": PlanError,
+    **dict.fromkeys(["lost_result", "no_result", "blob_not_found", "run_not_found"], ResultLost),
+}
+_NOT_SEEN = (
+    "name the directory that `foresail up` prints with `foresail.Client(url, data=...)` where this machine has it, or "
+    "let the stack keep results where all see them: `foresail up --store metad` or `--store s3://...`"
+)
 
 
 def of_fault(fault: Dict[str, Any]) -> ForesailError:
     """The exception of a fault of the bridge."""
     data = fault.get("data") or {}
-    kind = _KINDS.get(data.get("kind", ""), ForesailError)
-    return kind(fault.get("message", "it failed"), data.get("hint", ""))
+    name, hint = data.get("kind", ""), data.get("hint", "")
+    message = fault.get("message", "it failed")
+    if name == "blob_not_found":
+        message = f"a result is in files of the host of the workers, which are not seen here: {message}"
+        hint = _NOT_SEEN
+    elif name == "run_not_found":
+        hint = "runs are kept for a time only: compute the value again"
+    return _KINDS.get(name, ForesailError)(message, hint)
 
 
 def of_failure(run: str, status: str, failure: Optional[Dict[str, Any]]) -> BaseException:

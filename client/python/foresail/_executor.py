@@ -168,13 +168,14 @@ class Executor(BaseExecutor):
         """The calls that can be sent; the others fail with the reason."""
         from ._graph import Constants, build
 
+        known = self._client._constants
         if isinstance(error, ForesailError) or len(batch) == 1:
             _fail(batch, error)
             return []
         left = []
         for item in batch:
             try:
-                build([_guard(*item[1:])], "check", Constants(self._client._bridge.folder))
+                build([_guard(*item[1:])], "check", Constants(known.folder, known.is_seen))
                 left.append(item)
             except Exception as reason:
                 item[0].set_exception(reason)

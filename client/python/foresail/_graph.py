@@ -20,6 +20,8 @@ from ._values import Mapped, Node, Value
 
 LARGE_BYTES = 64 << 10
 """Arguments beyond this go by file, each written once."""
+CARRIED_BYTES_MAX = 16 << 20
+"""Arguments that a workflow brings itself where workers do not see the files of the session."""
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 """What pickles here: bytecode is that of one version, and a worker of another one must not run it."""
 SCAN_NODES_MAX = 2_000_000
@@ -31,10 +33,11 @@ _MAIN = b"__main__"
 
 
 class Constants:
-    """Large arguments as files of a folder, by the hash of their content."""
+    """Large arguments as files of a folder, by the hash of their content; inline where workers do not see it."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, is_seen: bool = True) -> None:
+        self.folder, self.is_seen = folder, is_seen
+        self._carried = 0
         # The value is kept, so that no other one can get its id meanwhile.
         self._known: Dict[int, Tuple[Any, Dict[str, Any]]] = {}
 
@@ -63,6 +66,18 @@ class Constants:
     def forget(self) -> None:
         """Forgets which values were written; their files stay."""
         self._known.clear()
+        self._carried = 0
+
+    def carry(self, size: int) -> None:
+        """Counts arguments that the workflow brings itself."""
+        self._carried += size
+        if not self.is_seen and self._carried > CARRIED_BYTES_MAX:
+            raise ForesailError(
+                f"the arguments have more than {CARRIED_BYTES_MAX} bytes, and the workers of this stack do not see the "
+                "files of this machine, so that the workflow has to bring them",
+                "read them inside a task, from a path or a bucket that the workers see, or run this program on the "
+                "machine of the workers",
+            )
 
 
 class Call:
@@ -122,6 +137,8 @@ class _Find:
             return (_wire.CHUNKS, [self.call.read(p._node, p._output, True) for p in value._parts])
         if id(value) in self.large:
             return (_wire.INPUT, self.call.constant(self.constants.input(value)))
+        if not self.constants.is_seen:
+            return None
         size = len(value) if kind in _TEXTS else getattr(value, "nbytes", 0)
         if isinstance(size, int) and size > LARGE_BYTES and not isinstance(value, type):
             return (_wire.INPUT, self.call.constant(self.constants.input(value)))
@@ -180,11 +197,12 @@ def scan(node: Node, constants: Constants) -> Call:
                 call.read(value._node, value._output, False)
             return call
     pickled = dump((args, kwargs), _Find(call, constants))
-    if len(pickled) > LARGE_BYTES:
+    if len(pickled) > LARGE_BYTES and constants.is_seen:
         large = [value for value in [*args, *kwargs.values()] if _is_large(value)]
         call = Call(node)
         pickled = dump((args, kwargs), _Find(call, constants, large))
     if args or kwargs:
+        constants.carry(len(pickled))
         call.args = pickled
     return call
 
@@ -223,6 +241,7 @@ def build(
     values: Iterable[Value[Any]], name: str, constants: Constants, retries: Optional[int] = None
 ) -> Workflow:
     """The workflow of everything that `values` need; `retries` are those of tasks without their own."""
+    constants.forget()
     wanted = [part for value in values for part in (value._parts if type(value) is Mapped else [value])]
     calls = _scan_all([value._node for value in wanted], constants)
     order = sorted(calls, key=lambda node: node.number)

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List
 import pytest
 
 import foresail
-from foresail import _graph, _settings, _wire
+from foresail import _client, _graph, _settings, _wire
 
 Build = Callable[..., Dict[str, Any]]
 
@@ -115,6 +115,33 @@ def test_large_arguments_become_files_written_once(built: Build, tmp_path: Path)
     assert len(set(uris)) == 3
     assert (_wire.loads(Path(uris[0]).read_bytes()) == large).all()
     assert all(len(task["run"]["python"]["args"]) < 1_000 for task in tasks.values())
+
+
+def test_arguments_travel_inside_a_workflow_whose_workers_do_not_see_files(tmp_path: Path) -> None:
+    constants = _graph.Constants(str(tmp_path), is_seen=False)
+    size = _graph.CARRIED_BYTES_MAX // 2
+    for _ in range(3):
+        spec = _graph.build([add(b"x" * size, 1)], "w", constants).spec
+        (task,) = spec["tasks"]
+        assert "inputs" not in task
+        assert len(args_of(task, [])[0][0]) == size
+    with pytest.raises(foresail.ForesailError, match="do not see the files"):
+        _graph.build([add(b"x" * size, b"y" * size)], "w", constants)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("data", "host", "platform", "expect"),
+    [
+        ("/data", "http://127.0.0.1:1", "local", True),
+        (None, "http://127.0.0.1:1", "local", True),
+        (None, "http://[::1]:1", "local", True),
+        (None, "http://10.0.0.3:1", "local", False),
+        (None, "http://127.0.0.1:1", "aws-lambda-x86", False),
+    ],
+)
+def test_which_workers_see_the_files_of_a_session(data: Any, host: str, platform: str, expect: bool) -> None:
+    assert _client._sees_files({"data": data, "host": host, "platform": platform}) is expect
 
 
 def test_a_call_with_several_outputs_gives_several_values(built: Build) -> None:

@@ -137,6 +137,10 @@ def test_a_running_stack_is_used_and_goes_on(tmp_path: Path) -> None:
             assert client.about["data"] is None
         with foresail.Client(addresses["metad"], host=addresses["host"]) as client:
             assert client.compute(foresail.task(bytes)(100)) == bytes(100)
+            # Workers of this machine read large arguments from files; results of theirs are not seen.
+            assert client.compute(foresail.task(len)(bytes(1_000_000))) == 1_000_000
+            with pytest.raises(foresail.ResultLost, match=r"data=.*--store metad"):
+                client.compute(foresail.task(bytes)(100_000))
         assert up.poll() is None
     finally:
         up.terminate()
