@@ -17,7 +17,7 @@ from ._errors import BridgeError, ForesailError
 from ._graph import Constants, Shape, Workflow
 from ._plan import Plan
 from ._planner import Planner, program_of
-from ._run import FOLLOW_MS, Run
+from ._run import Run
 from ._settings import Limits, is_whole, menu, refusal, run_options
 from ._show import notebook
 from ._task import script_name
@@ -43,7 +43,8 @@ class Client:
     the user by default.
     `python`: the interpreter of the workers; the one of this program by default.
     `name`: name of the workflow under which measurements are kept; that of the script by default.
-    `progress`: whether runs are shown while they are waited for; by default where somebody looks.
+    `progress`: whether runs are shown while they are waited for, as they are by default: by a line that is redrawn on a
+    terminal, a bar in a notebook, and else a line every two seconds.
 
     Use it in a `with` block, or call `close()`. The functions of the module use a client of their own that is
     started when it is needed and ended with the program.
@@ -225,7 +226,7 @@ class Client:
         show = self._is_shown()
         run: "Run[Any]" = Run(self, told, workflow, shape, show)
         self._runs[run.id] = run
-        self._request("follow", {"run": run.id, "every_ms": FOLLOW_MS if show else None})
+        self._request("follow", {"run": run.id, "every_ms": None})
         return run
 
     def _submit_plan(self, plan: Plan) -> "Run[Any]":
@@ -246,7 +247,7 @@ class Client:
     def _is_shown(self) -> bool:
         if self._progress is not None:
             return self._progress
-        return notebook() is not None or (sys.stderr is not None and sys.stderr.isatty())
+        return sys.stderr is not None or notebook() is not None
 
     def _hear(self, method: str, params: Dict[str, Any]) -> None:
         if method == "closed":

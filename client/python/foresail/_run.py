@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import mmap
 import os
 import threading
@@ -37,8 +38,6 @@ MAP_BYTES_MIN = 64 << 10
 """Results of at least so many bytes are mapped from their file instead of being read."""
 SETTLE_SECONDS = 10.0
 """Longest wait for the workers of a run that has ended to tell what they used."""
-LOOK_SECONDS = 0.1
-FOLLOW_MS = 200.0
 EVENTS_WAIT_MS = 10_000.0
 
 
@@ -86,7 +85,6 @@ class Run(Generic[R]):
         self._status = "running"
         self._failure: Optional[Dict[str, Any]] = None
         self._settled: Optional[Dict[str, Any]] = None
-        self._progress: Optional[Progress] = None
         self._lost: Optional[BaseException] = None
         self._future: "Future[None]" = Future()
         self._future.set_running_or_notify_cancel()
@@ -103,26 +101,32 @@ class Run(Generic[R]):
 
     def wait(self, timeout: Optional[float] = None, show: Optional[bool] = None) -> bool:
         """Waits for the end, `timeout` seconds at most; whether it has come."""
-        shown = _show.Display(self, self._show if show is None else show)
+        shown = _show.Display(self._show if show is None else show, self._look)
         try:
             return self._wait(timeout, shown)
         finally:
-            shown.end()
+            shown.end(self.done())
+
+    def _look(self) -> Optional[Progress]:
+        try:
+            return self.progress()
+        except ForesailError:  # the wait itself tells what is wrong
+            return None
 
     def _wait(self, timeout: Optional[float], shown: "_show.Display") -> bool:
         import time
 
         until = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
-            while not self._future.done():
-                pause = shown.pause
-                if until is not None:
-                    pause = min(pause, until - time.monotonic())
-                    if pause <= 0:
-                        return False
-                self._changed.wait(pause)
-                if self._progress is not None:
-                    shown.update(self._progress)
+        while not self._future.done():
+            if until is not None and time.monotonic() >= until:
+                return False
+            with self._changed:
+                if not self._future.done():
+                    left = math.inf if until is None else max(0.0, until - time.monotonic())
+                    self._changed.wait(min(shown.pause, left))
+            # Apart from the lock: notifications come in meanwhile.
+            if not self._future.done():
+                shown.update()
         return True
 
     def result(self, timeout: Optional[float] = None) -> R:
@@ -268,9 +272,7 @@ class Run(Generic[R]):
     def _hear(self, method: str, params: Dict[str, Any]) -> None:
         """Takes a notification."""
         with self._changed:
-            if method == "progress":
-                self._progress = Progress.of(params)
-            elif method == "ended":
+            if method == "ended":
                 self._status, self._failure = params["status"], params.get("failure")
             elif method == "settled":
                 self._settled = params

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import html
+import math
+import os
+import shutil
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Dict, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
 
 if TYPE_CHECKING:
-    from ._run import Progress, Run
+    from ._run import Progress
 
 FIRST_SECONDS = 0.4
 """Runs that are shorter are not shown."""
+LIVE_SECONDS = 0.2
+"""Time between two looks at a run that is redrawn."""
 PLAIN_SECONDS = 2.0
-"""Shortest time between two plain lines."""
+"""Time between two looks at a run that is told in plain lines; shorter ones are not told."""
+PAUSE_SECONDS_MAX = 3_600.0
+COLUMNS_MIN = 20
 BAR_LEN = 20
 
 
@@ -104,37 +111,70 @@ class _Html:
 class Display:
     """Shows one run on stderr or in the notebook, from the thread that waits for it."""
 
-    def __init__(self, run: "Run[Any]", show: bool) -> None:
+    def __init__(self, show: bool, look: "Callable[[], Optional[Progress]]") -> None:
         self._began = time.monotonic()
-        self._show = show
+        self._look = look
         self._notebook = notebook() if show else None
         self._shown: Any = None
         self._is_live = show and sys.stderr is not None and sys.stderr.isatty()
-        self._plain_next = self._began + PLAIN_SECONDS
-        self._done = -1
-        # A wait that nobody watches needs no looks.
-        self.pause = 0.1 if show else 3_600.0
+        self._text = ""
+        # When it is looked at next: a wait that nobody watches needs no looks.
+        self._every = LIVE_SECONDS if self._notebook is not None or self._is_live else PLAIN_SECONDS
+        first = FIRST_SECONDS if self._every == LIVE_SECONDS else PLAIN_SECONDS
+        self._next = self._began + first if show else math.inf
 
-    def update(self, progress: "Progress") -> None:
-        """Shows how far the run is."""
+    @property
+    def pause(self) -> float:
+        """Seconds until the next look."""
+        return min(max(0.0, self._next - time.monotonic()), PAUSE_SECONDS_MAX)
+
+    def update(self) -> None:
+        """Looks how far the run is, where it is time to, and shows that."""
         now = time.monotonic()
-        if not self._show or now - self._began < FIRST_SECONDS:
+        if now < self._next:
             return
-        if self._notebook is not None:
-            content = _Html(bar(progress))
-            if self._shown is None:
-                self._shown = self._notebook(content, display_id=True)
-            elif self._shown is not None:
-                self._shown.update(content)
-        elif self._is_live:
-            sys.stderr.write("\r\x1b[2K" + line(progress))
-            sys.stderr.flush()
-        elif now >= self._plain_next and progress.done != self._done:
-            print(line(progress), file=sys.stderr)
-            self._plain_next, self._done = now + PLAIN_SECONDS, progress.done
+        self._next = now + self._every
+        progress = self._look()
+        if progress is not None:
+            self._draw(progress)
 
-    def end(self) -> None:
-        """Leaves the terminal as it was."""
+    def end(self, is_over: bool) -> None:
+        """Shows how the run ended, where it was shown, and leaves a terminal as it was."""
         if self._is_live and self._notebook is None:
-            sys.stderr.write("\r\x1b[2K")
+            if self._text:
+                self._write("\r\x1b[2K")
+        elif is_over and self._text:
+            progress = self._look()
+            if progress is not None:
+                self._draw(progress)
+
+    def _draw(self, progress: "Progress") -> None:
+        text = bar(progress) if self._notebook is not None else line(progress)
+        if self._is_live and self._notebook is None:
+            # A longer line would break, and could not be redrawn.
+            text = text[: _columns() - 1]
+        if text == self._text:
+            return
+        self._text = text
+        if self._notebook is None:
+            self._write(f"\r\x1b[2K{text}" if self._is_live else f"{text}\n")
+        elif self._shown is None:
+            self._shown = self._notebook(_Html(text), display_id=True)
+        else:
+            self._shown.update(_Html(text))
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stderr.write(text)
             sys.stderr.flush()
+        except (OSError, ValueError):  # nobody reads it any more
+            self._next = math.inf
+
+
+def _columns() -> int:
+    """Columns of the terminal that stderr is."""
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0
+    return max(columns or shutil.get_terminal_size().columns, COLUMNS_MIN)
