@@ -554,7 +554,7 @@ def main() -> NoReturn:
         faulthandler.enable()
     except Exception:
         pass
-    hello = {
+    hello: "Dict[str, Any]" = {
         "wire": _wire.WIRE_VERSION,
         "python": ".".join(map(str, sys.version_info[:3])),
         "executable": sys.executable,

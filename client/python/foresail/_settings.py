@@ -231,10 +231,11 @@ def _is_number(value: Any) -> bool:
 def _without(names: Any) -> List[str]:
     if isinstance(names, str) or not isinstance(names, (list, tuple, set, frozenset)):
         raise refusal("without", names, "a list of names", '`without=["pre-warm"]`')
-    for name in names:
+    found: List[Any] = list(names)
+    for name in found:
         if not isinstance(name, str) or name.replace("_", "-") not in _WITHOUT:
             raise refusal("without", names, "a list of some of " + _listed(_WITHOUT), '`without=["pre-warm"]`')
-    return [name.replace("-", "_") for name in names]
+    return [name.replace("-", "_") for name in found]
 
 
 def _no_option(name: str) -> TypeError:
@@ -254,7 +255,7 @@ def menu(memory: Any) -> List[int]:
     write = "`memory=[1024, 2048]`, in MB"
     if isinstance(memory, (str, bytes)) or not isinstance(memory, Iterable):
         raise refusal("memory", memory, "a list of sizes", write)
-    sizes = list(memory)
+    sizes: List[Any] = list(memory)
     if not sizes or not all(is_whole(size, _MEMORY_MIN_MB) for size in sizes):
         raise refusal("memory", memory, f"a list of whole numbers from {_MEMORY_MIN_MB}", write)
     return sorted(set(sizes))

@@ -11,7 +11,6 @@ from typing import (
     Callable,
     Generic,
     Iterable,
-    List,
     Optional,
     Sequence,
     Tuple,
@@ -22,7 +21,7 @@ from typing import (
 
 from ._optimize import Optimization
 from ._settings import Duration, Memory, TaskSettings, clean_name, is_whole, refusal
-from ._values import WIDTH, Mapped, Node, Value, fan_out
+from ._values import WIDTH, Mapped, Node, Value, Values, fan_out
 
 if sys.version_info >= (3, 10):
     from typing import ParamSpec
@@ -74,9 +73,9 @@ class Task(Generic[P, R]):
     def map(self, values: Value[Any], *, width: int = WIDTH) -> Mapped[R]: ...
 
     @overload
-    def map(self, values: Iterable[Any], *more: Iterable[Any]) -> List[Value[R]]: ...
+    def map(self, values: Iterable[Any], *more: Iterable[Any]) -> Values[R]: ...
 
-    def map(self, values: Any, *more: Iterable[Any], width: int = WIDTH) -> Union[List[Value[R]], Mapped[R]]:
+    def map(self, values: Any, *more: Iterable[Any], width: int = WIDTH) -> Union[Values[R], Mapped[R]]:
         """One call for each item, as the built-in `map` has it.
 
         Of a list that is known now: a list of lazy values. Of a lazy list, whose length is known only when the
@@ -86,10 +85,12 @@ class Task(Generic[P, R]):
         if isinstance(values, Value):
             if more:
                 raise TypeError("only one lazy list can be mapped; hint: zip them in a task before")
-            one: Callable[[Any], R] = self.function
+            one: Any = self.function
             return fan_out(one, values, width, self.name, self.settings)
-        calls: Callable[..., Value[R]] = self
-        return [calls(*items) for items in zip(values, *more)]
+        call: Any = self
+        calls: Any = [call(*items) for items in zip(values, *more)]
+        found: Values[R] = calls
+        return found
 
     def options(
         self,

@@ -11,9 +11,11 @@ from typing import (
     Generator,
     Generic,
     Iterable,
+    Iterator,
     List,
     Optional,
     Sequence,
+    SupportsIndex,
     Tuple,
     TypeVar,
     Union,
@@ -180,6 +182,26 @@ class Mapped(Value[List[R]]):
 
     def __repr__(self) -> str:
         return f"<Value of {self._node.name} for each of a list>"
+
+
+if TYPE_CHECKING:
+
+    class Values(List[Any], Generic[R]):
+        """A list of lazy values, which may stand wherever a list of their results is expected."""
+
+        @overload
+        def __getitem__(self, at: SupportsIndex) -> Value[R]: ...
+
+        @overload
+        def __getitem__(self, at: slice) -> "Values[R]": ...
+
+        def __getitem__(self, at: Any) -> Any: ...
+
+        def __iter__(self) -> Iterator[Value[R]]: ...
+
+else:
+    # A plain list, which any worker can unpickle.
+    Values = List
 
 
 def call(
