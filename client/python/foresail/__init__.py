@@ -18,7 +18,7 @@ started for the purpose and end with the program. See docs/python.md.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ._client import Client, acompute, compute, default_client, plan, submit
 from ._errors import (
@@ -48,6 +48,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BridgeError",
     "Client",
+    "Context",
     "Custom",
     "Executor",
     "ForesailError",
@@ -85,12 +86,21 @@ __all__ = [
 ]
 
 
-def context() -> Dict[str, str]:
+class Context(TypedDict, total=False):
+    """Where a task runs: `attempt` counts from 1, `idempotency_key` is the same for all attempts."""
+
+    run: str
+    task: str
+    attempt: int
+    idempotency_key: str
+
+
+def context() -> Context:
     """Inside a task: its `run`, `task`, `attempt` and `idempotency_key`; empty elsewhere."""
     import sys
 
     runner = sys.modules.get("foresail._runner")
-    found: Dict[str, str] = runner.context() if runner is not None else {}
+    found: Context = runner.context() if runner is not None else {}
     return found
 
 

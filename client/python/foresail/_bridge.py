@@ -90,6 +90,7 @@ class Bridge:
         self._number = 0
         self._said: Deque[str] = deque(maxlen=STDERR_LINES)
         self._ended = False
+        self._closed = False
         binary = find_binary()
         command = [binary, "bridge", "--color", "never", *arguments]
         try:
@@ -122,7 +123,7 @@ class Bridge:
         """Asks; the answer is that of the future."""
         answer: "Future[Any]" = Future()
         with self._lock:
-            if self._ended:
+            if self._ended or self._closed:
                 raise self._gone()
             self._number += 1
             number = self._number
@@ -148,6 +149,7 @@ class Bridge:
 
     def close(self) -> None:
         """Ends the session, and with it the stack that it started; waits for it."""
+        self._closed = True
         try:
             if self._process.stdin is not None:
                 self._process.stdin.close()
@@ -173,6 +175,9 @@ class Bridge:
                     pass
 
     def _gone(self) -> BridgeError:
+        if self._closed:
+            hint = "use it inside its `with` block, and take results there; a new one is made by `foresail.Client(...)`"
+            return BridgeError("the client is closed", hint)
         said = "\n".join(self._said) or "it said nothing"
         try:
             # Its pipes close a moment before it has ended.

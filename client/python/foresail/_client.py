@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import sys
 import threading
 import types
@@ -13,7 +14,7 @@ import weakref
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from . import _bridge, _graph
-from ._errors import BridgeError, ForesailError
+from ._errors import BridgeError, ForesailError, PlanError
 from ._graph import Constants, Shape, Workflow
 from ._plan import Plan
 from ._planner import Planner, program_of
@@ -69,6 +70,8 @@ class Client:
         self._progress = progress
         self._runs: "weakref.WeakValueDictionary[str, Run[Any]]" = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
+        # The names of planners of one's own, by the program that runs them.
+        self._planners: Dict[str, str] = {}
         for setting, value in (("workers", workers), ("lanes", lanes)):
             if value is not None and not is_whole(value, 1):
                 raise refusal(setting, value, "a whole number from 1", f"`{setting}=2`")
@@ -183,6 +186,8 @@ class Client:
         """Asks with a workflow, whose file is not needed any more then."""
         try:
             return self._request(method, asked)
+        except PlanError as error:
+            raise self._of_function(error, asked["options"].get("planner", "")) from None
         finally:
             file = asked.get("workflow_file")
             if file is not None and os.path.exists(file):
@@ -212,6 +217,15 @@ class Client:
                 file.write(text)
         return asked, workflow, shape
 
+    def _of_function(self, error: PlanError, program: str) -> PlanError:
+        """The fault of a planner of one's own, by its name and without the file that it is run from."""
+        name = self._planners.get(program)
+        if name is None:
+            return error
+        said = str(error).partition("\nhint: ")[0].replace(program, name)
+        said = re.sub(r'  File "[^"]*planner-[0-9a-f]+\.py", .*\n(?:    .*\n)*', "", said)
+        return PlanError(said, f"`{name}` takes a `foresail.Problem` and returns a placement for each task, or a plan")
+
     def _planner(self, planner: Any) -> str:
         if isinstance(planner, str):
             return planner
@@ -219,7 +233,9 @@ class Client:
             planner = planner.function
         if not callable(planner):
             raise TypeError(f"`planner` is {planner!r}; it must be a name or a function")
-        return program_of(planner, self._bridge.folder)
+        program = program_of(planner, self._bridge.folder)
+        self._planners[program] = getattr(planner, "__name__", type(planner).__name__)
+        return program
 
     def _start(self, asked: Dict[str, Any], workflow: Workflow, shape: Shape) -> "Run[Any]":
         told = self._request_once("submit", asked)

@@ -85,7 +85,7 @@ def of_fault(fault: Dict[str, Any]) -> ForesailError:
 
 def of_failure(run: str, status: str, failure: Optional[Dict[str, Any]]) -> BaseException:
     """The exception of a run that did not complete: that of the user's function where there was one."""
-    message = (failure or {}).get("message", "")
+    message = in_python((failure or {}).get("message", ""))
     if status == "cancelled":
         return RunCancelled(f"run `{run}` was cancelled: {message}")
     failure = failure or {}
@@ -98,6 +98,23 @@ def of_failure(run: str, status: str, failure: Optional[Dict[str, Any]]) -> Base
         return TaskFailed(f"run `{run}` failed: {message}", failure)
     message += why
     return TaskFailed(f"{where} failed ({failure.get('kind')}): {message}", failure, _HINTS.get(failure["kind"], ""))
+
+
+_WORDS = {
+    "(`memory_mb_min`)": "(`@foresail.task(memory=MB)`)",
+    "`attempts_max` and `retry` of the task set how often and when it is tried again": (
+        "`@foresail.task(retries=n)` sets how often it is tried again"
+    ),
+    "with `--python PATH` or FORESAIL_PYTHON": "with `foresail.Client(python=PATH)` or FORESAIL_PYTHON",
+    "(`--python PATH`, FORESAIL_PYTHON)": "(`foresail.Client(python=PATH)`, FORESAIL_PYTHON)",
+}
+
+
+def in_python(message: str) -> str:
+    """What a worker said, with the settings as this package has them."""
+    for theirs, ours in _WORDS.items():
+        message = message.replace(theirs, ours)
+    return message
 
 
 _HINTS = {

@@ -162,7 +162,7 @@ def dump(value: Any, find: Callable[[Any], Any]) -> bytes:
         pickled = file.getvalue()
         if _MAIN not in pickled:
             return pickled
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+    except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
         if "is not known yet" in str(error):
             raise
     args, kwargs = value
@@ -173,6 +173,9 @@ def dump(value: Any, find: Callable[[Any], Any]) -> bytes:
 
 
 def _unpicklable(error: Exception, value: Any) -> Exception:
+    deep = _wire.too_deep(error)
+    if deep:
+        return TypeError(f"an argument cannot be sent to a worker: {deep}")
     try:
         said = _wire.blame(value, _cloud_dumps)
     except Exception:

@@ -90,7 +90,9 @@ class Plan:
 
     def __repr__(self) -> str:
         p = self.predicted
-        what = f"{len(self.tasks)} tasks on {len(self.workers)} workers by {self.data['planner']}"
+        workers = f"{len(self.workers)} workers" if self.workers else "flexible workers"
+        planner = self._client._planners.get(self._options["planner"], self.data["planner"])
+        what = f"{len(self.tasks)} tasks on {workers} by {planner}"
         return f"<Plan of {what}: {seconds(p['makespan_ms'])}, {usd(p['cost_usd'])}>"
 
     def _repr_html_(self) -> str:

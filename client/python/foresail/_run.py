@@ -39,6 +39,8 @@ MAP_BYTES_MIN = 64 << 10
 SETTLE_SECONDS = 10.0
 """Longest wait for the workers of a run that has ended to tell what they used."""
 EVENTS_WAIT_MS = 10_000.0
+PRINTED = "\nprinted before that:\n"
+"""Stands before what was printed in the message of a failure."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,12 @@ class Run(Generic[R]):
         names = {index: task["id"] for index, task in enumerate(self._workflow.spec["tasks"])}
         printed: Dict[str, str] = {}
         for event in self.events():
-            text = (event.get("commit") or {}).get("printed") or (event.get("failure") or {}).get("printed")
+            if "task" not in event:
+                continue
+            text = (event.get("commit") or {}).get("printed")
+            if text is None:
+                # Of a failure it is the end of the message.
+                _, _, text = (event.get("failure") or {}).get("message", "").partition(PRINTED)
             if text:
                 printed[names[event["task"]]] = text
         return printed

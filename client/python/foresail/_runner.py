@@ -72,12 +72,12 @@ _BY_VALUE = b"cloudpickle.cloudpickle"
 _context = b""
 
 
-def context() -> "Dict[str, str]":
+def context() -> "Dict[str, Any]":
     """The task that runs: `run`, `task`, `attempt`, and `idempotency_key`, the same for all its attempts."""
     if not _context:
         return {}
     run, task, attempt = _context.decode().split("\0")[:3]
-    return {"run": run, "task": task, "attempt": attempt, "idempotency_key": f"{run}/{task}"}
+    return {"run": run, "task": task, "attempt": int(attempt), "idempotency_key": f"{run}/{task}"}
 
 
 def python() -> str:
@@ -153,6 +153,7 @@ class Runner:
         self.flush_c = _c_flush()
         self.own = os.getpid()
         self.keeper = _keep.Keeper() if _keep is not None else None
+        self.streams = Streams()
 
     def serve(self) -> NoReturn:
         """Answers frame after frame."""
@@ -167,6 +168,7 @@ class Runner:
                     os._exit(1)
                 frame.close()
                 self.fail(failed)
+            self.streams.reset()
             del frame
 
     def answer(self, frame: _channel.Frame) -> None:
@@ -362,6 +364,35 @@ class Runner:
             except Exception:  # the user may have closed or replaced it
                 pass
         self.flush_c()
+
+
+class Streams:
+    """Standard output and error as they were at the start: a function may close or replace them."""
+
+    def __init__(self) -> None:
+        self.names = ("stdout", "stderr")
+        self.streams = [getattr(sys, name) for name in self.names]
+        self.spares = [os.dup(number) for number in (1, 2)]
+
+    def reset(self) -> None:
+        """Brings them back where a call has changed them."""
+        for at, name in enumerate(self.names):
+            number, spare, stream = at + 1, self.spares[at], self.streams[at]
+            try:
+                # Of what tells whether it is open this takes least time.
+                os.get_inheritable(number)
+            except OSError:
+                os.dup2(spare, number)
+            if stream.closed:
+                stream = self.streams[at] = _text_of(number)
+            if getattr(sys, name) is not stream:
+                setattr(sys, name, stream)
+                setattr(sys, f"__{name}__", stream)
+
+
+def _text_of(number: int) -> io.TextIOWrapper:
+    # What was printed before a crash must not be lost in a buffer.
+    return open(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 async def _nothing() -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import sys
 from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 
 WIRE_VERSION = 1
@@ -228,8 +229,19 @@ def _dumps_by_value(value: Any, buffers: "List[pickle.PickleBuffer]", error: Exc
     except MemoryError:
         raise
     except Exception as second:
-        raise Unpicklable(blame(value, cloudpickle.dumps)) from second
+        raise Unpicklable(too_deep(second) or blame(value, cloudpickle.dumps)) from second
     return pickled
+
+
+def too_deep(error: BaseException) -> str:
+    """What to say where pickling ended at the limit of recursion; empty where it ended otherwise."""
+    if not isinstance(error, RecursionError) and "recursion" not in str(error):
+        return ""
+    limit = sys.getrecursionlimit()
+    return (
+        f"it is nested deeper than it can be pickled with a recursion limit of {limit}; hint: make it flat, a list "
+        "instead of a chain of objects, or call `sys.setrecursionlimit` here and in the task"
+    )
 
 
 def blame(value: Any, dump: Callable[..., bytes], depth_max: int = 8) -> str:

@@ -1,8 +1,9 @@
 """Dask graphs on Foresail: `dask.compute(x, scheduler=foresail.dask.get)`.
 
 Works for delayed, array, dataframe and bag. Tasks are named by the prefix of their key, so that what is measured
-is found again the next time. Of `dask.annotate`, `retries` and the `memory` of `resources` (in bytes) are
-honoured; the others say where Dask's own scheduler shall run something, and have no meaning here.
+is found again the next time. Of `dask.annotate`, `retries` and the `memory` of `resources` (in bytes,
+or as text like "2GB") are honoured; the others say where Dask's own scheduler shall run something, and have no meaning
+here.
 """
 
 from __future__ import annotations
@@ -141,6 +142,8 @@ class _Settings:
 
     def __init__(self, annotations: Annotations) -> None:
         ignored = sorted(set(annotations) - _HONOURED)
+        needed = [name for amounts in annotations.get("resources", {}).values() for name in amounts or {}]
+        ignored += sorted({f"resources[{name!r}]" for name in needed if name.lower() != "memory"})
         if ignored:
             what = ", ".join(f"`{name}`" for name in ignored)
             warnings.warn(f"the annotations {what} have no meaning for Foresail and were left out", stacklevel=5)
@@ -156,7 +159,9 @@ class _Settings:
             return None
         found = self.known.get((retries, memory))
         if found is None:
-            megabytes: Any = "auto" if memory is None else max(1, math.ceil(float(memory) / (1 << 20)))
+            from dask.utils import parse_bytes
+
+            megabytes: Any = "auto" if memory is None else max(1, math.ceil(parse_bytes(memory) / (1 << 20)))
             found = self.known[(retries, memory)] = TaskSettings(megabytes, retries)
         return found
 

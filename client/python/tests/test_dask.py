@@ -92,6 +92,11 @@ def test_annotations_become_settings() -> None:
         value = dask.delayed(operator.add)(1, 2)
     (task,) = graph_of(value).values()
     assert (task["attempts_max"], task["memory_mb_min"]) == (5, 3_072)
+    with dask.annotate(resources={"MEMORY": "2GB", "GPU": 1}):
+        value = dask.delayed(operator.add)(1, 2)
+    with pytest.warns(UserWarning, match=r"`resources\['GPU'\]`"):
+        (task,) = graph_of(value).values()
+    assert task["memory_mb_min"] == 1_908
     with dask.annotate(priority=3):
         value = dask.delayed(operator.add)(1, 2)
     with pytest.warns(UserWarning, match="priority"):

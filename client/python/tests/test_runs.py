@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import sys
 import threading
 import warnings
 from typing import Any, List
@@ -207,6 +208,95 @@ def test_what_a_task_prints_is_kept_with_it(client: foresail.Client) -> None:
     assert "hello from the worker" in text
 
 
+def test_what_a_task_that_fails_prints_is_kept_too(client: foresail.Client) -> None:
+    run = fails(1).submit()
+    assert isinstance(run.exception(60), Refused)
+    assert run.printed() == {"test_runs.fails-0": "about to fail"}
+
+
+def test_hints_are_in_the_words_of_the_package(client: foresail.Client) -> None:
+    @foresail.task(retries=1)
+    def aborts() -> None:
+        import os
+
+        os.abort()
+
+    said = str(aborts().submit().exception(60))
+    assert "@foresail.task(memory=MB)" in said
+    assert "@foresail.task(retries=n)" in said
+    assert "memory_mb_min" not in said
+    assert "attempts_max" not in said
+
+
+def test_what_is_nested_too_deeply_is_told(client: foresail.Client) -> None:
+    deep: List[Any] = []
+    for _ in range(sys.getrecursionlimit()):
+        deep = [deep]
+    with pytest.raises(TypeError, match="nested deeper"):
+        total(deep).submit()
+
+    @foresail.task
+    def makes() -> Any:
+        import sys
+
+        made: List[Any] = []
+        for _ in range(sys.getrecursionlimit()):
+            made = [made]
+        return made
+
+    with pytest.raises(foresail.TaskFailed, match="nested deeper"):
+        makes().compute()
+
+
+def test_a_task_that_closes_its_output_takes_it_from_no_other(client: foresail.Client) -> None:
+    @foresail.task
+    def closes(how: str) -> int:
+        import os
+        import sys
+
+        if how == "stream":
+            sys.stdout.close()
+        elif how == "descriptor":
+            os.close(1)
+        else:
+            sys.stdout = open(os.devnull, "w")
+        return 1
+
+    @foresail.task
+    def says(before: int) -> int:
+        import os
+
+        print("I am heard")
+        return os.getpid()
+
+    for how in ("stream", "descriptor", "replaced"):
+        run = says(closes(how)).submit()
+        run.result(60)
+        assert list(run.printed().values()) == ["I am heard\n"], how
+
+
+def test_flexible_workers_are_called_so(client: foresail.Client) -> None:
+    plan = square(1).plan(planner="simple")
+    assert ("flexible workers" in repr(plan)) == (not plan.workers)
+    plan.data["workers"] = []
+    assert "1 tasks on flexible workers" in repr(plan)
+
+
+def test_a_run_that_is_gone_and_a_client_that_is_closed_are_told(tmp_path: Any) -> None:
+    with foresail.Client(data=str(tmp_path), workers=1, progress=False) as other:
+        run = square(1).submit()
+        assert run.result(60) == 1
+        gone = square(2).submit()
+        gone.wait(60)
+        gone.id = "r-20200101-000000-000000"
+        with pytest.raises(foresail.ResultLost, match="compute the value again"):
+            gone.result()
+    with pytest.raises(foresail.BridgeError, match="the client is closed"):
+        run.result()
+    with pytest.raises(foresail.BridgeError, match="the client is closed"):
+        other.compute(square(1))
+
+
 def test_a_plan_can_be_looked_at_and_carried_out(client: foresail.Client) -> None:
     plan = total(square.map(range(4))).plan(planner="simple", objective="cheapest")
     assert len(plan.tasks) == 5
@@ -267,8 +357,12 @@ def test_a_planner_of_ones_own_places_the_tasks(client: foresail.Client) -> None
     def broken(problem: foresail.Problem) -> Any:
         raise ValueError("no idea")
 
-    with pytest.raises(foresail.PlanError, match="no idea"):
+    with pytest.raises(foresail.PlanError, match="no idea") as caught:
         value.plan(planner=broken)
+    assert "the planner `broken` gave no plan" in str(caught.value)
+    assert "planner-" not in str(caught.value)
+    assert "foresail plan" not in str(caught.value)
+    assert "by alone" in repr(plan)
 
 
 def test_the_second_run_is_planned_with_what_the_first_measured(client: foresail.Client) -> None:
@@ -327,7 +421,7 @@ def test_a_task_knows_its_run(client: foresail.Client) -> None:
     run = who().submit()
     told = run.result(60)
     assert told["run"] == run.id
-    assert told["attempt"] == "1"
+    assert told["attempt"] == 1
     assert foresail.context() == {}
 
 
