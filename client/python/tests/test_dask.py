@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import operator
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, Dict
 
 import pytest
@@ -24,6 +27,13 @@ class TestGetFunction(GetFunctionTestMixin):  # type: ignore[misc]
     @pytest.fixture(autouse=True)
     def _started(self, client: foresail.Client) -> None:
         pass
+
+
+def test_a_suite_of_dask_passes_with_foresail_as_every_scheduler() -> None:
+    command = [sys.executable, str(Path(__file__).with_name("dask_suites.py")), "quick"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]
+    assert "passed" in done.stdout
 
 
 def test_delayed(client: foresail.Client) -> None:
