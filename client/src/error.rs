@@ -174,8 +174,8 @@ impl ClientError {
         }
     }
 
-    /// As it is of the result of a task: without the directory of the stack that is taken for a blob, which it
-    /// is not where workers keep files.
+    /// As it is of the result of a task: without the directory of the stack that is taken for a blob, which
+    /// it is not where workers keep files.
     #[must_use]
     pub(crate) fn of_blob(mut self, task: &str) -> Self {
         if let Self::Refused { problem, .. } = &mut self
