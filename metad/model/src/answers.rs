@@ -113,7 +113,16 @@ impl<'a, P: Fn() -> &'a Arc<Pool>> Answers<'a, P> {
 
     fn exec_exact(&self, key: ConfigKey, size: f64, slas: &[Sla]) -> Option<Prediction> {
         let (unit, basis) = (Unit::Ms, Basis::Exact);
-        let ask = Ask { size, scale: 1.0, sigma: 0.0, offset: OFFSET_MS, unit, basis, extrapolated: false };
+        let ask = Ask {
+            size,
+            scale: 1.0,
+            sigma: 0.0,
+            offset: OFFSET_MS,
+            unit,
+            basis,
+            extrapolated: false,
+            most: None,
+        };
         self.own_curve(key).map(|curve| curve.answer(&ask, slas))
     }
 
@@ -141,6 +150,7 @@ impl<'a, P: Fn() -> &'a Arc<Pool>> Answers<'a, P> {
             unit,
             basis,
             extrapolated: false,
+            most: None,
         };
         self.output_curve().map(|curve| curve.answer(&ask, slas))
     }

@@ -180,6 +180,11 @@ pub struct Cells {
 }
 
 impl Cells {
+    /// The largest log value; nothing where there are none.
+    pub fn greatest(&self) -> Option<f64> {
+        self.sorted.iter().map(|(value, _)| *value).reduce(f64::max)
+    }
+
     /// Number of log values.
     pub fn len(&self) -> usize {
         self.sorted.len()

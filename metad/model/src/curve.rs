@@ -19,7 +19,7 @@ use crate::mixture::{Fitted, Mixture};
 use crate::quantile::Table;
 use crate::ring::{RING_SAMPLES, Ring, Sample};
 use crate::size::Point;
-use crate::stats::{Weighted, median};
+use crate::stats::{Weighted, median, normal_quantile};
 
 /// Offset of times in ms while they are fitted: the resolution of the histograms.
 pub const OFFSET_MS: f64 = 0.001;
@@ -31,6 +31,10 @@ const HALF_LIFE_SAMPLES: f64 = 96.0;
 const BEYOND_SIGMA: f64 = 0.15;
 /// Largest log distance that widens further.
 const BEYOND_MAX: f64 = 5.0;
+/// How many times the largest value observed a quantile above the median may be.
+const TIMES_MAX: f64 = 10.0;
+/// How much more that may be for what is unsure of the size or the config, as a factor.
+const UNSURE_MAX: f64 = 3.0;
 /// Largest log ratio between an answer and the middle of the curve; keeps answers finite.
 const LOG_RATIO_MAX: f64 = 200.0;
 
@@ -49,6 +53,8 @@ pub struct Curve {
     pub size_median: f64,
     /// Samples it rests on.
     pub samples: u64,
+    /// Largest value observed, offset included, by which answers are bounded; see [`Curve::bound`].
+    value_max: f64,
 }
 
 /// What is expected before anything is seen.
@@ -82,6 +88,9 @@ pub struct Ask {
     pub basis: Basis,
     /// Whether the config lies outside what was seen.
     pub extrapolated: bool,
+    /// Largest value to be expected on the config, offset included, where that is not the largest observed
+    /// times `scale`.
+    pub most: Option<f64>,
 }
 
 /// The samples of a ring since its newest change point, not weighed, and what changed.
@@ -149,8 +158,10 @@ impl Curve {
         let unseen = fitted.unseen(data);
         let steady = fitted.mixture.is_constant();
         let asked = setup.history.filter(|_| steady);
+        let mut value_max = data.greatest().map_or(f64::MAX, f64::exp);
         let (model, table, samples) = match asked.and_then(|history| history()) {
             Some(history) => {
+                value_max = value_max.max(history.quantile(1.0));
                 let middle = history.quantile(0.5);
                 (Mixture::constant(middle.ln()), Table::of_history(&history, middle), setup.samples)
             }
@@ -162,7 +173,7 @@ impl Curve {
         };
         let size_median = points[grid.order[points.len() / 2] as usize].size;
         let samples = samples.max(points.len() as u64);
-        Self { model, table, unseen, size_min, size_max, size_median, samples }
+        Self { model, table, unseen, size_min, size_max, size_median, samples, value_max }
     }
 
     /// Widens the quantiles by log residuals of former levels, if there are any: a value that changed its
@@ -171,6 +182,8 @@ impl Curve {
         if !former.is_empty() {
             newest.extend(former);
             self.table.widen(&Table::new(&mut newest, spread));
+            // Former levels may have been higher than anything since.
+            self.value_max = f64::MAX;
         }
     }
 
@@ -202,23 +215,41 @@ impl Curve {
         self.model.formula()
     }
 
+    /// What no answer should be above, given the middle at its size: the largest value observed, and as
+    /// much more as the curve grows beyond the observed sizes. Times of two kinds whose sizes tell nothing
+    /// (0.1 ms or 200 ms) leave residuals of many orders of magnitude, whose mean and tail are no times.
+    fn bound(&self, ask: &Ask, middle: f64) -> f64 {
+        let nearest = ask.size.clamp(self.size_min, self.size_max);
+        let growth = if nearest == ask.size { 1.0 } else { (middle / self.model.at(nearest).exp()).max(1.0) };
+        ask.most.unwrap_or(self.value_max * ask.scale) * growth
+    }
+
     /// Answers a question.
     pub fn answer(&self, ask: &Ask, slas: &[Sla]) -> Prediction {
         let (middle, beyond) = self.middle(ask.size);
         let sigma = if beyond > 0.0 { ask.sigma.hypot(beyond) } else { ask.sigma };
+        let most = self.bound(ask, middle);
         let middle = middle * ask.scale;
-        let value = |ratio: f64| tidy((middle * ratio - ask.offset).clamp(0.0, f64::MAX), ask.unit);
+        let value = |ratio: f64, most: f64| {
+            tidy(((middle * ratio).min(most) - ask.offset).clamp(0.0, f64::MAX), ask.unit)
+        };
         let ratio = |log: f64| log.clamp(-LOG_RATIO_MAX, LOG_RATIO_MAX).exp();
         let (mut values, mut interval) = (BTreeMap::new(), BTreeMap::new());
         for sla in slas {
             let Some(q) = sla.quantile() else {
                 let spread = (sigma * sigma / 2.0).exp();
-                values.insert(*sla, Some(value(self.table.mean_ratio() * spread)));
+                values.insert(
+                    *sla,
+                    Some(value(self.table.mean_ratio() * spread, most * spread.min(UNSURE_MAX))),
+                );
                 continue;
             };
-            values.insert(*sla, Some(value(ratio(self.table.at(q, sigma)))));
+            let wider =
+                if sigma > 0.0 { (sigma * normal_quantile(q).max(0.0)).exp().min(UNSURE_MAX) } else { 1.0 };
+            let most = most * wider * if q > 0.5 { TIMES_MAX } else { 1.0 };
+            values.insert(*sla, Some(value(ratio(self.table.at(q, sigma)), most)));
             let (low, high) = self.table.interval(q, sigma);
-            interval.insert(*sla, [value(ratio(low)), value(ratio(high))]);
+            interval.insert(*sla, [value(ratio(low), most), value(ratio(high), most * TIMES_MAX)]);
         }
         Prediction {
             unit: ask.unit,

@@ -217,6 +217,7 @@ impl Widths {
             unit: Unit::Tasks,
             basis: Basis::Exact,
             extrapolated: false,
+            most: None,
         };
         let Some(sorted) = &self.sorted else { return self.curve.answer(&ask, slas) };
         // The size tells nothing, so neither does one that was not seen.

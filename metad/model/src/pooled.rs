@@ -124,8 +124,16 @@ impl Pooled {
         let share = key.share();
         let (low, high) = self.shares();
         let extrapolated = own.is_none() && (share < low || share > high);
-        let ask =
-            Ask { size, scale: 1.0, sigma: 0.0, offset: OFFSET_MS, unit: Unit::Ms, basis, extrapolated };
+        let ask = Ask {
+            size,
+            scale: 1.0,
+            sigma: 0.0,
+            offset: OFFSET_MS,
+            unit: Unit::Ms,
+            basis,
+            extrapolated,
+            most: None,
+        };
         Some(curve.answer(&ask, slas))
     }
 

@@ -48,6 +48,8 @@ pub struct Scaled {
     ln_size: f64,
     share_min: f64,
     share_max: f64,
+    /// The largest time observed at any share, offset included; none where levels were left.
+    time_max: Option<f64>,
     /// Shape's log factor at the largest and the smallest share observed.
     ln_factors: (f64, f64),
 }
@@ -123,8 +125,23 @@ impl Scaled {
             None => steps().map_or(Beside::Nothing, Beside::Others),
         };
         let ln_factors = (shape.factor(share_max).0.ln(), shape.factor(share_min).0.ln());
-        let mut scaled =
-            Self { shape, curve, beside, interaction, tilt, ln_size, share_min, share_max, ln_factors };
+        // Former levels may have been higher than anything since.
+        let time_max = Some(measured.former).filter(|former| former.is_empty()).and_then(|_| {
+            let ln_time_max = shared.ln_values.iter().copied().reduce(f64::max);
+            ln_time_max.map(f64::exp)
+        });
+        let mut scaled = Self {
+            time_max,
+            shape,
+            curve,
+            beside,
+            interaction,
+            tilt,
+            ln_size,
+            share_min,
+            share_max,
+            ln_factors,
+        };
         let former: Vec<Weighted> = measured.former.iter().map(|former| scaled.residual(former)).collect();
         scaled.curve.recall(residuals, &former, SPREAD_TIME);
         Some(scaled)
@@ -163,7 +180,10 @@ impl Scaled {
         let (scale, sigma) = self.factor(share, size);
         let extrapolated = share < self.share_min || share > self.share_max;
         let (unit, basis) = (Unit::Ms, Basis::MemoryNormalised);
-        self.curve.answer(&Ask { size, scale, sigma, offset: OFFSET_MS, unit, basis, extrapolated }, slas)
+        // A share takes at most as many times as long as it is smaller.
+        let most = self.time_max.map(|time_max| time_max * (self.share_max / share).max(1.0));
+        let offset = OFFSET_MS;
+        self.curve.answer(&Ask { size, scale, sigma, offset, unit, basis, extrapolated, most }, slas)
     }
 }
 

@@ -154,6 +154,28 @@ fn bimodal_times_keep_both_modes() {
 }
 
 #[test]
+fn sizes_that_tell_nothing_of_times_of_three_kinds_promise_no_times_that_nobody_saw() {
+    for pattern in 0..300_u64 {
+        let chance = |n: u64| pattern.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(5 * n as u32 % 64) % 97;
+        let sample = |n: u64| {
+            let time_ms = [0.06, 0.06, 0.07, 0.08, 50.1, 200.2][chance(n) as usize % 6];
+            (550 + chance(n + 31) % 60, time_ms)
+        };
+        // At two sizes of workers their factor is unsure as well.
+        for (counts, mean_ms_max) in [([12, 0], 601.0), ([3, 0], 601.0), ([9, 6], 10_000.0)] {
+            let history = History::default().tasks(512, (0..counts[0]).map(sample));
+            let mut history = history.tasks(1024, (20..20 + counts[1]).map(sample));
+            for size in [550, 580, 610] {
+                let answer = history.exec(512, size);
+                let [mean, median, p95] = [Sla::Mean, Sla::MEDIAN, Sla::P95].map(|sla| value(&answer, sla));
+                let is_sane = mean < mean_ms_max && median < 1_000.0 && p95 < 20.0 * mean_ms_max;
+                assert!(is_sane, "pattern {pattern}, {counts:?}, {size} bytes: {mean}, {median}, {p95}");
+            }
+        }
+    }
+}
+
+#[test]
 fn an_outlier_of_a_hundred_times_moves_neither_median_nor_p95() {
     let times = (0..100_u64).map(|n| (n * 1000, if n == 50 { 100.0 } else { 1.0 } * (50.0 + n as f64)));
     let answer = History::default().tasks(512, times).exec(512, 50_000);
