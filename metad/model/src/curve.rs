@@ -19,7 +19,7 @@ use crate::mixture::{Fitted, Mixture};
 use crate::quantile::Table;
 use crate::ring::{RING_SAMPLES, Ring, Sample};
 use crate::size::Point;
-use crate::stats::{Weighted, median, normal_quantile};
+use crate::stats::{Weighted, median};
 
 /// Offset of times in ms while they are fitted: the resolution of the histograms.
 pub const OFFSET_MS: f64 = 0.001;
@@ -33,7 +33,7 @@ const BEYOND_SIGMA: f64 = 0.15;
 const BEYOND_MAX: f64 = 5.0;
 /// How many times the largest value observed a quantile above the median may be.
 const TIMES_MAX: f64 = 10.0;
-/// How much more that may be for what is unsure of the size or the config, as a factor.
+/// How much more any answer may be where the size or the config is unsure, as a factor.
 const UNSURE_MAX: f64 = 3.0;
 /// Largest log ratio between an answer and the middle of the curve; keeps answers finite.
 const LOG_RATIO_MAX: f64 = 200.0;
@@ -228,7 +228,8 @@ impl Curve {
     pub fn answer(&self, ask: &Ask, slas: &[Sla]) -> Prediction {
         let (middle, beyond) = self.middle(ask.size);
         let sigma = if beyond > 0.0 { ask.sigma.hypot(beyond) } else { ask.sigma };
-        let most = self.bound(ask, middle);
+        let unsure = if sigma > 0.0 || ask.extrapolated { UNSURE_MAX } else { 1.0 };
+        let most = self.bound(ask, middle) * unsure;
         let middle = middle * ask.scale;
         let value = |ratio: f64, most: f64| {
             tidy(((middle * ratio).min(most) - ask.offset).clamp(0.0, f64::MAX), ask.unit)
@@ -238,15 +239,10 @@ impl Curve {
         for sla in slas {
             let Some(q) = sla.quantile() else {
                 let spread = (sigma * sigma / 2.0).exp();
-                values.insert(
-                    *sla,
-                    Some(value(self.table.mean_ratio() * spread, most * spread.min(UNSURE_MAX))),
-                );
+                values.insert(*sla, Some(value(self.table.mean_ratio() * spread, most)));
                 continue;
             };
-            let wider =
-                if sigma > 0.0 { (sigma * normal_quantile(q).max(0.0)).exp().min(UNSURE_MAX) } else { 1.0 };
-            let most = most * wider * if q > 0.5 { TIMES_MAX } else { 1.0 };
+            let most = if q > 0.5 { most * TIMES_MAX } else { most };
             values.insert(*sla, Some(value(ratio(self.table.at(q, sigma)), most)));
             let (low, high) = self.table.interval(q, sigma);
             interval.insert(*sla, [value(ratio(low), most), value(ratio(high), most * TIMES_MAX)]);
