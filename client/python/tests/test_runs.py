@@ -221,11 +221,19 @@ def test_hints_are_in_the_words_of_the_package(client: foresail.Client) -> None:
 
         os.abort()
 
-    said = str(aborts().submit().exception(60))
-    assert "@foresail.task(memory=MB)" in said
-    assert "@foresail.task(retries=n)" in said
-    assert "memory_mb_min" not in said
-    assert "attempts_max" not in said
+    @foresail.task(retries=1)
+    def raises() -> None:
+        raise ValueError("no")
+
+    # A failure with a hint of its own has no other.
+    crashed = str(aborts().submit().exception(60))
+    raised = raises().submit().exception(60)
+    assert raised is not None
+    tried = str(raised.__cause__)
+    for said, hint in [(crashed, "@foresail.task(memory=MB)"), (tried, "@foresail.task(retries=n)")]:
+        assert hint in said
+        assert "memory_mb_min" not in said
+        assert "attempts_max" not in said
 
 
 def test_what_is_nested_too_deeply_is_told(client: foresail.Client) -> None:
