@@ -66,7 +66,7 @@ async fn cancelled(handle: &RunHandle, progress: Progress, terminal: &Terminal, 
         let (run, asked, cause) = (handle.id().clone(), Box::new(asked), Box::new(cause));
         return CliError::NotCancelled { run, asked, cause };
     }
-    // What its workers used in the end is asked for no matter: the run is cancelled.
+    // The run is cancelled, whether or not its workers tell what they used until then.
     if let Err(error) = handle.settle(progress).await {
         tracing::warn!("what the run used until its end is not known: {error}");
     }
