@@ -107,6 +107,7 @@ impl Standing {
             standing.tasks.push(stage);
         }
         standing.check_order(dense)?;
+        standing.queue_behind(dense, &base);
         standing.sort_done(dense);
         standing.find_invoked(dense, &base);
         let lived_usd = standing.living.iter().map(|l| {
@@ -209,6 +210,30 @@ impl Standing {
         // Its outputs may be on their way: only what is longer than that too tells anything.
         let elapsed_ms = (self.now_ms - began_ms - dense.upload_ms(living.size, task)).max(0.0);
         began_ms + expected_total_ms(dense.exec_ms(living.size, task), shape, table.sla, elapsed_ms)
+    }
+
+    /// What a worker has leased beyond its lanes waits there for those that it leased before.
+    fn queue_behind(&mut self, dense: &Dense, base: &Assignment) {
+        let mut leased: Vec<Vec<(f64, u32, u32)>> = vec![Vec::new(); self.living.len()];
+        for (t, stage) in (0..).zip(&self.tasks) {
+            if let Stage::Running { living, start_ms, .. } = *stage {
+                leased[living as usize].push((start_ms, base.rank[t as usize], t));
+            }
+        }
+        let lanes = dense.lanes as usize;
+        for of_one in leased.iter_mut().filter(|of_one| of_one.len() > lanes) {
+            of_one.sort_by(|a, b| a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+            let mut free_ms: Vec<f64> = Vec::with_capacity(lanes);
+            for &(_, _, t) in of_one.iter() {
+                let Stage::Running { computed_ms, .. } = &mut self.tasks[t as usize] else { continue };
+                if free_ms.len() == lanes {
+                    let waits_ms = free_ms.pop().map_or(0.0, |ms| ms - self.now_ms);
+                    *computed_ms += waits_ms.max(0.0);
+                }
+                free_ms.push(*computed_ms);
+                free_ms.sort_by(|a, b| b.total_cmp(a));
+            }
+        }
     }
 
     /// What has begun has only parents with results.

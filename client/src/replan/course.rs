@@ -22,12 +22,12 @@ use foresail_schemas::{TaskId, TaskName, Workflow};
 pub enum Step {
     /// Nobody has it.
     Open,
-    /// A worker runs it.
+    /// A worker has it.
     Leased {
         /// Which.
         instance: InstanceId,
-        /// Since when.
-        since_ms: f64,
+        /// When a lane of that worker was free for it; nothing while it waits for one there.
+        begun_ms: Option<f64>,
     },
     /// It has a result.
     Done {
@@ -92,7 +92,11 @@ pub struct Execution {
 #[derive(Debug)]
 pub struct Course {
     workflow: Workflow,
+    /// Tasks that a worker runs at the same time.
+    lanes: usize,
     steps: Vec<Step>,
+    /// What each instance has leased, in that order: it runs the first ones.
+    leased: BTreeMap<InstanceId, Vec<u32>>,
     instances: BTreeMap<InstanceId, Instance>,
     /// What tasks with a result decided.
     decided: BTreeMap<u32, Decision>,
@@ -108,10 +112,12 @@ pub struct Course {
 }
 
 impl Course {
-    /// A run of which nothing is known yet.
+    /// A run of which nothing is known yet, whose workers have so many lanes.
     #[must_use]
-    pub fn new(workflow: &Workflow) -> Self {
+    pub fn new(workflow: &Workflow, lanes: u32) -> Self {
         Self {
+            lanes: lanes as usize,
+            leased: BTreeMap::new(),
             steps: vec![Step::Open; workflow.tasks().len()],
             workflow: workflow.clone(),
             instances: BTreeMap::new(),
@@ -153,7 +159,7 @@ impl Course {
     /// The tasks that run at `now_ms`, as far as is known.
     pub fn running(&self, now_ms: f64) -> impl Iterator<Item = Running> + '_ {
         (0..).zip(&self.steps).filter_map(move |(task, step)| match step {
-            Step::Leased { since_ms, instance } => {
+            Step::Leased { begun_ms: Some(since_ms), instance } => {
                 let unheard_ms = self.unheard.get(instance).filter(|_| now_ms < self.heard_by_ms);
                 let known_ms = unheard_ms.map_or(now_ms, |unheard_ms| unheard_ms.max(*since_ms));
                 let config = self.instances.get(instance).map(|i| i.config);
@@ -245,7 +251,7 @@ impl Course {
                 {
                     self.lose(&before.clone(), at_ms);
                 }
-                self.set(*task, Step::Leased { instance: instance.clone(), since_ms: at_ms });
+                self.lease(*task, instance);
             }
             Change::TaskFailed { task, instance, failure, .. } => {
                 if let Some(found) = self.instances.get_mut(instance) {
@@ -260,7 +266,9 @@ impl Course {
                 let m = &commit.measured;
                 let took_ms = m.download_ms + m.exec_ms + m.upload_ms;
                 let start_ms = match self.steps.get(*task as usize) {
-                    Some(Step::Leased { instance, since_ms }) if *instance == commit.instance => *since_ms,
+                    Some(Step::Leased { instance, begun_ms: Some(ms) }) if *instance == commit.instance => {
+                        *ms
+                    }
                     _ => (at_ms - took_ms).max(0.0),
                 };
                 let (instance, output_bytes) = (commit.instance.clone(), m.output_bytes);
@@ -303,8 +311,26 @@ impl Course {
     }
 
     fn set(&mut self, task: u32, step: Step) {
-        if let Some(place) = self.steps.get_mut(task as usize) {
-            *place = step;
+        let Some(place) = self.steps.get_mut(task as usize) else { return };
+        let Step::Leased { instance, .. } = std::mem::replace(place, step) else { return };
+        // A lane is free for the next.
+        let leased = self.leased.entry(instance).or_default();
+        leased.retain(|&other| other != task);
+        for &next in leased.iter().take(self.lanes) {
+            if let Step::Leased { begun_ms: begun_ms @ None, .. } = &mut self.steps[next as usize] {
+                *begun_ms = Some(self.at_ms);
+            }
+        }
+    }
+
+    /// A worker asks for brief tasks before it has a lane for them.
+    fn lease(&mut self, task: u32, instance: &InstanceId) {
+        self.set(task, Step::Open);
+        let leased = self.leased.entry(instance.clone()).or_default();
+        let begun_ms = (leased.len() < self.lanes).then_some(self.at_ms);
+        if (task as usize) < self.steps.len() {
+            leased.push(task);
+            self.steps[task as usize] = Step::Leased { instance: instance.clone(), begun_ms };
         }
     }
 
@@ -317,10 +343,8 @@ impl Course {
 
     /// Nobody has what this instance had.
     fn free(&mut self, instance: &InstanceId) {
-        for step in &mut self.steps {
-            if matches!(step, Step::Leased { instance: holder, .. } if holder == instance) {
-                *step = Step::Open;
-            }
+        for task in self.leased.remove(instance).unwrap_or_default() {
+            self.steps[task as usize] = Step::Open;
         }
     }
 
@@ -342,8 +366,9 @@ impl Course {
                     TaskProgress::Done { start_ms, end_ms, output_bytes: Some(*output_bytes) }
                 }
                 // A worker may hold the lease of a task whose last input it is about to commit.
-                Step::Leased { instance, since_ms } if graph.parents(t).iter().all(is_settled) => {
-                    TaskProgress::Leased { worker: names.get(instance).cloned(), since_ms: *since_ms }
+                Step::Leased { instance, begun_ms } if graph.parents(t).iter().all(is_settled) => {
+                    let since_ms = begun_ms.unwrap_or(now_ms);
+                    TaskProgress::Leased { worker: names.get(instance).cloned(), since_ms }
                 }
                 Step::Skipped => TaskProgress::Skipped,
                 Step::Leased { .. } | Step::Open => TaskProgress::Open,

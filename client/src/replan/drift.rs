@@ -26,7 +26,7 @@ const SAMPLES_MAX: usize = 16;
 /// Executions of a type under way that are looked at.
 const RUNNING_MAX: usize = 64;
 /// A task that was a cause is one again after this many times what had elapsed then.
-const SLOW_AGAIN: f64 = 1.5;
+const SLOW_AGAIN: f64 = 1.25;
 /// Least deviation of a type from its prediction that is told to a planner: less is noise.
 const SLOWDOWN_MIN: f64 = 0.02;
 /// Least part of the predicted makespan that a deviation must come to.
@@ -41,7 +41,7 @@ pub enum Cause {
         task: TaskId,
         /// Its place in the workflow.
         at: u32,
-        /// How long its worker has it.
+        /// How long its worker has run it.
         elapsed_ms: f64,
         /// How long 95 of 100 executions take, transfers included.
         p95_ms: f64,
@@ -121,7 +121,7 @@ pub struct Drift {
     samples: BTreeMap<TaskName, VecDeque<(u32, f64)>>,
     /// Tasks by type.
     tasks: BTreeMap<TaskName, Vec<u32>>,
-    /// Running tasks, by the time they were taken, that were a cause already, and after which time.
+    /// Running tasks, by the time they were begun, that were a cause already, and after which time.
     told_slow: HashMap<(u32, u64), f64>,
     /// Decisions that were a cause already.
     told_decided: HashSet<u32>,
@@ -288,8 +288,8 @@ impl Drift {
         for cause in causes {
             match cause {
                 Cause::Slow { at, elapsed_ms, .. } => {
-                    if let Step::Leased { since_ms, .. } = course.step(*at) {
-                        self.told_slow.insert((*at, since_ms.to_bits()), *elapsed_ms);
+                    if let Step::Leased { begun_ms: Some(ms), .. } = course.step(*at) {
+                        self.told_slow.insert((*at, ms.to_bits()), *elapsed_ms);
                     }
                 }
                 Cause::Decided { at, .. } => drop(self.told_decided.insert(*at)),

@@ -40,7 +40,7 @@ fn planned() -> (Problem, Plan) {
 
 /// The first steps have begun as planned; when they did.
 fn begun(workflow: &Workflow, plan: &Plan) -> (Course, f64) {
-    let mut course = Course::new(workflow);
+    let mut course = Course::new(workflow, 1);
     let first_ms = plan.tasks.iter().map(|task| task.start_ms).fold(f64::INFINITY, f64::min);
     let first = (0_u32..).zip(&plan.tasks).filter(|(_, task)| task.start_ms <= first_ms + 1.0);
     let mut seq = 0;

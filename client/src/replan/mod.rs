@@ -162,7 +162,7 @@ impl Replanner {
 
 impl Watching {
     fn new(replanner: Replanner) -> Self {
-        let course = Course::new(&replanner.workflow);
+        let course = Course::new(&replanner.workflow, replanner.platform.lanes);
         let drift = Drift::new(&replanner.workflow, &replanner.plan);
         let (clock, noticed, next, settles) = (None, None, Instant::now(), None);
         Self { replanner, course, drift, last_event: 0, heard: next, clock, noticed, next, settles }

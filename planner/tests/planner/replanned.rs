@@ -1,8 +1,8 @@
 //! Re-planning: what holds for every drawn run at every drawn moment. `FORESAIL_PROOF=1` draws many more.
 
 use foresail_planner::{
-    Progress, ReplanFailure, ReplanOptions, Replanned, TaskProgress, Verdict, WorkerCondition, compare, find,
-    plan, replan, validate_rest,
+    Progress, ReplanFailure, ReplanOptions, Replanned, TaskProgress, Verdict, WorkerCondition,
+    WorkerProgress, compare, find, plan, replan, validate_rest,
 };
 use foresail_schemas::optimization::Optimization;
 use foresail_schemas::plan::{Objective, Plan, PlanSummary, Problem};
@@ -224,6 +224,35 @@ fn tasks_that_turn_out_twice_as_slow_are_planned_anew_or_kept_for_a_reason() {
         assert!(!answer.reason.contains("as its plan promised"), "{}", answer.reason);
         assert!(answer.kept.remaining_ms > 1.2 * (plan.predicted.makespan_ms - progress.now_ms));
     }
+}
+
+#[test]
+fn what_a_worker_has_leased_beyond_its_lanes_is_run_one_after_the_other() {
+    let tasks = (0..6).map(|at| drawn::task(&format!("t{at}"), &[])).collect();
+    let mut problem = drawn::measured(drawn::workflow(tasks), drawn::local(), Objective::Fastest);
+    problem.platform.lanes = 2;
+    problem.predictions.exec_ms.iter_mut().for_each(|row| row.fill(10_000.0));
+    let plan = plan(&problem, find("heft").expect("it exists").as_ref()).expect("it is valid");
+    let (id, config) = (plan.workers[0].id.clone(), plan.workers[0].config);
+    let (condition, now_ms) = (WorkerCondition::Alive, 3_000.0);
+    let since_ms = |at: usize| if at < 2 { 1_000.0 } else { now_ms };
+    let leased = |at| TaskProgress::Leased { worker: Some(id.clone()), since_ms: since_ms(at) };
+    let progress = Progress {
+        now_ms,
+        tasks: (0..6).map(leased).collect(),
+        workers: vec![WorkerProgress {
+            id: id.clone(),
+            config,
+            condition,
+            since_ms: 0.0,
+            objects: Vec::new(),
+        }],
+        idle: Vec::new(),
+        used: Vec::new(),
+        spent: PlanSummary::default(),
+    };
+    let makespan_ms = replanned(0, &problem, &plan, &progress).kept.makespan_ms;
+    assert!((makespan_ms - 31_000.0).abs() < 100.0, "three times two of 10 s from 1 s on: {makespan_ms}");
 }
 
 #[test]

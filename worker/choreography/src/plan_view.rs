@@ -37,6 +37,8 @@ struct Placement {
     config: ResourceConfig,
     rank: u32,
     exec_ms: f64,
+    /// Whether that comes from measurements and is no assumption.
+    is_known: bool,
     output_bytes: Option<u64>,
     marks: Marks,
 }
@@ -84,6 +86,7 @@ impl PlanView {
                 config: t.config,
                 rank: t.rank,
                 exec_ms: t.exec_ms,
+                is_known: t.forecast.is_some(),
                 output_bytes: t.output_bytes,
                 marks: Marks {
                     pre_load: t.optimizations.contains(&Optimization::PreLoad),
@@ -181,6 +184,12 @@ impl PlanView {
 
     pub(crate) fn exec_ms(&self, task: u32) -> f64 {
         self.tasks[task as usize].exec_ms
+    }
+
+    /// Predicted time of the task in the user's code, where it was measured before.
+    pub(crate) fn known_ms(&self, task: u32) -> Option<f64> {
+        let placement = &self.tasks[task as usize];
+        placement.is_known.then_some(placement.exec_ms)
     }
 
     /// A worker to begin with these tasks, which belong together.

@@ -3,7 +3,8 @@
 #[allow(dead_code, reason = "other tests need more of it")]
 mod play;
 
-use foresail_choreography::{Action, CommitHints, Event, Executed};
+use foresail_choreography::{Action, CommitHints, Event, Executed, WorkerSettings};
+use foresail_schemas::metric::Forecast;
 use foresail_schemas::optimization::{Optimization, PreWarming};
 use foresail_schemas::run::{Change, Measured, Operation, RunOptions, RunStatus};
 
@@ -106,6 +107,25 @@ fn no_more_tasks_store_than_there_are_lanes() {
     assert_eq!(executions(&play.asked()), [], "the up-link is behind by a lane already");
     play.executed(0, 1);
     assert_eq!(executions(&play.asked()), [(2, 0)]);
+}
+
+#[test]
+fn what_waits_for_a_lane_after_a_brief_task_is_not_known_to_take_long() {
+    let rows: [Row; 5] =
+        [("a", &[], &[]), ("a", &["t0"], &[]), ("a", &["t0"], &[]), ("a", &["t0"], &[]), ("a", &["t0"], &[])];
+    for (known_ms, begun) in [(None, 4), (Some(0.1), 4), (Some(60.0), 2), (Some(900.0), 1)] {
+        let forecast = known_ms.map(|ms| Forecast::new([ms; 4]));
+        let settings = WorkerSettings { backlog_ms: 2.0, ..play::settings() };
+        let mut play = Play::planned(&rows, &[0], settings, |plan| {
+            for task in &mut plan.tasks[1..] {
+                (task.exec_ms, task.forecast) = (known_ms.unwrap_or(900.0), forecast);
+            }
+        })
+        .begun();
+        play.asked();
+        play.executed(0, 1);
+        assert_eq!(executions(&play.asked()).len(), begun, "{known_ms:?}");
+    }
 }
 
 #[test]

@@ -7,6 +7,8 @@ use foresail_schemas::plan::Objective;
 use foresail_schemas::platform::Platform;
 use foresail_schemas::run::{Change, Commit, Failure, FailureKind, Measured, RunEvent, WorkerUsage};
 
+use foresail_planner::TaskProgress;
+
 use super::*;
 use crate::builder::WorkflowBuilder;
 use crate::client::{plan, problem};
@@ -75,7 +77,7 @@ fn what_is_too_short_to_matter_is_no_cause() {
 fn a_task_past_its_p95_is_a_cause_once() {
     let (workflow, plan) = planned();
     let mut drift = Drift::new(&workflow, &plan);
-    let mut course = Course::new(&workflow);
+    let mut course = Course::new(&workflow, 1);
     let instance: foresail_schemas::InstanceId = "i-1".parse().unwrap();
     let config = plan.tasks[0].config;
     let joined =
@@ -93,9 +95,53 @@ fn a_task_past_its_p95_is_a_cause_once() {
 }
 
 #[test]
+fn what_waits_in_its_worker_for_a_lane_does_not_run() {
+    let (workflow, plan) = planned();
+    let mut course = Course::new(&workflow, 2);
+    let instance: foresail_schemas::InstanceId = "i-1".parse().unwrap();
+    let config = plan.tasks[0].config;
+    let mut seq = 0;
+    let mut tell = |course: &mut Course, at_ms: f64, change: Change| {
+        seq += 1;
+        course.apply(&RunEvent { seq, at_ms, change });
+        let running = course.running(at_ms).map(|of| (of.task, of.since_ms));
+        running.collect::<Vec<_>>()
+    };
+    let start = StartState::Cold;
+    tell(&mut course, 0.0, Change::WorkerJoined { worker: None, instance: instance.clone(), config, start });
+    let leased = |task: u32| {
+        let (instance, assuming) = (instance.clone(), Vec::new());
+        Change::TaskLeased { task, attempt: 1, instance, epoch: 1, expires_ms: 1e9, assuming }
+    };
+    for task in [5, 1, 3, 0] {
+        tell(&mut course, 100.0, leased(task));
+    }
+    assert_eq!(tell(&mut course, 100.0, leased(7)), [(1, 100.0), (5, 100.0)]);
+    let committed = |task: u32| {
+        let (printed, decision, measured) = (None, None, Measured::default());
+        let (instance, outputs) = (instance.clone(), Vec::new());
+        Change::TaskCommitted {
+            task,
+            commit: Commit { attempt: 1, instance, outputs, measured, decision, printed },
+        }
+    };
+    assert_eq!(tell(&mut course, 300.0, committed(5)), [(1, 100.0), (3, 300.0)]);
+    assert_eq!(tell(&mut course, 400.0, committed(3)), [(0, 400.0), (1, 100.0)]);
+    let Step::Done { start_ms, .. } = course.step(3) else { panic!("{:?}", course.step(3)) };
+    assert_eq!(*start_ms, 300.0, "it began when the one before it ended");
+    let waits_ms = course.progress(&plan, &Platform::built_in()[0].rates(), 450.0).tasks[7].clone();
+    assert_eq!(
+        waits_ms,
+        TaskProgress::Leased { worker: Some("flexible0".parse().unwrap()), since_ms: 450.0 }
+    );
+    assert_eq!(tell(&mut course, 500.0, Change::WorkerLeft { instance, usage: WorkerUsage::default() }), []);
+    assert_eq!(*course.step(7), Step::Open);
+}
+
+#[test]
 fn a_worker_that_its_host_tells_dead_is_a_cause_once_and_leaves_nothing_warm() {
     let (workflow, plan) = planned();
-    let (mut drift, mut course) = (Drift::new(&workflow, &plan), Course::new(&workflow));
+    let (mut drift, mut course) = (Drift::new(&workflow, &plan), Course::new(&workflow, 1));
     let (instance, config) = ("i-1".parse::<foresail_schemas::InstanceId>().unwrap(), plan.tasks[0].config);
     let failure = |kind| Failure {
         task: None,
@@ -137,7 +183,7 @@ fn a_worker_that_its_host_tells_dead_is_a_cause_once_and_leaves_nothing_warm() {
 fn a_silence_is_not_taken_for_a_long_execution() {
     let (workflow, plan) = planned();
     let drift = Drift::new(&workflow, &plan);
-    let mut course = Course::new(&workflow);
+    let mut course = Course::new(&workflow, 2);
     let config = plan.tasks[0].config;
     let mut seq = 0;
     let mut tell = |course: &mut Course, at_ms, change| {
@@ -184,7 +230,7 @@ fn slowest(drift: &Drift, workflow: &Workflow, course: &Course, now_ms: f64) -> 
 fn a_task_that_runs_on_is_a_cause_again_and_more_often_ever_later() {
     let (workflow, plan) = planned();
     let mut drift = Drift::new(&workflow, &plan);
-    let mut course = Course::new(&workflow);
+    let mut course = Course::new(&workflow, 1);
     let instance: foresail_schemas::InstanceId = "i-1".parse().unwrap();
     let assuming = Vec::new();
     let change = Change::TaskLeased { task: 3, attempt: 1, instance, epoch: 1, expires_ms: 1e9, assuming };
@@ -198,14 +244,14 @@ fn a_task_that_runs_on_is_a_cause_again_and_more_often_ever_later() {
         }
     }
     assert!(told_ms[0] < 2_500.0, "at its p95, with its transfers: {told_ms:?}");
-    assert!(told_ms.windows(2).all(|pair| pair[1] >= 1.5 * pair[0]), "{told_ms:?}");
-    assert!((3..9).contains(&told_ms.len()), "{told_ms:?}");
+    assert!(told_ms.windows(2).all(|pair| pair[1] >= 1.25 * pair[0]), "{told_ms:?}");
+    assert!((3..15).contains(&told_ms.len()), "{told_ms:?}");
 }
 
 #[test]
 fn what_ended_in_time_keeps_one_that_lags_from_making_its_type_suspect() {
     let (workflow, plan) = planned();
-    let mut course = Course::new(&workflow);
+    let mut course = Course::new(&workflow, 1);
     let (config, instance) = (plan.tasks[0].config, "i-1".parse::<foresail_schemas::InstanceId>().unwrap());
     let start = StartState::Cold;
     let joined = Change::WorkerJoined { worker: None, instance: instance.clone(), config, start };
@@ -239,7 +285,7 @@ fn a_decision_that_calls_more_than_expected_is_a_cause_once() {
     let plan = plan("simple", &problem(&workflow, &platform, table, Objective::Fastest, 1)).unwrap();
     for (width, called) in [(1, None), (2, None), (3, Some(1)), (9, Some(2))] {
         let mut drift = Drift::new(&workflow, &plan);
-        let mut course = Course::new(&workflow);
+        let mut course = Course::new(&workflow, 1);
         let commit = Commit {
             printed: None,
             attempt: 1,

@@ -29,9 +29,9 @@ impl Worker {
         self.room_in(self.settings.lanes as usize)
     }
 
-    /// How many tasks may be begun or asked for: as many as lanes are free, and as many brief ones as wait.
-    fn room(&self) -> usize {
-        self.room_in(self.settings.lanes as usize + self.backlog())
+    /// Whether the task may be begun or asked for: there are free lanes, or it is brief and few wait.
+    fn has_room_for(&self, task: u32) -> bool {
+        self.room_in(self.settings.lanes as usize + self.backlog(task)) > 0
     }
 
     fn room_in(&self, places: usize) -> usize {
@@ -39,9 +39,11 @@ impl Worker {
         places.saturating_sub(self.running.len() + self.leasing.len() + kept)
     }
 
-    /// Most tasks that wait for a lane.
-    fn backlog(&self) -> usize {
+    /// Most tasks that wait for a lane where this one is the next: as many of what it takes as may wait. What
+    /// the last ones took says nothing of a task that is known to take longer.
+    fn backlog(&self, task: u32) -> usize {
         let (Some(each_ms), most_ms) = (self.each_ms, self.settings.backlog_ms) else { return 0 };
+        let each_ms = self.plan.known_ms(task).map_or(each_ms, |known_ms| each_ms.max(known_ms));
         let has_next = most_ms > 0.0 && self.index.is_some() && each_ms <= NEXT_AT_HAND * most_ms;
         let tasks = most_ms / each_ms.max(most_ms / BACKLOG_MAX as f64);
         if tasks < 1.0 { self.settings.lanes as usize * usize::from(has_next) } else { tasks as usize }
@@ -59,8 +61,10 @@ impl Worker {
         if self.reading_plan {
             return;
         }
-        while self.room() > 0 {
-            let Some((_, task)) = self.queue.pop_first() else { return };
+        while let Some(&(_, task)) = self.queue.first()
+            && self.has_room_for(task)
+        {
+            self.queue.pop_first();
             let fresh = self.running.is_empty() && self.phase == Phase::Joining;
             if !fresh && !self.fits_into_life(task, now_ms) {
                 if !self.give_up_parents(task) {
@@ -184,7 +188,7 @@ impl Worker {
 
     /// In the same request as the commit: the lease of the child that this worker would run if it is ready.
     fn lease_a_child(&mut self, parent: u32, decision: Option<&Decision>, now_ms: f64) {
-        if self.room() == 0 || self.reading_plan {
+        if self.reading_plan {
             return;
         }
         let children = self.graph.children(parent).iter().copied();
@@ -193,6 +197,7 @@ impl Worker {
         let planned = mine.min_by_key(|&c| self.plan.rank(c));
         if let Some(child) = planned.or_else(|| children.find(|&c| self.runs_here(c)))
             && !self.has_begun(child)
+            && self.has_room_for(child)
             && self.fits_into_life(child, now_ms)
         {
             self.lease(child);

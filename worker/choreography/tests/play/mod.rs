@@ -101,10 +101,19 @@ impl Play {
     }
 
     pub fn of(rows: &[Row], first: &[u32], settings: WorkerSettings, prewarms: Vec<PreWarming>) -> Self {
+        Self::planned(rows, first, settings, |plan| plan.prewarms = prewarms)
+    }
+
+    pub fn planned(
+        rows: &[Row],
+        first: &[u32],
+        settings: WorkerSettings,
+        change: impl FnOnce(&mut Plan),
+    ) -> Self {
         let options = settings.options;
         let workflow = workflow(rows);
         let mut plan = plan(rows, &workflow);
-        plan.prewarms = prewarms;
+        change(&mut plan);
         let view = Arc::new(PlanView::new(1, &plan));
         let mut ledger = Ledger::new(&workflow, options);
         let events = ledger.begin(0.0);
