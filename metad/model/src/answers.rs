@@ -203,8 +203,8 @@ impl<'a, P: Fn() -> &'a Arc<Pool>> Answers<'a, P> {
     }
 
     /// Own samples answer where there are enough of them and the size is one of theirs, or little beyond
-    /// them, or beyond those of other configs too. At a size between theirs, other configs that were measured
-    /// there say more than theirs on both sides.
+    /// them, or beyond those of other configs too if these reach hardly farther. At a size between theirs,
+    /// other configs that were measured there say more than theirs on both sides.
     fn is_exact(&self, key: ConfigKey, size: f64) -> bool {
         let Some(own) = self.own(key) else { return false };
         if self.configs() == 1 {
@@ -217,8 +217,9 @@ impl<'a, P: Fn() -> &'a Arc<Pool>> Answers<'a, P> {
         if beyond <= 0.0 {
             return own.has(size);
         }
-        let others_reach = || self.sizes().is_some_and(|(low, high)| distance(size, low, high) <= 0.0);
-        beyond <= OWN_REACH || !others_reach()
+        // Of all sizes of the task the one nearest to the size in question.
+        let nearest = || self.sizes().map_or(size, |(low, high)| size.clamp(low, high));
+        beyond <= OWN_REACH || distance(nearest(), own.size_min, own.size_max) <= OWN_REACH
     }
 
     fn own(&self, key: ConfigKey) -> Option<Own<'a>> {

@@ -12,6 +12,10 @@ use crate::stats::{Weighted, median, sorted_deviation, weight};
 pub const CELLS_MAX: usize = 48;
 /// Sizes within this are alike (logarithmic, 0.1 %).
 pub const SAME: f64 = 0.001;
+/// Samples that an expected deviation counts for.
+const EXPECTED_SAMPLES: f64 = 2.0;
+/// Variance of a median over that of a mean of as many normal samples.
+const MEDIAN_VARIANCE: f64 = std::f64::consts::FRAC_PI_2;
 /// A cell weighs at most as much as this many single samples: its size model does not get better with more
 /// samples of the same size.
 const WEIGHT_SAMPLES: f64 = 4.0;
@@ -195,17 +199,31 @@ impl Cells {
         &self.sorted[self.bounds[cell] as usize..self.bounds[cell + 1] as usize]
     }
 
+    /// Robust standard deviation of the log values of each cell.
+    pub fn deviations(&self) -> Vec<f64> {
+        let deviation = |(n, cell): (usize, &Cell)| sorted_deviation(self.members(n), cell.level);
+        self.cells.iter().enumerate().map(deviation).collect()
+    }
+
     /// Robust standard deviation of log values within a cell; `otherwise` where no cell has two samples.
-    pub fn within(&self, otherwise: f64) -> f64 {
-        let repeated = self.cells.iter().enumerate().filter(|(_, cell)| cell.count >= 2.0);
-        let deviation =
-            |(n, cell): (usize, &Cell)| (sorted_deviation(self.members(n), cell.level), cell.count);
+    pub fn within(&self, deviations: &[f64], otherwise: f64) -> f64 {
         let mut all: Vec<Weighted> = Vec::with_capacity(self.cells.len());
-        all.extend(repeated.map(deviation));
+        let of_each = deviations.iter().zip(&self.cells).filter(|(_, cell)| cell.count >= 2.0);
+        all.extend(of_each.map(|(deviation, cell)| (*deviation, cell.count)));
         match all[..] {
             [] => otherwise,
             [(deviation, _)] => deviation,
             _ => median(&mut all),
         }
+    }
+
+    /// Variance of the level of each cell, where log values within a cell deviate by `within` and were
+    /// expected to by `expected`; a cell that scatters more than the others is as unsure as it is seen to be.
+    pub fn variances(&self, deviations: &[f64], within: f64, expected: f64) -> Vec<f64> {
+        let repeats = (self.len() - self.cells.len()) as f64;
+        let squares = repeats * within * within + EXPECTED_SAMPLES * expected * expected;
+        let square = squares / (repeats + EXPECTED_SAMPLES);
+        let variance = |(own, cell): (&f64, &Cell)| MEDIAN_VARIANCE * square.max(own * own) / cell.count;
+        deviations.iter().zip(&self.cells).map(variance).collect()
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cells::{Cell, Cells, Grid, SAME};
 use crate::formula::CurvePart;
-use crate::size::{Line, LineFit, Point, PowerLaw, ln_of_size, spread};
+use crate::size::{Line, LineFit, Point, PowerLaw, grows, ln_of_size, spread};
 use crate::smooth::{interpolated, smooth};
 use crate::stats::{MAD, median, reached, sum, weight};
 
@@ -221,8 +221,11 @@ impl Mixture {
 impl Fitted {
     /// Fits the mixture to cells.
     pub fn new(grid: &Grid, data: &Cells) -> Self {
-        let within = data.within(WITHIN).powi(2);
-        let (mut fitted, line) = Self::inside(grid, &data.cells, within, Models::All);
+        let deviations = data.deviations();
+        let within = data.within(&deviations, WITHIN);
+        let (mut fitted, line) = Self::inside(grid, &data.cells, within.powi(2), Models::All);
+        let variances = || data.variances(&deviations, within, WITHIN);
+        let line = line.filter(|_| grows(&grid.ln_sizes, &data.cells, &variances()));
         fitted.mixture.outside = line.and_then(|line| line.plain(&grid.sizes));
         fitted
     }

@@ -34,8 +34,15 @@ const ROUNDS: usize = 2;
 const HUBER: f64 = 1.345;
 /// Least deviation of residuals that the robust weights assume.
 const DEVIATION_MIN: f64 = 1e-3;
-/// Two sizes must differ by this factor before a line is put through few of them.
+/// Sizes must differ by this factor before a line is put through them, and by the other where there are fewer
+/// than four.
 const SPREAD_MIN: f64 = 1.2;
+const FEW_SPREAD_MIN: f64 = 1.5;
+/// Values grow with the size where the slope of their logarithms is so many times its standard error: by
+/// chance once in 160 times.
+const SIGNIFICANT: f64 = 2.5;
+/// Cells that the expected scatter around such a slope counts for.
+const EXPECTED_CELLS: f64 = 2.0;
 /// Largest power of the size that a power law may have.
 const EXPONENT_MAX: f64 = 3.0;
 /// Least part of a fit that a cell left out must leave to the others.
@@ -52,7 +59,7 @@ pub fn ln_of_size(size: f64) -> f64 {
 /// Whether sizes vary enough for a slope.
 pub fn spread(grid: &Grid) -> bool {
     let (low, high) = (grid.sizes[0], grid.sizes[grid.len() - 1]);
-    grid.len() >= 2 && (1.0 + high) >= (1.0 + low) * if grid.len() < 4 { 2.0 } else { SPREAD_MIN }
+    grid.len() >= 2 && (1.0 + high) >= (1.0 + low) * if grid.len() < 4 { FEW_SPREAD_MIN } else { SPREAD_MIN }
 }
 
 /// ln value = ln_scale + exponent x ln(1 + size).
@@ -243,6 +250,17 @@ impl Moments {
         let rest = 1.0 - weight * (1.0 / self.weight + across);
         (rest > REST_MIN).then_some(rest)
     }
+}
+
+/// Whether log levels, with these variances, grow with log sizes by more than chance. What they scatter
+/// around a straight line beyond their variances makes them less sure.
+pub fn grows(ln_sizes: &[f64], cells: &[Cell], variances: &[f64]) -> bool {
+    let at = |n: usize| (ln_sizes[n], cells[n].level, 1.0 / variances[n]);
+    let moments = Moments::new(cells.len(), at);
+    let rest = moments.yy - moments.slope() * moments.xy;
+    let freedom = cells.len() as f64 - 2.0;
+    let scatter = ((rest + EXPECTED_CELLS) / (freedom + EXPECTED_CELLS)).max(1.0);
+    moments.xy > SIGNIFICANT * (scatter * moments.xx).sqrt()
 }
 
 /// Weights of the cells times Huber's, from residuals of the fit (logarithmic or relative).

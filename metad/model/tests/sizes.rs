@@ -267,3 +267,73 @@ fn small_inputs_are_known_though_every_recent_one_was_large() {
         assert!(!found.extrapolated, "{input_bytes} B: {found:?}");
     }
 }
+
+const MB: u64 = 1_000_000;
+
+#[test]
+fn a_config_that_knows_small_inputs_alone_does_not_answer_for_large_ones() {
+    // Twice as long on half a vCPU, three times as long on a third.
+    let time_ms =
+        |memory_mb: u32, bytes: u64| (100.0 + bytes as f64 / 1e4) * 1769.0 / f64::from(memory_mb.min(1769));
+    for (far, other) in [([1, 3, 10, 30, 100], 1), ([1, 3, 10, 30, 100], 100)] {
+        let mut noise = Noise(8);
+        let mut measured = |memory_mb: u32, bytes: u64| {
+            execution(memory_mb, bytes, time_ms(memory_mb, bytes) * (1.0 + 0.05 * noise.next()))
+        };
+        let mut records = Vec::new();
+        for _ in 0..8 {
+            for memory_mb in [512, 2048] {
+                records.extend(far.map(|mb| measured(memory_mb, mb * MB)));
+            }
+            records.push(measured(1024, other * MB));
+        }
+        let mut model = told(records);
+        let beyond =
+            if other == 1 { [90 * MB, 101 * MB, 1_000 * MB] } else { [1_200_000, MB * 9 / 10, MB / 2] };
+        for bytes in beyond {
+            let (found, truth) = (median(&exec(&mut model, 1024, bytes)), time_ms(1024, bytes));
+            assert!(
+                (0.85..1.15).contains(&(found / truth)),
+                "{other} MB known, {bytes} B: {found}, not {truth}"
+            );
+        }
+        let own = exec(&mut model, 1024, other * MB);
+        assert_eq!(own.basis, Basis::Exact);
+    }
+}
+
+#[test]
+fn sizes_that_differ_by_twice_or_less_tell_of_larger_ones() {
+    for sizes in [&[10, 20][..], &[1, 2], &[100, 200], &[2, 3, 4]] {
+        let mut noise = Noise(4);
+        let time_ms = |bytes: u64| 20.0 + bytes as f64 / 1e4;
+        let mut model = told((0..20).map(|n| {
+            let bytes = sizes[n % sizes.len()] * MB;
+            execution(1769, bytes, time_ms(bytes) * (1.0 + 0.02 * noise.next()))
+        }));
+        for bytes in [300 * MB, 3_000 * MB] {
+            let (found, truth) = (median(&exec(&mut model, 1769, bytes)), time_ms(bytes));
+            assert!((0.8..1.25).contains(&(found / truth)), "{sizes:?} MB, {bytes} B: {found}, not {truth}");
+        }
+    }
+}
+
+#[test]
+fn a_time_that_does_not_depend_on_the_size_is_the_same_far_beyond_the_sizes() {
+    const SEEDS: u64 = 100;
+    for (samples, sizes) in [(8, &[0, MB][..]), (24, &[0, MB]), (24, &[0, MB / 2, MB]), (100, &[MB, 2 * MB])]
+    {
+        let right = (0..SEEDS).filter(|seed| {
+            let mut noise = Noise(seed * 7 + 1);
+            // Twelve even ones in sum are normal.
+            let mut normal = || (0..12).map(|_| noise.next()).sum::<f64>() / 2.0;
+            let mut model = told((0..samples).map(|n| {
+                let bytes = sizes[n % sizes.len()];
+                execution(1769, bytes, 500.0 * (0.04 * normal()).exp())
+            }));
+            (435.0..575.0).contains(&median(&exec(&mut model, 1769, 1_000 * MB)))
+        });
+        let right = right.count() as u64;
+        assert!(right >= SEEDS - 3, "{samples} samples of {sizes:?} B: {right} of {SEEDS} are right");
+    }
+}
