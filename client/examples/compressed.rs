@@ -1,14 +1,14 @@
 //! An optimisation of one's own: outputs are compressed on their way from task to task.
 //!
 //! `cargo run -p foresail --example compressed` runs the same workflow without and with it and prints what
-//! was moved. The program is its own worker, so that it registers the worker half; the workflow names it for
-//! the tasks that shall have it. What leaves these tasks (the result) stays as it is.
+//! was moved. The planning half, [`where_it_pays`], looks at what the first run taught of the sizes of
+//! outputs and writes the optimisation into the plan; the program is its own worker, so that it registers
+//! the worker half, [`Compress`]. What leaves these tasks (the result) stays as it is.
 
 use bytes::Bytes;
-use foresail::builder::TaskBuilder;
 use foresail::schemas::Sla;
 use foresail::schemas::optimization::Optimization;
-use foresail::schemas::plan::{Objective, Plan};
+use foresail::schemas::plan::{Objective, Plan, Problem};
 use foresail::{
     Client, CustomOptimization, LocalStack, OptimizedTask, Reach, Registry, RunOutcome, StackSettings,
     SubmitOptions, TaskError, TaskInput, TaskOutput, WorkflowBuilder, problem,
@@ -46,6 +46,25 @@ impl CustomOptimization for Compress {
     }
 }
 
+/// Outputs of fewer bytes in all move as fast as they are.
+const BYTES_MIN: u64 = 1 << 20;
+
+/// The planning half: tasks whose outputs are predicted to be large compress them, and whoever reads them
+/// undoes it.
+fn where_it_pays(problem: &Problem, mut plan: Plan, compress: &Optimization) -> Plan {
+    let (graph, sizes) = (problem.workflow.graph(), &problem.predictions.object_bytes);
+    let is_large =
+        |task: &u32| graph.writes(*task).iter().map(|&o| sizes[o as usize]).sum::<u64>() >= BYTES_MIN;
+    let large: Vec<u32> = (0..graph.len() as u32).filter(is_large).collect();
+    let mut marked: Vec<u32> = large.iter().flat_map(|&task| graph.children(task)).copied().collect();
+    marked.extend(&large);
+    marked.sort_unstable();
+    marked.dedup();
+    marked.iter().for_each(|&task| plan.tasks[task as usize].optimizations.push(compress.clone()));
+    plan.explanation.push(format!("{} tasks compress their outputs.", large.len()));
+    plan
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let registry = Registry::new().register("table", table).register("sum", sum);
     foresail::worker(registry.register_optimization(COMPRESS, Compress));
@@ -70,24 +89,20 @@ fn sum(input: TaskInput) -> Result<TaskOutput, TaskError> {
     Ok(sum.to_string().into())
 }
 
-/// Two tables, made and added up by different workers.
+/// Two tables, made and added up by different workers; `improve` is the planning half.
 async fn run(
     stack: &LocalStack,
     client: &Client,
-    optimizations: &[Optimization],
+    improve: impl FnOnce(&Problem, Plan) -> Plan,
 ) -> Result<(String, RunOutcome), Box<dyn std::error::Error>> {
     let mut flow = WorkflowBuilder::new("compressed");
-    let mut tables = Vec::new();
-    for name in ["left", "right"] {
-        let table = flow.task(name).named("table").function("table", json!({ "rows": 100_000 }));
-        tables.push(optimizations.iter().cloned().fold(table, TaskBuilder::optimized).handle());
-    }
-    let add = optimizations.iter().cloned().fold(flow.task("add"), TaskBuilder::optimized);
-    tables.iter().fold(add.function("sum", ()), |add, table| add.reads(table));
+    let make = |name| flow.task(name).named("table").function("table", json!({ "rows": 100_000 })).handle();
+    let tables = ["left", "right"].map(make);
+    tables.iter().fold(flow.task("add").function("sum", ()), |add, table| add.reads(table));
     let workflow = flow.build()?;
     let predictions = client.predictions(&workflow, stack.platform(), Sla::Mean).await?;
     let problem = problem(&workflow, stack.platform(), predictions, Objective::Fastest, 0);
-    let plan: Plan = client.plan("simple", &problem)?;
+    let plan = improve(&problem, client.plan("simple", &problem)?);
     let handle = client.submit(&workflow, plan, SubmitOptions::default()).await?;
     let outcome = handle.wait().await?.completed()?;
     let result = String::from_utf8(handle.result("add").await?.to_vec())?;
@@ -98,8 +113,9 @@ async fn compare() -> Result<(), Box<dyn std::error::Error>> {
     let stack = LocalStack::start(StackSettings::default()).await?;
     let client = stack.client().await?;
     let compress = Optimization::Custom { name: COMPRESS.parse()?, params: json!({ "level": 3 }) };
-    for (what, optimizations) in [("as they are", vec![]), ("compressed", vec![compress])] {
-        let (result, outcome) = run(&stack, &client, &optimizations).await?;
+    let plain = run(&stack, &client, |_, plan| plan).await?;
+    let better = run(&stack, &client, |problem, plan| where_it_pays(problem, plan, &compress)).await?;
+    for (what, (result, outcome)) in [("as they are", plain), ("compressed", better)] {
         println!(
             "{what}: sum {result}, {} bytes uploaded, {} bytes downloaded",
             outcome.actual.upload_bytes, outcome.actual.download_bytes
