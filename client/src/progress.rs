@@ -30,6 +30,8 @@ pub struct Progress {
     pub skipped: u64,
     /// Plans that were put in force after the first.
     pub replanned: u64,
+    /// Why the plan in force took the place of the one before, where it was said.
+    pub replacement: Option<Box<Replanning>>,
     /// Better plans that were found and not put in force.
     pub suggested: u64,
     /// Why there is a better plan than the one in force, while it can be accepted.
@@ -68,6 +70,7 @@ impl Progress {
             failed_attempts: 0,
             skipped: 0,
             replanned: 0,
+            replacement: None,
             suggested: 0,
             suggestion: None,
             last_event: 0,
@@ -125,8 +128,9 @@ impl Progress {
             }
             Change::TaskReady { .. } | Change::TaskDuplicated { .. } | Change::RunResumed { .. } => {}
             // What was suggested was made from the plan before.
-            Change::PlanReplaced { .. } => {
+            Change::PlanReplaced { why, .. } => {
                 self.replanned += 1;
+                self.replacement.clone_from(why);
                 self.suggestion = None;
             }
             Change::PlanSuggested { why, .. } => {

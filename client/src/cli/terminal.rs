@@ -71,9 +71,16 @@ impl Terminal {
     /// Follows one run; `accept` says how a suggested plan is put in force.
     #[must_use]
     pub fn progress(&self, accept: String, predicted: PlanSummary) -> ProgressLine {
-        let (last, has_suggested, kept) = (None, false, 0);
-        ProgressLine { live: self.live, accept, predicted, last, has_suggested, kept }
+        let (last, has_suggested, replanned, kept) = (None, false, 0, 0);
+        ProgressLine { live: self.live, accept, predicted, last, has_suggested, replanned, kept }
     }
+}
+
+/// What a new plan brings, and why it was looked for and taken.
+fn in_words(Replanning { cause, reason, kept, new, .. }: &Replanning) -> String {
+    let time = format!("{} instead of {}", units::ms(new.makespan_ms), units::ms(kept.makespan_ms));
+    let money = format!("{} instead of {}", units::usd(new.cost_usd), units::usd(kept.cost_usd));
+    format!("{time}, {money}\n  {cause}; {reason}")
 }
 
 /// The line that follows one run.
@@ -85,6 +92,8 @@ pub struct ProgressLine {
     last: Option<(Instant, u64)>,
     /// Whether it was told that there is a plan that can be accepted.
     has_suggested: bool,
+    /// New plans that were told.
+    replanned: u64,
     /// Looks that changed nothing and were told.
     kept: u64,
 }
@@ -124,8 +133,15 @@ impl ProgressLine {
         Some(format!("looked for a better plan, and this one stays: {}; {}", why.cause, why.reason))
     }
 
-    /// A plan that is suggested, what it brings and how to accept it, once per plan in force.
+    /// A plan that was put in force, once, and one that is suggested with how to accept it, once per plan in
+    /// force: what it brings and why.
     fn news(&mut self, progress: &Progress) -> Option<String> {
+        let before = std::mem::replace(&mut self.replanned, progress.replanned);
+        let replaced = progress.replacement.as_ref().filter(|_| before < progress.replanned);
+        if let Some(why) = replaced {
+            self.has_suggested = false;
+            return Some(format!("plan {} is in force: {}", progress.replanned + 1, in_words(why)));
+        }
         let Some(why) = &progress.suggestion else {
             self.has_suggested = false;
             return None;
@@ -133,11 +149,7 @@ impl ProgressLine {
         if std::mem::replace(&mut self.has_suggested, true) {
             return None;
         }
-        let Replanning { cause, reason, kept, new, .. } = why.as_ref();
-        let time = format!("{} instead of {}", units::ms(new.makespan_ms), units::ms(kept.makespan_ms));
-        let money = format!("{} instead of {}", units::usd(new.cost_usd), units::usd(kept.cost_usd));
-        let accept = &self.accept;
-        Some(format!("a better plan is suggested: {time}, {money}\n  {cause}; {reason}\nhint: {accept}"))
+        Some(format!("a better plan is suggested: {}\nhint: {}", in_words(why), self.accept))
     }
 
     /// Leaves the terminal as it was.
@@ -296,6 +308,15 @@ mod tests {
         assert_eq!(news, None);
         assert!(told.contains(", plan 2 in force  "), "{told}");
         assert!(tell(&mut progress, suggested(2)).0.is_some());
+        let accepted = Change::PlanReplaced { epoch: 3, why: Some(why.clone()) };
+        let (news, _) = tell(&mut progress, accepted);
+        assert_eq!(
+            news.unwrap(),
+            "plan 3 is in force: 5.00 s instead of 9.00 s, $0.0200 instead of $0.0200\n  2 workers were \
+             lost; a new plan saves 44.4 % of the time that is left"
+        );
+        let ready = Change::TaskReady { task: 1 };
+        assert_eq!(tell(&mut progress, ready).0, None);
     }
     #[test]
     fn a_look_that_changed_nothing_is_told_once_and_of_many_the_first() {
