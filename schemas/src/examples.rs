@@ -155,7 +155,7 @@ pub fn batch() -> Batch {
 /// The answer to a batch with one record that was set aside.
 #[must_use]
 pub fn batch_answer() -> BatchAnswer {
-    let detail = "records[1].time_ms `-3` must be finite and at least 0".to_owned();
+    let detail = "time_ms `-3` must be finite and at least 0".to_owned();
     let rejected = vec![Rejected { index: 1, code: ErrorCode::InvalidRecord, detail }];
     BatchAnswer { accepted: 2, duplicate: false, rejected, epoch: 412 }
 }

@@ -7,7 +7,9 @@
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::config::{ResourceConfig, Sla};
 use crate::decision::{DECISION_LEN_MAX, Decision};
@@ -223,6 +225,24 @@ pub enum StartState {
 }
 
 impl Record {
+    /// Why `json` is no record: what its reading said, with the name of the field that is wrong. serde copies
+    /// a form with its tag inside before it reads it, and the copy has no places.
+    #[must_use]
+    pub fn refusal(json: &Value, said: &serde_json::Error) -> String {
+        let fields = json.as_object().cloned().and_then(|mut fields| {
+            let kind = fields.remove("kind")?;
+            Some((kind.as_str()?.to_owned(), Value::Object(fields)))
+        });
+        let wrong = fields.and_then(|(kind, fields)| match kind.as_str() {
+            "task" => wrong_field::<TaskRecord>(&fields),
+            "transfer" => wrong_field::<TransferRecord>(&fields),
+            "startup" => wrong_field::<StartupRecord>(&fields),
+            "decision" => wrong_field::<DecisionRecord>(&fields),
+            _ => None,
+        });
+        wrong.unwrap_or_else(|| said.to_string())
+    }
+
     /// Checks what types alone do not hold: memory and attempt at least 1, a decision of legal length.
     ///
     /// # Errors
@@ -315,6 +335,43 @@ pub struct Quarantined {
     pub record: serde_json::Value,
 }
 
+/// The field that is wrong, and why; nothing where it is the form as a whole.
+fn wrong_field<T: DeserializeOwned>(fields: &Value) -> Option<String> {
+    let error = serde_path_to_error::deserialize::<_, T>(fields).err()?;
+    error.path().iter().next()?;
+    let (field, why) = (error.path(), error.inner().to_string());
+    // Our own sentences begin with the value, those of serde with what was expected.
+    Some(if why.starts_with('`') { format!("{field} {why}") } else { format!("{field}: {why}") })
+}
+
 fn first() -> u32 {
     1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_refused_says_which_field_is_wrong() {
+        let forecast = r#""exec_ms":1,"forecast":{"median_ms":1,"p90_ms":-2,"p95_ms":1,"p99_ms":1}"#;
+        for (fields, expect) in [
+            (r#""exec_ms":-5"#, "exec_ms `-5` must be finite and at least 0"),
+            (r#""exec_ms":1,"vcpu":0"#, "vcpu `0` must be finite and greater than 0"),
+            (r#""exec_ms":1,"peak_memory_mb":-1"#, "peak_memory_mb `-1` must be finite and at least 0"),
+            (forecast, "forecast.p90_ms `-2` must be finite and at least 0"),
+            (r#""exec_ms":"soon""#, "exec_ms: invalid type: string \"soon\", expected f64"),
+            (r#""attempt":1"#, "missing field `exec_ms`"),
+        ] {
+            let text = format!(r#"{{"kind":"task","task":"a","memory_mb":1,{fields}}}"#);
+            let said = serde_json::from_str::<Record>(&text).expect_err("wrong on purpose");
+            let json = serde_json::from_str(&text).expect("it is JSON");
+            assert_eq!(Record::refusal(&json, &said), expect);
+        }
+        for text in ["17", "{}", r#"{"kind":"unheard"}"#, r#"{"kind":5}"#] {
+            let said = serde_json::from_str::<Record>(text).expect_err("wrong on purpose");
+            let json = serde_json::from_str(text).expect("it is JSON");
+            assert_eq!(Record::refusal(&json, &said), said.to_string());
+        }
+    }
 }

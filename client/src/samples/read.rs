@@ -10,6 +10,7 @@ use csv::StringRecord;
 use foresail_schemas::metric::{Record, TaskRecord};
 use foresail_schemas::{TaskName, WorkflowName};
 use jiff::{Timestamp, ToSpan};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::lines::{CsvLines, Line, Lines};
@@ -317,7 +318,7 @@ fn sample_of_json(
     {
         *task = mapped(task);
     }
-    let mut record: Record = serde_json::from_value(value).map_err(|e| e.to_string())?;
+    let mut record = Record::deserialize(&value).map_err(|said| Record::refusal(&value, &said))?;
     record.check()?;
     record.at_mut().get_or_insert(at);
     Ok((workflow, record))

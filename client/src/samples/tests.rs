@@ -125,6 +125,13 @@ fn records_of_an_export_are_read_as_they_were_written() {
 }
 
 #[test]
+fn a_record_with_a_number_out_of_range_is_refused_with_its_field() {
+    let text = r#"{"workflow":"w","kind":"task","task":"a","memory_mb":1,"exec_ms":-5}"#;
+    let (_, bad) = read(text, settings()).unwrap();
+    assert_eq!(bad[0].reason, "exec_ms `-5` must be finite and at least 0");
+}
+
+#[test]
 fn shuffled_lines_have_times_in_another_order_the_same_every_time() {
     let text = format!("workflow,task,exec_ms\n{}", "w,a,1\n".repeat(200));
     let with = ReadSettings { order: LineOrder::Shuffled, ..settings() };

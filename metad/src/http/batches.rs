@@ -201,7 +201,10 @@ impl Parsed {
     fn take(&mut self, index: u64, text: &str, names: &Names) {
         let record = match flat::record(text, names) {
             Some(record) => Ok(record),
-            None => serde_json::from_str::<Record>(text).map_err(|e| e.to_string()),
+            None => serde_json::from_str::<Record>(text).map_err(|said| match serde_json::from_str(text) {
+                Ok(json) => Record::refusal(&json, &said),
+                Err(_) => said.to_string(),
+            }),
         };
         match record.and_then(|r| checked(&r).map(|()| r)) {
             Ok(record) => self.records.push(record),
@@ -290,6 +293,24 @@ mod tests {
         }
         let refused = parse_json(br#"{"batch_id":"b","wroker":"w-1","records":[]}"#, 9).unwrap_err();
         assert!(refused.0.detail.contains("`wroker`"), "{}", refused.0.detail);
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_named_with_its_field() {
+        for (line, expect) in [
+            (
+                r#"{"kind":"task","task":"a","memory_mb":1,"exec_ms":-5}"#,
+                "exec_ms `-5` must be finite and at least 0",
+            ),
+            (
+                r#"{"kind":"startup","state":"cold","time_ms":1,"memory_mb":1,"vcpu":0}"#,
+                "vcpu `0` must be finite and greater than 0",
+            ),
+        ] {
+            assert_eq!(parse_lines(line.as_bytes(), 9).unwrap().rejected[0].0.detail, expect);
+            let body = format!(r#"{{"batch_id":"b","records":[{line}]}}"#);
+            assert_eq!(parse_json(body.as_bytes(), 9).unwrap().rejected[0].0.detail, expect);
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub fn task_list() -> TaskList {
 /// One record with a time below 0.
 #[must_use]
 pub fn quarantine_list() -> QuarantineList {
-    let detail = "`-3` must be finite and at least 0".to_owned();
+    let detail = "exec_ms `-3` must be finite and at least 0".to_owned();
     let record = serde_json::json!({"kind": "task", "task": "count", "memory_mb": 1769, "exec_ms": -3});
     let record = Quarantined {
         batch_id: name(BatchId::new("b-1")),
