@@ -224,6 +224,8 @@ mod tests {
     }
 
     #[test]
+        let misspelt = serde_json::from_str::<ResourceConfig>(r#"{"memory_mb":512,"vcpus":2}"#).unwrap_err();
+        assert!(misspelt.to_string().contains("`vcpus`"), "{misspelt}");
     fn the_same_share_is_the_same_size_whether_written_down_or_not() {
         let [implied, written, other] =
             [None, Some(1.0), Some(2.0)].map(|vcpu| ResourceConfig::new(1769, vcpu).unwrap().key());

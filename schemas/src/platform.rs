@@ -1,6 +1,7 @@
 //! Platforms as data: prices, sizes, limits and what to assume before anything was measured.
 //!
-//! The tables stand in `platforms/*.toml`, one per platform, with date, region and source of their prices.
+//! The tables stand in `platforms/*.toml`, one per platform, with date, region and source of their prices. A
+//! field that is not known is refused: it may be a misspelt one, without which the platform is another.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use crate::run::WorkerUsage;
 
 /// What a platform costs, offers and allows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Platform {
     /// Its name.
     pub name: PlatformName,
@@ -56,6 +58,7 @@ pub struct Platform {
 
 /// A serverful pool: workers of one size, without a limit of their life, for tasks that the menu cannot hold.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Pool {
     /// Memory of a worker in MB.
     pub memory_mb: u32,
@@ -142,6 +145,7 @@ impl From<Prices> for Rates {
 
 /// Where prices and limits come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Origin {
     /// The region that the prices are of.
     pub region: String,
@@ -153,6 +157,7 @@ pub struct Origin {
 
 /// How fast a platform takes invocations and starts workers, and how many requests its store answers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Pace {
     /// Workers of one size that it starts beyond those it has, in `growth_ms` at most.
     pub growth_workers: u32,
@@ -176,6 +181,7 @@ impl Pace {
 
 /// Prices in USD.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Prices {
     /// Per GB of memory and second of a worker's life, initialisation included.
     pub gb_second_usd: f64,
@@ -201,6 +207,7 @@ fn is_zero(usd: &f64) -> bool {
 
 /// Times and rates assumed before anything was measured; every use of one is marked `basis: "none"`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Assumed {
     /// Execution time of a task without history or hint, on one vCPU, in ms.
     pub exec_ms: f64,
@@ -222,7 +229,7 @@ pub struct Assumed {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PlatformError {
     /// The text is not a table of this form.
-    #[error("the platform table cannot be read: {0}")]
+    #[error("{0}")]
     Toml(String),
     /// A number breaks a rule.
     #[error("platform `{platform}`: {rule}")]
@@ -240,13 +247,19 @@ impl Platform {
     /// # Errors
     /// [`PlatformError`] when the text has another form or a number breaks a rule.
     pub fn from_toml(text: &str) -> Result<Self, PlatformError> {
-        let mut platform: Self = toml::from_str(text).map_err(|e| PlatformError::Toml(e.to_string()))?;
+        let mut platform: Self =
+            toml::from_str(text).map_err(|e| PlatformError::Toml(e.to_string().trim_end().to_owned()))?;
         if let Some(mb) = platform.mb_per_vcpu.filter(|mb| mb.is_finite() && *mb > 0.0) {
             for size in platform.menu.iter_mut().chain([&mut platform.default_config]) {
                 size.vcpu = size.vcpu.or(Some(f64::from(size.memory_mb) / mb));
             }
         }
         platform.check()?;
+        let default = platform.default_config.key();
+        if !platform.menu.iter().any(|size| size.key() == default) {
+            let rule = "`default_config` must be one of the sizes of `menu`";
+            return Err(PlatformError::Rule { platform: platform.name, rule });
+        }
         Ok(platform)
     }
 
@@ -394,6 +407,25 @@ mod tests {
         let hybrid = Platform::from_toml(include_str!("../../platforms/examples/hybrid.toml"));
         let pool = hybrid.expect("it is an example").pool.expect("it is one of a pool");
         assert_eq!(pool.config().to_string(), "32768 MB, 8 vCPU");
+    }
+
+    #[test]
+    fn a_misspelt_field_and_a_default_off_the_menu_are_refused() {
+        let table = include_str!("../../platforms/aws-lambda-x86.toml");
+        for (from, to, named) in [
+            ("lanes = 1", "lanes = 1\nlane = 3", "`lane`"),
+            ("[[menu]]\nmemory_mb = 512", "[[menu]]\nmemory_mb = 512\nvcpus = 2.0", "`vcpus`"),
+            ("exec_ms =", "execution_ms = 5.0\nexec_ms =", "`execution_ms`"),
+            ("put_usd =", "puts_usd = 5.0\nput_usd =", "`puts_usd`"),
+            ("growth_ms =", "growth = 5.0\ngrowth_ms =", "`growth`"),
+            ("region =", "zone = \"a\"\nregion =", "`zone`"),
+            ("[default_config]\nmemory_mb = 1769", "[default_config]\nmemory_mb = 2000", "`default_config`"),
+        ] {
+            let changed = table.replacen(from, to, 1);
+            assert_ne!(changed, table, "{from}");
+            let error = Platform::from_toml(&changed).expect_err(named).to_string();
+            assert!(error.contains(named), "{named}: {error}");
+        }
     }
 
     #[test]

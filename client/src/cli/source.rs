@@ -144,11 +144,16 @@ pub fn platform(name: &str) -> Result<Platform, CliError> {
     if let Some(platform) = built_in.iter().find(|p| p.name.as_str() == name) {
         return Ok(platform.clone());
     }
-    let known: Vec<_> = built_in.iter().map(|p| p.name.to_string()).collect();
-    let hint = format!("use `{}` or the path of a table like those in platforms/", known.join("`, `"));
-    let wrong = |why: String| CliError::input(format!("there is no platform `{name}`: {why}"), hint.clone());
-    let text = std::fs::read_to_string(name).map_err(|e| wrong(e.to_string()))?;
-    Platform::from_toml(&text).map_err(|e| wrong(e.to_string()))
+    if !Path::new(name).exists() {
+        let known: Vec<_> = built_in.iter().map(|p| p.name.to_string()).collect();
+        let hint = format!("use `{}` or the path of a table like those in platforms/", known.join("`, `"));
+        return Err(CliError::input(format!("there is no platform and no file `{name}`"), hint));
+    }
+    let text = read(Path::new(name))?;
+    Platform::from_toml(&text).map_err(|e| {
+        let hint = "docs/platforms.md says what a table has; those in platforms/ are examples";
+        CliError::input(format!("`{name}` is no platform table: {e}"), hint)
+    })
 }
 
 #[cfg(test)]
@@ -184,6 +189,31 @@ mod tests {
     #[test]
     fn platforms_are_found_by_name() {
         assert_eq!(platform("aws-lambda-x86").unwrap().name.as_str(), "aws-lambda-x86");
-        assert!(platform("moon").unwrap_err().hint().contains("local"));
+        let error = platform("moon").unwrap_err();
+        assert_eq!(error.to_string(), "there is no platform and no file `moon`");
+        assert!(error.hint().contains("local"));
+    }
+
+    #[test]
+    fn a_file_that_is_no_platform_table_is_told_from_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pl.toml");
+        let path = file.to_str().unwrap();
+        let table = include_str!("../../../platforms/local.toml");
+        for (text, word) in [
+            ("name = \"x\"", "missing field"),
+            (&table.replace("lanes = 1", "lanes = 1\nlane = 3"), "`lane`"),
+            (
+                &table.replace("[default_config]\nmemory_mb = 885", "[default_config]\nmemory_mb = 886"),
+                "menu",
+            ),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let error = platform(path).unwrap_err();
+            assert!(error.to_string().starts_with(&format!("`{path}` is no platform table: ")), "{error}");
+            assert!(error.to_string().contains(word) && !error.hint().contains("aws-lambda"), "{error}");
+        }
+        let error = platform(folder.path().to_str().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("cannot be read"), "{error}");
     }
 }
