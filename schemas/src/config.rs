@@ -23,7 +23,7 @@ pub enum ConfigError {
     #[error("vcpu `{0}` must be finite and greater than 0")]
     Vcpu(f64),
     /// A service level that is neither `mean`, `median` nor `pNN[.N]`.
-    #[error("`{0}` is not a service level: use mean, median or p1 to p99.99, for instance p95 or p99.9")]
+    #[error("`{0}` is not a service level: use mean, median or p0.01 to p99.99, for instance p95 or p99.9")]
     Sla(String),
 }
 
@@ -41,7 +41,9 @@ pub struct ResourceConfig {
     pub vcpu: Option<f64>,
 }
 
+// A misspelt `vcpu` would otherwise be a size without.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RawConfig {
     memory_mb: u32,
     #[serde(default)]
@@ -206,13 +208,15 @@ mod tests {
     #[test]
     fn service_levels_round_trip_and_reject_the_rest() {
         for (text, back) in
-            [("mean", "mean"), ("p50", "median"), ("p95", "p95"), ("p99.9", "p99.9"), ("p99.99", "p99.99")]
+            [("mean", "mean"), ("p50", "median"), ("p95", "p95"), ("p0.01", "p0.01"), ("p99.99", "p99.99")]
         {
             assert_eq!(text.parse::<Sla>().unwrap().to_string(), back);
         }
         for bad in ["", "p", "p0", "p100", "p9.123", "95", "p-1", "p9e1", "P95", "p.5"] {
             assert!(bad.parse::<Sla>().is_err(), "{bad:?}");
         }
+        let refused = "p0".parse::<Sla>().unwrap_err().to_string();
+        assert!(refused.contains("p0.01 to p99.99"), "the smallest and the largest are named: {refused}");
     }
 
     #[test]
@@ -220,12 +224,12 @@ mod tests {
         assert!(ResourceConfig::new(0, None).is_err());
         assert!(ResourceConfig::new(512, Some(f64::NAN)).is_err());
         assert!(serde_json::from_str::<ResourceConfig>(r#"{"memory_mb":0}"#).is_err());
+        let misspelt = serde_json::from_str::<ResourceConfig>(r#"{"memory_mb":512,"vcpus":2}"#).unwrap_err();
+        assert!(misspelt.to_string().contains("`vcpus`"), "{misspelt}");
         assert!((ResourceConfig::new(1769, None).unwrap().cpu_share() - 1.0).abs() < 1e-12);
     }
 
     #[test]
-        let misspelt = serde_json::from_str::<ResourceConfig>(r#"{"memory_mb":512,"vcpus":2}"#).unwrap_err();
-        assert!(misspelt.to_string().contains("`vcpus`"), "{misspelt}");
     fn the_same_share_is_the_same_size_whether_written_down_or_not() {
         let [implied, written, other] =
             [None, Some(1.0), Some(2.0)].map(|vcpu| ResourceConfig::new(1769, vcpu).unwrap().key());
