@@ -56,6 +56,9 @@ pub enum LabError {
         /// Why.
         reason: String,
     },
+    /// A file has no measurements.
+    #[error("`{}` is empty: it has no row of measurements", .0.display())]
+    Empty(PathBuf),
     /// A folder has no files to judge with.
     #[error("`{}` has no CSV file that supports a protocol", .0.display())]
     NoFiles(PathBuf),
@@ -159,6 +162,9 @@ fn measurement(cells: &StringRecord, header: &StringRecord) -> Result<Row, Strin
 pub fn backtest(path: &Path, settings: &Settings) -> Result<FileReport, LabError> {
     let failed = |error| LabError::Backtest { path: path.to_owned(), error };
     let file = rows(path)?;
+    if file.rows.is_empty() {
+        return Err(LabError::Empty(path.to_owned()));
+    }
     let report = backtest::run(&file.rows, settings).map_err(failed)?;
     Ok(file.answer(path, report))
 }

@@ -69,9 +69,15 @@ fn wrong_questions_and_files_are_code_2_with_a_hint() {
     let bad = data.path().join("bad.csv");
     std::fs::write(&bad, "workflow,task,exec_ms\nw,t,soon\n").unwrap();
     let empty = tempfile::tempdir().unwrap();
+    let blank = data.path().join("blank.csv");
+    std::fs::write(&blank, "").unwrap();
+    let one = one.to_str().unwrap();
+    let sizes = ["lab", "backtest", "--samples", one, "--protocol", "memory", "--quantity", "output-size"];
     for (args, word) in [
         (vec!["lab", "backtest", "--samples", &path, "--protocol", "joint"], "joint:30"),
-        (vec!["lab", "backtest", "--samples", one.to_str().unwrap(), "--protocol", "memory"], "hint:"),
+        (vec!["lab", "backtest", "--samples", one, "--protocol", "memory"], "hint:"),
+        (sizes.to_vec(), "no output sizes"),
+        (vec!["lab", "backtest", "--samples", blank.to_str().unwrap(), "--protocol", "memory"], "is empty"),
         (vec!["lab", "backtest", "--samples", bad.to_str().unwrap(), "--protocol", "memory"], "line 2"),
         (vec!["lab", "accuracy", empty.path().to_str().unwrap()], "no CSV file"),
         (vec!["runs", "-o", "markdown"], "only `foresail lab`"),

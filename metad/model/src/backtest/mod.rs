@@ -224,7 +224,7 @@ pub fn run(rows: &[Row], settings: &Settings) -> Result<Report, BacktestError> {
     let table = Table::new(rows, settings.quantity)?;
     let split = split::split(&table, settings);
     if split.trials.iter().all(|trial| trial.ask.is_empty()) {
-        let (reason, hint) = split::lacking(settings.protocol);
+        let (reason, hint) = split::lacking(&table, settings.protocol);
         return Err(BacktestError::Nothing { protocol: settings.protocol.to_string(), reason, hint });
     }
     let mut boards: Vec<score::Board> = settings.methods.iter().map(|_| score::Board::new()).collect();

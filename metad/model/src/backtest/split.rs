@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
-use super::{Protocol, Settings, Table};
+use super::{Protocol, Quantity, Settings, Table};
 
 /// Other tasks of the workflow that are known beside the one in question, and rows of each of them.
 const OTHER_TASKS_MAX: usize = 32;
@@ -149,8 +149,12 @@ pub fn split(table: &Table, settings: &Settings) -> Split {
 }
 
 /// What the rows lack where no trial came of them, and what would help.
-pub fn lacking(protocol: Protocol) -> (&'static str, &'static str) {
+pub fn lacking(table: &Table, protocol: Protocol) -> (&'static str, &'static str) {
     match protocol {
+        _ if table.cases.is_empty() && table.quantity == Quantity::OutputSize => {
+            ("there are no output sizes", "give rows with the column `output_bytes`")
+        }
+        _ if table.cases.is_empty() => ("there are no rows", "give measurements"),
         Protocol::Memory | Protocol::MemoryOne => {
             ("no task has two configs near each other", "give rows of several memory sizes")
         }

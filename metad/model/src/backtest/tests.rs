@@ -211,3 +211,18 @@ fn rows_that_are_no_measurements_are_refused_with_their_place() {
     let read: Row = serde_json::from_str(text).unwrap();
     assert_eq!((read.memory_mb, read.input_bytes, read.run), (Some(512), Some(12), None));
 }
+
+#[test]
+fn what_the_rows_lack_is_told() {
+    let without = grid().into_iter().map(|row| Row { output_bytes: None, ..row }).collect::<Vec<_>>();
+    for (rows, protocol, quantity, word) in [
+        (&without[..], "memory", Quantity::OutputSize, "no output sizes"),
+        (&without[..1], "memory", Quantity::ExecutionTime, "no task has two configs"),
+        (&[], "next-run", Quantity::ExecutionTime, "no rows"),
+    ] {
+        let protocol = protocol.parse().unwrap();
+        let settings = Settings { protocol, quantity, methods: Method::ALL.to_vec(), seed: 1 };
+        let error = run(rows, &settings).unwrap_err().to_string();
+        assert!(error.contains(word), "`{word}` is missing: {error}");
+    }
+}
