@@ -64,11 +64,11 @@ pub enum ClientError {
         limit: Duration,
     },
     /// The planner found no plan.
-    #[error("the planner `{planner}` gave no plan: {reason}")]
+    #[error("the planner `{planner}` gave no plan: {}", apart(reason).0)]
     NoPlan {
         /// The planner.
         planner: String,
-        /// Why.
+        /// Why, with a hint behind `; hint: ` where there is one for that.
         reason: String,
     },
     /// A run ended without all results.
@@ -139,10 +139,9 @@ impl ClientError {
             Self::TimedOut { .. } => {
                 "give it more time: --timeout on the command line, ClientSettings in a program".to_owned()
             }
-            Self::NoPlan { .. } => {
-                "`foresail plan --help` lists the planners; a task that fits nowhere needs another platform \
-                 or smaller limits"
-                    .to_owned()
+            Self::NoPlan { reason, .. } => {
+                let other = "another planner may find one: `foresail plan --help` lists the planners";
+                apart(reason).1.unwrap_or(other).to_owned()
             }
             Self::RunEnded { run, status: RunStatus::Failed, failure } => match failure {
                 Some(Failure { task: Some(task), .. }) => {
@@ -218,6 +217,11 @@ impl ClientError {
     }
 }
 
+/// What is wrong, and the hint that comes with it.
+pub(crate) fn apart(reason: &str) -> (&str, Option<&str>) {
+    reason.split_once("; hint: ").map_or((reason, None), |(what, hint)| (what, Some(hint)))
+}
+
 fn ending(status: RunStatus, failure: Option<&Failure>) -> String {
     let how = match status {
         RunStatus::Running => "has not ended",
@@ -238,6 +242,19 @@ fn ending(status: RunStatus, failure: Option<&Failure>) -> String {
 mod tests {
     use super::*;
     use foresail_schemas::run::FailureKind;
+
+    #[test]
+    fn a_plan_that_cannot_be_has_the_one_hint_that_fits() {
+        let no_plan = |reason: &str| {
+            let error = ClientError::NoPlan { planner: "auto".to_owned(), reason: reason.to_owned() };
+            (error.to_string(), error.hint())
+        };
+        let (text, hint) = no_plan("task `a` needs 20480 MB; hint: split the task");
+        assert_eq!(text, "the planner `auto` gave no plan: task `a` needs 20480 MB");
+        assert_eq!(hint, "split the task");
+        let (text, hint) = no_plan("the program ended with exit status: 1");
+        assert!(text.ends_with("exit status: 1") && hint.contains("lists the planners"), "{hint}");
+    }
 
     #[test]
     fn a_failed_run_names_task_attempt_and_cause() {

@@ -129,12 +129,25 @@ pub enum DrawFailure {
 
 /// No planner has this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no planner `{name}`; hint: use one of {}", .known.join(", "))]
-pub struct UnknownPlanner {
-    /// The name asked for.
-    pub name: String,
-    /// The names that exist.
-    pub known: Vec<&'static str>,
+pub enum UnknownPlanner {
+    /// There is none.
+    #[error("there is no planner `{name}`; hint: use one of {}", .known.join(", "))]
+    Name {
+        /// The name asked for.
+        name: String,
+        /// The names that exist.
+        known: Vec<&'static str>,
+    },
+    /// There is one, and what stands behind its name is wrong.
+    #[error("`{argument}` cannot stand behind `{planner}:`; hint: `{planner}` takes {takes}")]
+    Argument {
+        /// The planner.
+        planner: String,
+        /// What stands behind the colon.
+        argument: String,
+        /// What may stand there.
+        takes: String,
+    },
 }
 
 /// Why a plan could not be simulated to its end.

@@ -62,24 +62,37 @@ pub fn planners() -> Vec<Box<dyn Planner>> {
 /// bytes.
 ///
 /// # Errors
-/// [`UnknownPlanner`], which lists the names that exist.
+/// [`UnknownPlanner`], which lists the names that exist, or says what may stand behind the one given.
 pub fn find(name: &str) -> Result<Box<dyn Planner>, UnknownPlanner> {
-    let unknown =
-        || UnknownPlanner { name: name.to_owned(), known: planners().iter().map(|p| p.name()).collect() };
-    if let Some((name, effort)) = name.split_once(':') {
-        if name == "wukong" {
-            let planner = Wukong::parse(effort).ok_or_else(unknown)?;
-            return Ok(Box::new(planner));
+    let unknown = || {
+        let known = planners().iter().map(|p| p.name()).collect();
+        UnknownPlanner::Name { name: name.to_owned(), known }
+    };
+    let (base, argument) =
+        name.split_once(':').map_or((name, None), |(base, argument)| (base, Some(argument)));
+    let plain = planners().into_iter().find(|p| p.name() == base).ok_or_else(unknown)?;
+    let Some(argument) = argument else { return Ok(plain) };
+    let takes = |takes: String| UnknownPlanner::Argument {
+        planner: base.to_owned(),
+        argument: argument.to_owned(),
+        takes,
+    };
+    let effort_s = || {
+        let effort_s = argument.parse().ok().filter(|s: &f64| *s > 0.0 && *s <= EFFORT_S_MAX);
+        effort_s.ok_or_else(|| takes(format!("seconds, more than 0 and at most {EFFORT_S_MAX}")))
+    };
+    match base {
+        "wukong" => {
+            let planner = Wukong::parse(argument).ok_or_else(|| {
+                takes("`none` or some of fan-out, fan-in, delayed-io with + between, and @BYTES".to_owned())
+            })?;
+            Ok(Box::new(planner))
         }
-        let effort_s = effort.parse().ok().filter(|s: &f64| *s > 0.0 && *s <= EFFORT_S_MAX);
-        return match (name, effort_s) {
-            ("anneal", Some(effort_s)) => Ok(Box::new(Anneal { effort_s })),
-            ("pareto", Some(effort_s)) => Ok(Box::new(Pareto { effort_s })),
-            ("auto", Some(effort_s)) => Ok(Box::new(Auto { effort: Effort::Seconds(effort_s) })),
-            _ => Err(unknown()),
-        };
+        "anneal" => Ok(Box::new(Anneal { effort_s: effort_s()? })),
+        "pareto" => Ok(Box::new(Pareto { effort_s: effort_s()? })),
+        "auto" => Ok(Box::new(Auto { effort: Effort::Seconds(effort_s()?) })),
+        _ => Err(takes("nothing".to_owned())),
     }
-    planners().into_iter().find(|p| p.name() == name).ok_or_else(unknown)
 }
 
 /// Plans what is expected to run, places the rest, and in debug builds validates the plan.
@@ -140,8 +153,21 @@ mod tests {
              faasflow, horizon, prewarm-all, prewarm-horizon, random, sweep, anneal, pareto, robust, auto"
         );
         assert!(find("anneal:0.5").is_ok() && find("auto:3").is_ok());
-        for effort in ["anneal:", "anneal:-1", "anneal:nan", "auto:1e9", "simple:1"] {
-            assert!(find(effort).is_err(), "{effort}");
+        for (name, words) in [
+            ("anneal:", "`` cannot stand behind `anneal:`; hint: `anneal` takes seconds, more than 0"),
+            ("anneal:-1", "`-1` cannot stand behind `anneal:`"),
+            ("anneal:nan", "takes seconds"),
+            ("auto:1e9", "at most 86400"),
+            ("auto:0", "more than 0"),
+            ("simple:1", "`simple` takes nothing"),
+            (
+                "wukong:bogus",
+                "`bogus` cannot stand behind `wukong:`; hint: `wukong` takes `none` or some of fan-out",
+            ),
+            ("best:1", "there is no planner `best:1`"),
+        ] {
+            let error = find(name).err().expect("it is wrong").to_string();
+            assert!(error.contains(words), "{name}: {error}");
         }
     }
 }

@@ -224,7 +224,9 @@ class Client:
             return error
         said = str(error).partition("\nhint: ")[0].replace(program, name)
         said = re.sub(r'  File "[^"]*planner-[0-9a-f]+\.py", .*\n(?:    .*\n)*', "", said)
-        return PlanError(said, f"`{name}` takes a `foresail.Problem` and returns a placement for each task, or a plan")
+        takes = f"`{name}` takes a `foresail.Problem` and returns a placement for each task, or a plan"
+        # A task that fits nowhere has a hint of its own.
+        return PlanError(said, takes if "foresail plan" in error.hint else error.hint)
 
     def _planner(self, planner: Any) -> str:
         if isinstance(planner, str):

@@ -14,6 +14,7 @@ use foresail_schemas::{Platform, Sla, Workflow};
 use serde::Serialize;
 
 use crate::client;
+use crate::error::ClientError;
 use crate::planning::{self, Stop};
 
 pub mod columns;
@@ -212,7 +213,7 @@ impl Group<'_> {
         };
         let told = self.problem(told, Objective::Fastest);
         let real = self.problem(self.truth.clone(), Objective::Fastest);
-        let reference = planning::plan_alone_until(REFERENCE, &told, stop).map_err(|e| e.to_string());
+        let reference = planning::plan_alone_until(REFERENCE, &told, stop).map_err(why);
         let objective = match (&self.settings.goal, &reference) {
             (Goal::Given(objective), _) => *objective,
             (Goal::AtReference, Ok(plan)) => Objective::Deadline { makespan_ms: plan.predicted.makespan_ms },
@@ -227,7 +228,7 @@ impl Group<'_> {
                 return false;
             }
             let began = Instant::now();
-            let made = planning::plan_alone_until(planner, &told, stop).map_err(|e| e.to_string());
+            let made = planning::plan_alone_until(planner, &told, stop).map_err(why);
             let planning_ms = began.elapsed().as_secs_f64() * 1000.0;
             if stop.is_asked() {
                 return false;
@@ -260,6 +261,14 @@ impl Group<'_> {
         let Settings { platform, without, .. } = self.settings;
         let problem = client::problem(self.workflow, platform, table, objective, self.seed);
         Problem { without: without.clone(), ..problem }
+    }
+}
+
+/// The reason alone: who planned is a column of its own.
+fn why(error: ClientError) -> String {
+    match error {
+        ClientError::NoPlan { reason, .. } => reason,
+        other => other.to_string(),
     }
 }
 
