@@ -59,8 +59,8 @@ Start here:
 
 Data goes to stdout, everything else to stderr.
 Exit codes: 0 done; 1 the run failed, was cancelled by somebody else or had ended before, results differ,
-lines of an import were refused, or the output cannot be written; 2 wrong arguments, input file or name;
-3 the stack cannot be reached or started; 130 interrupted.";
+a compared planner gave no plan, lines of an import were refused, or the output cannot be written; 2 wrong
+arguments, input file or name; 3 the stack cannot be reached or started; 130 interrupted.";
 
 /// Workflows on serverless workers that get better with every run.
 #[derive(Debug, Parser)]

@@ -28,6 +28,18 @@ pub enum CliError {
     /// Runs of the same workflow over the same input had different results.
     #[error("the runs had different results: {0}")]
     Differ(String),
+    /// Planners gave no plan.
+    #[error("{failed} of {plans} problems have no plan; the first, {first}")]
+    Unplanned {
+        /// How many problems.
+        failed: usize,
+        /// Of how many.
+        plans: usize,
+        /// The first of them, and why.
+        first: String,
+        /// What to do about that one.
+        hint: String,
+    },
     /// Lines of a file were not taken.
     #[error("{refused} of {lines} lines were refused; the others are stored")]
     Refused {
@@ -100,7 +112,7 @@ impl CliError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::Input { hint, .. } => hint.clone(),
+            Self::Input { hint, .. } | Self::Unplanned { hint, .. } => hint.clone(),
             Self::Client(error) => hint_of(error),
             Self::Differ(_) => "a task is not deterministic, or its input changed meanwhile".to_owned(),
             Self::Refused { .. } => {
@@ -128,7 +140,11 @@ impl CliError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Differ(_) | Self::Refused { .. } | Self::Over { .. } | Self::Output(_) => 1,
+            Self::Differ(_)
+            | Self::Unplanned { .. }
+            | Self::Refused { .. }
+            | Self::Over { .. }
+            | Self::Output(_) => 1,
             #[cfg(feature = "aws")]
             Self::Broken(_) => 1,
             Self::Input { .. } => 2,

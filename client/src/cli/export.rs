@@ -19,6 +19,7 @@ use super::known;
 use super::render;
 use super::session::Session;
 use super::terminal::Terminal;
+use super::written;
 use crate::error::ClientError;
 
 /// Columns of exported measurements, those that an import reads.
@@ -58,7 +59,7 @@ async fn wfformat_of(global: &Global, run: &RunId) -> Result<(), CliError> {
 async fn samples(global: &Global, args: &SamplesArgs, terminal: &Terminal) -> Result<(), CliError> {
     let form = form(global, args)?;
     if let Some(file) = &args.file {
-        may_be_written(file)?;
+        written::may_be_named(file, "--file")?;
     }
     let session = Session::look(global).await?;
     let written = write_samples(&session, args, form).await;
@@ -95,19 +96,6 @@ fn form(global: &Global, args: &SamplesArgs) -> Result<SampleForm, CliError> {
         ));
     }
     Ok(form)
-}
-
-/// Refuses a file that cannot be one, before anything is asked for.
-fn may_be_written(file: &Path) -> Result<(), CliError> {
-    let (name, folder) = (file.display(), folder(file));
-    if !folder.is_dir() {
-        let what = format!("`{name}` cannot be written: there is no folder `{}`", folder.display());
-        return Err(CliError::input(what, format!("make it with `mkdir -p {}`", folder.display())));
-    }
-    if file.is_dir() {
-        return Err(CliError::input(format!("`{name}` is a folder"), "name a file with --file"));
-    }
-    Ok(())
 }
 
 /// Writes and tells how many records have no place in the form.
@@ -187,11 +175,6 @@ fn io_error(error: csv::Error) -> io::Error {
     }
 }
 
-/// The folder of a file.
-fn folder(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// Where data goes: stdout, or a file that appears under its name when it is complete.
 enum Target {
     Stdout(BufWriter<io::Stdout>),
@@ -204,7 +187,7 @@ impl Target {
         let mut builder = tempfile::Builder::new();
         // The mode stays with the file when it gets its name.
         builder.prefix(".foresail-").permissions(Permissions::from_mode(FILE_MODE));
-        let file = builder.tempfile_in(folder(path))?;
+        let file = builder.tempfile_in(written::folder(path))?;
         Ok(Self::File(BufWriter::new(file), path.to_owned()))
     }
 

@@ -30,6 +30,7 @@ mod source;
 mod terminal;
 mod tune;
 mod up;
+mod written;
 
 use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;

@@ -20,6 +20,7 @@ use super::render::{self, Table};
 use super::session::Session;
 use super::source;
 use super::terminal::Terminal;
+use super::written;
 use crate::client::Client;
 use crate::page;
 use crate::planning::Stop;
@@ -46,6 +47,9 @@ pub async fn plan(
     terminal: &Terminal,
     interrupt: &Interrupt,
 ) -> Result<(), CliError> {
+    if let Some(file) = &args.html {
+        written::may_be_written(file, "--html")?;
+    }
     let mut platform = source::platform(&args.platform)?;
     let workflow = source::workflow(&args.planning, UNSCALED)?;
     let session = Session::open(global, &HostArgs::default(), ClientSettings::default()).await?;
@@ -71,7 +75,8 @@ pub async fn plan(
     let (Planned { plan, basis, problem }, alternatives) = explained?;
     terminal.say(&basis_line(args.planning.sla, &basis));
     if let Some(file) = &args.html {
-        std::fs::write(file, page::page(&problem, &plan, &alternatives))?;
+        let page = page::page(&problem, &plan, &alternatives);
+        std::fs::write(file, page).map_err(|e| written::failed(file, &e))?;
         terminal.say(&format!("wrote {}", file.display()));
     }
     let asked: Vec<Alternatives> =

@@ -149,10 +149,57 @@ fn planners_are_compared_on_recorded_runs_and_shapes_with_their_truth() {
 }
 
 #[test]
+fn a_comparison_with_a_planner_that_gave_no_plan_is_shown_and_is_code_1() {
+    let data = tempfile::tempdir().unwrap();
+    let args = ["lab", "plans", "--shapes", "tree:4", "--planners"];
+    let some = run(data.path(), &[&args[..], &["simple,exec:false"]].concat());
+    assert_eq!(some.code, Some(1), "{some:?}");
+    assert!(some.stderr.contains("error: 1 of 2 problems have no plan; the first, `exec:false`"), "{some:?}");
+    let row = some.stdout.lines().find(|line| line.contains("exec:false")).unwrap();
+    assert!(row.contains("(1 failed)") && !row.contains("-0"), "{row}");
+    let none = run(data.path(), &[&args[..], &["exec:false", "-o", "json"]].concat());
+    assert_eq!(none.code, Some(1), "{none:?}");
+    let failure = none.json()["rows"][0]["failure"].as_str().unwrap().to_owned();
+    assert!(failure.starts_with("the program ended"), "{failure}");
+}
+
+#[test]
+fn a_planner_with_a_wrong_argument_is_told_what_it_takes_and_nothing_else() {
+    let data = tempfile::tempdir().unwrap();
+    for (planner, hint) in [("anneal:-1", "seconds"), ("auto:0", "seconds"), ("wukong:bogus", "fan-out")] {
+        let ended = run(data.path(), &["plan", "hello", "--planner", planner]);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        let hints: Vec<_> = ended.stderr.lines().filter(|line| line.contains("hint:")).collect();
+        assert!(hints.len() == 1 && hints[0].starts_with("hint: ") && hints[0].contains(hint), "{ended:?}");
+        assert!(!ended.stderr.contains("no planner `"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_named_before_anything_is_planned() {
+    let data = tempfile::tempdir().unwrap();
+    let missing = data.path().join("none").join("x");
+    let (missing, folder) = (missing.to_str().unwrap(), data.path().to_str().unwrap());
+    // Who is asked leaves a trace.
+    let trace = data.path().join("asked");
+    let planner = format!("exec:touch '{}'", trace.display());
+    let of_lab = ["lab", "plans", "--shapes", "tree:4", "--planners", &planner, "-o", "csv", "--file"];
+    let of_plan = ["plan", "hello", "--planner", &planner, "--html"];
+    for (args, file) in
+        [(&of_lab[..], missing), (&of_lab, folder), (&of_plan, missing), (&of_plan, "/proc/none")]
+    {
+        let ended = run(data.path(), &[args, &[file]].concat());
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(&format!("`{file}`")), "`{file}` is not named: {ended:?}");
+        assert!(ended.stderr.contains("hint:") && !trace.exists(), "{ended:?}");
+    }
+}
+
+#[test]
 fn wrong_comparisons_are_code_2_with_a_hint() {
     let data = tempfile::tempdir().unwrap();
     for (args, word) in [
-        (vec!["lab", "plans"], "--wfformat"),
+        (vec!["lab", "plans"], "--wfformat, or --shapes"),
         (vec!["lab", "plans", "--shapes", "star"], "tree:N"),
         (vec!["lab", "plans", "--shapes", "tree:8", "--planners", "oracle"], "simple"),
         (vec!["lab", "plans", "--wfformat", "no-such-file.json"], "no-such-file.json"),

@@ -25,7 +25,7 @@ use crate::lab::shapes::Shape;
     Ctrl-C shows what is done so far. docs/planning.md explains the columns.")]
 pub struct PlannersArgs {
     /// WfFormat 1.5 instances, or folders of them.
-    #[arg(long, value_name = "FILE|DIR", num_args = 1.., required_unless_present = "shapes")]
+    #[arg(long, value_name = "FILE|DIR", num_args = 1..)]
     pub wfformat: Vec<PathBuf>,
     /// Synthetic workflows, separated by commas: tree:N, gemm:N, svd:N, tsqr:N, fork-join:SxW, layered:LxW;
     /// each has numbers where none are given.

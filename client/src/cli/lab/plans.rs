@@ -14,6 +14,8 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::render::Table;
 use crate::cli::source;
 use crate::cli::terminal::Terminal;
+use crate::cli::written;
+use crate::error::apart;
 use crate::lab::plans::summary::geometric_mean;
 use crate::lab::plans::{Case, Origin, Row, Settings, Summary, columns, compare, rows_expected, summaries};
 use crate::planning::{EXEC, Stop};
@@ -32,8 +34,8 @@ struct Document<'a> {
 /// Compares planners.
 ///
 /// # Errors
-/// [`CliError`] when a workflow or a planner is not there, or after an interrupt, when what was done by then
-/// is written.
+/// [`CliError`] when a workflow or a planner is not there, a planner gave no plan, or after an interrupt; in
+/// the last two cases what was done is written.
 pub async fn plans(
     global: &Global,
     args: &PlannersArgs,
@@ -41,6 +43,9 @@ pub async fn plans(
     interrupt: &Interrupt,
 ) -> Result<(), CliError> {
     let settings = settings(args)?;
+    if let Some(file) = &args.file {
+        written::may_be_written(file, "--file")?;
+    }
     let cases = cases(args)?;
     if global.format == Format::Parquet && args.file.is_none() && io::stdout().is_terminal() {
         let hint = "name a file with --file, or use a pipe";
@@ -78,17 +83,15 @@ pub async fn plans(
         terminal.say(&format!("{} of {expected} plans are done", rows.len()));
         return Err(CliError::Stopped { hint: "" });
     }
-    let failed = rows.iter().filter(|row| row.failure.is_some()).count();
-    if let Some(row) = rows.iter().find(|row| row.failure.is_some()) {
-        let why = row.failure.as_deref().unwrap_or_default();
-        terminal.say(&format!(
-            "{failed} of {} problems have no plan; the first, `{}` for {}: {why}",
-            rows.len(),
-            row.planner,
-            row.workflow
-        ));
-    }
-    Ok(())
+    let mut failed = rows.iter().filter_map(|row| Some((row, row.failure.as_deref()?)));
+    let Some((first, why)) = failed.next() else { return Ok(()) };
+    let (why, hint) = apart(why);
+    Err(CliError::Unplanned {
+        failed: 1 + failed.count(),
+        plans: rows.len(),
+        first: format!("`{}` for {}: {why}", first.planner, first.workflow),
+        hint: hint.unwrap_or("`-o json` has the `failure` of each").to_owned(),
+    })
 }
 
 fn settings(args: &PlannersArgs) -> Result<Settings, CliError> {
@@ -130,8 +133,8 @@ pub(super) fn check_planners(planners: &[String]) -> Result<(), CliError> {
     for planner in planners.iter().filter(|p| !p.starts_with(EXEC)) {
         foresail_planner::find(planner).map_err(|e| {
             let text = e.to_string();
-            let (what, hint) = text.split_once("; hint: ").unwrap_or((&text, ""));
-            CliError::input(what, hint)
+            let (what, hint) = apart(&text);
+            CliError::input(what, hint.unwrap_or_default())
         })?;
     }
     Ok(())
@@ -156,7 +159,7 @@ fn cases(args: &PlannersArgs) -> Result<Vec<Case>, CliError> {
 
 fn write(format: Format, args: &PlannersArgs, rows: &[Row], summaries: &[Summary]) -> Result<(), CliError> {
     let mut out: Box<dyn Write + Send> = match &args.file {
-        Some(path) => Box::new(BufWriter::new(File::create(path)?)),
+        Some(path) => Box::new(BufWriter::new(File::create(path).map_err(|e| written::failed(path, &e))?)),
         None => Box::new(BufWriter::new(io::stdout())),
     };
     match format {

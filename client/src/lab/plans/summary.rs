@@ -154,7 +154,8 @@ fn summary(rows: &[(&Row, &bool)]) -> Summary {
         cost_to_simple: median(cost_to_simple),
         wins: count(&|r| r.won),
         worse_than_plain: rows.iter().filter(|(_, worse)| **worse).count() as u64,
-        gb_seconds: rows.iter().filter_map(|(r, _)| r.carried_out).map(|s| s.gb_seconds).sum(),
+        // The sum of none is -0.
+        gb_seconds: 0.0 + rows.iter().filter_map(|(r, _)| r.carried_out).map(|s| s.gb_seconds).sum::<f64>(),
         planning_ms_max: planning.iter().copied().fold(0.0, f64::max),
         planning_ms: median(planning),
     }
@@ -237,6 +238,7 @@ mod tests {
         let mut rows = vec![Row { carried_out: None, failure: Some("no".into()), ..row("a", "x", 0.0, 0.0) }];
         let found = summaries(&mut rows, Goal::Given(Objective::Fastest), 1);
         assert_eq!((found[0].plans, found[0].failed, found[0].wins), (0, 1, 0));
+        assert_eq!(format!("{:.0}", found[0].gb_seconds), "0");
         assert!(found[0].makespan_ratio.is_nan() && found[0].cost_to_simple.is_nan());
     }
 }
