@@ -256,7 +256,7 @@ fn basis_in_words(dense: &Dense) -> String {
     }
     let named = [
         (Basis::Exact, "measured at this memory"),
-        (Basis::MemoryNormalised, "brought over from other memory"),
+        (Basis::MemoryNormalised, "fitted over memory"),
         (Basis::Pooled, "pooled over memory"),
         (Basis::Prior, "borrowed from other workflows"),
         (Basis::None, "assumed"),

@@ -157,7 +157,7 @@ pub enum Unit {
 pub enum Basis {
     /// Enough samples of the same config: those only.
     Exact,
-    /// Samples of other configs, brought to this one by the fitted resource shape.
+    /// Samples of all configs, brought to this one by the fitted resource shape.
     MemoryNormalised,
     /// Samples of all configs together, where the config is thought not to matter.
     Pooled,

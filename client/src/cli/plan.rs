@@ -183,7 +183,7 @@ pub fn missed(objective: &Objective, summary: &PlanSummary) -> Option<String> {
 pub fn basis_name(basis: Basis) -> &'static str {
     match basis {
         Basis::Exact => "measured at this memory",
-        Basis::MemoryNormalised => "measured at other memory",
+        Basis::MemoryNormalised => "measured, fitted over memory",
         Basis::Pooled => "measured, memory ignored",
         Basis::Prior => "measured in other workflows",
         Basis::None => "assumed",
