@@ -101,6 +101,8 @@ pub fn usd(cost_usd: f64) -> String {
     match cost_usd {
         c if c >= 1.0 => format!("${c:.2}"),
         c if c >= 0.01 => format!("${c:.4}"),
+        // Six places would leave one digit or none.
+        c if c > 0.0 && c < 1e-5 => small_usd(c),
         c => format!("${c:.6}"),
     }
 }
@@ -208,6 +210,7 @@ mod tests {
         );
         assert_eq!([ms(12.34), ms(4_210.0), ms(210_000.0)], ["12.3 ms", "4.21 s", "3.50 min"]);
         assert_eq!([usd(0.000_123_4), usd(0.0123), usd(12.5)], ["$0.000123", "$0.0123", "$12.50"]);
+        assert_eq!([usd(1e-9), usd(0.0), usd(0.000_012)], ["$0.00000000100", "$0.000000", "$0.000012"]);
         assert_eq!([change(100.0, 62.0), change(0.0, 1.0)], ["-38.0 %", "-"]);
     }
 }

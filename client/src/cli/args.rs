@@ -328,7 +328,7 @@ pub struct PlanArgs {
     /// What is planned and how.
     #[command(flatten)]
     pub planning: PlanningArgs,
-    /// Prices and sizes: local, aws-lambda-x86 or a TOML file.
+    /// Prices and sizes: local, aws-lambda-x86, aws-lambda-arm64, knative or a TOML file.
     #[arg(long, default_value = "local", value_name = "NAME|FILE")]
     pub platform: String,
     /// Tells everything about this task: why it is where it is, and what every other size and place would
@@ -394,7 +394,7 @@ pub fn parse_objective(text: &str) -> Result<Objective, String> {
                     Ok(Objective::Confidence { makespan_ms, probability })
                 }
                 _ => Err(format!(
-                    "`{share}` is no probability from 0 to 0.999, for instance deadline:20s@0.95"
+                    "`{share}` is no probability above 0 and up to 0.999, for instance deadline:20s@0.95"
                 )),
             }
         }
@@ -440,6 +440,10 @@ mod tests {
         }
         for bad in ["", "fast", "deadline", "deadline:20", "budget:-1", "balance:2", "fastest:1"] {
             assert!(parse_objective(bad).is_err(), "{bad:?}");
+        }
+        for share in ["0", "1", "-1", "nan", "often"] {
+            let error = parse_objective(&format!("deadline:20s@{share}")).unwrap_err();
+            assert!(error.starts_with(&format!("`{share}` is no probability above 0 and up to")), "{error}");
         }
     }
 

@@ -250,9 +250,7 @@ fn table(plan: &Plan, alternatives: &[Alternatives], asked: &[Alternatives], col
     text += "# a task, * on the critical path, | the next begins, . the worker waits\n";
     let path: Vec<&str> = plan.critical_path.iter().map(foresail_schemas::TaskId::as_str).collect();
     text += &format!("\ncritical path: {}\n", path.join(" -> "));
-    for sentence in &plan.explanation {
-        text += &format!("- {sentence}\n");
-    }
+    text += &reasons::sentences(&plan.explanation);
     text += &reasons::listed(plan, alternatives);
     asked.iter().for_each(|of| text += &reasons::in_full(plan, of));
     text

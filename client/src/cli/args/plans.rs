@@ -58,7 +58,7 @@ pub struct PlannersArgs {
     /// separated by commas [default: as recorded].
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_positive)]
     pub tasks_ms_max: Vec<f64>,
-    /// Prices and sizes: local, aws-lambda-x86 or a TOML file.
+    /// Prices and sizes: local, aws-lambda-x86, aws-lambda-arm64, knative or a TOML file.
     #[arg(long, default_value = "aws-lambda-x86", value_name = "NAME|FILE")]
     pub platform: String,
     /// Statistic that is planned with, where something was learned.

@@ -39,7 +39,7 @@ pub struct LabScaleArgs {
     /// Mean time of their tasks in ms.
     #[arg(long, value_name = "MS", default_value_t = 10_000.0, value_parser = parse_positive)]
     pub task_ms: f64,
-    /// Limits and sizes: local, aws-lambda-x86 or a TOML file.
+    /// Limits and sizes: local, aws-lambda-x86, aws-lambda-arm64, knative or a TOML file.
     #[arg(long, default_value = "aws-lambda-x86", value_name = "NAME|FILE")]
     pub platform: String,
     /// Who keeps the state of the runs.

@@ -15,6 +15,11 @@ use crate::units;
 /// Most tasks, and most workers started beforehand, that are listed in the terminal without being asked for.
 const LISTED_MAX: usize = 40;
 
+/// Most candidates of a planner that are listed in the terminal: the best ones.
+const CANDIDATES_MAX: usize = 5;
+/// How the sentence ends, after its number, that candidates follow one by one.
+const CANDIDATES_FOLLOW: &str = " candidates were timed, from best to worst:";
+
 /// A plan as JSON, with the alternatives of the tasks that were asked for.
 #[derive(Debug, Serialize)]
 pub struct Document<'a> {
@@ -43,6 +48,25 @@ pub fn document<'a>(plan: &'a Plan, explained: &'a [Alternatives]) -> Document<'
     let task =
         |of: &'a Alternatives| TaskDocument { task: &of.task, others: of.others.iter().map(other).collect() };
     Document { plan, alternatives: explained.iter().map(task).collect() }
+}
+
+/// What the planner says, a line each, with the best of its candidates.
+#[must_use]
+pub fn sentences(explanation: &[String]) -> String {
+    let mut text = String::new();
+    let mut rest = explanation.iter();
+    while let Some(sentence) = rest.next() {
+        text += &format!("- {sentence}\n");
+        let Some(count) = sentence.strip_suffix(CANDIDATES_FOLLOW).and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        let candidates: Vec<&String> = rest.by_ref().take(count).collect();
+        text.extend(candidates.iter().take(CANDIDATES_MAX).map(|candidate| format!("- {candidate}\n")));
+        if let more @ 1.. = candidates.len().saturating_sub(CANDIDATES_MAX) {
+            text += &format!("- and {more} more, which -o json lists\n");
+        }
+    }
+    text
 }
 
 /// The tasks with the best other size and the best other place: all of a small plan, else those on the
@@ -135,6 +159,29 @@ pub fn in_full(plan: &Plan, of: &Alternatives) -> String {
 mod tests {
     use super::*;
     use crate::beside::tests::optimised;
+
+    #[test]
+    fn the_best_candidates_are_listed_and_every_other_sentence() {
+        let (problem, _) = optimised();
+        let planner = foresail_planner::find("auto").expect("it is one");
+        let plan = foresail_planner::plan(&problem, &*planner).expect("it has a plan");
+        let at = plan.explanation.iter().position(|s| s.ends_with(CANDIDATES_FOLLOW)).expect("several");
+        let said = &plan.explanation[at];
+        let count: usize = said.split_once(' ').expect("it begins with a number").0.parse().expect("one");
+        assert!(count > CANDIDATES_MAX, "{said}");
+        let text = sentences(&plan.explanation);
+        let lines: Vec<&str> = text.lines().map(|line| line.trim_start_matches("- ")).collect();
+        let (more, behind) =
+            (format!("and {} more, which -o json lists", count - CANDIDATES_MAX), at + 1 + count);
+        let expect: Vec<&str> = plan.explanation[..at + 1 + CANDIDATES_MAX]
+            .iter()
+            .map(String::as_str)
+            .chain([more.as_str()])
+            .chain(plan.explanation[behind..].iter().map(String::as_str))
+            .collect();
+        assert_eq!(lines, expect);
+        assert!(!plan.explanation[behind..].is_empty(), "the critical path is told after them");
+    }
 
     #[test]
     fn the_table_shows_what_is_done_beside_running_a_task_where_anything_is() {
