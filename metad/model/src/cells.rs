@@ -3,6 +3,7 @@
 //! A cell's level is the median of its log values, so that an outlier does not move it, and models cost as
 //! much as there are sizes, not as there are samples. Where there are too many, neighbours join.
 
+use crate::kinds::Kinds;
 use crate::logs::lns;
 use crate::size::Point;
 use crate::sort::sort_whole;
@@ -120,7 +121,21 @@ impl Grid {
             let members = &mut sorted[bounds[0] as usize..bounds[1] as usize];
             cells.push(cell(members));
         }
-        Cells { cells, sorted, bounds: self.bounds.clone() }
+        Cells { cells, sorted, bounds: self.bounds.clone(), kinds: None }
+    }
+
+    /// The same of values of two kinds that were brought to the level of one; see [`Kinds`].
+    pub fn cells_of_kinds(&self, ln_values: &[f64], points: &[Point], kinds: Option<&Kinds>) -> Cells {
+        let in_order = |kinds: &Kinds| {
+            let mut places = self.order.clone();
+            let value = |place: &u32| ln_values[*place as usize];
+            for bounds in self.bounds.windows(2) {
+                let members = &mut places[bounds[0] as usize..bounds[1] as usize];
+                members.sort_by(|a, b| value(a).total_cmp(&value(b)));
+            }
+            kinds.in_order(places.into_iter())
+        };
+        Cells { kinds: kinds.map(in_order), ..self.cells(ln_values, points) }
     }
 }
 
@@ -181,12 +196,17 @@ pub struct Cells {
     pub cells: Vec<Cell>,
     sorted: Vec<Weighted>,
     bounds: Vec<u32>,
+    /// Kinds of the values, where they were brought to the level of one.
+    pub kinds: Option<Kinds>,
 }
 
 impl Cells {
-    /// The largest log value; nothing where there are none.
+    /// The largest log value of any kind; nothing where there are none.
     pub fn greatest(&self) -> Option<f64> {
-        self.sorted.iter().map(|(value, _)| *value).reduce(f64::max)
+        match &self.kinds {
+            None => self.sorted.iter().map(|(value, _)| *value).reduce(f64::max),
+            Some(kinds) => (0..self.len()).map(|n| self.sorted[n].0 + kinds.offset(n)).reduce(f64::max),
+        }
     }
 
     /// Number of log values.

@@ -14,6 +14,7 @@ use crate::cells::{Cells, Grid, SAME};
 use crate::drift::{self, Changes};
 use crate::formula::CurvePart;
 use crate::history::History;
+use crate::kinds::Kinds;
 use crate::logs::lns;
 use crate::mixture::{Fitted, Mixture};
 use crate::quantile::Table;
@@ -31,8 +32,10 @@ const HALF_LIFE_SAMPLES: f64 = 96.0;
 const BEYOND_SIGMA: f64 = 0.15;
 /// Largest log distance that widens further.
 const BEYOND_MAX: f64 = 5.0;
-/// How many times the largest value observed a quantile above the median may be.
+/// How many times the largest value observed a quantile may be that lies beyond the samples.
 const TIMES_MAX: f64 = 10.0;
+/// The same where the samples reach as far.
+const REACHED_MAX: f64 = 2.0;
 /// How much more any answer may be where the size or the config is unsure, as a factor.
 const UNSURE_MAX: f64 = 3.0;
 /// Largest log ratio between an answer and the middle of the curve; keeps answers finite.
@@ -140,8 +143,12 @@ impl Curve {
             return None;
         }
         let grid = Grid::of(points, setup.same, setup.cells_max);
-        let ln_values = lns(points.iter().map(|p| p.value));
-        let data = grid.cells(&ln_values, points);
+        let mut ln_values = lns(points.iter().map(|p| p.value));
+        let kinds = Kinds::find(&ln_values, points, &grid, std::iter::once(0..points.len()));
+        if let Some(kinds) = &kinds {
+            kinds.level(&mut ln_values);
+        }
+        let data = grid.cells_of_kinds(&ln_values, points, kinds.as_ref());
         let fitted = Fitted::new(&grid, &data);
         let residuals = if former.is_empty() { Vec::new() } else { left_out(&data, &fitted) };
         let mut curve = Self::of(points, &grid, &data, fitted, setup);
@@ -166,7 +173,8 @@ impl Curve {
                 (Mixture::constant(middle.ln()), Table::of_history(&history, middle), setup.samples)
             }
             None => {
-                let table = Table::new(&mut left_out(data, &fitted), setup.spread);
+                let apart = data.kinds.as_ref().map_or(0.0, |kinds| kinds.apart);
+                let table = Table::of_kinds(&mut left_out(data, &fitted), setup.spread, apart);
                 // A history that the points do not look drawn from is nothing that the answer rests on.
                 (fitted.mixture, table, if asked.is_some() { 0 } else { setup.samples })
             }
@@ -235,6 +243,7 @@ impl Curve {
             tidy(((middle * ratio).min(most) - ask.offset).clamp(0.0, f64::MAX), ask.unit)
         };
         let ratio = |log: f64| log.clamp(-LOG_RATIO_MAX, LOG_RATIO_MAX).exp();
+        let reach = self.table.reach();
         let (mut values, mut interval) = (BTreeMap::new(), BTreeMap::new());
         for sla in slas {
             let Some(q) = sla.quantile() else {
@@ -242,7 +251,8 @@ impl Curve {
                 values.insert(*sla, Some(value(self.table.mean_ratio() * spread, most)));
                 continue;
             };
-            let most = if q > 0.5 { most * TIMES_MAX } else { most };
+            let times = if q > reach { TIMES_MAX } else { REACHED_MAX };
+            let most = if q > 0.5 { most * times } else { most };
             values.insert(*sla, Some(value(ratio(self.table.at(q, sigma)), most)));
             let (low, high) = self.table.interval(q, sigma);
             interval.insert(*sla, [value(ratio(low), most), value(ratio(high), most * TIMES_MAX)]);
@@ -279,7 +289,12 @@ pub fn left_out(data: &Cells, fitted: &Fitted) -> Vec<Weighted> {
         residuals.extend(data.members(cell).iter().enumerate().map(residual));
     }
     // Medians are the model's; what it misses in the middle of one size is no reason to move another.
-    let middle = median(&mut residuals);
-    residuals.iter_mut().for_each(|r| r.0 -= middle);
+    let Some(kinds) = &data.kinds else {
+        let middle = median(&mut residuals);
+        residuals.iter_mut().for_each(|r| r.0 -= middle);
+        return residuals;
+    };
+    let middle = median(&mut residuals.clone());
+    residuals.iter_mut().enumerate().for_each(|(n, r)| r.0 += kinds.offset(n) - middle);
     residuals
 }

@@ -51,6 +51,12 @@ const WITHIN: f64 = 0.1;
 /// median of five lies outside their range with a chance of 1 in 16.
 const OWN_SAMPLES_MIN: f64 = 5.0;
 
+/// Least log value that is added at one size: what rounding leaves of a line through two sizes is less.
+const OWN_MIN: f32 = 1e-9;
+/// Cells below which the first and the last say nothing of the error at a size between others: left out, they
+/// lie outside the sizes, and they are too many.
+const INNER_CELLS: usize = 5;
+
 /// A fitted mixture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Mixture {
@@ -326,7 +332,7 @@ impl Fitted {
             at_cells.push(plain + own);
         }
         let silent = mixture.weights[NEIGHBOURS] == 0.0 && mixture.weights[SMOOTH] == 0.0;
-        if silent && mixture.places.iter().all(|p| p.own == 0.0) {
+        if silent && mixture.places.iter().all(|p| p.own.abs() < OWN_MIN) {
             mixture.places = Vec::new();
         }
         Self { mixture, at_cells, left_out, between, within, alike: grid.alike.clone() }
@@ -339,8 +345,14 @@ impl Fitted {
         if self.between.is_infinite() || self.mixture.places.is_empty() {
             return 0.0;
         }
+        let cells = data.cells.len();
+        if cells < 3 {
+            // A line through two sizes has no error that they show.
+            return 0.0;
+        }
+        let errors = data.cells.iter().zip(&self.left_out).map(|(c, l)| ((c.level - l).abs(), 1.0));
         let mut errors: Vec<(f64, f64)> =
-            data.cells.iter().zip(&self.left_out).map(|(c, l)| ((c.level - l).abs(), 1.0)).collect();
+            if cells < INNER_CELLS { errors.take(cells - 1).skip(1).collect() } else { errors.collect() };
         let error = MAD * median(&mut errors);
         let (mut alone, mut total) = (0.0, 0.0);
         for (cell, alike) in data.cells.iter().zip(&self.alike) {
@@ -354,6 +366,8 @@ impl Fitted {
     /// towards the median of the other members.
     pub fn without<'a>(&self, data: &'a Cells, cell: usize) -> impl Fn(usize) -> f64 + use<'a> {
         let (members, left_out) = (data.members(cell), self.left_out[cell]);
+        // Without one of two sizes nothing is known of it: a line goes through both.
+        let left_out = if data.cells.len() == 2 && members.len() == 1 { members[0].0 } else { left_out };
         let alone = members.len() == 1 || !self.alike[cell];
         let part = if alone {
             0.0

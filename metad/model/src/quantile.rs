@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::history::History;
 use crate::logs::exps;
 use crate::stats::{
-    Weighted, effective_count, median, normal_quantile, sorted_deviation, student_quantile, sum, weight,
+    Weighted, effective_count, median, normal_quantile, sorted_deviation, sorted_median, student_quantile,
+    sum, weight,
 };
 
 /// Quantiles that a table holds; between them it is interpolated on the normal scale.
@@ -44,6 +45,12 @@ impl Table {
     /// A table of `residuals`; `spread` is the standard deviation expected of log residuals before any is
     /// seen.
     pub fn new(residuals: &mut [Weighted], spread: f64) -> Self {
+        Self::of_kinds(residuals, spread, 0.0)
+    }
+
+    /// The same of residuals of two kinds that are `apart`, if not 0: beyond the residuals each goes on as
+    /// those of its own kind do.
+    pub fn of_kinds(residuals: &mut [Weighted], spread: f64, apart: f64) -> Self {
         let middle = median(residuals);
         let total = weight(residuals);
         let count = effective_count(residuals);
@@ -51,11 +58,18 @@ impl Table {
         let weighted = sum(residuals.len(), |place| residuals[place].1 * ratios[place]);
         let mean_ratio = weighted / total.max(f64::MIN_POSITIVE);
         let places = places(residuals, total, count);
-        let beyond = Student::new(residuals, middle, total, count, spread);
+        let (below, above) = if apart == 0.0 {
+            let all = Student::new(residuals, middle, total, count, spread);
+            (all, all)
+        } else {
+            let first = residuals.partition_point(|r| r.0 < apart / 2.0);
+            let (low, high) = residuals.split_at(first);
+            (Student::of_part(low, total, count, spread), Student::of_part(high, total, count, spread))
+        };
         let mut logs = LEVELS.map(|q| match inside(residuals, &places, q) {
             Inside::At(value) => value,
-            Inside::Below(least) => beyond.at(q).min(least),
-            Inside::Above(most) => beyond.at(q).clamp(most, most + BEYOND_MAX),
+            Inside::Below(least) => below.at(q / below.part).min(least),
+            Inside::Above(most) => above.at(1.0 - (1.0 - q) / above.part).clamp(most, most + BEYOND_MAX),
         });
         for place in 1..logs.len() {
             logs[place] = logs[place].max(logs[place - 1]);
@@ -92,6 +106,11 @@ impl Table {
         let middle = self.logs[MIDDLE];
         let distance = (log - middle).hypot(sigma * z);
         if q < LEVELS[MIDDLE] { middle - distance } else { middle + distance }
+    }
+
+    /// The largest quantile that the residuals reach themselves.
+    pub fn reach(&self) -> f64 {
+        self.count / (self.count + 1.0)
     }
 
     /// Mean of the residual ratios, so that mean = middle times this.
@@ -177,10 +196,13 @@ fn inside(sorted: &[Weighted], places: &[f64], q: f64) -> Inside {
 ///
 /// Source: Gelman et al., Bayesian Data Analysis, 3rd ed., 3.3 (normal data with a conjugate prior).
 /// Residuals beyond four robust deviations count as four, so that one outlier does not widen everything.
+#[derive(Clone, Copy)]
 struct Student {
     middle: f64,
     scale: f64,
     freedom: f64,
+    /// How much of all residuals it stands for.
+    part: f64,
 }
 
 impl Student {
@@ -191,7 +213,14 @@ impl Student {
         let squares = sum(residuals.len(), |place| square(residuals[place])) / total * count;
         let freedom = (PRIOR_SAMPLES + count - 1.0).max(1.0);
         let variance = (PRIOR_SAMPLES * spread * spread + squares) / freedom;
-        Self { middle, scale: (variance * (1.0 + 1.0 / count.max(1.0))).sqrt(), freedom }
+        Self { middle, scale: (variance * (1.0 + 1.0 / count.max(1.0))).sqrt(), freedom, part: 1.0 }
+    }
+
+    /// From those ascending residuals that are of one kind; `total` and `count` are those of all.
+    fn of_part(residuals: &[Weighted], total: f64, count: f64, spread: f64) -> Self {
+        let own = weight(residuals);
+        let part = own / total;
+        Self { part, ..Self::new(residuals, sorted_median(residuals), own, count * part, spread) }
     }
 
     fn at(&self, q: f64) -> f64 {

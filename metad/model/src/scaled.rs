@@ -98,7 +98,7 @@ impl Scaled {
             parts.improve(evidence.noise);
         }
         let levelled = parts.levelled();
-        let data = grid.cells(&levelled, points);
+        let data = grid.cells_of_kinds(&levelled, points, shared.kinds.as_ref());
         let fitted = Fitted::new(grid, &data);
         let (mut left_out, known) = parts.without_own_share();
         let interaction = Interaction::fit(&parts.rests(&levelled, &fitted)).map(|(found, rests)| {
@@ -110,7 +110,7 @@ impl Scaled {
             data
         } else {
             let less = levelled.iter().zip(&left_out).map(|(value, part)| value - part);
-            grid.cells(&less.collect::<Vec<f64>>(), points)
+            grid.cells_of_kinds(&less.collect::<Vec<f64>>(), points, shared.kinds.as_ref())
         };
         let residuals = if measured.former.is_empty() { Vec::new() } else { curve::left_out(&data, &fitted) };
         let curve = Curve::of(points, grid, &data, fitted, &setup);
@@ -126,10 +126,9 @@ impl Scaled {
         };
         let ln_factors = (shape.factor(share_max).0.ln(), shape.factor(share_min).0.ln());
         // Former levels may have been higher than anything since.
-        let time_max = Some(measured.former).filter(|former| former.is_empty()).and_then(|_| {
-            let ln_time_max = shared.ln_values.iter().copied().reduce(f64::max);
-            ln_time_max.map(f64::exp)
-        });
+        let time_max = Some(measured.former)
+            .filter(|former| former.is_empty())
+            .and_then(|_| shared.greatest().map(f64::exp));
         let mut scaled = Self {
             time_max,
             shape,
