@@ -224,7 +224,7 @@ impl<'a, P: Fn() -> &'a Arc<Pool>> Answers<'a, P> {
 
     fn own(&self, key: ConfigKey) -> Option<Own<'a>> {
         match self {
-            Self::Measured(task, _) => task.configs().get(key).map(|series| {
+            Self::Measured(task, _) => task.newest().get(key).map(|series| {
                 let level = series.level();
                 let (samples, from) = (level.samples, From::Measured(series));
                 Own { samples, size_min: level.size_min, size_max: level.size_max, from }

@@ -107,6 +107,14 @@ impl ByConfig {
         self.series.iter().map(|(key, series)| (*key, series))
     }
 
+    /// The same where `replace` gives another series for some of them.
+    pub fn replaced(&self, replace: impl Fn(&Series) -> Option<Series>) -> Self {
+        let each = |(key, series): &(ConfigKey, Arc<Series>)| {
+            (*key, replace(series).map_or_else(|| Arc::clone(series), Arc::new))
+        };
+        Self { series: self.series.iter().map(each).collect() }
+    }
+
     fn place(&self, key: ConfigKey) -> Result<usize, usize> {
         self.series.binary_search_by_key(&key, |(key, _)| *key)
     }

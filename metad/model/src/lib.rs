@@ -30,6 +30,7 @@ mod formula;
 mod histogram;
 mod history;
 mod interaction;
+mod levels;
 mod local;
 mod logs;
 mod memo;
