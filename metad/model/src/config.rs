@@ -34,6 +34,16 @@ impl ConfigKey {
         ResourceConfig { vcpu: Some(f64::from(self.1) / 1000.0), ..bare }
     }
 
+    /// Its memory in MB.
+    pub fn memory_mb(self) -> u32 {
+        self.0
+    }
+
+    /// Its CPU share in thousandths.
+    pub fn milli(self) -> u32 {
+        self.1
+    }
+
     /// Its CPU share in whole thousandths, always positive.
     pub fn share(self) -> f64 {
         (f64::from(self.1) / 1000.0).max(1e-6)

@@ -47,8 +47,8 @@ pub struct Changes {
 /// What the points of one level say of a change, whether they show one or not.
 #[derive(Debug, Clone, Default)]
 pub struct Leaning {
-    /// Mid ranks of their residuals, in the order of their times, twice and less one, which are whole numbers;
-    /// none where all points are of one time.
+    /// Mid ranks of their residuals, in the order of their times, twice and less one, which are whole
+    /// numbers; none where all points are of one time.
     pub ranks: Box<[u8]>,
     /// Time from which on they differ most from those before, in standard deviations of their rank sum.
     pub from_us: i64,

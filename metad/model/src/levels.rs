@@ -1,9 +1,9 @@
 //! Changes of a whole task: where its configs left their old level together.
 //!
-//! A config shows a change by its own samples after some fifteen of them. A task that runs on several sizes of
-//! workers would be predicted at its old level for so many times as long, so what its configs show is also
-//! looked at together: the ranks of each config's residuals among its own, so that neither the shape nor the
-//! size model matters.
+//! A config shows a change by its own samples after some fifteen of them. A task that runs on several sizes
+//! of workers would be predicted at its old level for so many times as long, so what its configs show is
+//! also looked at together: the ranks of each config's residuals among its own, so that neither the shape nor
+//! the size model matters.
 //!
 //! Executions of one run depend on each other: those of a wide one are slow together where its workers are
 //! busy. What overlaps, or follows after a pause no longer than a few executions, counts as one observation,
@@ -17,8 +17,8 @@ use crate::stats::{Weighted, median};
 
 /// Fewest observations on either side of a change.
 const SIDE_MIN: usize = 5;
-/// Smallest difference between both sides, in standard deviations, that is taken for a change: chance shows it
-/// at any of some hundred places once in a thousand histories. Source: R. Miller and D. Siegmund, "Maximally
+/// Smallest difference between both sides, in standard deviations, that is taken for a change: chance shows
+/// it at any of some hundred places once in a thousand histories. Source: R. Miller and D. Siegmund, "Maximally
 /// selected chi square statistics", Biometrics 38, 1982.
 const DEVIATIONS_MIN: f64 = 4.4;
 /// Fewest configs that moved alike.
@@ -27,8 +27,9 @@ const CONFIGS_MIN: usize = 2;
 const ALIKE: f64 = 0.5;
 /// Executions of which one starts within this many times its length after the other ended belong together.
 const PAUSE: f64 = 4.0;
-/// Times whose steps differ by no more than this factor were given, not measured: they tell an order only.
-const EVEN: i64 = 2;
+/// Times of which nine of ten steps are at most this many times the shortest were given, not measured: they
+/// tell an order only. An imported file without times has steps of a microsecond.
+const EVEN: i64 = 3;
 
 /// The samples of one config that are looked at.
 #[derive(Clone, Copy)]
@@ -160,9 +161,11 @@ fn deviations(all: &[Seen], from_us: i64) -> f64 {
 fn observations(all: &[Seen]) -> Vec<(i64, f64)> {
     let mut executions: Vec<Execution> = all.iter().flat_map(|seen| seen.executions()).collect();
     executions.sort_by(|a, b| a.at_us.cmp(&b.at_us).then(a.lean.total_cmp(&b.lean)));
-    let steps = || executions.windows(2).map(|two| two[1].at_us - two[0].at_us);
-    let (least, most) = (steps().min().unwrap_or(0), steps().max().unwrap_or(0));
-    let even = least > 0 && most <= least.saturating_mul(EVEN);
+    let mut steps: Vec<i64> = executions.windows(2).map(|two| two[1].at_us - two[0].at_us).collect();
+    steps.sort_unstable();
+    let even = steps
+        .first()
+        .is_some_and(|least| *least > 0 && steps[steps.len() * 9 / 10] <= least.saturating_mul(EVEN));
     let follows = |a: &Execution, b: &Execution| !even && (b.reach_us < a.at_us || b.at_us == a.at_us);
     let observation = |group: &[Execution]| {
         let sum: f64 = group.iter().map(|execution| execution.lean).sum();

@@ -34,6 +34,7 @@ mod levels;
 mod local;
 mod logs;
 mod memo;
+mod memory;
 mod mixture;
 mod model;
 mod moments;

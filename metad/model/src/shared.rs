@@ -1,7 +1,9 @@
 //! The measurements of one task on all its configs, in columns, with what several fits need of them.
 
 use crate::cells::{Grid, SAME};
+use crate::config::ConfigKey;
 use crate::logs::lns;
+use crate::memory::Memory;
 use crate::size::Point;
 use crate::task::POOLED_SAMPLES_MAX;
 
@@ -18,9 +20,23 @@ pub struct Shared {
     configs: Vec<(f64, usize)>,
     /// Which measurements are of alike sizes.
     pub grid: Grid,
+    /// What memory says beside the share; taken off the values.
+    pub memory: Option<Memory>,
 }
 
 impl Shared {
+    /// The measurements of configs without what memory says beside the share.
+    pub fn without_memory(mut configs: Vec<(ConfigKey, Vec<Point>)>) -> Self {
+        let memory = Memory::fit(&configs);
+        if let Some(memory) = &memory {
+            for (key, points) in &mut configs {
+                let factor = (-memory.at(key.memory_mb()).0).exp();
+                points.iter_mut().for_each(|point| point.value *= factor);
+            }
+        }
+        Self { memory, ..Self::new(configs.into_iter().map(|(key, points)| (key.share(), points))) }
+    }
+
     /// The measurements of configs, given with their shares; configs without any are left out.
     pub fn new(configs: impl Iterator<Item = (f64, Vec<Point>)>) -> Self {
         let (mut points, mut ends) = (Vec::with_capacity(POOLED_SAMPLES_MAX), Vec::new());
@@ -30,7 +46,7 @@ impl Shared {
         }
         let ln_values = lns(points.iter().map(|p| p.value));
         let grid = Grid::of(&points, SAME, CELLS_MAX);
-        Self { points, ln_values, configs: ends, grid }
+        Self { points, ln_values, configs: ends, grid, memory: None }
     }
 
     /// The shares of the configs, one entry each, with the places of their measurements.

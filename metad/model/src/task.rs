@@ -286,19 +286,19 @@ impl TaskModel {
     }
 
     /// Samples of the levels before the newest, of configs that changed again and again.
-    fn former_points(&self) -> Vec<(f64, Point)> {
+    fn former_points(&self) -> Vec<(ConfigKey, Point)> {
         let (each, mut former) = (self.each(), Vec::new());
         for (key, series) in self.newest().iter() {
             let points = series.former();
-            former.extend(points[points.len().saturating_sub(each)..].iter().map(|p| (key.share(), *p)));
+            former.extend(points[points.len().saturating_sub(each)..].iter().map(|p| (key, *p)));
         }
         former
     }
 
     fn shared(&self) -> Shared {
         let each = self.each();
-        let newest = |(key, series): (ConfigKey, &Arc<Series>)| (key.share(), series.newest(each));
-        Shared::new(self.newest().iter().map(newest))
+        let newest = |(key, series): (ConfigKey, &Arc<Series>)| (key, series.newest(each));
+        Shared::without_memory(self.newest().iter().map(newest).collect())
     }
 }
 
