@@ -57,6 +57,9 @@ pub struct TaskModel {
     scores: Option<Arc<Scores>>,
     /// Peak memory, where a record had it. The last field: stored forms without it are read as such.
     peaks: Option<Arc<Peaks>>,
+    /// Apart from the other fits, because every question looks at it.
+    #[serde(skip)]
+    newest: Memo<Option<ByConfig>>,
     #[serde(skip)]
     fits: Memo<Box<Fits>>,
 }
@@ -64,7 +67,6 @@ pub struct TaskModel {
 /// What was fitted so far.
 #[derive(Debug, Default)]
 struct Fits {
-    newest: Memo<Option<ByConfig>>,
     sizes: Memo<(f64, f64)>,
     told: Memo<Told>,
     output: Memo<Option<Curve>>,
@@ -95,7 +97,7 @@ impl TaskModel {
     /// Takes in one execution.
     pub fn record(&mut self, record: &TaskRecord, at_us: i64) {
         let sample = Sample::new(at_us, record.input_bytes, record.exec_ms, record.output_bytes);
-        self.fits = Memo::default();
+        (self.newest, self.fits) = (Memo::default(), Memo::default());
         self.samples += 1;
         if let Some(forecast) = &record.forecast {
             let scores = Arc::make_mut(self.scores.get_or_insert_default());
@@ -119,7 +121,7 @@ impl TaskModel {
 
     /// Takes in everything of `other`.
     pub fn merge(&mut self, other: &Self) {
-        self.fits = Memo::default();
+        (self.newest, self.fits) = (Memo::default(), Memo::default());
         self.samples += other.samples;
         if let Some(theirs) = &other.scores {
             Arc::make_mut(self.scores.get_or_insert_default()).merge(theirs);
@@ -153,7 +155,7 @@ impl TaskModel {
 
     /// The same where those that changed their level together with others know of it.
     pub fn newest(&self) -> &ByConfig {
-        self.fits().newest.get(|| levels::newest(&self.configs)).as_ref().unwrap_or(&self.configs)
+        self.newest.get(|| levels::newest(&self.configs)).as_ref().unwrap_or(&self.configs)
     }
 
     /// Whether it was measured at two CPU shares, so that it has something to tell the pool.
