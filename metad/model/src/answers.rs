@@ -89,7 +89,7 @@ impl<'a, P: Fn() -> &'a Arc<Pool>> Answers<'a, P> {
         if self.is_exact(key, size) {
             return self.exec_exact(key, size, slas);
         }
-        self.with_scaled(|scaled| scaled.predict(key.share(), size, slas))
+        self.with_scaled(|scaled| scaled.predict(key, size, slas))
     }
 
     /// The same where the curve over all configs is fitted or not needed; `pool` is what other tasks say,
@@ -107,7 +107,7 @@ impl<'a, P: Fn() -> &'a Arc<Pool>> Answers<'a, P> {
         }
         match self {
             Self::Measured(task, _) if !task.is_scaled(pool) => Err(Cold),
-            _ => Ok(self.with_scaled(|scaled| scaled.predict(key.share(), size, slas))),
+            _ => Ok(self.with_scaled(|scaled| scaled.predict(key, size, slas))),
         }
     }
 
@@ -132,7 +132,7 @@ impl<'a, P: Fn() -> &'a Arc<Pool>> Answers<'a, P> {
             return self.own_curve(key).map(|curve| (Basis::Exact, curve.formula()));
         }
         self.with_scaled(|scaled| {
-            let (factor, _) = scaled.factor(key.share(), scaled.curve.size_median);
+            let (factor, _) = scaled.factor_of(key, scaled.curve.size_median);
             let parts = scaled.curve.formula().into_iter().map(|part| part.scaled(factor));
             (Basis::MemoryNormalised, parts.collect())
         })
@@ -224,7 +224,7 @@ impl<'a, P: Fn() -> &'a Arc<Pool>> Answers<'a, P> {
 
     fn own(&self, key: ConfigKey) -> Option<Own<'a>> {
         match self {
-            Self::Measured(task, _) => task.configs().get(key).map(|series| {
+            Self::Measured(task, _) => task.newest().get(key).map(|series| {
                 let level = series.level();
                 let (samples, from) = (level.samples, From::Measured(series));
                 Own { samples, size_min: level.size_min, size_max: level.size_max, from }

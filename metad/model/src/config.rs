@@ -34,6 +34,16 @@ impl ConfigKey {
         ResourceConfig { vcpu: Some(f64::from(self.1) / 1000.0), ..bare }
     }
 
+    /// Its memory in MB.
+    pub fn memory_mb(self) -> u32 {
+        self.0
+    }
+
+    /// Its CPU share in thousandths.
+    pub fn milli(self) -> u32 {
+        self.1
+    }
+
     /// Its CPU share in whole thousandths, always positive.
     pub fn share(self) -> f64 {
         (f64::from(self.1) / 1000.0).max(1e-6)
@@ -105,6 +115,14 @@ impl ByConfig {
     /// The series in the order of their configs.
     pub fn iter(&self) -> impl Iterator<Item = (ConfigKey, &Arc<Series>)> {
         self.series.iter().map(|(key, series)| (*key, series))
+    }
+
+    /// The same where `replace` gives another series for some of them.
+    pub fn replaced(&self, replace: impl Fn(&Series) -> Option<Series>) -> Self {
+        let each = |(key, series): &(ConfigKey, Arc<Series>)| {
+            (*key, replace(series).map_or_else(|| Arc::clone(series), Arc::new))
+        };
+        Self { series: self.series.iter().map(each).collect() }
     }
 
     fn place(&self, key: ConfigKey) -> Result<usize, usize> {

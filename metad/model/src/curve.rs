@@ -18,7 +18,7 @@ use crate::kinds::Kinds;
 use crate::logs::lns;
 use crate::mixture::{Fitted, Mixture};
 use crate::quantile::Table;
-use crate::ring::{RING_SAMPLES, Ring, Sample};
+use crate::ring::{RING_SAMPLES, Sample};
 use crate::size::Point;
 use crate::stats::{Weighted, median};
 
@@ -96,12 +96,15 @@ pub struct Ask {
     pub most: Option<f64>,
 }
 
-/// The samples of a ring since its newest change point, not weighed, and what changed.
-pub fn recent_points(ring: &Ring, value: impl Fn(&Sample) -> Option<f64>) -> (Vec<Point>, Changes) {
+/// Samples, oldest first, since their newest change point, not weighed, and what changed.
+pub fn recent_points<'a>(
+    samples: impl Iterator<Item = &'a Sample>,
+    value: impl Fn(&Sample) -> Option<f64>,
+) -> (Vec<Point>, Changes) {
     let point = |s: &Sample| {
         value(s).map(|value| Point { at_us: s.at_us, size: s.size_bytes as f64, value, weight: 1.0 })
     };
-    let mut points: Vec<Point> = ring.iter().filter_map(point).collect();
+    let mut points: Vec<Point> = samples.filter_map(point).collect();
     let changes = drift::changes(&points);
     points.drain(..changes.newest);
     (points, changes)

@@ -20,7 +20,7 @@ const SIDE_SAMPLES_MIN: usize = 5;
 /// Largest probability of the observed split without any change.
 const CHANCE_MAX: f64 = 1e-3;
 /// Smallest change of the median that is worth forgetting the past for, as a log ratio (10 %).
-const CHANGE_MIN: f64 = 0.095;
+pub const CHANGE_MIN: f64 = 0.095;
 /// Sizes within this are alike (logarithmic).
 const CELL_SIZE: f64 = 0.1;
 /// Fewest samples of a cell of alike sizes; a smaller one joins the next, or the one before where the next is
@@ -32,62 +32,102 @@ const FAR: f64 = 2.0;
 const CHANGES_MAX: usize = 4;
 
 /// What changed in a series.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Changes {
     /// Index of the first point after the newest change.
     pub newest: usize,
     /// Changes found.
     pub count: usize,
+    /// What the points since then say of a further one.
+    pub leaning: Leaning,
+    /// What the level before, from an index on, and the newest said together, where there was a change.
+    pub shown: Option<(usize, Leaning)>,
+}
+
+/// What the points of one level say of a change, whether they show one or not.
+#[derive(Debug, Clone, Default)]
+pub struct Leaning {
+    /// Mid ranks of their residuals, in the order of their times, twice and less one, which are whole
+    /// numbers; none where all points are of one time.
+    pub ranks: Box<[u8]>,
+    /// Time from which on they differ most from those before, in standard deviations of their rank sum.
+    pub from_us: i64,
+    /// The square of how many that are.
+    pub square: f64,
 }
 
 /// The changes in `points`, which stand in the order of their times.
 pub fn changes(points: &[Point]) -> Changes {
     let (mut newest, mut count, mut first) = (0, 0, 0);
-    for _ in 0..CHANGES_MAX {
-        match change(&points[newest..]) {
-            Some(at) => {
-                newest += at;
-                count += 1;
-                first = if count == 1 { at } else { first };
-            }
-            None => break,
-        }
+    let (mut change, mut leaning) = look(points);
+    let mut shown = None;
+    while let Some(at) = change.filter(|_| count < CHANGES_MAX) {
+        shown = Some((newest, leaning));
+        newest += at;
+        count += 1;
+        first = if count == 1 { at } else { first };
+        (change, leaning) = look(&points[newest..]);
     }
     // The largest change is found first; whether there was one before it is asked once.
-    count += usize::from(count == 1 && change(&points[..first]).is_some());
-    Changes { newest, count }
+    count += usize::from(count == 1 && look(&points[..first]).0.is_some());
+    Changes { newest, count, leaning, shown }
 }
 
-/// The most likely change point, if there is one.
+/// The most likely change point, if there is one, and what else the points say of one.
 ///
 /// Source: A. N. Pettitt, "A non-parametric approach to the change-point problem", Applied Statistics 28(2),
 /// 1979.
-fn change(points: &[Point]) -> Option<usize> {
+fn look(points: &[Point]) -> (Option<usize>, Leaning) {
     let n = points.len();
-    if n < 2 * SIDE_SAMPLES_MIN || points[0].at_us == points[n - 1].at_us {
-        return None;
+    if n < 2 || points[0].at_us == points[n - 1].at_us {
+        return (None, Leaning::default());
     }
+    let (cells, residuals) = in_cells(points);
+    let ranks = mid_ranks(&residuals);
+    let mut rank_sum = 0.0;
+    let mut best: Option<(usize, f64)> = None;
+    let (mut leap, mut leap_square, mut leap_pairs) = (0, 0.0, 1.0);
+    for split in 1..n {
+        rank_sum += ranks[split - 1];
+        if points[split - 1].at_us == points[split].at_us {
+            continue;
+        }
+        let u = (2.0 * rank_sum - split as f64 * (n as f64 + 1.0)).abs();
+        let allowed = split >= SIDE_SAMPLES_MIN && n - split >= SIDE_SAMPLES_MIN;
+        if allowed && best.is_none_or(|(_, most)| u > most) {
+            best = Some((split, u));
+        }
+        let pairs = (split * (n - split)) as f64;
+        if u * u * leap_pairs > leap_square * pairs {
+            (leap, leap_square, leap_pairs) = (split, u * u, pairs);
+        }
+    }
+    let count = n as f64;
+    let square = 3.0 * leap_square / (leap_pairs * (count + 1.0));
+    let ranks = ranks.iter().map(|rank| (2.0 * rank) as u8 - 1).collect();
+    let leaning = Leaning { ranks, from_us: points[leap].at_us, square };
+    let is_change = |(split, u): &(usize, f64)| {
+        let chance = 2.0 * (-6.0 * u * u / (count * count * count + count * count)).exp();
+        chance < CHANCE_MAX
+            && moved(&residuals, &cells, *split).is_some_and(|moved| moved.abs() >= CHANGE_MIN)
+    };
+    (best.filter(is_change).map(|(split, _)| split), leaning)
+}
+
+/// How far the level of points, at least one, moved at `split`; nothing where their sizes do not let it be
+/// said.
+pub fn moved_at(points: &[Point], split: usize) -> Option<f64> {
+    let (cells, residuals) = in_cells(points);
+    moved(&residuals, &cells, split)
+}
+
+/// The points by cells of alike sizes, and their residuals, those of a cell together.
+fn in_cells(points: &[Point]) -> (Vec<Range<usize>>, Vec<(f64, u32)>) {
     let grid = Grid::new(points);
     let ln_sizes = ln_sizes(points, &grid.order);
     let cells = cells(&ln_sizes);
     let residuals = residuals(points, &grid, &ln_sizes, &cells);
-    let ranks = mid_ranks(&residuals);
-    let mut rank_sum = 0.0;
-    let mut best: Option<(usize, f64)> = None;
-    for split in 1..n {
-        rank_sum += ranks[split - 1];
-        let u = (2.0 * rank_sum - split as f64 * (n as f64 + 1.0)).abs();
-        let allowed = split >= SIDE_SAMPLES_MIN
-            && n - split >= SIDE_SAMPLES_MIN
-            && points[split - 1].at_us < points[split].at_us;
-        if allowed && best.is_none_or(|(_, most)| u > most) {
-            best = Some((split, u));
-        }
-    }
-    let (split, u) = best?;
-    let n = n as f64;
-    let chance = 2.0 * (-6.0 * u * u / (n * n * n + n * n)).exp();
-    (chance < CHANCE_MAX && moved(&residuals, &cells, split)?.abs() >= CHANGE_MIN).then_some(split)
+    (cells, residuals)
 }
 
 /// Log sizes of the points in the `order` of their sizes.

@@ -11,6 +11,7 @@ use std::cell::LazyCell;
 use serde::{Deserialize, Serialize};
 
 use crate::cells::SAME;
+use crate::local;
 use crate::size::Point;
 use crate::stats::{Weighted, median, sorted_deviation};
 
@@ -76,14 +77,18 @@ struct Cell {
     middle: f64,
     deviation: f64,
     count: f64,
+    /// Least and greatest residual.
+    range: (f64, f64),
 }
 
 impl Interaction {
     /// Fits residuals; with what they say of each sample as if it had not been there. Nothing where there are
     /// less than two shares or sizes.
     pub fn fit(rests: &Rests) -> Option<(Self, Vec<f64>)> {
-        let Joined { shares, sizes, cells, cell_of } = join(rests)?;
+        let Joined { shares, sizes, mut cells, cell_of } = join(rests)?;
         let n = cells.len();
+        let bounds = local::bounds(cells.iter().map(|c| (c.middle, c.deviation, c.count)));
+        cells.iter_mut().for_each(|c| c.middle = local::limited(c.middle, c.count, c.range, bounds));
         let noise = noise(&cells);
         let squares = |c: &Cell, noise: &f64| c.middle.clamp(-1.0, 1.0).powi(2) - noise;
         let beyond_noise: f64 = cells.iter().zip(&noise).map(|(c, noise)| squares(c, noise)).sum();
@@ -267,7 +272,8 @@ fn members(rests: &Rests, cell_of: &[u8], cells: usize) -> (Vec<Weighted>, Vec<u
 impl Cell {
     fn new((share, size): (u8, u8), members: &mut [Weighted]) -> Self {
         let (middle, count) = (median(members), members.len() as f64);
-        Self { share, size, middle, deviation: sorted_deviation(members, middle), count }
+        let range = (members[0].0, members[members.len() - 1].0);
+        Self { share, size, middle, deviation: sorted_deviation(members, middle), count, range }
     }
 }
 

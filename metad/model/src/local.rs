@@ -17,6 +17,15 @@ pub const SAME: f64 = 0.01;
 /// median of five lies outside their range with a chance of 1 in 16.
 const OWN_SAMPLES_MIN: f64 = 5.0;
 
+/// How far a residual may lie out where fewer than [`MAJORITY`] samples stand together, in times of what the
+/// others show, and at least (logarithmic): one of them alone may be an outlier, which three outvote.
+///
+/// Source: P. J. Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35,
+/// 1964.
+const BOUND: f64 = 4.0;
+const BOUND_MIN: f64 = 0.7;
+const MAJORITY: usize = 3;
+
 /// Log corrections along a logarithmic axis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Local {
@@ -47,6 +56,10 @@ impl Local {
         // The order within a place does not matter, and callers often bring the places in order.
         residuals.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut cells = cells(residuals);
+        if cells.iter().any(|c| c.count < MAJORITY as f64) {
+            let bounds = bounds(cells.iter().map(|c| (c.middle, c.deviation, c.count)));
+            cells.iter_mut().for_each(|c| c.middle = limited(c.middle, c.count, (c.least, c.most), bounds));
+        }
         if misfit <= 0.0 && cells.iter().all(|c| c.count < 2.0) {
             return None;
         }
@@ -88,6 +101,21 @@ impl Local {
     fn below(&self, place: usize) -> Option<&(f64, f64)> {
         place.checked_sub(1).map(|n| &self.places[n])
     }
+}
+
+/// The residuals that a few samples may say, from the middle, the deviation and the count of all groups.
+pub fn bounds(groups: impl Iterator<Item = (f64, f64, f64)> + Clone) -> (f64, f64) {
+    let mut middles: Vec<Weighted> = groups.clone().map(|(middle, _, count)| (middle, count)).collect();
+    let centre = median(&mut middles);
+    let far = |(middle, deviation, count): (f64, f64, f64)| ((middle - centre).abs().max(deviation), count);
+    let bound = (BOUND * median(&mut groups.map(far).collect::<Vec<Weighted>>())).max(BOUND_MIN);
+    (centre - bound, centre + bound)
+}
+
+/// The middle of `count` residuals between `least` and `most` where a few of them are kept within `bounds`.
+pub fn limited(middle: f64, count: f64, (least, most): (f64, f64), (low, high): (f64, f64)) -> f64 {
+    let is_few = (count as usize) < MAJORITY && (least < low || most > high);
+    if is_few { f64::midpoint(least.clamp(low, high), most.clamp(low, high)) } else { middle }
 }
 
 /// Offset between two places, and the distance to the nearer one.

@@ -199,6 +199,11 @@ impl Ring {
         first
     }
 
+    /// How many are older than a time.
+    pub fn before(&self, at_us: i64) -> usize {
+        self.samples.partition_point(|sample| sample.at_us < at_us)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.samples.len()

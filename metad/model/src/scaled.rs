@@ -12,10 +12,12 @@ use foresail_schemas::prediction::{Basis, Prediction, Unit};
 use serde::{Deserialize, Serialize};
 
 use crate::cells::{CELLS_MAX, SAME};
+use crate::config::ConfigKey;
 use crate::curve::{self, Ask, Curve, OFFSET_MS, Setup};
 use crate::evidence::Evidence;
 use crate::interaction::{Interaction, Rests};
 use crate::local::Local;
+use crate::memory::Memory;
 use crate::mixture::Fitted;
 use crate::shape::{Pool, Shape};
 use crate::shared::Shared;
@@ -42,6 +44,8 @@ pub struct Scaled {
     /// The size curve.
     pub curve: Curve,
     beside: Beside,
+    /// What memory says beside the share.
+    memory: Option<Memory>,
     interaction: Option<Interaction>,
     /// Change of the shape's strength per unit of log size, and where it is 0.
     tilt: f64,
@@ -70,8 +74,8 @@ enum Beside {
 pub struct Measured<'a> {
     /// Measurements of the newest levels.
     pub newest: &'a Shared,
-    /// Those of former levels with their shares, where a config changed its level again and again.
-    pub former: &'a [(f64, Point)],
+    /// Those of former levels with their configs, where a config changed its level again and again.
+    pub former: &'a [(ConfigKey, Point)],
     /// Measurements that it rests on, kept or not.
     pub samples: u64,
 }
@@ -134,6 +138,7 @@ impl Scaled {
             shape,
             curve,
             beside,
+            memory: shared.memory.clone(),
             interaction,
             tilt,
             ln_size,
@@ -147,13 +152,28 @@ impl Scaled {
     }
 
     /// How far a measurement lies from the middle, as a log ratio, with its weight.
-    fn residual(&self, (share, point): &(f64, Point)) -> Weighted {
-        let middle = self.curve.middle(point.size).0 * self.factor(*share, point.size).0;
+    fn residual(&self, (key, point): &(ConfigKey, Point)) -> Weighted {
+        let middle = self.curve.middle(point.size).0 * self.factor_of(*key, point.size).0;
         ((point.value / middle).ln(), point.weight)
     }
 
-    /// The factor on the curve at `share` and a size, and the standard deviation of its logarithm.
-    pub fn factor(&self, share: f64, size: f64) -> (f64, f64) {
+    /// The factor on the curve at a config and a size, and the standard deviation of its logarithm.
+    pub fn factor_of(&self, key: ConfigKey, size: f64) -> (f64, f64) {
+        let (factor, sigma) = self.factor(key.share(), size);
+        let (effect, error) = self.by_memory(key);
+        (factor * effect, sigma.hypot(error))
+    }
+
+    fn by_memory(&self, key: ConfigKey) -> (f64, f64) {
+        self.memory.as_ref().map_or((1.0, 0.0), |memory| {
+            let (log, error) = memory.at(key.memory_mb());
+            (log.exp(), error)
+        })
+    }
+
+    /// The factor on the curve at `share` and a size where memory says nothing, and the standard deviation of
+    /// its logarithm.
+    fn factor(&self, share: f64, size: f64) -> (f64, f64) {
         let (factor, sigma) = self.shape.factor(share);
         let ln_share = share.ln();
         let (correction, variance) = match &self.beside {
@@ -174,13 +194,16 @@ impl Scaled {
         (factor * (correction + tilt + rest).exp(), (variance + unknown).sqrt())
     }
 
-    /// The time at `size` on a config of `share`.
-    pub fn predict(&self, share: f64, size: f64, slas: &[Sla]) -> Prediction {
-        let (scale, sigma) = self.factor(share, size);
-        let extrapolated = share < self.share_min || share > self.share_max;
+    /// The time at `size` on a config.
+    pub fn predict(&self, key: ConfigKey, size: f64, slas: &[Sla]) -> Prediction {
+        let share = key.share();
+        let (scale, sigma) = self.factor_of(key, size);
+        let is_beyond = self.memory.as_ref().is_some_and(|memory| memory.is_beyond(key.memory_mb()));
+        let extrapolated = share < self.share_min || share > self.share_max || is_beyond;
         let (unit, basis) = (Unit::Ms, Basis::MemoryNormalised);
         // A share takes at most as many times as long as it is smaller.
-        let most = self.time_max.map(|time_max| time_max * (self.share_max / share).max(1.0));
+        let slower = (self.share_max / share).max(1.0) * self.by_memory(key).0;
+        let most = self.time_max.map(|time_max| time_max * slower);
         let offset = OFFSET_MS;
         self.curve.answer(&Ask { size, scale, sigma, offset, unit, basis, extrapolated, most }, slas)
     }

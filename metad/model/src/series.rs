@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cells::SAME;
 use crate::curve::{Curve, OFFSET_MS, recent_points, weigh};
+use crate::drift::{Changes, Leaning};
 use crate::histogram::Histogram;
 use crate::memo::Memo;
 use crate::moments::Moments;
@@ -24,6 +25,9 @@ pub struct Series {
     pub histogram: Histogram,
     /// Sums of the whole history.
     pub moments: Moments,
+    /// Samples of the ring before the newest change of the whole task, and such changes; see [`Self::since`].
+    #[serde(skip)]
+    cut: (usize, usize),
     #[serde(skip)]
     level: Memo<Level>,
     /// Apart from the level, which every fit over several configs needs.
@@ -46,6 +50,10 @@ pub struct Level {
     pub size_min: f64,
     /// Largest size.
     pub size_max: f64,
+    /// What they say of a further change.
+    pub leaning: Leaning,
+    /// What they say together with the level before, from a place of the ring on, where there was a change.
+    pub shown: Option<(usize, Leaning)>,
 }
 
 /// Most sizes of a series that are told apart; more are dense.
@@ -80,13 +88,25 @@ impl Series {
     /// Where the newest level begins.
     pub fn level(&self) -> &Level {
         self.level.get(|| {
-            let (points, changes) = recent_points(&self.ring, |s| Some(s.value_ms + OFFSET_MS));
+            let (cut, changes_before) = self.cut;
+            let (points, changes) =
+                recent_points(self.ring.iter().skip(cut), |s| Some(s.value_ms + OFFSET_MS));
             let (size_min, size_max) =
                 points.iter().fold((f64::MAX, 0.0_f64), |(lo, hi), p| (lo.min(p.size), hi.max(p.size)));
-            let (left_out, changes) = (changes.newest, changes.count);
+            let Changes { newest, count, leaning, shown } = changes;
+            let shown = shown.map(|(first, leaning)| (cut + first, leaning));
+            let (left_out, changes) = (cut + newest, changes_before + count);
             let samples = if left_out == 0 { self.moments.count } else { points.len() as u64 };
-            Level { left_out, changes, samples, size_min, size_max }
+            Level { left_out, changes, samples, size_min, size_max, leaning, shown }
         })
+    }
+
+    /// The same series where its whole task changed its level at a time; nothing where the newest level has
+    /// no samples on both sides of it.
+    pub fn since(&self, from_us: i64) -> Option<Self> {
+        let (level, cut) = (self.level(), self.ring.before(from_us));
+        let splits = level.left_out < cut && cut < self.ring.len();
+        splits.then(|| Self { cut: (cut, level.changes + 1), ..self.clone() })
     }
 
     /// The sizes of the newest level, ascending; empty where there is one, or more than [`SIZES_MAX`].
@@ -143,7 +163,8 @@ impl Series {
     }
 }
 
-fn point(sample: &Sample) -> Point {
+/// A sample without its weight.
+pub fn point(sample: &Sample) -> Point {
     let (at_us, size) = (sample.at_us, sample.size_bytes as f64);
     Point { at_us, size, value: sample.value_ms + OFFSET_MS, weight: 1.0 }
 }

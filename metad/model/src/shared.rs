@@ -3,8 +3,10 @@
 use std::ops::Range;
 
 use crate::cells::{Grid, SAME};
+use crate::config::ConfigKey;
 use crate::kinds::Kinds;
 use crate::logs::lns;
+use crate::memory::Memory;
 use crate::size::Point;
 use crate::task::POOLED_SAMPLES_MAX;
 
@@ -23,9 +25,23 @@ pub struct Shared {
     configs: Vec<(f64, usize)>,
     /// Which measurements are of alike sizes.
     pub grid: Grid,
+    /// What memory says beside the share; taken off the values.
+    pub memory: Option<Memory>,
 }
 
 impl Shared {
+    /// The measurements of configs without what memory says beside the share.
+    pub fn without_memory(mut configs: Vec<(ConfigKey, Vec<Point>)>) -> Self {
+        let memory = Memory::fit(&configs);
+        if let Some(memory) = &memory {
+            for (key, points) in &mut configs {
+                let factor = (-memory.at(key.memory_mb()).0).exp();
+                points.iter_mut().for_each(|point| point.value *= factor);
+            }
+        }
+        Self { memory, ..Self::new(configs.into_iter().map(|(key, points)| (key.share(), points))) }
+    }
+
     /// The measurements of configs, given with their shares; configs without any are left out.
     pub fn new(configs: impl Iterator<Item = (f64, Vec<Point>)>) -> Self {
         let (mut points, mut ends) = (Vec::with_capacity(POOLED_SAMPLES_MAX), Vec::new());
@@ -39,7 +55,7 @@ impl Shared {
         if let Some(kinds) = &kinds {
             kinds.level(&mut ln_values);
         }
-        Self { points, ln_values, kinds, configs: ends, grid }
+        Self { points, ln_values, kinds, configs: ends, grid, memory: None }
     }
 
     /// The shares of the configs, one entry each, with the places of their measurements.

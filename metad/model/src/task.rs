@@ -16,6 +16,7 @@ use crate::config::{ByConfig, CONFIGS_PER_TASK_MAX, ConfigKey};
 use crate::curve::{Curve, OFFSET_BYTES, OFFSET_MS, Setup, recent_points, weigh};
 use crate::evidence::Evidence;
 use crate::history::History;
+use crate::levels;
 use crate::memo::Memo;
 use crate::peak::Peaks;
 use crate::ring::{RING_SAMPLES, Sample};
@@ -56,6 +57,9 @@ pub struct TaskModel {
     scores: Option<Arc<Scores>>,
     /// Peak memory, where a record had it. The last field: stored forms without it are read as such.
     peaks: Option<Arc<Peaks>>,
+    /// Apart from the other fits, because every question looks at it.
+    #[serde(skip)]
+    newest: Memo<Option<ByConfig>>,
     #[serde(skip)]
     fits: Memo<Box<Fits>>,
 }
@@ -93,7 +97,7 @@ impl TaskModel {
     /// Takes in one execution.
     pub fn record(&mut self, record: &TaskRecord, at_us: i64) {
         let sample = Sample::new(at_us, record.input_bytes, record.exec_ms, record.output_bytes);
-        self.fits = Memo::default();
+        (self.newest, self.fits) = (Memo::default(), Memo::default());
         self.samples += 1;
         if let Some(forecast) = &record.forecast {
             let scores = Arc::make_mut(self.scores.get_or_insert_default());
@@ -117,7 +121,7 @@ impl TaskModel {
 
     /// Takes in everything of `other`.
     pub fn merge(&mut self, other: &Self) {
-        self.fits = Memo::default();
+        (self.newest, self.fits) = (Memo::default(), Memo::default());
         self.samples += other.samples;
         if let Some(theirs) = &other.scores {
             Arc::make_mut(self.scores.get_or_insert_default()).merge(theirs);
@@ -149,6 +153,11 @@ impl TaskModel {
         &self.configs
     }
 
+    /// The same where those that changed their level together with others know of it.
+    pub fn newest(&self) -> &ByConfig {
+        self.newest.get(|| levels::newest(&self.configs)).as_ref().unwrap_or(&self.configs)
+    }
+
     /// Whether it was measured at two CPU shares, so that it has something to tell the pool.
     pub fn has_two_shares(&self) -> bool {
         let mut shares = self.configs.iter().map(|(key, _)| key.share());
@@ -163,7 +172,7 @@ impl TaskModel {
 
     /// The curve of a config's own samples.
     pub fn own_curve(&self, key: ConfigKey) -> Option<&Curve> {
-        let series = self.configs.get(key)?;
+        let series = self.newest().get(key)?;
         series.curve(|points| own_curve(points, series))
     }
 
@@ -175,7 +184,7 @@ impl TaskModel {
         };
         *self.fits().sizes.get(|| {
             let each = self.each();
-            self.configs.iter().fold((f64::MAX, 0.0_f64), |(lo, hi), (_, series)| {
+            self.newest().iter().fold((f64::MAX, 0.0_f64), |(lo, hi), (_, series)| {
                 let (kept, left_out) = (series.ring.len(), series.level().left_out);
                 if kept - left_out <= each {
                     return whole(lo, hi, series);
@@ -250,8 +259,9 @@ impl TaskModel {
     fn fit_output(&self) -> Option<Curve> {
         let mut points: Vec<Point> = Vec::new();
         for (_, series) in self.configs.iter() {
-            points
-                .extend(recent_points(&series.ring, |s| s.output_bytes().map(|b| b as f64 + OFFSET_BYTES)).0);
+            points.extend(
+                recent_points(series.ring.iter(), |s| s.output_bytes().map(|b| b as f64 + OFFSET_BYTES)).0,
+            );
         }
         points.sort_by(|a, b| a.at_us.cmp(&b.at_us).then(a.size.total_cmp(&b.size)));
         points.drain(..points.len().saturating_sub(POOLED_SAMPLES_MAX));
@@ -278,19 +288,19 @@ impl TaskModel {
     }
 
     /// Samples of the levels before the newest, of configs that changed again and again.
-    fn former_points(&self) -> Vec<(f64, Point)> {
+    fn former_points(&self) -> Vec<(ConfigKey, Point)> {
         let (each, mut former) = (self.each(), Vec::new());
-        for (key, series) in self.configs.iter() {
+        for (key, series) in self.newest().iter() {
             let points = series.former();
-            former.extend(points[points.len().saturating_sub(each)..].iter().map(|p| (key.share(), *p)));
+            former.extend(points[points.len().saturating_sub(each)..].iter().map(|p| (key, *p)));
         }
         former
     }
 
     fn shared(&self) -> Shared {
         let each = self.each();
-        let newest = |(key, series): (ConfigKey, &Arc<Series>)| (key.share(), series.newest(each));
-        Shared::new(self.configs.iter().map(newest))
+        let newest = |(key, series): (ConfigKey, &Arc<Series>)| (key, series.newest(each));
+        Shared::without_memory(self.newest().iter().map(newest).collect())
     }
 }
 
