@@ -278,7 +278,7 @@ fn left_out_in_words(dense: &Dense, assignment: &Assignment) -> Option<String> {
     let tasks = if dense.forces() { 0..dense.len() } else { 0..0 };
     let told = tasks.flat_map(|t| {
         let id = &dense.problem.workflow.task(t).id;
-        left_out(dense, t, |t| assignment.place(t))
+        left_out(dense, t, &assignment.extras.warmings, |t| assignment.place(t))
             .map(move |(kind, why)| format!("{} of `{id}` ({why})", kind.as_str()))
     });
     let told: Vec<String> = told.collect();
@@ -326,7 +326,9 @@ impl<'c> Why<'c> {
         if needed_mb > 0 && !dense.is_pooled(task) {
             push(words, format_args!("; it needs {needed_mb} MB"));
         }
-        for (kind, why) in left_out(dense, task, |t| self.assignment.place(t)) {
+        for (kind, why) in
+            left_out(dense, task, &self.assignment.extras.warmings, |t| self.assignment.place(t))
+        {
             push(words, format_args!("; {} is forced and not carried out: {why}", kind.as_str()));
         }
     }
