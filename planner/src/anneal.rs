@@ -61,8 +61,8 @@ pub(crate) fn offer(search: &mut Search, effort_s: f64) {
     let mut starts = Starts::default();
     simple::offer(search);
     starts.note(search);
-    sweep::offer(search);
-    starts.note(search);
+    let lost = search.stage(sweep::NAME, sweep::offer);
+    starts.note_both(search, lost);
     let passes = passes(search.dense, effort_s);
     improve(search, &starts.assignments, passes);
 }
@@ -86,6 +86,18 @@ impl Starts {
         if self.assignments.last() != Some(&best.assignment) {
             self.labels.push(best.label.clone());
             self.assignments.push(best.assignment.clone());
+        }
+    }
+
+    /// Notes the best so far, and before it what it has won over.
+    pub fn note_both(&mut self, search: &Search, lost: Option<(String, Assignment)>) {
+        self.note(search);
+        if let Some((label, assignment)) = lost
+            && !self.assignments.contains(&assignment)
+        {
+            let before_last = self.labels.len() - 1;
+            self.labels.insert(before_last, label);
+            self.assignments.insert(before_last, assignment);
         }
     }
 }

@@ -100,8 +100,8 @@ impl Planner for Auto {
             nonuniform::offer_refined(&mut search, flexible);
             starts.note(&search);
         }
-        sweep::offer(&mut search);
-        starts.note(&search);
+        let lost = search.stage(sweep::NAME, sweep::offer);
+        starts.note_both(&search, lost);
         if dense.len() <= FIXED_TASKS_MAX && self.effort.covers(&search, FIXED_PASSES) {
             heft::offer(&mut search);
             let mut found = Search::under(&dense, problem.objective, &search.floor);

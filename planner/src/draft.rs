@@ -17,7 +17,7 @@ use crate::bounds::Floor;
 use crate::dense::{Dense, NONE};
 use crate::error::PlanFailure;
 use crate::expected::Part;
-use crate::explain::{self, Candidate};
+use crate::explain::{self, Candidate, Story};
 use crate::timing::Timing;
 use crate::wukong;
 
@@ -148,7 +148,14 @@ fn retimed_all(problem: &Problem, plan: &Plan, reasons: Vec<String>) -> Result<P
     let label = format!("{}: {} workers", plan.planner, assignment.workers);
     let candidate = Candidate { label, assignment, timed: timing.timed(summary) };
     let (ids, floor) = (worker_ids(plan), Floor::new(&dense));
-    let mut new = explain::write_named(&dense, plan.planner.as_str(), &candidate, &floor, reasons, &ids);
+    let mut new = explain::write_named(
+        &dense,
+        plan.planner.as_str(),
+        &candidate,
+        &floor,
+        Story { reasons, nearest: None },
+        &ids,
+    );
     new.tasks.iter_mut().zip(&plan.tasks).for_each(|(new, old)| new.why.clone_from(&old.why));
     match plan.flexible {
         Some(rules) => Ok(wukong::simulated(&dense, new, rules)?),
@@ -211,7 +218,7 @@ fn write(dense: &Dense, planner: &TaskName, assignment: Assignment, reasons: Vec
     let summary = timing.pass(&assignment);
     let label = format!("{planner}: {} workers", assignment.workers);
     let candidate = Candidate { label, assignment, timed: timing.timed(summary) };
-    explain::write(dense, planner.as_str(), &candidate, &Floor::new(dense), reasons)
+    explain::write(dense, planner.as_str(), &candidate, &Floor::new(dense), Story { reasons, nearest: None })
 }
 
 /// The draft in dense form, checked.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use foresail_schemas::id::WorkerId;
-use foresail_schemas::plan::{Bounds, Objective, Plan, PlannedTask, PlannedWorker};
+use foresail_schemas::plan::{Bounds, Objective, Plan, PlanSummary, PlannedTask, PlannedWorker};
 use foresail_schemas::prediction::Basis;
 use foresail_schemas::{TaskId, TaskName};
 
@@ -22,6 +22,10 @@ const PATH_SHOWN_MAX: usize = 8;
 /// Most optimisations named in the explanation that are forced and not carried out.
 const LEFT_OUT_SHOWN_MAX: usize = 8;
 
+/// Said where a probability is asked for and there are no distributions to tell one by.
+pub(crate) const SPREAD_UNKNOWN: &str = "Nothing is known of how times spread, so nothing is said about any \
+     probability. Run the workflow or import measurements, then plan again.";
+
 /// Bytes that most reasons of tasks fit into.
 const WHY_BYTES: usize = 112;
 
@@ -34,17 +38,26 @@ pub(crate) struct Candidate {
     pub timed: Timed,
 }
 
-/// Writes the plan of the candidate that won. `reasons` say how it was found.
+/// How a plan was found.
+#[derive(Debug, Default)]
+pub(crate) struct Story {
+    /// In words.
+    pub reasons: Vec<String>,
+    /// Of the plans that it was chosen from, the one that is best at what the objective limits.
+    pub nearest: Option<PlanSummary>,
+}
+
+/// Writes the plan of the candidate that won.
 pub(crate) fn write(
     dense: &Dense,
     planner: &str,
     candidate: &Candidate,
     floor: &Floor,
-    reasons: Vec<String>,
+    story: Story,
 ) -> Plan {
     let by_worker = candidate.assignment.tasks_by_worker();
     let ids = worker_ids(dense, &candidate.assignment, &candidate.timed, &by_worker);
-    write_named(dense, planner, candidate, floor, reasons, &ids)
+    write_named(dense, planner, candidate, floor, story, &ids)
 }
 
 /// The same with given names of the workers.
@@ -53,7 +66,7 @@ pub(crate) fn write_named(
     planner: &str,
     candidate: &Candidate,
     floor: &Floor,
-    reasons: Vec<String>,
+    story: Story,
     ids: &[Option<WorkerId>],
 ) -> Plan {
     let forced = with_forced(dense, candidate);
@@ -66,7 +79,7 @@ pub(crate) fn write_named(
         summary.makespan_ms,
         summary.cost_usd
     )];
-    explanation.extend(missed(&problem.objective, summary, floor.pair()));
+    explanation.extend(missed(&problem.objective, summary, floor.pair(), story.nearest.as_ref()));
     if let Objective::Deadline { makespan_ms } = problem.objective
         && floor.cost_by(dense, makespan_ms).is_finite()
     {
@@ -74,8 +87,12 @@ pub(crate) fn write_named(
         explanation
             .push(format!("No plan that ends within {makespan_ms:.0} ms costs less than {usd:.8} USD."));
     }
+    if matches!(problem.objective, Objective::Confidence { .. }) && problem.predictions.uncertainty.is_none()
+    {
+        explanation.push(SPREAD_UNKNOWN.to_owned());
+    }
     explanation.extend(pool::in_words(dense));
-    explanation.extend(reasons);
+    explanation.extend(story.reasons);
     let planner = TaskName::new(planner).expect("a planner's name is a legal name, which a test checks");
     assemble(dense, &planner, candidate, floor.pair(), explanation, ids, |_| None)
 }
@@ -278,7 +295,7 @@ fn left_out_in_words(dense: &Dense, assignment: &Assignment) -> Option<String> {
     let tasks = if dense.forces() { 0..dense.len() } else { 0..0 };
     let told = tasks.flat_map(|t| {
         let id = &dense.problem.workflow.task(t).id;
-        left_out(dense, t, |t| assignment.place(t))
+        left_out(dense, t, &assignment.extras.warmings, |t| assignment.place(t))
             .map(move |(kind, why)| format!("{} of `{id}` ({why})", kind.as_str()))
     });
     let told: Vec<String> = told.collect();
@@ -326,7 +343,9 @@ impl<'c> Why<'c> {
         if needed_mb > 0 && !dense.is_pooled(task) {
             push(words, format_args!("; it needs {needed_mb} MB"));
         }
-        for (kind, why) in left_out(dense, task, |t| self.assignment.place(t)) {
+        for (kind, why) in
+            left_out(dense, task, &self.assignment.extras.warmings, |t| self.assignment.place(t))
+        {
             push(words, format_args!("; {} is forced and not carried out: {why}", kind.as_str()));
         }
     }

@@ -21,6 +21,9 @@ pub(crate) const PRE_WARM: u8 = 4;
 /// Why nothing is done on the worker of a task.
 const UNPLANNED: &str = "the task has no planned worker";
 
+/// Why no worker is started beforehand for a task.
+const ALREADY_RUNS: &str = "its worker runs already, started beforehand for another task";
+
 /// A worker that is started beforehand.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Warming {
@@ -179,13 +182,19 @@ fn uncopied(dense: &Dense, task: u32, place: impl Fn(u32) -> (u32, u32)) -> Opti
 pub(crate) fn left_out(
     dense: &Dense,
     task: u32,
+    warmings: &[Warming],
     place: impl Fn(u32) -> (u32, u32),
 ) -> impl Iterator<Item = (OptimizationKind, &'static str)> {
     let flags = dense.forced_flags(task);
-    let is_planned = place(task).0 != NONE;
+    let (own, _) = place(task);
+    let is_planned = own != NONE;
+    let is_warmed = |serves: u32| warmings.iter().any(|w| w.serves == serves);
+    let shares_start = || is_planned && warmings.iter().any(|w| place(w.serves).0 == own);
+    let pre_warm = (flags & PRE_WARM != 0 && !is_warmed(task) && shares_start())
+        .then_some((OptimizationKind::PreWarm, ALREADY_RUNS));
     let pre_load = (flags & PRE_LOAD != 0 && !is_planned).then_some((OptimizationKind::PreLoad, UNPLANNED));
     let why = if flags & TASK_DUP != 0 { uncopied(dense, task, place) } else { None };
-    pre_load.into_iter().chain(why.map(|why| (OptimizationKind::TaskDup, why)))
+    pre_load.into_iter().chain(why.map(|why| (OptimizationKind::TaskDup, why))).chain(pre_warm)
 }
 
 /// How many tasks the workflow forces a pre-load on that have no planned worker.

@@ -125,27 +125,80 @@ pub(crate) fn in_words(objective: &Objective) -> String {
     }
 }
 
-/// What to say where the plan misses its limit; nothing where it does not.
-pub(crate) fn missed(objective: &Objective, summary: &PlanSummary, bounds: (f64, f64)) -> Option<String> {
+/// What an objective limits of a plan, makespan in ms or cost in USD, and to how much.
+fn limited(objective: &Objective, summary: &PlanSummary) -> Option<(f64, f64)> {
     match *objective {
-        Objective::Deadline { makespan_ms } if summary.makespan_ms > makespan_ms => Some(format!(
+        Objective::Deadline { makespan_ms } | Objective::Confidence { makespan_ms, .. } => {
+            Some((summary.makespan_ms, makespan_ms))
+        }
+        Objective::Budget { cost_usd } => Some((summary.cost_usd, cost_usd)),
+        Objective::Fastest | Objective::Cheapest | Objective::Balance { .. } => None,
+    }
+}
+
+/// Whether a plan keeps the limit that the objective sets, if it sets one.
+pub(crate) fn keeps_limit(objective: &Objective, summary: &PlanSummary) -> bool {
+    limited(objective, summary).is_none_or(|(value, limit)| value <= limit)
+}
+
+/// The one of `found` that is best at what the objective limits; nothing where it limits nothing.
+pub(crate) fn nearest_limit<'s>(
+    objective: &Objective,
+    found: impl Iterator<Item = &'s PlanSummary>,
+) -> Option<PlanSummary> {
+    let values = found.filter_map(|s| Some((limited(objective, s)?.0, *s)));
+    values.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, summary)| summary)
+}
+
+/// What to say where the plan misses its limit; nothing where it does not. `nearest` is the plan that is best
+/// at what is limited, of those that it was chosen from, where it was chosen from any.
+pub(crate) fn missed(
+    objective: &Objective,
+    summary: &PlanSummary,
+    bounds: (f64, f64),
+    nearest: Option<&PlanSummary>,
+) -> Option<String> {
+    if keeps_limit(objective, summary) {
+        return None;
+    }
+    let by = nearest.map(|nearest| {
+        let value = |s| limited(objective, s).map_or(0.0, |(value, _)| value);
+        value(summary) <= value(nearest) * (1.0 + RELATIVE_EPSILON)
+    });
+    Some(match (*objective, by, nearest) {
+        (Objective::Deadline { makespan_ms }, Some(true), _) => format!(
             "The deadline of {makespan_ms:.0} ms is not met: this is the fastest plan found. {:.0} ms is \
              feasible; below {:.0} ms none is.",
             summary.makespan_ms.ceil(),
             bounds.0
-        )),
-        Objective::Confidence { makespan_ms, .. } if summary.makespan_ms > makespan_ms => Some(format!(
-            "By the times predicted the deadline of {makespan_ms:.0} ms is missed; below {:.0} ms none is \
-             feasible.",
+        ),
+        (Objective::Deadline { makespan_ms }, _, nearest) => format!(
+            "The deadline of {makespan_ms:.0} ms is not met: this plan takes {:.0} ms{}. Below {:.0} ms none \
+             is feasible.",
+            summary.makespan_ms.ceil(),
+            nearest
+                .map_or_else(String::new, |s| format!(", the fastest timed {:.0} ms", s.makespan_ms.ceil())),
             bounds.0
-        )),
-        Objective::Budget { cost_usd } if summary.cost_usd > cost_usd => Some(format!(
+        ),
+        (Objective::Budget { cost_usd }, Some(true), _) => format!(
             "The budget of {cost_usd:.8} USD is not kept: this is the cheapest plan found. {:.8} USD is \
              feasible; below {:.8} USD none is.",
             summary.cost_usd, bounds.1
-        )),
-        _ => None,
-    }
+        ),
+        (Objective::Budget { cost_usd }, _, nearest) => format!(
+            "The budget of {cost_usd:.8} USD is not kept: this plan costs {:.8} USD{}. Below {:.8} USD none \
+             is feasible.",
+            summary.cost_usd,
+            nearest.map_or_else(String::new, |s| format!(", the cheapest timed {:.8} USD", s.cost_usd)),
+            bounds.1
+        ),
+        (Objective::Confidence { makespan_ms, .. }, ..) => format!(
+            "By the times predicted the deadline of {makespan_ms:.0} ms is missed; below {:.0} ms none is \
+             feasible.",
+            bounds.0
+        ),
+        (Objective::Fastest | Objective::Cheapest | Objective::Balance { .. }, ..) => return None,
+    })
 }
 
 #[cfg(test)]
@@ -179,9 +232,44 @@ mod tests {
 
     #[test]
     fn a_missed_limit_is_said_with_what_would_be_feasible() {
-        let text = missed(&Objective::Deadline { makespan_ms: 5.0 }, &summary(9.5, 1.0), (4.0, 0.5));
-        let text = text.expect("9.5 ms miss a deadline of 5 ms");
-        assert!(text.contains("10 ms is feasible") && text.contains("below 4 ms"), "{text}");
-        assert_eq!(missed(&Objective::Fastest, &summary(9.5, 1.0), (4.0, 0.5)), None);
+        let (late, bounds) = (summary(9.5, 1.0), (4.0, 0.5));
+        let said = |objective: Objective, nearest: Option<PlanSummary>| {
+            missed(&objective, &late, bounds, nearest.as_ref()).expect("it misses the limit")
+        };
+        let (deadline, budget) =
+            (Objective::Deadline { makespan_ms: 5.0 }, Objective::Budget { cost_usd: 0.7 });
+        for (objective, nearest, expected) in [
+            (deadline, Some(late), "fastest plan found. 10 ms is feasible; below 4 ms none is."),
+            (
+                deadline,
+                Some(summary(4.5, 9.0)),
+                "this plan takes 10 ms, the fastest timed 5 ms. Below 4 ms none",
+            ),
+            (deadline, None, "this plan takes 10 ms. Below 4 ms none is feasible."),
+            (
+                budget,
+                Some(late),
+                "cheapest plan found. 1.00000000 USD is feasible; below 0.50000000 USD none",
+            ),
+            (
+                budget,
+                Some(summary(99.0, 0.6)),
+                "costs 1.00000000 USD, the cheapest timed 0.60000000 USD. Below",
+            ),
+            (budget, None, "this plan costs 1.00000000 USD. Below 0.50000000 USD none is feasible."),
+        ] {
+            let text = said(objective, nearest);
+            assert!(text.contains(expected), "{text}");
+        }
+        assert_eq!(missed(&Objective::Fastest, &late, bounds, None), None);
+    }
+
+    #[test]
+    fn the_nearest_to_a_limit_is_found_by_what_is_limited() {
+        let found = [summary(10.0, 8.0), summary(20.0, 2.0)];
+        let of = |objective| nearest_limit(&objective, found.iter()).map(|s| s.makespan_ms);
+        assert_eq!(of(Objective::Deadline { makespan_ms: 5.0 }), Some(10.0));
+        assert_eq!(of(Objective::Budget { cost_usd: 1.0 }), Some(20.0));
+        assert_eq!(of(Objective::Fastest), None);
     }
 }

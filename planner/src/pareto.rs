@@ -15,7 +15,7 @@ use crate::assignment::Assignment;
 use crate::dense::Dense;
 use crate::error::PlanFailure;
 use crate::expected::Part;
-use crate::explain::{self, Candidate};
+use crate::explain::{self, Candidate, Story};
 use crate::moves::Moves;
 use crate::planner::Planner;
 use crate::search::Search;
@@ -73,7 +73,7 @@ pub(crate) fn of_part(problem: &Problem, points: usize, effort_s: f64) -> Result
         let summary = search.timing.pass(&point.assignment);
         let (label, assignment) = (point.label.clone(), point.assignment.clone());
         let candidate = Candidate { label, assignment, timed: search.timing.timed(summary) };
-        explain::write(&dense, "pareto", &candidate, &search.floor, Vec::new())
+        explain::write(&dense, "pareto", &candidate, &search.floor, Story::default())
     };
     Ok(front.iter().map(write).collect())
 }

@@ -29,9 +29,10 @@ use crate::assignment::Assignment;
 use crate::dense::Dense;
 use crate::error::PlanFailure;
 use crate::expected::Part;
-use crate::explain::{self, Candidate};
+use crate::explain::{self, Candidate, SPREAD_UNKNOWN, Story};
 use crate::montecarlo::{Chances, Distribution, Probable, draws_for, wilson};
 use crate::moves::Moves;
+use crate::objective::nearest_limit;
 use crate::pareto;
 use crate::planner::Planner;
 use crate::search::Search;
@@ -97,12 +98,10 @@ fn plain(dense: &Dense, chances: Option<Chances>) -> Plan {
     let mut plan = search.plan(Robust.name());
     match chances {
         // First: whoever asked for a probability must not take this for one.
-        None => plan.explanation.insert(
-            0,
-            "Nothing is known of how times spread, so nothing is said about any probability. Run the \
-             workflow or import measurements, then plan again."
-                .to_owned(),
-        ),
+        None => {
+            plan.explanation.retain(|line| line != SPREAD_UNKNOWN);
+            plan.explanation.insert(0, SPREAD_UNKNOWN.to_owned());
+        }
         Some(mut chances) => {
             let draws = draws_for(dense.len() as usize);
             let drawn = chances.of(&search.best().assignment, draws, seed(dense, Stage::Statement));
@@ -320,10 +319,19 @@ impl<'a> Field<'a> {
                 .iter()
                 .map(|j| format!("{}: {:.0} ms aimed at, {:.8} USD", j.label, j.quantile_ms, j.cost_usd)),
         );
+        let timed =
+            self.judged.iter().map(|j| &j.predicted).chain(self.search.tried.iter().map(|t| &t.summary));
+        let nearest = nearest_limit(&self.dense.problem.objective, timed);
         let Judged { label, assignment, .. } = self.judged.swap_remove(chosen);
         let summary = self.search.timing.pass(&assignment);
         let candidate = Candidate { label, assignment, timed: self.search.timing.timed(summary) };
-        let mut plan = explain::write(self.dense, Robust.name(), &candidate, &self.search.floor, reasons);
+        let mut plan = explain::write(
+            self.dense,
+            Robust.name(),
+            &candidate,
+            &self.search.floor,
+            Story { reasons, nearest },
+        );
         plan.outlook = Some(Box::new(outlook));
         plan
     }

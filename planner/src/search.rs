@@ -13,9 +13,9 @@ use crate::assignment::Assignment;
 use crate::bounds::Floor;
 use crate::dense::Dense;
 use crate::error::PlanFailure;
-use crate::explain::{self, Candidate};
+use crate::explain::{self, Candidate, Story};
 use crate::extras::unloaded;
-use crate::objective::{Score, score};
+use crate::objective::{Score, nearest_limit, score};
 use crate::passes;
 use crate::simple;
 use crate::timing::Timing;
@@ -25,6 +25,8 @@ use crate::timing::Timing;
 pub(crate) struct Tried {
     pub label: String,
     pub summary: PlanSummary,
+    /// Whether passes have made it better than it was when it was offered.
+    is_refined: bool,
 }
 
 /// A search for the best candidate under an objective.
@@ -90,7 +92,7 @@ impl<'a> Search<'a> {
         assignment.seat(self.dense);
         let summary = self.timing.pass(&assignment);
         let merit = self.merit(&assignment, &summary);
-        self.tried.push(Tried { label: label.clone(), summary });
+        self.tried.push(Tried { label: label.clone(), summary, is_refined: false });
         if self.best.as_ref().is_none_or(|(best, _)| merit.is_better_than(best)) {
             let timed = self.timing.timed(summary);
             self.best = Some((merit, Candidate { label, assignment, timed }));
@@ -108,6 +110,24 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// Lets what `offer` offers compete by itself first, and the best of that be made better by the passes of
+    /// `planner`; then it competes with the best so far. What a candidate is worth before its passes says
+    /// little of what it is worth after them. Returns the one that loses.
+    pub fn stage(&mut self, planner: &str, offer: impl FnOnce(&mut Self)) -> Option<(String, Assignment)> {
+        let before = self.best.take();
+        offer(self);
+        self.refine(planner);
+        let found = self.best.take();
+        let (won, lost) = match (before, found) {
+            // Of equals the first.
+            (Some(before), Some(found)) if found.0.is_better_than(&before.0) => (Some(found), Some(before)),
+            (Some(before), found) => (Some(before), found),
+            (None, found) => (found, None),
+        };
+        self.best = won;
+        lost.map(|(_, Candidate { label, assignment, .. })| (label, assignment))
+    }
+
     /// The best so far.
     pub fn best(&self) -> &Candidate {
         let (_, candidate) =
@@ -118,8 +138,12 @@ impl<'a> Search<'a> {
     /// Applies the passes of a planner to the best; says what each brought.
     pub fn refine(&mut self, planner: &str) -> Vec<String> {
         let Some((_, mut best)) = self.best.take() else { return Vec::new() };
-        let (dense, bounds) = (self.dense, self.bounds);
+        let (dense, bounds, before) = (self.dense, self.bounds, best.timed.summary);
         let brought = passes::apply(dense, &mut self.timing, self.objective, bounds, planner, &mut best);
+        let summary = best.timed.summary;
+        if summary != before {
+            self.tried.push(Tried { label: best.label.clone(), summary, is_refined: true });
+        }
         self.best = Some((self.merit(&best.assignment, &best.timed.summary), best));
         brought
     }
@@ -148,15 +172,15 @@ impl<'a> Search<'a> {
             reasons.push(format!("{} candidates were timed, from best to worst:", self.tried.len()));
             let mut tried: Vec<&Tried> = self.tried.iter().collect();
             tried.sort_by(|a, b| self.score(&a.summary).compare(&self.score(&b.summary)));
-            let line = |t: &&Tried| in_line(&t.label, &t.summary);
-            reasons.extend(tried.iter().map(line));
+            reasons.extend(tried.into_iter().map(in_line));
         }
-        explain::write(self.dense, planner, best, &self.floor, reasons)
+        let nearest = nearest_limit(&self.objective, self.tried.iter().map(|t| &t.summary));
+        explain::write(self.dense, planner, best, &self.floor, Story { reasons, nearest })
     }
 
     /// What the best gains over the best flexible plan, where that is another and was tried.
     fn against_simple(&self) -> Option<String> {
-        let flexible = self.tried.iter().filter(|t| t.label.starts_with(simple::LABEL));
+        let flexible = self.tried.iter().filter(|t| t.label.starts_with(simple::LABEL) && !t.is_refined);
         let simple = flexible.min_by(|a, b| self.score(&a.summary).compare(&self.score(&b.summary)))?;
         let best = self.best();
         if best.label == simple.label {
@@ -171,8 +195,9 @@ impl<'a> Search<'a> {
     }
 }
 
-fn in_line(label: &str, summary: &PlanSummary) -> String {
-    format!("{label}: {:.0} ms, {:.8} USD", summary.makespan_ms, summary.cost_usd)
+fn in_line(Tried { label, summary, is_refined }: &Tried) -> String {
+    let refined = if *is_refined { ", optimised" } else { "" };
+    format!("{label}{refined}: {:.0} ms, {:.8} USD", summary.makespan_ms, summary.cost_usd)
 }
 
 /// The plan of a planner that is nothing but what it offers to the search.

@@ -14,9 +14,11 @@
 //!
 //! Source: the optimiser's curse (Smith, Winkler, Management Science 2006).
 
+use foresail_schemas::plan::PlanSummary;
+
 use crate::assignment::Assignment;
 use crate::montecarlo::Chances;
-use crate::objective::{RELATIVE_EPSILON, limit_regret, regret};
+use crate::objective::{RELATIVE_EPSILON, keeps_limit, limit_regret, regret};
 use crate::search::Search;
 use crate::{draw, extras};
 
@@ -49,21 +51,43 @@ pub(crate) fn choose(search: &mut Search, mut finalists: Vec<Finalist>, passes_m
         return;
     }
     let Some(uncertainty) = draw::assumed(dense) else { return };
-    keep_those_no_worse(search, &mut finalists);
-    let (mut chosen, mut draws) = (0, 0);
-    if most >= DRAWS[0] {
-        draws = most.min(DRAWS[1]);
-        let regrets = regrets(search, &finalists, Chances::by(dense, &uncertainty), draws);
-        if is_certain(&regrets) {
-            return;
+    let summaries = keep_those_no_worse(search, &mut finalists);
+    let draws = if most < DRAWS[0] { 0 } else { most.min(DRAWS[1]) };
+    let (standard, regrets) = match draws {
+        0 => (0, summaries.iter().map(|summary| vec![Regret::new(search, summary)]).collect()),
+        _ => {
+            let drawn = regrets(search, &finalists, Chances::by(dense, &uncertainty), draws);
+            if is_certain(&drawn) {
+                return;
+            }
+            (steadiest(&drawn), drawn)
         }
-        chosen = steadiest(&regrets);
-    }
-    let reason = format!(
-        "Times are uncertain: of {} candidates that are best by the times predicted, it was chosen by \
-         {draws} draws of what times may come. Another than a flexible plan must be better in five of six.",
-        finalists.len()
-    );
+    };
+    let keeps: Vec<bool> = summaries.iter().map(|summary| keeps_limit(&search.objective, summary)).collect();
+    let chosen = within_limit(standard, &keeps, &regrets);
+    let spread = match dense.problem.predictions.uncertainty {
+        Some(_) => "",
+        None => " Nothing is known of how they spread: a factor of 3 either way is taken for usual.",
+    };
+    let limit = match keeps[chosen] {
+        true if chosen == standard => "",
+        true => " The steadiest would miss the limit; this one is predicted to keep it, in no fewer draws.",
+        false if keeps.contains(&true) => {
+            " Others are predicted to keep the limit, but do so in fewer draws."
+        }
+        false => "",
+    };
+    let candidates = finalists.len();
+    let by = match draws {
+        0 => format!(
+            "There are too many tasks for draws, so of {candidates} candidates a flexible one is preferred."
+        ),
+        _ => format!(
+            "Of {candidates} candidates that are best by the times predicted, it was chosen by {draws} draws \
+             of what times may come. Another than a flexible plan must be better in five of six."
+        ),
+    };
+    let reason = format!("Times are uncertain.{spread} {by}{limit}");
     let Finalist { label, assignment } = finalists.swap_remove(chosen);
     search.choose(label, assignment, reason);
 }
@@ -75,23 +99,30 @@ struct Regret {
     of_limit: f64,
 }
 
+impl Regret {
+    fn new(search: &Search, summary: &PlanSummary) -> Self {
+        Self {
+            total: regret(&search.objective, summary, search.bounds),
+            of_limit: limit_regret(&search.objective, summary, search.bounds),
+        }
+    }
+}
+
 /// Per finalist and draw: how bad that is.
 fn regrets(search: &Search, finalists: &[Finalist], mut chances: Chances, draws: u32) -> Vec<Vec<Regret>> {
     let seed = search.dense.problem.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let of = |finalist: &Finalist| {
         let drawn = chances.summaries(&finalist.assignment, draws, seed);
-        let regret = |summary| Regret {
-            total: regret(&search.objective, summary, search.bounds),
-            of_limit: limit_regret(&search.objective, summary, search.bounds),
-        };
-        drawn.iter().map(regret).collect()
+        drawn.iter().map(|summary| Regret::new(search, summary)).collect()
     };
     finalists.iter().map(of).collect()
 }
 
-/// Leaves the first and what is not worse than it by the times predicted, each once.
-fn keep_those_no_worse(search: &mut Search, finalists: &mut Vec<Finalist>) {
+/// Leaves the first and what is not worse than it by the times predicted, each once; what they take and cost
+/// by these.
+fn keep_those_no_worse(search: &mut Search, finalists: &mut Vec<Finalist>) -> Vec<PlanSummary> {
     let mut kept: Vec<Finalist> = Vec::with_capacity(finalists.len());
+    let mut summaries = Vec::with_capacity(finalists.len());
     let mut standard = None;
     for mut finalist in finalists.drain(..) {
         finalist.assignment.seat(search.dense);
@@ -102,9 +133,11 @@ fn keep_those_no_worse(search: &mut Search, finalists: &mut Vec<Finalist>) {
         let score = search.score(&summary);
         if !standard.get_or_insert(score).is_better_than(&score) {
             kept.push(finalist);
+            summaries.push(summary);
         }
     }
     *finalists = kept;
+    summaries
 }
 
 /// Whether no plan differs from draw to draw.
@@ -126,6 +159,16 @@ fn steadiest(regrets: &[Vec<Regret>]) -> usize {
     let is_steady = |at: &usize| is_sure(total[*at]) || (of_limit[*at].0 >= 0.0 && is_sure(within[*at]));
     let most = (1..regrets.len()).filter(is_steady).max_by(|&a, &b| total[a].0.total_cmp(&total[b].0));
     most.unwrap_or(0)
+}
+
+/// `chosen`, unless that is predicted to miss the limit and others are not, and keep it in no fewer draws:
+/// then the best of these.
+fn within_limit(chosen: usize, keeps: &[bool], regrets: &[Vec<Regret>]) -> usize {
+    let kept = |at: usize| regrets[at].iter().filter(|regret| regret.of_limit <= 0.0).count();
+    let total = |at: usize| regrets[at].iter().map(|regret| regret.total).sum::<f64>();
+    let may = |at: &usize| !keeps[chosen] && keeps[*at] && kept(*at) >= kept(chosen);
+    let best = (0..keeps.len()).filter(may).min_by(|&a, &b| total(a).total_cmp(&total(b)));
+    best.unwrap_or(chosen)
 }
 
 /// Mean by which `of` stays below `standard` draw by draw, and the part of the draws in which it does.
@@ -166,5 +209,21 @@ mod tests {
         let later = drawn(4.0, [0.0, 4.0, 1.0, 4.0]);
         assert_eq!(steadiest(&[standard.clone(), elsewhere]), 1);
         assert_eq!(steadiest(&[standard, later]), 0);
+    }
+
+    #[test]
+    fn who_is_predicted_to_keep_the_limit_is_taken_unless_that_is_less_often_so() {
+        let drawn = |of_limit: [f64; 4]| -> Vec<Regret> {
+            of_limit.iter().map(|&of_limit| Regret { total: 1.0 + of_limit, of_limit }).collect()
+        };
+        let late = drawn([1.0, 0.0, 2.0, 0.0]);
+        let as_often = drawn([0.0, 3.0, 0.0, 9.0]);
+        let more_seldom = drawn([0.0, 3.0, 1.0, 1.0]);
+        let nearer = drawn([0.0, 1.0, 0.0, 1.0]);
+        let all = [late.clone(), more_seldom.clone(), as_often.clone(), nearer];
+        assert_eq!(within_limit(0, &[false, true, true, true], &all), 3, "the best of those that do");
+        assert_eq!(within_limit(0, &[false, true, true, false], &all), 2);
+        assert_eq!(within_limit(0, &[false, true], &[late.clone(), more_seldom]), 0);
+        assert_eq!(within_limit(0, &[true, true], &[late, as_often]), 0, "it keeps the limit itself");
     }
 }

@@ -12,6 +12,8 @@ use crate::planner::Planner;
 use crate::search::{Search, plan_by};
 use crate::tracks::{Aim, Order, Plane, Tracks};
 
+/// Its name.
+pub(crate) const NAME: &str = "sweep";
 /// Deadlines over LB_T, the most telling first. 0: each task as early as can be; infinite: as cheap as can
 /// be.
 const DEADLINES: [f64; 14] =
@@ -37,7 +39,7 @@ pub(crate) struct Sweep;
 
 impl Planner for Sweep {
     fn name(&self) -> &'static str {
-        "sweep"
+        NAME
     }
 
     fn plan(&self, problem: &Problem) -> Result<Plan, PlanFailure> {

@@ -15,7 +15,7 @@ use crate::bounds::Floor;
 use crate::dense::Dense;
 use crate::draft::{self, DraftFailure};
 use crate::expected::Part;
-use crate::explain::{self, Candidate};
+use crate::explain::{self, Candidate, Story};
 use crate::extras::{Extras, PRE_LOAD, TASK_DUP};
 use crate::objective::{Score, score};
 use crate::replan;
@@ -79,7 +79,7 @@ impl Pass for OptimizationKind {
         let label = format!("{}, with {}", plan.planner, self.as_str());
         let candidate = Candidate { label, assignment: better.assignment, timed: better.timed };
         let (planner, ids) = (plan.planner.as_str(), draft::worker_ids(plan));
-        vec![explain::write_named(&dense, planner, &candidate, &floor, Vec::new(), &ids)]
+        vec![explain::write_named(&dense, planner, &candidate, &floor, Story::default(), &ids)]
     }
 }
 

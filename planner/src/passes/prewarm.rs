@@ -114,14 +114,21 @@ impl Clock<'_> {
         (latest_ms >= 0.0).then(|| self.at(size, serves, latest_ms))
     }
 
+    /// The place among the lives of that of the worker which runs a task; nothing for a flexible one that
+    /// came to a worker that ran already.
+    pub fn life(&self, assignment: &Assignment, task: u32) -> Option<usize> {
+        let (worker, start_ms) = (assignment.worker[task as usize], self.timed.start_ms[task as usize]);
+        let runs_it =
+            |l: &Life| l.first == task || worker != NONE && l.worker == worker && l.start_ms <= start_ms;
+        self.timed.lives.iter().rposition(runs_it)
+    }
+
     /// When a worker for a task has to be started beforehand at the latest, or when the run begins.
     pub fn latest_ms(&self, assignment: &Assignment, task: u32) -> f64 {
-        let (worker, size) = (assignment.worker[task as usize], assignment.size[task as usize]);
-        let start_ms = self.timed.start_ms[task as usize];
-        let runs_it =
-            |l: &&Life| l.first == task || worker != NONE && l.worker == worker && l.start_ms <= start_ms;
-        // A flexible task may come to a worker that runs already; then it is as if it got one of its own.
-        let from_ms = self.timed.lives.iter().rev().find(runs_it).map_or(start_ms, |l| l.start_ms);
+        let life = self.life(assignment, task);
+        // Where it came to a worker that ran already it is as if it got one of its own.
+        let from_ms = life.map_or(self.timed.start_ms[task as usize], |at| self.timed.lives[at].start_ms);
+        let size = assignment.size[task as usize];
         (from_ms - self.dense.startup_ms(size, true) - self.dense.dispatch_ms).max(0.0)
     }
 

@@ -21,7 +21,12 @@ pub fn lambda() -> Platform {
 /// The problem of a workflow whose kinds of task gain unequally from memory: per name a share that no vCPU
 /// makes faster and a number of vCPUs that it can use.
 pub fn problem(workflow: &Workflow, objective: Objective) -> Problem {
-    let platform = lambda();
+    problem_on(workflow, &lambda(), objective)
+}
+
+/// The same on another platform.
+pub fn problem_on(workflow: &Workflow, platform: &Platform, objective: Objective) -> Problem {
+    let platform = platform.clone();
     let mut predictions = blind_table(workflow, &platform, Sla::MEDIAN);
     predictions.basis.fill(Basis::Exact);
     predictions.epoch = 1;

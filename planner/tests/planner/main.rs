@@ -8,6 +8,7 @@ mod drawn;
 mod fresh;
 mod fronts;
 mod graphs;
+mod hints;
 mod instances;
 mod optimised;
 mod passes;

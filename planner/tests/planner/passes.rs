@@ -3,7 +3,9 @@
 
 use std::cmp::Ordering;
 
-use foresail_planner::{Pass, bounds, compare, find, improve, passes, plan, retimed, simulate, validate};
+use foresail_planner::{Pass, Placement, bounds, compare, complete, find, improve};
+use foresail_planner::{passes, plan, retimed, simulate, validate};
+use foresail_schemas::Workflow;
 use foresail_schemas::optimization::{Optimization, OptimizationKind};
 use foresail_schemas::plan::{Objective, Plan, PlanSummary, PlannedTask, Problem};
 use foresail_schemas::run::RunOptions;
@@ -129,11 +131,13 @@ fn what_a_workflow_forces_is_in_every_plan_whether_it_pays_or_not() {
                 let plan = plan(&problem, planner.as_ref()).unwrap_or_else(|e| panic!("{about}: {e}"));
                 // Where it can be carried out: the validator knows.
                 validate(&problem, &plan).unwrap_or_else(|e| panic!("{about}: {e}"));
-                let has = |t: &foresail_schemas::plan::PlannedTask| t.optimizations.contains(&optimization);
+                let has = |t: &PlannedTask| t.optimizations.contains(&optimization);
                 let served = plan.tasks.iter().filter(|t| has(t)).count();
                 match optimization {
-                    Optimization::PreWarm | Optimization::Custom { .. } => {
-                        assert_eq!(served, plan.tasks.len(), "{about}");
+                    Optimization::Custom { .. } => assert_eq!(served, plan.tasks.len(), "{about}"),
+                    Optimization::PreWarm => {
+                        let is_warmed = |t: &PlannedTask| has(t) || t.why.contains(RUNS_ALREADY);
+                        assert!(plan.tasks.iter().all(is_warmed), "{about}");
                     }
                     Optimization::PreLoad => {
                         let planned = plan.tasks.iter().filter(|t| t.worker.is_some()).count();
@@ -144,6 +148,50 @@ fn what_a_workflow_forces_is_in_every_plan_whether_it_pays_or_not() {
             }
         }
     }
+}
+
+/// What is said of a task whose worker another one has had started beforehand.
+const RUNS_ALREADY: &str = "pre-warm is forced and not carried out: its worker runs already";
+
+#[test]
+fn a_worker_that_is_to_be_started_beforehand_for_two_tasks_is_started_so_once() {
+    let names = |tasks: &[&str]| tasks.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let tasks = [("a", &[][..]), ("b", &["a"]), ("c", &["a"]), ("d", &["b", "c"])];
+    let tasks = tasks.map(|(id, parents)| drawn::task(id, &names(parents)));
+    let mut problem = drawn::measured(drawn::workflow(tasks.into()), drawn::lambda(), Objective::Fastest);
+    problem.predictions.exec_ms.iter_mut().for_each(|row| row.fill(2_000.0));
+    let problem = forced(&problem, &Optimization::PreWarm);
+    let config = problem.predictions.configs[0];
+    let placed = (0..).zip(problem.workflow.tasks()).map(|(rank, task)| Placement {
+        task: task.id.clone(),
+        worker: Some(drawn::name(if ["a", "b"].contains(&task.id.as_str()) { "w1" } else { "w2" })),
+        config,
+        rank,
+        optimizations: Vec::new(),
+        why: String::new(),
+    });
+    let placed: Vec<Placement> = placed.collect();
+    let planned =
+        |problem| complete(problem, &drawn::name("mine"), &placed, Vec::new()).expect("it is a plan");
+    let plan = planned(&problem);
+    let served: Vec<&str> = plan.prewarms.iter().map(|warming| warming.serves.as_str()).collect();
+    assert_eq!(served, ["a", "c"], "{:?}", plan.prewarms);
+    let said = plan.explanation.iter().find(|line| line.starts_with("Forced and not carried out: "));
+    let said = said.expect("`b` and `d` come to workers that run");
+    assert!(said.contains("pre-warm of `b`") && said.contains("pre-warm of `d`"), "{said}");
+    validate(&problem, &plan).expect("it is valid");
+    // Where nobody else asks, the worker that runs it is started beforehand for it.
+    let later = Problem { workflow: only(&problem, "d"), ..problem.clone() };
+    let plan = planned(&later);
+    assert_eq!(plan.prewarms.len(), 1, "nobody else has had the worker of `d` started");
+    assert!(plan.tasks[3].optimizations.contains(&Optimization::PreWarm));
+}
+
+/// The workflow with what is forced forced on one task alone.
+fn only(problem: &Problem, id: &str) -> Workflow {
+    let mut spec: WorkflowSpec = problem.workflow.spec().clone();
+    spec.tasks.iter_mut().filter(|t| t.id.as_str() != id).for_each(|t| t.optimizations.clear());
+    spec.check().expect("the graph is the same")
 }
 
 #[test]

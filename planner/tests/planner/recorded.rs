@@ -2,10 +2,10 @@
 //! cost in the event simulator what the timing pass says.
 
 use foresail_planner::shapes::Shape;
-use foresail_planner::{plan, simulate, validate};
+use foresail_planner::{bounds, compare, plan, simulate, validate};
 use foresail_schemas::plan::{Objective, Plan, Problem};
 use foresail_schemas::run::RunOptions;
-use foresail_schemas::{Sla, Workflow};
+use foresail_schemas::{Platform, Sla, Workflow};
 
 use crate::drawn::{lambda, planners};
 use crate::{graphs, instances};
@@ -96,6 +96,39 @@ fn auto_is_never_worse_than_simple_or_random_on_real_workflows_and_shapes() {
         let at_simple = planned(&Problem { objective: at_simple, ..problem }, "auto");
         assert!(at_simple.makespan_ms <= simple.makespan_ms * (1.0 + 1e-9), "{name}");
         assert!(at_simple.cost_usd <= simple.cost_usd * (1.0 + 1e-9), "{name}");
+    }
+}
+
+/// What `sweep` and `random` find, measured, on two other platforms, under every kind of objective.
+#[test]
+fn auto_and_anneal_are_never_worse_than_sweep_or_random_on_shapes() {
+    let is_other = |p: &Platform| ["knative", "aws-lambda-arm64"].contains(&p.name.as_str());
+    let platforms: Vec<Platform> = Platform::built_in().into_iter().filter(is_other).collect();
+    assert_eq!(platforms.len(), 2);
+    let by = |problem: &Problem, name: &str| {
+        let planner = foresail_planner::find(name).expect("it exists");
+        plan(problem, planner.as_ref()).unwrap_or_else(|e| panic!("{name}: {e}")).predicted
+    };
+    let shapes = [Shape::Gemm(3), Shape::ForkJoin(2, 9), Shape::Tsqr(8)];
+    for (shape, platform) in shapes.iter().flat_map(|shape| platforms.iter().map(move |p| (shape, p))) {
+        let workflow = instances::scaled(&shape.workflow(), TASK_MS_MAX[1]);
+        let problem = graphs::problem_on(&workflow, platform, Objective::Fastest);
+        let (simple, bounds) = (by(&problem, "simple"), bounds(&problem).expect("it is a problem"));
+        for objective in [
+            Objective::Fastest,
+            Objective::Deadline { makespan_ms: simple.makespan_ms },
+            Objective::Deadline { makespan_ms: 1.0 },
+            Objective::Budget { cost_usd: 1.5 * bounds.1 },
+            Objective::Balance { time_weight: 0.5 },
+        ] {
+            let problem = Problem { objective, ..problem.clone() };
+            let [sweep, random, auto, anneal] =
+                ["sweep", "random", "auto:0.02", "anneal:0.02"].map(|name| by(&problem, name));
+            for (one, other) in [(auto, sweep), (auto, random), (anneal, sweep)] {
+                let order = compare(&objective, &one, &other, bounds);
+                assert!(order.is_le(), "{shape}, {}, {objective:?}: {other:?} beats {one:?}", platform.name);
+            }
+        }
     }
 }
 
