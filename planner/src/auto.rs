@@ -101,7 +101,7 @@ impl Planner for Auto {
             starts.note(&search);
         }
         let lost = search.stage(sweep::NAME, sweep::offer);
-        starts.note_both(&search, lost);
+        starts.note(&search);
         if dense.len() <= FIXED_TASKS_MAX && self.effort.covers(&search, FIXED_PASSES) {
             heft::offer(&mut search);
             let mut found = Search::under(&dense, problem.objective, &search.floor);
@@ -124,7 +124,10 @@ impl Planner for Auto {
         }
         let passes = anneal::passes(&dense, self.effort.seconds(&search));
         if passes >= MOVES_MIN {
-            anneal::improve(&mut search, &starts.assignments, passes.min(MOVES_PER_TASK * dense.len()));
+            // The plan that lost to `sweep`, or that of `sweep`, is the last to begin with.
+            let lost = lost.map(|(_, assignment)| assignment).filter(|of| !starts.assignments.contains(of));
+            let begin: Vec<_> = lost.into_iter().chain(starts.assignments.iter().cloned()).collect();
+            anneal::improve(&mut search, &begin, passes.min(MOVES_PER_TASK * dense.len()));
             starts.note(&search);
         }
         let finalists = starts.labels.into_iter().zip(starts.assignments);

@@ -18,8 +18,8 @@ use crate::stats::{Weighted, median};
 /// Fewest observations on either side of a change.
 const SIDE_MIN: usize = 5;
 /// Smallest difference between both sides, in standard deviations, that is taken for a change: chance shows
-/// it at any of some hundred places once in a thousand histories. Source: R. Miller and D. Siegmund, "Maximally
-/// selected chi square statistics", Biometrics 38, 1982.
+/// it at any of some hundred places once in a thousand histories. Source: R. Miller and D. Siegmund,
+/// "Maximally selected chi square statistics", Biometrics 38, 1982.
 const DEVIATIONS_MIN: f64 = 4.4;
 /// Fewest configs that moved alike.
 const CONFIGS_MIN: usize = 2;
