@@ -97,8 +97,8 @@ fn carry_out(
 ) -> Result<Simulated, SimulationFailure> {
     let dense = Dense::new(problem)?;
     plan.check(&problem.workflow)?;
-    // Sizes that nothing is predicted for are found before the run begins.
-    Assignment::of_plan(&dense, plan)?;
+    // Sizes that nothing is predicted for are found before the run begins, and what no worker lives to end.
+    outlives(&dense, &Assignment::of_plan(&dense, plan)?)?;
     let steps_max = STEPS_MAX + STEPS_PER_TASK_MAX * u64::from(dense.len());
     let (steps_max, end_ms) = (steps_max.min(surroundings.steps_max()), surroundings.end_ms());
     let mut world = World::new(&dense, plan, *options, surroundings);
@@ -111,6 +111,22 @@ fn carry_out(
         world.happen(happening);
     }
     world.finish()
+}
+
+/// Whether a task is on a size on which every attempt would be ended before it has.
+fn outlives(dense: &Dense, assignment: &Assignment) -> Result<(), SimulationFailure> {
+    for (task, &size) in (0..).zip(&assignment.size) {
+        let (needed_ms, life_ms_max) = (dense.life_needed_ms(size, task), dense.life_ms(size));
+        if needed_ms > life_ms_max {
+            return Err(SimulationFailure::Outlives {
+                task: dense.problem.workflow.task(task).id.clone(),
+                needed_ms,
+                config: dense.size(size).config.to_string(),
+                life_ms_max,
+            });
+        }
+    }
+    Ok(())
 }
 
 enum Machine {
@@ -270,6 +286,8 @@ impl<'a> World<'a> {
                 }
             }
             Happening::Timer(id) => self.timer(id),
+            Happening::LifeEnds(id) if self.nodes[id].machine.is_some() => self.gone(id),
+            Happening::LifeEnds(_) => {}
             Happening::PreWarm(config) => self.prewarm_of_client(config),
             Happening::Warm { size, container, start_ms } => {
                 let billed_ms = self.agenda.now_ms - start_ms;
@@ -391,6 +409,16 @@ impl<'a> World<'a> {
         let fetched_ms = self.surroundings.fetched(node.links.gets - gets, now_ms) - now_ms;
         let computed_ms = inputs_ms + fetched_ms + self.dense.exec_ms(size, task);
         self.agenda.at(computed_ms, Happening::Computed(id, task, attempt));
+        self.may_outlive(id, computed_ms);
+    }
+
+    /// What is done until `until_ms` is cut off where the platform ends the invocation before.
+    fn may_outlive(&mut self, id: usize, until_ms: f64) {
+        let node = &self.nodes[id];
+        let life_ends_ms = node.start_ms + self.dense.life_ms(node.size);
+        if until_ms > life_ends_ms {
+            self.agenda.at(life_ends_ms, Happening::LifeEnds(id));
+        }
     }
 
     /// Uploads; what the worker is told then, where that is now.
@@ -416,6 +444,7 @@ impl<'a> World<'a> {
             return Some(executed);
         }
         self.agenda.follow(done_ms, Happening::Hear(id, Box::new(executed)));
+        self.may_outlive(id, done_ms);
         if self.options.overlap_uploads && self.dense.upload_ms(size, task) > 0.0 {
             self.deliver(id, Event::Computed { task, attempt });
         }

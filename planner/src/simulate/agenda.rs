@@ -30,6 +30,8 @@ pub(super) enum Happening {
     Up(usize),
     /// The user's code has ended.
     Computed(usize, u32, u32),
+    /// The platform ends an invocation, with what it runs.
+    LifeEnds(usize),
     /// A time that a machine asked for has come, unless it asked for another since.
     Timer(usize),
     /// The time of a start that the client sends beforehand.

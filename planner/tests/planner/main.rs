@@ -10,6 +10,7 @@ mod fresh;
 mod fronts;
 mod graphs;
 mod instances;
+mod lives;
 mod optimised;
 mod passes;
 mod pools;
