@@ -24,6 +24,7 @@ use crate::pool::Routed;
 
 mod ahead;
 mod check;
+mod life;
 
 /// No worker, no task, no size.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -205,26 +206,6 @@ impl<'p> Dense<'p> {
         Ok(dense)
     }
 
-    fn check_fits(&self, task: u32) -> Result<(), PlanFailure> {
-        if self.smallest_allowed(task).is_some() {
-            return Ok(());
-        }
-        let id = self.problem.workflow.task(task).id.clone();
-        let needed_mb = self.memory_mb_min[task as usize];
-        let largest_mb = self.sizes.iter().map(|s| s.config.memory_mb).max().unwrap_or(0);
-        if needed_mb > largest_mb {
-            return Err(PlanFailure::Memory { task: id, needed_mb, largest_mb });
-        }
-        let times = (0..self.size_count()).map(|c| self.exec_ms(c, task));
-        let exec_ms = times.fold(f64::INFINITY, f64::min);
-        let large_enough = (0..self.size_count()).filter(|&c| self.size(c).config.memory_mb >= needed_mb);
-        let p99_ms = large_enough.map(|c| self.p99_ms(c, task)).fold(f64::INFINITY, f64::min);
-        if p99_ms > LIFE_SHARE * self.life_ms_max && exec_ms <= self.life_ms_max {
-            return Err(PlanFailure::TooLongAtTimes { task: id, p99_ms, life_ms_max: self.life_ms_max });
-        }
-        Err(PlanFailure::TooLong { task: id, exec_ms, life_ms_max: self.life_ms_max })
-    }
-
     /// Time of the first start of a worker of this size.
     pub fn first_start_ms(&self, size: u32) -> f64 {
         let startup = &self.size(size).startup;
@@ -393,41 +374,6 @@ impl<'p> Dense<'p> {
     /// what nothing else does.
     pub fn allows(&self, size: u32, task: u32) -> bool {
         self.allowed[task as usize * self.sizes.len() + size as usize]
-    }
-
-    /// What [`Dense::allows`] says, found anew.
-    pub fn suits(&self, size: u32, task: u32) -> bool {
-        let (memory_mb, needed_mb) = (self.size(size).config.memory_mb, self.memory_mb_min[task as usize]);
-        if self.is_pool(size) {
-            return memory_mb >= needed_mb && self.is_pooled(task);
-        }
-        self.has_room(memory_mb, needed_mb, self.exec_ms(size, task))
-            && (self.problem.predictions.uncertainty.is_none()
-                || self.p99_ms(size, task) <= LIFE_SHARE * self.life_ms_max)
-    }
-
-    /// Whether a worker has the memory that a task needs, and lives as long as it takes.
-    fn has_room(&self, memory_mb: u32, needed_mb: u32, exec_ms: f64) -> bool {
-        (memory_mb >= needed_mb) & (exec_ms <= self.life_ms_max)
-    }
-
-    /// What [`Dense::suits`] says of every task on every size.
-    fn all_that_suits(&self) -> Vec<bool> {
-        let sizes = self.sizes.len();
-        let mut allowed = vec![false; sizes * self.graph.len()];
-        for (c, size) in (0..).zip(&self.sizes) {
-            let places = allowed.iter_mut().skip(c as usize).step_by(sizes);
-            if self.pool.is_some() || self.problem.predictions.uncertainty.is_some() {
-                (0..).zip(places).for_each(|(t, allowed)| *allowed = self.suits(c, t));
-                continue;
-            }
-            let memory_mb = size.config.memory_mb;
-            let rows = self.memory_mb_min.iter().zip(&self.exec_ms[c as usize]);
-            for (allowed, (needed_mb, exec_ms)) in places.zip(rows) {
-                *allowed = self.has_room(memory_mb, *needed_mb, *exec_ms);
-            }
-        }
-        allowed
     }
 
     /// The smallest size that allows the task.

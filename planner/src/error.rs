@@ -75,6 +75,22 @@ pub enum PlanFailure {
         /// The longest life of a worker.
         life_ms_max: f64,
     },
+    /// A task fits into a worker's life, but not with its transfers.
+    #[error(
+        "task `{task}` is predicted to take {exec_ms:.0} ms, and with a cold start and its transfers \
+         {needed_ms:.0} ms at best; a worker lives {life_ms_max:.0} ms; hint: split the task, let it read \
+         and store less, use a platform with a longer `life_ms_max`, or give it a `[pool]`"
+    )]
+    TooLongWithTransfers {
+        /// The task.
+        task: TaskId,
+        /// Its shortest time.
+        exec_ms: f64,
+        /// The shortest time from the start of a worker to the end of its uploads.
+        needed_ms: f64,
+        /// The longest life of a worker.
+        life_ms_max: f64,
+    },
     /// What a planner from elsewhere decided breaks a rule.
     #[error(transparent)]
     Draft(Box<DraftFailure>),
@@ -170,6 +186,21 @@ pub enum SimulationFailure {
     /// A worker that is started beforehand is of no use.
     #[error(transparent)]
     PreWarm(DraftFailure),
+    /// The plan has a task on a size whose workers do not live as long as it takes, as it took in fact.
+    #[error(
+        "task `{task}` takes {needed_ms:.0} ms on a worker of {config} with its start and transfers; it \
+         lives {life_ms_max:.0} ms and is ended by then"
+    )]
+    Outlives {
+        /// The task.
+        task: TaskId,
+        /// Time from the start of a worker to the end of the uploads.
+        needed_ms: f64,
+        /// The size.
+        config: String,
+        /// The life.
+        life_ms_max: f64,
+    },
     /// The run did not come to its end.
     #[error(
         "the simulated run stands still at {at_ms:.0} ms: {committed} of {tasks} tasks done, {steps} steps"

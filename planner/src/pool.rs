@@ -48,6 +48,13 @@ pub(crate) fn reason(dense: &Dense, task: u32) -> String {
     if exec_ms > life_ms {
         return format!("it is predicted to take {exec_ms:.0} ms at best, a worker lives {life_ms:.0} ms");
     }
+    let needed_ms = least(&|c| dense.life_needed_ms(c, task));
+    if needed_ms > life_ms {
+        return format!(
+            "it is predicted to take {needed_ms:.0} ms at best with its start and transfers, a worker lives \
+             {life_ms:.0} ms"
+        );
+    }
     let p99_ms = least(&|c| dense.p99_ms(c, task));
     format!(
         "it takes more than {p99_ms:.0} ms in one of a hundred executions at best, over 90 % of a worker's \

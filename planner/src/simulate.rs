@@ -97,8 +97,8 @@ fn carry_out(
 ) -> Result<Simulated, SimulationFailure> {
     let dense = Dense::new(problem)?;
     plan.check(&problem.workflow)?;
-    // Sizes that nothing is predicted for are found before the run begins.
-    Assignment::of_plan(&dense, plan)?;
+    // Sizes that nothing is predicted for are found before the run begins, and what no worker lives to end.
+    outlives(&dense, &Assignment::of_plan(&dense, plan)?)?;
     let steps_max = STEPS_MAX + STEPS_PER_TASK_MAX * u64::from(dense.len());
     let (steps_max, end_ms) = (steps_max.min(surroundings.steps_max()), surroundings.end_ms());
     let mut world = World::new(&dense, plan, *options, surroundings);
@@ -111,6 +111,22 @@ fn carry_out(
         world.happen(happening);
     }
     world.finish()
+}
+
+/// Whether a task is on a size on which every attempt would be ended before it has.
+fn outlives(dense: &Dense, assignment: &Assignment) -> Result<(), SimulationFailure> {
+    for (task, &size) in (0..).zip(&assignment.size) {
+        let (needed_ms, life_ms_max) = (dense.life_needed_ms(size, task), dense.life_ms(size));
+        if needed_ms > life_ms_max {
+            return Err(SimulationFailure::Outlives {
+                task: dense.problem.workflow.task(task).id.clone(),
+                needed_ms,
+                config: dense.size(size).config.to_string(),
+                life_ms_max,
+            });
+        }
+    }
+    Ok(())
 }
 
 enum Machine {
@@ -215,6 +231,11 @@ impl<'a> World<'a> {
         self.agenda.later(delay_ms, Happening::Hear(id, Box::new(event)));
     }
 
+    /// At once, after what is done now.
+    fn tell_next(&mut self, id: usize, event: Event) {
+        self.agenda.follow(self.agenda.now_ms, Happening::Hear(id, Box::new(event)));
+    }
+
     fn begin(&mut self) {
         let events = self.ledger.begin(0.0);
         self.tell(&events);
@@ -258,11 +279,15 @@ impl<'a> World<'a> {
             Happening::Up(id) => self.up(id),
             Happening::Invoke(invoke) => self.invoke(*invoke),
             Happening::Computed(id, task, attempt) => {
-                if !self.hold(id, task, attempt) {
-                    self.store(id, task, attempt);
+                if !self.hold(id, task, attempt)
+                    && let Some(executed) = self.store(id, task, attempt)
+                {
+                    self.deliver(id, executed);
                 }
             }
             Happening::Timer(id) => self.timer(id),
+            Happening::LifeEnds(id) if self.nodes[id].machine.is_some() => self.gone(id),
+            Happening::LifeEnds(_) => {}
             Happening::PreWarm(config) => self.prewarm_of_client(config),
             Happening::Warm { size, container, start_ms } => {
                 let billed_ms = self.agenda.now_ms - start_ms;
@@ -304,7 +329,11 @@ impl<'a> World<'a> {
                     self.execute(id, task, attempt);
                     self.may_hold(id, task, hold_bytes_min);
                 }
-                Action::Store { task, attempt } => self.store(id, task, attempt),
+                Action::Store { task, attempt } => {
+                    if let Some(executed) = self.store(id, task, attempt) {
+                        self.tell_next(id, executed);
+                    }
+                }
                 Action::PreLoad { task, parents } => self.preload(id, task, &parents),
                 Action::PreWarm { config } => self.prewarm(config),
                 Action::Invoke(invoke) => self.ask_host(id, invoke),
@@ -318,7 +347,7 @@ impl<'a> World<'a> {
                 }
                 Action::ReadUsage => {
                     let event = Event::UsageRead { usage: self.usage(id) };
-                    self.tell_later(0.0, id, event);
+                    self.tell_next(id, event);
                 }
                 Action::WakeAt { at_ms } => {
                     self.nodes[id].wake_ms = at_ms;
@@ -379,18 +408,30 @@ impl<'a> World<'a> {
         let inputs_ms = self.moved.download(self.dense, &mut node.links, size, container, task, now_ms);
         let fetched_ms = self.surroundings.fetched(node.links.gets - gets, now_ms) - now_ms;
         let computed_ms = inputs_ms + fetched_ms + self.dense.exec_ms(size, task);
-        self.agenda.later(computed_ms - now_ms, Happening::Computed(id, task, attempt));
+        self.agenda.at(computed_ms, Happening::Computed(id, task, attempt));
+        self.may_outlive(id, computed_ms);
     }
 
-    fn store(&mut self, id: usize, task: u32, attempt: u32) {
+    /// What is done until `until_ms` is cut off where the platform ends the invocation before.
+    fn may_outlive(&mut self, id: usize, until_ms: f64) {
+        let node = &self.nodes[id];
+        let life_ends_ms = node.start_ms + self.dense.life_ms(node.size);
+        if until_ms > life_ends_ms {
+            self.agenda.at(life_ends_ms, Happening::LifeEnds(id));
+        }
+    }
+
+    /// Uploads; what the worker is told then, where that is now.
+    fn store(&mut self, id: usize, task: u32, attempt: u32) -> Option<Event> {
         let (node, now_ms) = (&mut self.nodes[id], self.agenda.now_ms);
         if node.machine.is_none() || self.stopped.remove(&(id, task)) {
-            return;
+            return None;
         }
         let (size, puts) = (node.size, node.links.puts);
         node.attempts += 1;
         let done_ms = self.moved.upload(self.dense, &mut node.links, size, task, now_ms);
-        let done_ms = done_ms + self.surroundings.stored(node.links.puts - puts, now_ms) - now_ms;
+        let waits_ms = self.surroundings.stored(node.links.puts - puts, now_ms) - now_ms;
+        let done_ms = done_ms + waits_ms;
         match self.copies.get_mut(&(id, task)) {
             Some((_, end_ms)) => *end_ms = done_ms,
             // What was held had ended for its readers here when its code had.
@@ -398,10 +439,16 @@ impl<'a> World<'a> {
             None => self.end_ms[task as usize] = done_ms,
         }
         let outcome = Ok(self.executed(size, task, Location::Stored(String::new())));
-        self.tell_later(done_ms - now_ms, id, Event::Executed { task, attempt, outcome });
+        let executed = Event::Executed { task, attempt, outcome };
+        if done_ms <= now_ms {
+            return Some(executed);
+        }
+        self.agenda.follow(done_ms, Happening::Hear(id, Box::new(executed)));
+        self.may_outlive(id, done_ms);
         if self.options.overlap_uploads && self.dense.upload_ms(size, task) > 0.0 {
             self.deliver(id, Event::Computed { task, attempt });
         }
+        None
     }
 
     fn executed(&self, size: u32, task: u32, location: Location) -> Executed {

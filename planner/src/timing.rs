@@ -419,11 +419,12 @@ impl<'a> Timing<'a> {
         (life.end_ms, life.cost_usd) = (now_ms, cost_usd);
         self.summary.cost_usd += cost_usd;
         self.summary.gb_seconds += config.gb() * billed_ms / 1000.0;
-        if let Some(waiting) = self.host.end(size, container, now_ms) {
-            self.start(waiting, last_task, now_ms);
-        }
+        // The successor is asked for before this one ends, so it is in another container.
         if !handed_over.is_empty() && self.committed < self.dense.len() {
             self.invoke(Invoke { worker, size, tasks: handed_over }, now_ms);
+        }
+        if let Some(waiting) = self.host.end(size, container, now_ms) {
+            self.start(waiting, last_task, now_ms);
         }
     }
 }

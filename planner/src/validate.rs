@@ -96,12 +96,15 @@ pub enum Violation {
         workers_max: u32,
     },
     /// A task is planned on a size whose workers do not live as long as it takes.
-    #[error("task `{task}` takes {exec_ms} ms, a worker of {config} lives {life_ms_max} ms")]
+    #[error(
+        "task `{task}` takes {needed_ms} ms with a cold start and its transfers, a worker of {config} lives \
+         {life_ms_max} ms"
+    )]
     Life {
         /// The task.
         task: TaskId,
-        /// Its time.
-        exec_ms: f64,
+        /// Its time in an invocation of its own.
+        needed_ms: f64,
         /// The size.
         config: String,
         /// The life.
@@ -217,11 +220,7 @@ fn check_optimizations(
             own.is_some() && worker.is_some() && worker != own
         };
         let needed_mb = asked.memory_mb_min.unwrap_or(0);
-        let outlives = |config: &ResourceConfig| {
-            let size = problem.predictions.configs.iter().position(|c| c.key() == config.key());
-            let exec_ms = size.map_or(0.0, |c| problem.predictions.exec_ms[c][t as usize]);
-            exec_ms > problem.platform.life_ms_max
-        };
+        let outlives = |config: &ResourceConfig| needed_ms(problem, config, t) > problem.platform.life_ms_max;
         let can_be = |o: &Optimization| match o {
             Optimization::PreLoad => own.is_some(),
             Optimization::TaskDup => {
@@ -305,12 +304,12 @@ fn check_pool(problem: &Problem, plan: &Plan, is_open: &dyn Fn(u32) -> bool) -> 
     for (t, task) in (0..).zip(&plan.tasks).filter(|&(t, _)| is_open(t)) {
         let life_ms_max = problem.platform.life_ms_max;
         if !is_pooled(problem, task) {
-            let exec_ms = if task.unexpected { exec_ms_if_it_runs(problem, task, t) } else { task.exec_ms };
-            if exec_ms <= life_ms_max {
+            let needed_ms = needed_ms(problem, &task.config, t);
+            if needed_ms <= life_ms_max * (1.0 + ROUNDING) {
                 continue;
             }
             let config = task.config.to_string();
-            return Err(Violation::Life { task: task.task.clone(), exec_ms, config, life_ms_max });
+            return Err(Violation::Life { task: task.task.clone(), needed_ms, config, life_ms_max });
         }
         workers.extend(&task.worker);
         if task.worker.is_none() || workers.len() > workers_max as usize {
@@ -320,10 +319,28 @@ fn check_pool(problem: &Problem, plan: &Plan, is_open: &dyn Fn(u32) -> bool) -> 
     Ok(())
 }
 
-fn exec_ms_if_it_runs(problem: &Problem, task: &PlannedTask, at: u32) -> f64 {
-    let table = &problem.predictions;
-    let size = table.configs.iter().position(|c| c.key() == task.config.key());
-    size.map_or(0.0, |size| table.exec_ms[size][at as usize])
+/// What a task takes of the life of an invocation that runs nothing else: its start, one round trip, what it
+/// reads, its execution, what it stores.
+fn needed_ms(problem: &Problem, config: &ResourceConfig, task: u32) -> f64 {
+    let (table, graph) = (&problem.predictions, problem.workflow.graph());
+    let Some(size) = table.configs.iter().position(|c| c.key() == config.key()) else { return 0.0 };
+    let (start, transfer) = (&table.startup[size], &table.transfer[size]);
+    let dispatch_ms = table.engine.as_ref().map_or(problem.platform.assumed.dispatch_ms, |e| e.dispatch_ms);
+    let attempt_ms = table.engine.as_ref().map_or(0.0, |e| e.attempt_ms[size]);
+    let is_stored = |&&o: &&u32| {
+        let is_made = graph.objects()[o as usize].producer.is_some();
+        !is_made || table.object_bytes[o as usize] > problem.platform.inline_bytes_max
+    };
+    let moved_ms = |objects: &[u32], latency_ms: f64, ms_per_byte: f64| -> f64 {
+        let each_ms = |&o: &u32| latency_ms + table.object_bytes[o as usize] as f64 * ms_per_byte;
+        objects.iter().filter(is_stored).map(each_ms).sum()
+    };
+    start.cold_ms.max(start.warm_ms)
+        + dispatch_ms
+        + attempt_ms
+        + moved_ms(graph.reads(task), transfer.download_latency_ms, transfer.download_ms_per_byte)
+        + table.exec_ms[size][task as usize]
+        + moved_ms(graph.writes(task), transfer.upload_latency_ms, transfer.upload_ms_per_byte)
 }
 
 /// A task holds its lane until its code has ended; that many more may store at the same time. One that may

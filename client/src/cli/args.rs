@@ -234,8 +234,9 @@ pub struct PlanningArgs {
     #[arg(value_name = "FILE|EXAMPLE")]
     pub workflow: String,
     /// Who plans: auto (the best of what the others find; where times are uncertain it prefers flexible
-    /// plans), simple, wukong, uniform, nonuniform, heft, faasflow, horizon, prewarm-all, prewarm-horizon, random, sweep, anneal, pareto, robust (keeps a
-    /// deadline with a probability), or exec:PROGRAM for one of your own.
+    /// plans), simple, wukong, uniform, nonuniform, heft, faasflow, horizon, prewarm-all, prewarm-horizon,
+    /// random, sweep, anneal, pareto, robust (keeps a deadline with a probability), or exec:PROGRAM for one
+    /// of your own.
     /// anneal:2, pareto:2 and auto:2 search for about two seconds.
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub planner: String,

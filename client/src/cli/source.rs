@@ -6,7 +6,8 @@ use foresail_planner::shapes::Shape;
 use foresail_schemas::platform::Platform;
 use foresail_schemas::wfformat::{self, Scale};
 use foresail_schemas::{Workflow, WorkflowName};
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::args::PlanningArgs;
 use super::error::CliError;
@@ -52,9 +53,15 @@ pub fn shape_or_file(text: &str) -> Result<Workflow, CliError> {
 /// The workflow of a file's content.
 fn parse(text: &str, name: &str, scale: Scale) -> Result<Workflow, CliError> {
     let wrong = |why: String, hint: &str| CliError::input(format!("`{name}` is no workflow: {why}"), hint);
-    let value: Value = serde_json::from_str(text)
-        .map_err(|e| wrong(format!("it is not JSON: {e}"), "a workflow file is one JSON document"))?;
-    if !is_wfformat(&value) {
+    // Whose form it is in is seen without keeping what is read: a file may have a million tasks.
+    let form = match serde_json::from_str::<Form>(text) {
+        Err(e) if e.is_syntax() || e.is_eof() => {
+            let hint = "a workflow file is one JSON document";
+            return Err(wrong(format!("it is not JSON: {e}"), hint));
+        }
+        form => form.unwrap_or_default(),
+    };
+    if !form.is_wfformat() {
         let hint = "see docs/getting-started.md for the form of a workflow, or /openapi.json of metad";
         return serde_json::from_str(text).map_err(|e| wrong(e.to_string(), hint));
     }
@@ -76,8 +83,24 @@ fn named_by_scale(workflow: &Workflow, scale: Scale) -> Result<Workflow, String>
     spec.check().map_err(|e| e.to_string())
 }
 
-fn is_wfformat(value: &Value) -> bool {
-    value.get("schemaVersion").is_some() || value.pointer("/workflow/specification").is_some()
+/// What tells a WfFormat instance from a workflow of our own.
+#[derive(Debug, Default, Deserialize)]
+struct Form {
+    #[serde(rename = "schemaVersion")]
+    schema_version: Option<IgnoredAny>,
+    workflow: Option<Recorded>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Recorded {
+    specification: Option<IgnoredAny>,
+}
+
+impl Form {
+    fn is_wfformat(&self) -> bool {
+        let has_specification = self.workflow.as_ref().is_some_and(|w| w.specification.is_some());
+        self.schema_version.is_some() || has_specification
+    }
 }
 
 fn read(path: &Path) -> Result<String, CliError> {
@@ -171,6 +194,11 @@ mod tests {
         assert!(error(missing).contains("`b`"), "{}", error(missing));
         let version = r#"{"name":"w","schemaVersion":"1.3","workflow":{"specification":{"tasks":[]}}}"#;
         assert!(error(version).contains("1.3"), "{}", error(version));
+        let cut = r#"{"name":"w","tasks":["#;
+        assert!(error(cut).contains("it is not JSON"), "{}", error(cut));
+        assert!(!error("[]").contains("it is not JSON"), "{}", error("[]"));
+        let without_version = r#"{"name":"w","workflow":{"specification":{"tasks":[]}}}"#;
+        assert!(!error(without_version).contains("unknown field"), "{}", error(without_version));
     }
 
     #[test]

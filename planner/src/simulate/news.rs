@@ -6,6 +6,7 @@ use foresail_choreography::{CommitHints, Event, PlanView};
 use foresail_schemas::graph::Graph;
 use foresail_schemas::run::{Change, Commit, RunEvent};
 
+use super::agenda::Happening;
 use super::{WATCHDOG, World};
 use crate::link::Mixed;
 
@@ -91,9 +92,8 @@ impl World<'_> {
 
     /// What is told to those who listen takes its way, and as long as the surroundings take to tell it.
     pub(super) fn hint_later(&mut self, id: usize, event: Event) {
-        let now_ms = self.agenda.now_ms;
-        let waits_ms = self.surroundings.told(now_ms) - now_ms;
-        self.tell_later(waits_ms + self.dense.dispatch_ms / 2.0, id, event);
+        let heard_ms = self.surroundings.told(self.agenda.now_ms) + self.dense.dispatch_ms / 2.0;
+        self.agenda.follow(heard_ms, Happening::Hear(id, Box::new(event)));
     }
 }
 

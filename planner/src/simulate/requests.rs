@@ -60,7 +60,7 @@ impl World<'_> {
         }
         let waiting = Waiting { id, request, operations, is_given_up: served.given_up_ms.is_some() };
         if served.at_ms > now_ms {
-            self.agenda.at(served.at_ms, Happening::Served(Box::new(waiting)));
+            self.agenda.follow(served.at_ms, Happening::Served(Box::new(waiting)));
         } else {
             self.serve(&waiting);
         }
@@ -88,7 +88,8 @@ impl World<'_> {
         let sent_ms = self.surroundings.answered(&answer, &happened, now_ms);
         if !is_given_up {
             let event = Event::Answered { request: *request, answer };
-            self.tell_later(sent_ms - now_ms + self.dense.dispatch_ms / 2.0, *id, event);
+            let heard_ms = sent_ms + self.dense.dispatch_ms / 2.0;
+            self.agenda.follow(heard_ms, Happening::Hear(*id, Box::new(event)));
         }
     }
 }

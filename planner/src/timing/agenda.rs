@@ -206,7 +206,8 @@ impl Heap {
 /// The agenda.
 #[derive(Debug)]
 pub(super) struct Agenda {
-    dispatch_ms: f64,
+    /// Half a round trip.
+    way_ms: f64,
     linger_ms: f64,
     sorted: Heap,
     answers: Line,
@@ -218,7 +219,8 @@ pub(super) struct Agenda {
 impl Agenda {
     pub fn new(dispatch_ms: f64, linger_ms: f64) -> Self {
         let [answers, pauses, starts] = [(); 3].map(|()| Line::new());
-        Self { dispatch_ms, linger_ms, sorted: Heap::new(), answers, pauses, starts, seq: 0 }
+        let way_ms = dispatch_ms / 2.0;
+        Self { way_ms, linger_ms, sorted: Heap::new(), answers, pauses, starts, seq: 0 }
     }
 
     pub fn clear(&mut self) {
@@ -249,7 +251,8 @@ impl Agenda {
 
     /// One round trip from now.
     pub fn after_dispatch(&mut self, now_ms: f64, kind: Kind) {
-        let due = self.due(now_ms + self.dispatch_ms);
+        // As messages go there and back, rounding and all: what falls together for them does so here.
+        let due = self.due(now_ms + self.way_ms + self.way_ms);
         self.answers.push(due, kind);
     }
 

@@ -1,6 +1,7 @@
 //! The planners, the bounds and both simulations, over drawn problems and over real workflows.
 
 mod branches;
+mod carried_out;
 mod chances;
 mod decided;
 mod drafts;
@@ -10,6 +11,7 @@ mod fronts;
 mod graphs;
 mod hints;
 mod instances;
+mod lives;
 mod optimised;
 mod passes;
 mod pools;

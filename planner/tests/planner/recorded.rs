@@ -112,7 +112,7 @@ fn auto_and_anneal_are_never_worse_than_sweep_or_random_on_shapes() {
     let shapes = [Shape::Gemm(3), Shape::ForkJoin(2, 9), Shape::Tsqr(8)];
     for (shape, platform) in shapes.iter().flat_map(|shape| platforms.iter().map(move |p| (shape, p))) {
         let workflow = instances::scaled(&shape.workflow(), TASK_MS_MAX[1]);
-        let problem = graphs::problem_on(&workflow, platform, Objective::Fastest);
+        let problem = graphs::problem_on(&workflow, platform.clone(), Objective::Fastest);
         let (simple, bounds) = (by(&problem, "simple"), bounds(&problem).expect("it is a problem"));
         for objective in [
             Objective::Fastest,
