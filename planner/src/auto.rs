@@ -34,7 +34,7 @@ const FIXED_PASSES: u32 = 50;
 /// Passes that gathers and what is done beside running tasks take about as long as.
 const GATHER_PASSES: u32 = 200;
 /// Moves per task that are enough: a small workflow is done before its effort is spent.
-const MOVES_PER_TASK: u32 = 300;
+const MOVES_PER_TASK: u32 = 400;
 /// Fewer moves than this are not worth while, so large workflows are not annealed.
 const MOVES_MIN: u32 = 100;
 /// Most tasks for which `heft` and `uniform` are tried.
@@ -71,6 +71,14 @@ impl Effort {
                 let worth_ms = (SHARE_OF_MAKESPAN * makespan_ms).min(SHARE_OF_GAIN * gain_ms);
                 (worth_ms / 1000.0).clamp(ALWAYS_S, EFFORT_S)
             }
+        }
+    }
+
+    /// So many moves of annealing, or as many as a small workflow is worth.
+    fn limited(self, passes: u32, dense: &Dense) -> u32 {
+        match self {
+            Self::Seconds(_) => passes,
+            Self::Worthwhile => passes.min(MOVES_PER_TASK * dense.len()),
         }
     }
 
@@ -127,7 +135,7 @@ impl Planner for Auto {
             // The plan that lost to `sweep`, or that of `sweep`, is the last to begin with.
             let lost = lost.map(|(_, assignment)| assignment).filter(|of| !starts.assignments.contains(of));
             let begin: Vec<_> = lost.into_iter().chain(starts.assignments.iter().cloned()).collect();
-            anneal::improve(&mut search, &begin, passes.min(MOVES_PER_TASK * dense.len()));
+            anneal::improve(&mut search, &begin, self.effort.limited(passes, &dense));
             starts.note(&search);
         }
         let finalists = starts.labels.into_iter().zip(starts.assignments);
