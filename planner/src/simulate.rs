@@ -409,14 +409,14 @@ impl<'a> World<'a> {
         let fetched_ms = self.surroundings.fetched(node.links.gets - gets, now_ms) - now_ms;
         let computed_ms = inputs_ms + fetched_ms + self.dense.exec_ms(size, task);
         self.agenda.at(computed_ms, Happening::Computed(id, task, attempt));
-        self.may_outlive(id, computed_ms);
+        self.may_outlive(id, task, computed_ms);
     }
 
-    /// What is done until `until_ms` is cut off where the platform ends the invocation before.
-    fn may_outlive(&mut self, id: usize, until_ms: f64) {
+    /// What is done for a task until `until_ms` is cut off where the platform ends the invocation before.
+    fn may_outlive(&mut self, id: usize, task: u32, until_ms: f64) {
         let node = &self.nodes[id];
         let life_ends_ms = node.start_ms + self.dense.life_ms(node.size);
-        if until_ms > life_ends_ms {
+        if until_ms > life_ends_ms && !self.dense.moves_guessed(task) {
             self.agenda.at(life_ends_ms, Happening::LifeEnds(id));
         }
     }
@@ -444,7 +444,7 @@ impl<'a> World<'a> {
             return Some(executed);
         }
         self.agenda.follow(done_ms, Happening::Hear(id, Box::new(executed)));
-        self.may_outlive(id, done_ms);
+        self.may_outlive(id, task, done_ms);
         if self.options.overlap_uploads && self.dense.upload_ms(size, task) > 0.0 {
             self.deliver(id, Event::Computed { task, attempt });
         }

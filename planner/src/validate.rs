@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use foresail_schemas::config::ResourceConfig;
 use foresail_schemas::optimization::Optimization;
 use foresail_schemas::plan::{Plan, PlanError, PlannedTask, Problem};
+use foresail_schemas::prediction::Basis;
 use foresail_schemas::workflow::Input;
 use foresail_schemas::{TaskId, WorkerId};
 
@@ -320,7 +321,7 @@ fn check_pool(problem: &Problem, plan: &Plan, is_open: &dyn Fn(u32) -> bool) -> 
 }
 
 /// What a task takes of the life of an invocation that runs nothing else: its start, one round trip, what it
-/// reads, its execution, what it stores.
+/// reads, its execution, what it stores. Sizes that nobody stated or measured do not count.
 fn needed_ms(problem: &Problem, config: &ResourceConfig, task: u32) -> f64 {
     let (table, graph) = (&problem.predictions, problem.workflow.graph());
     let Some(size) = table.configs.iter().position(|c| c.key() == config.key()) else { return 0.0 };
@@ -331,16 +332,23 @@ fn needed_ms(problem: &Problem, config: &ResourceConfig, task: u32) -> f64 {
         let is_made = graph.objects()[o as usize].producer.is_some();
         !is_made || table.object_bytes[o as usize] > problem.platform.inline_bytes_max
     };
+    let is_guessed = |o: u32| {
+        let object = &graph.objects()[o as usize];
+        object.bytes_hint.is_none() && object.producer.is_some_and(|t| table.basis[t as usize] == Basis::None)
+    };
+    let bytes = |o: u32| if is_guessed(o) { 0 } else { table.object_bytes[o as usize] };
     let moved_ms = |objects: &[u32], latency_ms: f64, ms_per_byte: f64| -> f64 {
-        let each_ms = |&o: &u32| latency_ms + table.object_bytes[o as usize] as f64 * ms_per_byte;
+        let each_ms = |&o: &u32| latency_ms + bytes(o) as f64 * ms_per_byte;
         objects.iter().filter(is_stored).map(each_ms).sum()
     };
+    let is_sure = !graph.writes(task).iter().any(|&o| is_guessed(o));
+    let uploads = if is_sure { graph.writes(task) } else { &[] };
     start.cold_ms.max(start.warm_ms)
         + dispatch_ms
         + attempt_ms
         + moved_ms(graph.reads(task), transfer.download_latency_ms, transfer.download_ms_per_byte)
         + table.exec_ms[size][task as usize]
-        + moved_ms(graph.writes(task), transfer.upload_latency_ms, transfer.upload_ms_per_byte)
+        + moved_ms(uploads, transfer.upload_latency_ms, transfer.upload_ms_per_byte)
 }
 
 /// A task holds its lane until its code has ended; that many more may store at the same time. One that may

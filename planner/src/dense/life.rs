@@ -4,19 +4,37 @@
 //! task cannot be divided: in an invocation that runs nothing else there must be time for a cold start, for
 //! joining the run, and for the task with all of its transfers.
 
+use foresail_schemas::prediction::Basis;
+
 use super::{Dense, LIFE_SHARE};
 use crate::error::PlanFailure;
 
 impl Dense<'_> {
-    /// Least life of an invocation of this size in which the task runs.
+    /// Least life of an invocation of this size in which the task runs, by all that is known.
     pub fn life_needed_ms(&self, size: u32, task: u32) -> f64 {
         let at = self.size(size);
-        let (mut bytes, reads) = (0, self.stored_reads(task));
-        reads.iter().for_each(|&o| bytes += self.object_bytes(o));
+        let reads = self.stored_reads(task);
+        let bytes: u64 = reads.iter().filter(|&&o| !self.is_guessed(o)).map(|&o| self.object_bytes(o)).sum();
         let downloads_ms = reads.len() as f64 * at.transfer.download_latency_ms
             + bytes as f64 * at.transfer.download_ms_per_byte;
         let begins_ms = at.startup.cold_ms.max(at.startup.warm_ms) + self.dispatch_ms;
-        begins_ms + downloads_ms + self.exec_ms(size, task) + self.upload_ms(size, task)
+        let is_guessed = self.graph.writes(task).iter().any(|&o| self.is_guessed(o));
+        let upload_ms = if is_guessed { 0.0 } else { self.upload_ms(size, task) };
+        begins_ms + downloads_ms + self.exec_ms(size, task) + upload_ms
+    }
+
+    /// Whether anything that the task moves has a size that was only guessed.
+    pub fn moves_guessed(&self, task: u32) -> bool {
+        self.graph.reads(task).iter().chain(self.graph.writes(task)).any(|&o| self.is_guessed(o))
+    }
+
+    /// Whether the size of an object was neither measured nor stated. What is then taken for it follows the
+    /// inputs of its task, along a chain of such tasks ever farther from the truth: it may slow a plan down,
+    /// and is no reason to refuse one.
+    fn is_guessed(&self, object: u32) -> bool {
+        let basis = |t: u32| self.problem.predictions.basis[t as usize];
+        let is_stated = self.graph.objects()[object as usize].bytes_hint.is_some();
+        !is_stated && self.maker(object).is_some_and(|t| basis(t) == Basis::None)
     }
 
     /// What [`Dense::allows`] says, found anew.

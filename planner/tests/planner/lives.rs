@@ -1,8 +1,10 @@
 //! The life of an invocation: what one task needs of it beside its execution, and what happens at its end.
 
-use foresail_planner::{Violation, find, plan, planners, simulate, validate};
+use foresail_planner::{Violation, blind_table, find, plan, planners, simulate, validate};
+use foresail_schemas::Sla;
 use foresail_schemas::plan::{Objective, Problem};
 use foresail_schemas::run::RunOptions;
+use foresail_schemas::workflow::Input;
 
 use crate::drawn;
 
@@ -27,6 +29,22 @@ fn a_task_needs_time_for_its_start_and_transfers_in_one_life() {
         assert!(matches!(validate(&large, &made), Err(Violation::Life { .. })), "{}", planner.name());
         let error = plan(&large, planner.as_ref()).expect_err(planner.name()).to_string();
         assert!(error.contains("`b`") && error.contains("with a cold start and its transfers"), "{error}");
+    }
+}
+
+#[test]
+fn a_size_that_was_only_guessed_keeps_nobody_from_a_plan() {
+    // Blind, what a task makes is taken to be as large as what it reads.
+    let mut first = drawn::task("a", &[]);
+    first.inputs.push(Input::External { uri: "file:///in".to_owned(), bytes: Some(60_000_000_000) });
+    let tasks = vec![first, drawn::task("b", &["a".to_owned()]), drawn::task("c", &["b".to_owned()])];
+    let (workflow, platform) = (drawn::workflow(tasks), drawn::lambda());
+    let predictions = blind_table(&workflow, &platform, Sla::Mean);
+    let (objective, seed, without) = (Objective::Fastest, 1, Vec::new());
+    let problem = Problem { workflow, platform, predictions, objective, seed, without };
+    for planner in planners() {
+        let made = plan(&problem, planner.as_ref()).unwrap_or_else(|e| panic!("{}: {e}", planner.name()));
+        validate(&problem, &made).unwrap_or_else(|e| panic!("{}: {e}", planner.name()));
     }
 }
 
