@@ -204,15 +204,13 @@ impl Group<'_> {
         tell: &mut impl FnMut(Row),
     ) -> bool {
         let Settings { platform, sla, noise, .. } = self.settings;
-        let told = match history {
-            None => self.truth.clone(),
-            Some(runs) => {
-                let history = History { runs, noise: *noise, seed: self.seed };
-                truth::learned(self.workflow, platform, self.truth, &history, *sla)
-            }
-        };
-        let told = self.problem(told, Objective::Fastest);
-        let real = self.problem(self.truth.clone(), Objective::Fastest);
+        let real = self.problem(self.workflow, self.truth.clone());
+        let told = history.map(|runs| {
+            let history = History { runs, noise: *noise, seed: self.seed };
+            let table = truth::learned(self.workflow, platform, self.truth, &history, *sla);
+            self.problem(&truth::forgotten(self.workflow), table)
+        });
+        let told = told.unwrap_or_else(|| real.clone());
         let reference = planning::plan_alone_until(REFERENCE, &told, stop).map_err(why);
         let objective = match (&self.settings.goal, &reference) {
             (Goal::Given(objective), _) => *objective,
@@ -257,9 +255,9 @@ impl Group<'_> {
         true
     }
 
-    fn problem(&self, table: PredictionTable, objective: Objective) -> Problem {
+    fn problem(&self, workflow: &Workflow, table: PredictionTable) -> Problem {
         let Settings { platform, without, .. } = self.settings;
-        let problem = client::problem(self.workflow, platform, table, objective, self.seed);
+        let problem = client::problem(workflow, platform, table, Objective::Fastest, self.seed);
         Problem { without: without.clone(), ..problem }
     }
 }

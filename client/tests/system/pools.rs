@@ -41,8 +41,9 @@ async fn a_task_that_outlives_every_worker_of_the_menu_runs_in_the_pool() {
 
     let table = client.predictions(&workflow, &without, Sla::MEDIAN).await.unwrap();
     let refused = client.plan("auto", &problem(&workflow, &without, table, Objective::Fastest, 1));
-    let refused = refused.unwrap_err().to_string();
-    assert!(refused.contains("`long`") && refused.contains("[pool]"), "{refused}");
+    let refused = refused.unwrap_err();
+    let (text, hint) = (refused.to_string(), refused.hint());
+    assert!(text.contains("`long`") && hint.contains("[pool]"), "{text}; {hint}");
 
     let options = SubmitOptions { rates: Some(platform.rates()), ..SubmitOptions::default() };
     let run = client.submit(&workflow, made, options).await.unwrap();

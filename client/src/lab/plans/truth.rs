@@ -140,7 +140,8 @@ pub struct History {
 }
 
 /// The workflow without what only a run tells: times, and sizes of outputs.
-fn forgotten(workflow: &Workflow) -> Workflow {
+#[must_use]
+pub fn forgotten(workflow: &Workflow) -> Workflow {
     let mut spec = workflow.spec().clone();
     for task in &mut spec.tasks {
         task.hint.exec_ms = None;
