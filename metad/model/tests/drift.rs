@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "what cannot be unwrapped here has failed the test")]
 
+mod records;
+
 use foresail_model::WorkflowModel;
-use foresail_schemas::metric::{Record, TaskRecord};
+use foresail_schemas::Sla;
 use foresail_schemas::prediction::{Prediction, Query};
-use foresail_schemas::{Sla, TaskName};
 use jiff::Timestamp;
+use records::{execution, task};
 
 const MEMORIES: [u32; 3] = [512, 1024, 2048];
 const SEEDS: u64 = 25;
@@ -43,18 +45,7 @@ impl Story {
     }
 
     fn add(&mut self, memory_mb: u32, input_bytes: u64, exec_ms: f64) {
-        let record = Record::Task(TaskRecord {
-            task: task(),
-            memory_mb,
-            vcpu: None,
-            input_bytes,
-            output_bytes: None,
-            exec_ms,
-            peak_memory_mb: None,
-            attempt: 1,
-            at: None,
-            forecast: None,
-        });
+        let record = execution((memory_mb, None), input_bytes, None, exec_ms);
         self.model.update(&record, Timestamp::from_microsecond((self.at_s * 1e6) as i64).unwrap());
     }
 
@@ -89,10 +80,6 @@ impl Story {
     fn ratio(&mut self, memory_mb: u32) -> f64 {
         self.ask(memory_mb).values[&Sla::MEDIAN].unwrap() / usual_ms(memory_mb)
     }
-}
-
-fn task() -> TaskName {
-    TaskName::new("t").unwrap()
 }
 
 fn usual_ms(memory_mb: u32) -> f64 {

@@ -3,39 +3,27 @@
 
 #![allow(clippy::unwrap_used, reason = "what cannot be unwrapped here has failed the test")]
 
+mod records;
+
 use foresail_model::WorkflowModel;
-use foresail_schemas::metric::{Direction, Record, StartState, StartupRecord, TaskRecord, TransferRecord};
+use foresail_schemas::Sla;
+use foresail_schemas::metric::{Direction, Record, StartState, StartupRecord, TransferRecord};
 use foresail_schemas::prediction::{Prediction, Query};
-use foresail_schemas::{Sla, TaskName};
 use jiff::Timestamp;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
+use records::task;
 
 const SEEDS: u64 = 30;
 const MB: u64 = 1_000_000;
-
-fn task() -> TaskName {
-    TaskName::new("t").unwrap()
-}
 
 fn execution(memory_mb: u32, input_bytes: u64, exec_ms: f64) -> Record {
     written(memory_mb, input_bytes, exec_ms, None)
 }
 
 fn written(memory_mb: u32, input_bytes: u64, exec_ms: f64, output_bytes: Option<u64>) -> Record {
-    Record::Task(TaskRecord {
-        task: task(),
-        memory_mb,
-        vcpu: None,
-        input_bytes,
-        output_bytes,
-        exec_ms,
-        peak_memory_mb: None,
-        attempt: 1,
-        at: None,
-        forecast: None,
-    })
+    records::execution((memory_mb, None), input_bytes, output_bytes, exec_ms)
 }
 
 /// What a model of records that came one per second answers.

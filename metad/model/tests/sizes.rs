@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "what cannot be unwrapped here has failed the test")]
 
+mod records;
+
 use foresail_model::WorkflowModel;
-use foresail_schemas::metric::{Direction, Record, TaskRecord, TransferRecord};
+use foresail_schemas::Sla;
+use foresail_schemas::metric::{Direction, Record, TransferRecord};
 use foresail_schemas::prediction::{Basis, Prediction, Query};
-use foresail_schemas::{Sla, TaskName};
 use jiff::Timestamp;
+use records::task;
 
 /// How far beyond the range of its samples a median may lie.
 const TOLERANCE: f64 = 1.02;
@@ -24,10 +27,6 @@ impl Noise {
     }
 }
 
-fn task() -> TaskName {
-    TaskName::new("t").unwrap()
-}
-
 fn upload(bytes: u64, time_ms: f64) -> Record {
     let direction = Direction::Upload;
     Record::Transfer(TransferRecord {
@@ -42,18 +41,7 @@ fn upload(bytes: u64, time_ms: f64) -> Record {
 }
 
 fn execution(memory_mb: u32, input_bytes: u64, exec_ms: f64) -> Record {
-    Record::Task(TaskRecord {
-        task: task(),
-        memory_mb,
-        vcpu: None,
-        input_bytes,
-        output_bytes: None,
-        exec_ms,
-        peak_memory_mb: None,
-        attempt: 1,
-        at: None,
-        forecast: None,
-    })
+    records::execution((memory_mb, None), input_bytes, None, exec_ms)
 }
 
 /// A model of records that came one per second.

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "what cannot be unwrapped here has failed the test")]
 
+mod records;
+
 use foresail_model::WorkflowModel;
-use foresail_schemas::metric::{Record, TaskRecord};
+use foresail_schemas::Sla;
 use foresail_schemas::prediction::{Prediction, Query};
-use foresail_schemas::{Sla, TaskName};
 use jiff::Timestamp;
+use records::{execution, task};
 
 const SEEDS: u64 = 25;
 
@@ -30,18 +32,7 @@ impl Story {
     }
 
     fn add(&mut self, memory_mb: u32, vcpu: Option<f64>, input_bytes: u64, exec_ms: f64) {
-        let record = Record::Task(TaskRecord {
-            task: task(),
-            memory_mb,
-            vcpu,
-            input_bytes,
-            output_bytes: None,
-            exec_ms,
-            peak_memory_mb: None,
-            attempt: 1,
-            at: None,
-            forecast: None,
-        });
+        let record = execution((memory_mb, vcpu), input_bytes, None, exec_ms);
         self.second += 10;
         self.model.update(&record, Timestamp::from_second(self.second).unwrap());
     }
@@ -54,10 +45,6 @@ impl Story {
     fn median(&mut self, memory_mb: u32, vcpu: Option<f64>, input_bytes: u64) -> f64 {
         self.ask(memory_mb, vcpu, input_bytes).values[&Sla::MEDIAN].unwrap()
     }
-}
-
-fn task() -> TaskName {
-    TaskName::new("t").unwrap()
 }
 
 fn by_size_ms(memory_mb: u32, bytes: u64) -> f64 {
