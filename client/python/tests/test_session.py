@@ -61,7 +61,12 @@ def start(tmp_path: Path, end: str, seconds: str) -> "subprocess.Popen[str]":
     script.write_text(PROGRAM.format(end=end))
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [sys.executable, str(script), str(tmp_path / "data"), seconds]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    # Who runs the tests in the background of a shell ignores Ctrl-C, and so would the program.
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    finally:
+        signal.signal(signal.SIGINT, ignored)
 
 
 def nothing_is_left(tmp_path: Path) -> None:
