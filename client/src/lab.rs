@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use csv::StringRecord;
 use foresail_model::backtest::{self, BacktestError, Method, Protocol, Quantity, Report, Row, Settings};
 use foresail_schemas::config::ResourceConfig;
@@ -44,6 +45,16 @@ pub const QUESTIONS: [(Protocol, Quantity); 8] = [
     (Protocol::Coverage(10), Quantity::ExecutionTime),
     (Protocol::NextRun, Quantity::OutputSize),
 ];
+
+/// What is learned and predicted of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rows {
+    /// Every measurement.
+    Single,
+    /// The median of what was measured of the same task, worker and input size.
+    Medians,
+}
 
 /// Why the lab has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +88,8 @@ pub enum LabError {
 pub struct Accuracy {
     /// Seed of what was drawn.
     pub seed: u64,
+    /// What was learned and predicted.
+    pub of: Rows,
     /// One per file and question that the file supports, files by name.
     pub reports: Vec<FileReport>,
 }
@@ -91,14 +104,18 @@ pub struct FileReport {
     /// Why the first of them is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
+    /// What was learned and predicted.
+    pub of: Rows,
     /// The answer.
     #[serde(flatten)]
     pub report: Report,
 }
 
 /// The measurements of a file.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FileRows {
+    /// What the rows are.
+    pub of: Rows,
     /// The measurements, in the order of the file.
     pub rows: Vec<Row>,
     /// Lines that are none.
@@ -107,7 +124,7 @@ pub struct FileRows {
     pub refusal: Option<String>,
 }
 
-/// Reads a CSV file with a header; a blank cell is not known.
+/// Reads a CSV file with a header, as single measurements; a blank cell is not known.
 ///
 /// # Errors
 /// [`LabError::Unreadable`] when it is too large or has no line that is a measurement.
@@ -119,7 +136,7 @@ pub fn rows(path: &Path) -> Result<FileRows, LabError> {
     }
     let unreadable = |e: std::io::Error| wrong(e.to_string());
     let input = BufReader::new(File::open(path).map_err(unreadable)?);
-    let mut file = FileRows::default();
+    let mut file = FileRows { of: Rows::Single, rows: Vec::new(), refused: 0, refusal: None };
     let Some(mut lines) = CsvLines::open(input).map_err(unreadable)? else { return Ok(file) };
     while let Some(Line { number, read, .. }) = lines.next_row().map_err(unreadable)? {
         match read.and_then(|cells| measurement(&cells, lines.header())) {
@@ -159,9 +176,9 @@ fn measurement(cells: &StringRecord, header: &StringRecord) -> Result<Row, Strin
 ///
 /// # Errors
 /// [`LabError`] when the file cannot be read or leaves nothing to predict.
-pub fn backtest(path: &Path, settings: &Settings) -> Result<FileReport, LabError> {
+pub fn backtest(path: &Path, of: Rows, settings: &Settings) -> Result<FileReport, LabError> {
     let failed = |error| LabError::Backtest { path: path.to_owned(), error };
-    let file = rows(path)?;
+    let file = rows(path)?.folded(of);
     if file.rows.is_empty() {
         return Err(LabError::Empty(path.to_owned()));
     }
@@ -170,25 +187,40 @@ pub fn backtest(path: &Path, settings: &Settings) -> Result<FileReport, LabError
 }
 
 impl FileRows {
+    /// What of single measurements is learned and predicted.
+    fn folded(mut self, of: Rows) -> Self {
+        self.of = of;
+        if of == Rows::Medians {
+            self.rows = backtest::medians(&self.rows);
+        }
+        self
+    }
+
     fn answer(&self, path: &Path, report: Report) -> FileReport {
         let file = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        FileReport { file, refused: self.refused, refusal: self.refusal.clone(), report }
+        FileReport { file, refused: self.refused, refusal: self.refusal.clone(), of: self.of, report }
     }
 }
 
 /// Asks every CSV file of a folder every question that it supports; `watch` is told each before it is asked.
+/// Medians leave out the questions about what comes next in time.
 ///
 /// # Errors
 /// [`LabError`] when the folder or one of its files cannot be read, or none supports anything.
 pub fn accuracy(
     folder: &Path,
+    of: Rows,
     seed: u64,
     mut watch: impl FnMut(&Path, &Settings),
 ) -> Result<Accuracy, LabError> {
     let mut reports = Vec::new();
     for path in csv_files(folder)? {
-        let file = rows(&path)?;
+        let file = rows(&path)?.folded(of);
         for (protocol, quantity) in QUESTIONS {
+            // Medians are of no time.
+            if of == Rows::Medians && matches!(protocol, Protocol::NextRun | Protocol::Coverage(_)) {
+                continue;
+            }
             let settings = Settings { protocol, quantity, methods: Method::ALL.to_vec(), seed };
             watch(&path, &settings);
             match backtest::run(&file.rows, &settings) {
@@ -200,7 +232,7 @@ pub fn accuracy(
     }
     match reports.is_empty() {
         true => Err(LabError::NoFiles(folder.to_owned())),
-        false => Ok(Accuracy { seed, reports }),
+        false => Ok(Accuracy { seed, of, reports }),
     }
 }
 
@@ -240,12 +272,12 @@ mod tests {
         write(folder.path());
         std::fs::write(folder.path().join("notes.txt"), "no measurements").unwrap();
         let mut asked = 0;
-        let first = accuracy(folder.path(), 3, |_, _| asked += 1).unwrap();
+        let first = accuracy(folder.path(), Rows::Single, 3, |_, _| asked += 1).unwrap();
         assert_eq!(asked, QUESTIONS.len());
         let protocols: Vec<Protocol> = first.reports.iter().map(|r| r.report.protocol).collect();
         assert!(protocols.contains(&Protocol::Memory) && protocols.contains(&Protocol::NextRun));
         assert!(first.reports.iter().all(|r| r.report.quantity != Quantity::OutputSize), "none has outputs");
-        assert_eq!(first, accuracy(folder.path(), 3, |_, _| ()).unwrap());
+        assert_eq!(first, accuracy(folder.path(), Rows::Single, 3, |_, _| ()).unwrap());
         let memory = first.reports.iter().find(|r| r.report.protocol == Protocol::Memory).unwrap();
         assert_eq!(memory.report.scores[0].method, Method::Model);
         assert!(memory.report.scores[0].mdape_percent < 10.0, "{}", memory.report.scores[0].mdape_percent);
@@ -254,7 +286,7 @@ mod tests {
     #[test]
     fn lines_that_are_no_measurements_are_left_out_and_counted() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(accuracy(folder.path(), 0, |_, _| ()), Err(LabError::NoFiles(_))));
+        assert!(matches!(accuracy(folder.path(), Rows::Single, 0, |_, _| ()), Err(LabError::NoFiles(_))));
         let path = folder.path().join("bad.csv");
         std::fs::write(&path, "workflow,task,exec_ms\nw,t,1\nw,t,soon\nw,t,2\n").unwrap();
         let file = rows(&path).unwrap();
@@ -271,7 +303,7 @@ mod tests {
         write(folder.path());
         let path = folder.path().join("halving.csv");
         let good = std::fs::read_to_string(&path).unwrap();
-        let expect = accuracy(folder.path(), 3, |_, _| ()).unwrap();
+        let expect = accuracy(folder.path(), Rows::Single, 3, |_, _| ()).unwrap();
         let bad = [
             ("w,t,1,0,,1,,5", "memory_mb `0`"),
             ("w,t,1,512,,1,,-3", "exec_ms `-3`"),
@@ -281,7 +313,7 @@ mod tests {
         ];
         for (line, word) in bad {
             std::fs::write(&path, good.replacen('\n', &format!("\n\n{line}\n"), 1)).unwrap();
-            let found = accuracy(folder.path(), 3, |_, _| ()).unwrap();
+            let found = accuracy(folder.path(), Rows::Single, 3, |_, _| ()).unwrap();
             let told = found.reports[0].refusal.clone().unwrap();
             assert!(told.starts_with("line 3: ") && told.contains(word), "`{line}` is told as `{told}`");
             assert!(found.reports.iter().all(|report| report.refused == 1), "{line}");

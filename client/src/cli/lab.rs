@@ -44,9 +44,9 @@ pub async fn lab(
         LabCommand::Scale(args) => scale::scales(global, args, terminal).await?,
         LabCommand::Backtest(args) => {
             let (path, methods) = (args.samples.clone(), args.methods());
-            let (protocol, quantity, seed) = (args.protocol, args.quantity, args.seed);
+            let (protocol, quantity, rows, seed) = (args.protocol, args.quantity, args.rows, args.seed);
             let settings = Settings { protocol, quantity, methods, seed };
-            let answer = compute(move || lab::backtest(&path, &settings)).await?;
+            let answer = compute(move || lab::backtest(&path, rows, &settings)).await?;
             let report = &answer.report;
             show(global.format, &answer, || tables::report_table(report))?;
             remarks(&answer, terminal);
@@ -56,11 +56,11 @@ pub async fn lab(
             ));
         }
         LabCommand::Accuracy(args) => {
-            let (folder, seed, say) = (args.folder.clone(), args.seed, *terminal);
+            let (folder, rows, seed, say) = (args.folder.clone(), args.rows, args.seed, *terminal);
             let watch = move |path: &Path, settings: &Settings| {
                 say.say(&format!("{}: {}, {}", path.display(), settings.protocol, settings.quantity));
             };
-            let accuracy = compute(move || lab::accuracy(&folder, seed, watch)).await?;
+            let accuracy = compute(move || lab::accuracy(&folder, rows, seed, watch)).await?;
             show(global.format, &accuracy, || tables::accuracy_table(&accuracy))?;
             accuracy.reports.iter().for_each(|answer| remarks(answer, terminal));
         }

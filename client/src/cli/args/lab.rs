@@ -9,6 +9,7 @@ use foresail_model::backtest::{BacktestError, Method, Protocol, Quantity};
 use super::plans::PlannersArgs;
 use super::runs::{LabOptimisationsArgs, LabRunArgs};
 use super::scale::LabScaleArgs;
+use crate::lab::Rows;
 
 /// `foresail lab`.
 #[derive(Debug, Args)]
@@ -63,6 +64,9 @@ pub struct BacktestArgs {
     /// fixed-exponent, proportional-to-bytes.
     #[arg(long, value_delimiter = ',', default_value = "all", value_parser = read_methods)]
     pub methods: Vec<Methods>,
+    /// What is learned and predicted: every measurement, or medians of the same task, worker and input size.
+    #[arg(long, value_name = "WHAT", default_value = "single")]
+    pub rows: Rows,
     /// Seed of what is drawn; the same seed gives the same figures.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -77,6 +81,9 @@ pub struct AccuracyArgs {
     /// A folder with CSV files, as `foresail import` reads them.
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
+    /// What is learned and predicted: every measurement, or medians of the same task, worker and input size.
+    #[arg(long, value_name = "WHAT", default_value = "single")]
+    pub rows: Rows,
     /// Seed of what is drawn; the same seed gives the same figures.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

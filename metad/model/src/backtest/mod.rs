@@ -9,6 +9,7 @@
 //! Units: times in ms, sizes in bytes, errors in percent, coverage as a ratio.
 
 mod learn;
+mod medians;
 mod names;
 mod rules;
 mod score;
@@ -20,6 +21,7 @@ use foresail_schemas::Sla;
 use foresail_schemas::prediction::Unit;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use medians::medians;
 pub use score::{Score, TaskScore};
 
 /// Memory of a row that names none: one vCPU.

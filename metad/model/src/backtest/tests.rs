@@ -226,3 +226,33 @@ fn what_the_rows_lack_is_told() {
         assert!(error.contains(word), "`{word}` is missing: {error}");
     }
 }
+
+#[test]
+fn medians_fold_what_was_measured_of_the_same_task_worker_and_input() {
+    let mut rows = vec![
+        row("a", "1", 256, 10, 5.0),
+        row("b", "1", 256, 10, 70.0),
+        row("a", "2", 256, 10, 7.0),
+        row("a", "2", 512, 10, 2.0),
+        row("a", "3", 256, 10, 900.0),
+        row("a", "3", 256, 20, 4.0),
+    ];
+    rows[2].output_bytes = None;
+    rows[4].output_bytes = Some(50);
+    let expect =
+        [("a", 256, 10, 7.0, 40), ("b", 256, 10, 70.0, 30), ("a", 512, 10, 2.0, 30), ("a", 256, 20, 4.0, 60)];
+    let found = medians(&rows);
+    let seen: Vec<_> = found
+        .iter()
+        .map(|row| {
+            let sizes = (row.memory_mb.unwrap(), row.input_bytes.unwrap());
+            (row.task.as_str(), sizes.0, sizes.1, row.exec_ms, row.output_bytes.unwrap())
+        })
+        .collect();
+    assert_eq!(seen, expect);
+    let mut apart = rows[..1].to_vec();
+    apart.push(Row { vcpu: Some(1.0), ..rows[0].clone() });
+    apart.push(Row { workflow: "v".to_owned(), ..rows[0].clone() });
+    assert_eq!(medians(&apart), apart);
+    assert_eq!(medians(&[]), []);
+}
