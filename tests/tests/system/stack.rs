@@ -17,10 +17,12 @@ pub fn binary(name: &str) -> PathBuf {
         let dir = test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps").to_path_buf();
         let mut build = Command::new(env!("CARGO"));
         // The very build that these tests are part of, where that has the binaries: another selection of
-        // packages would have other features, and compile everything again.
-        let release = ["build", "--release", "--workspace", "--bins"];
-        let tested = ["test", "--workspace", "--no-run"];
-        build.args(if dir.ends_with("release") { &release[..] } else { &tested[..] });
+        // packages would have other features, and compile everything again. Benches do without the SDK of
+        // AWS, whose optimised build takes longer than they do.
+        let release = "build --release -p foresail-metad -p foresail-worker -p foresail --bins \
+            --no-default-features --features foresail/s3,foresail-metad/nats";
+        let tested = "test --workspace --no-run";
+        build.args(if dir.ends_with("release") { release } else { tested }.split_whitespace());
         build.arg("--quiet").current_dir(workspace());
         assert!(build.status().expect("cargo starts").success(), "the binaries must build");
         dir
