@@ -153,6 +153,8 @@ class Runner:
         self.flush_c = _c_flush()
         self.own = os.getpid()
         self.keeper = _keep.Keeper() if _keep is not None else None
+        # The most that a call was allowed to keep; 0 where nothing can be kept.
+        self.held = 0 if _keep is not None else sys.maxsize
         self.streams = Streams()
 
     def serve(self) -> NoReturn:
@@ -201,6 +203,10 @@ class Runner:
             function = self.functions.load(digest, code, python())
             loaded = time.perf_counter_ns()
             init_ns, began = loaded - began, loaded
+        if keep_max > self.held:
+            # Not before it is known how much memory the worker has.
+            self.held = keep_max
+            _keep.hold_freed(keep_max)
         if kind == LOAD:
             self.tell([], [], 0, init_ns, 0)
             return

@@ -1,6 +1,9 @@
 """What stays in the process that made it: only memory that nobody else can change, read-only for who reads it."""
 
 import gc
+import os
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -100,3 +103,31 @@ def test_what_is_released_is_forgotten_and_lives_on_where_it_is_read():
 def test_a_value_of_very_many_buffers_is_not_kept():
     _, found, _ = kept(lambda: [numpy.ones(10) for _ in range(_keep.SPANS_MAX + 1)])
     assert found is None
+
+
+FREED = """
+import resource
+from foresail import _keep
+
+def touch():
+    for block in [bytearray(8 << 20) for _ in range(4)]:
+        block[::4096] = bytes(len(block) // 4096)
+
+_keep.hold_freed(64 << 20)
+touch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    touch()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_memory_that_was_freed_is_used_again_unless_the_user_says_otherwise():
+    pages = 5 * (32 << 20) // 4096
+    environment = {name: text for name, text in os.environ.items() if name not in _keep._MALLOC_VARIABLES}
+    for own, expect in (({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)):
+        command = [sys.executable, "-c", FREED]
+        done = subprocess.run(command, env={**environment, **own}, capture_output=True, text=True, check=True)
+        if not hasattr(_keep.ctypes.CDLL(None), "mallopt"):
+            pytest.skip("another C library than that of GNU")
+        assert (int(done.stdout) < pages // 10) == expect, (own, done.stdout)
