@@ -29,7 +29,6 @@ SCAN_NODES_MAX = 2_000_000
 
 _PLAIN = frozenset({int, float, bool, type(None), complex, dict, list, tuple, set, frozenset})
 _TEXTS = frozenset({bytes, bytearray, str})
-_MAIN = b"__main__"
 
 
 class Constants:
@@ -46,7 +45,7 @@ class Constants:
         known = self._known.get(id(value))
         if known is not None:
             return known[1]
-        parts = _wire.dumps(value)
+        parts = _wire.dumps_elsewhere(value)
         digest = hashlib.sha256()
         size = 0
         for part in parts:
@@ -160,7 +159,7 @@ def dump(value: Any, find: Callable[[Any], Any]) -> bytes:
     try:
         _Pickler(file, find).dump(value)
         pickled = file.getvalue()
-        if _MAIN not in pickled:
+        if _wire.MAIN not in pickled:
             return pickled
     except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
         if "is not known yet" in str(error):

@@ -6,6 +6,7 @@ import functools
 import math
 import mmap
 import os
+import sys
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -325,11 +326,22 @@ class Run(Generic[R]):
 def _load(packed: memoryview, place: Optional[Dict[str, Any]]) -> Any:
     if place is None:
         return SKIPPED
+    stored: "bytearray | memoryview"
     if "path" in place:
-        return _wire.loads(_map(place["path"]), writable=True)
-    piece = packed[place["at"] : place["at"] + place["bytes"]]
-    # Small ones are copied, so that one of them does not keep all of them in memory.
-    return _wire.loads(piece if len(piece) >= MAP_BYTES_MIN else bytearray(piece), writable=True)
+        stored = _map(place["path"])
+    else:
+        stored = packed[place["at"] : place["at"] + place["bytes"]]
+        # Small ones are copied, so that one of them does not keep all of them in memory.
+        stored = stored if len(stored) >= MAP_BYTES_MIN else bytearray(stored)
+    try:
+        return _wire.loads(stored, writable=True)
+    except _wire.OtherVersion as error:
+        own = ".".join(map(str, sys.version_info[:2]))
+        raise ForesailError(
+            f"a result has a function or a class that was pickled by Python {error.python} in a worker, and this "
+            f"program runs Python {own}",
+            "return what is importable or plain data, or let both run the same version: foresail.Client(python=...)",
+        ) from None
 
 
 SKIPPED = object()

@@ -66,8 +66,6 @@ _CALL = struct.Struct("<BBxxIIIIIQQ32s")
 _PLACE = struct.Struct("<BxxxIQQ")
 _ANSWER = struct.Struct("<BBxxIQQII")
 _NUMBER = struct.Struct("<Q")
-_BY_VALUE = b"cloudpickle.cloudpickle"
-"""Stands in every pickle that has a function or a class by value, with its bytecode."""
 
 _context = b""
 
@@ -136,12 +134,17 @@ def check_version(pickled: bytes, python: str, what: str) -> None:
     """Refuses bytecode of another version, which would end this process, or do something else than it says."""
     own = f"{sys.version_info[0]}.{sys.version_info[1]}"
     # What is pickled by reference runs in any version, bytecode in its own alone.
-    if python and python.split(".")[:2] != own.split(".") and _BY_VALUE in pickled:
-        raise Failed(
-            _failures.CODE,
-            f"{what} pickled by Python {python}, the worker runs {interpreter()}; hint: let the "
-            f"workers run Python {python} (`--python PATH`, FORESAIL_PYTHON), or the client Python {own}",
-        )
+    if python and python.split(".")[:2] != own.split(".") and _wire.BY_VALUE in pickled:
+        raise _of_other_version(what, python)
+
+
+def _of_other_version(what: str, python: str) -> Failed:
+    own = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return Failed(
+        _failures.CODE,
+        f"{what} pickled by Python {python}, the worker runs {interpreter()}; hint: let the "
+        f"workers run Python {python} (`--python PATH`, FORESAIL_PYTHON), or the client Python {own}",
+    )
 
 
 class Runner:
@@ -271,6 +274,8 @@ class Runner:
                 ) from error
             except MemoryError:
                 raise
+            except _wire.OtherVersion as error:
+                raise _of_other_version(f"input {number} has a function or a class that was", error.python) from None
             except Exception as error:
                 text = "".join(traceback.format_exception_only(type(error), error)).strip()
                 raise Failed(

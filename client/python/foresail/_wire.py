@@ -1,9 +1,10 @@
 """How Python values travel between tasks: one stored object per value, and the arguments of a call.
 
-A stored value is `MAGIC`, the number of out-of-band buffers and a reserved zero (u32 each), the length of the
+A stored value is `MAGIC`, the number of out-of-band buffers and a version of Python (u32 each), the length of the
 pickle and of each buffer (u64 each), the pickle (protocol 5), then the buffers, each at a multiple of 64 bytes
-from the start of the object. All numbers are little-endian. Reading copies nothing: arrays lie in the bytes,
-or in the mapping, that was read, and are read-only.
+from the start of the object. The version, major times 256 plus minor, is that of the bytecode in the pickle, 0
+where there is none: no other version can read it. All numbers are little-endian. Reading copies nothing: arrays
+lie in the bytes, or in the mapping, that was read, and are read-only.
 
 The arguments of a call are a pickle of `(args, kwargs)` in which inputs of the task stand as persistent ids:
 `(INPUT, i)` is the value of input `i`, `(GATHERED, [i, ...])` the list of the values of those inputs that
@@ -36,7 +37,13 @@ CHUNKS = "foresail.chunks"
 Buffer = Union[bytes, bytearray, memoryview]
 PersistentId = Tuple[str, Union[int, List[int]]]
 
+BY_VALUE = b"cloudpickle.cloudpickle"
+"""Stands in every pickle that has a function or a class by value, with its bytecode."""
+MAIN = b"__main__"
+"""Stands in every pickle that names something of the main program."""
+
 _HEAD = struct.Struct("<8sII")
+_OWN_VERSION = sys.version_info[0] << 8 | sys.version_info[1]
 _PADDING = bytes(ALIGNMENT)
 _LENGTHS = [struct.Struct(f"<{n + 1}Q") for n in range(8)]
 
@@ -57,6 +64,14 @@ class Unpicklable(Exception):
     """A value that cannot be pickled; the text says which part of it and why."""
 
 
+class OtherVersion(Exception):
+    """A stored value has bytecode of another version of Python, which must not be run."""
+
+    def __init__(self, version: int) -> None:
+        self.python = f"{version >> 8}.{version & 0xFF}"
+        super().__init__(f"it has bytecode of Python {self.python}")
+
+
 def _lengths(n: int) -> struct.Struct:
     return _LENGTHS[n] if n < len(_LENGTHS) else struct.Struct(f"<{n + 1}Q")
 
@@ -70,13 +85,26 @@ def dumps(value: Any) -> List[Buffer]:
     try:
         pickled = pickle.dumps(value, PROTOCOL, buffer_callback=buffers.append)
     except Exception as error:
-        del buffers[:]
-        pickled = _dumps_by_value(value, buffers, error)
+        return _dumps_by_value(value, error)
+    return _stored(pickled, buffers, 0)
+
+
+def dumps_elsewhere(value: Any) -> List[Buffer]:
+    """As `dumps`, to be read by processes that run another main program: what is of this one's goes by value."""
+    buffers: List[pickle.PickleBuffer] = []
+    try:
+        pickled = pickle.dumps(value, PROTOCOL, buffer_callback=buffers.append)
+    except Exception as error:
+        return _dumps_by_value(value, error)
+    return _dumps_by_value(value, None) if MAIN in pickled else _stored(pickled, buffers, 0)
+
+
+def _stored(pickled: bytes, buffers: "List[pickle.PickleBuffer]", version: int) -> List[Buffer]:
     if not buffers:
-        return [_HEAD.pack(MAGIC, 0, 0) + _LENGTHS[0].pack(len(pickled)) + pickled]
+        return [_HEAD.pack(MAGIC, 0, version) + _LENGTHS[0].pack(len(pickled)) + pickled]
     raws = [buffer.raw() for buffer in buffers]
     n = len(raws)
-    head = _HEAD.pack(MAGIC, n, 0) + _lengths(n).pack(len(pickled), *[raw.nbytes for raw in raws])
+    head = _HEAD.pack(MAGIC, n, version) + _lengths(n).pack(len(pickled), *[raw.nbytes for raw in raws])
     parts: List[Buffer] = [head + pickled + _PADDING[: -(len(head) + len(pickled)) % ALIGNMENT]]
     for raw in raws:
         parts.append(raw)
@@ -99,7 +127,8 @@ def is_value(data: Buffer) -> bool:
 def loads(data: Buffer, writable: bool = False) -> Any:
     """The value of its stored form, whose memory it goes on using; what has no `MAGIC` is `bytes`.
 
-    Arrays can be written to where `writable` says so and the memory allows it.
+    Raises `OtherVersion` where it has bytecode that is not for this interpreter. Arrays can be written to where
+    `writable` says so and the memory allows it.
     """
     if not is_value(data):
         return bytes(data)
@@ -129,7 +158,9 @@ def loads_parts(parts: Sequence[Buffer]) -> Any:
 
 def _pickled(view: memoryview) -> "Tuple[memoryview, Tuple[int, ...]]":
     """The pickle at the beginning of a stored value, and the sizes of the buffers behind it."""
-    _, n, _ = _HEAD.unpack_from(view)
+    _, n, version = _HEAD.unpack_from(view)
+    if version not in (0, _OWN_VERSION):
+        raise OtherVersion(version)
     lengths = _lengths(n)
     if lengths.size + 16 > len(view):
         raise ValueError(f"the stored value is cut short: {len(view)} bytes for {n} buffers")
@@ -215,8 +246,9 @@ def interleave(parts: "Sequence[Sequence[Any]]") -> "List[Any]":
     return [part[at] for at in range(longest) for part in parts if at < len(part)]
 
 
-def _dumps_by_value(value: Any, buffers: "List[pickle.PickleBuffer]", error: Exception) -> bytes:
+def _dumps_by_value(value: Any, error: Optional[Exception]) -> List[Buffer]:
     """What plain pickle refuses, lambdas and classes of `__main__` for instance, by cloudpickle."""
+    buffers: List[pickle.PickleBuffer] = []
     if isinstance(error, MemoryError):
         raise error
     try:
@@ -230,7 +262,7 @@ def _dumps_by_value(value: Any, buffers: "List[pickle.PickleBuffer]", error: Exc
         raise
     except Exception as second:
         raise Unpicklable(too_deep(second) or blame(value, cloudpickle.dumps)) from second
-    return pickled
+    return _stored(pickled, buffers, _OWN_VERSION if BY_VALUE in pickled else 0)
 
 
 def too_deep(error: BaseException) -> str:

@@ -44,15 +44,26 @@ class Process:
         return data
 
     def call(
-        self, function: Any, *args: Any, python: str = _graph.PYTHON, kwargs: Optional[Dict[str, Any]] = None
+        self,
+        function: Any,
+        *args: Any,
+        python: str = _graph.PYTHON,
+        kwargs: Optional[Dict[str, Any]] = None,
+        stored: Optional[bytes] = None,
     ) -> Tuple[int, Any]:
-        """The kind of failure, 0 for none, and the text of it or the result."""
+        """The kind of failure, 0 for none, and the text of it or the result; `stored` is the only input."""
         code, pickled = cloudpickle.dumps(function), cloudpickle.dumps((args, kwargs or {}))
+        if stored is not None:
+            pickled = b""
         context = "\0".join(["run-1", "task-1", "2", python, ""]).encode()
         digest = hashlib.sha256(code).digest()
         sizes = (len(code), len(pickled), 0, len(context))
-        head = _runner._CALL.pack(_runner.CALL, _runner.HAS_ARGS, 0, *sizes, 1 << 30, 0, digest)
+        flags, n_inputs = (_runner.HAS_ARGS, 0) if stored is None else (0, 1)
+        head = _runner._CALL.pack(_runner.CALL, flags, n_inputs, *sizes, 1 << 30, 0, digest)
         body = head + code + pickled + context
+        if stored is not None:
+            at = len(body) + _runner._PLACE.size
+            body += _runner._PLACE.pack(_runner.INLINE, 0, at, len(stored)) + stored
         self.socket.sendall(struct.pack("<I", len(body)) + body)
         status, category, _, _, _, text_len, _, rest = self.receive()
         if status == _runner.FAILED:
@@ -92,6 +103,17 @@ def test_bytecode_of_another_version_is_refused_in_functions_and_in_arguments(ru
     assert f"the arguments were pickled by Python {OTHER}" in said
     # By reference there is no bytecode.
     assert runner.call(abs, -3, python=OTHER) == (0, 3)
+
+
+def test_bytecode_of_another_version_is_refused_in_inputs(runner: Process) -> None:
+    stored = bytearray(_wire.dumps_bytes(lambda: 1))
+    assert runner.call(callable, stored=bytes(stored)) == (0, True)
+    stored[12:14] = bytes([4, 3])
+    kind, said = runner.call(callable, stored=bytes(stored))
+    assert kind == _failures.CODE
+    assert f"input 0 has a function or a class that was pickled by Python {OTHER}" in said
+    # Whatever Python made a value that is data, and whatever version the client has.
+    assert runner.call(len, stored=_wire.dumps_bytes([1, 2]), python=OTHER) == (0, 2)
 
 
 def test_bytecode_is_found_behind_much_else() -> None:

@@ -102,6 +102,21 @@ def test_the_default_client_starts_when_it_is_needed(tmp_path: Path) -> None:
     nothing_is_left(tmp_path)
 
 
+def test_a_large_argument_of_classes_of_the_program_arrives(tmp_path: Path) -> None:
+    script = tmp_path / "points.py"
+    script.write_text(
+        "import foresail\n"
+        "class Point:\n    def __init__(self, x): self.x = x\n"
+        "@foresail.task\ndef total(points): return sum(point.x for point in points)\n"
+        "if __name__ == '__main__':\n"
+        "    points = [Point(x) for x in range(20_000)]\n"
+        "    print(total(points[:10]).compute(), total(points).compute())\n"
+    )
+    environment = {**os.environ, "FORESAIL_DATA": str(tmp_path)}
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=90)
+    assert done.stdout == "45 199990000\n", done.stderr
+
+
 def test_a_session_that_was_killed_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What was killed cannot delete its folder.
     monkeypatch.setenv("TMPDIR", str(tmp_path))

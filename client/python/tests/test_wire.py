@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import struct
+import sys
 import threading
 from typing import Any, Callable
 
@@ -183,3 +184,30 @@ def test_an_unknown_kind_of_input_is_refused() -> None:
 
 def test_the_hash_of_code_is_its_sha256() -> None:
     assert _wire.code_hash(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+class Local:
+    """Something that no other process can import, once it says that it is of the main program."""
+
+    __module__ = "__main__"
+
+
+def test_what_is_of_the_main_program_goes_by_value_to_other_processes(monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "Local", Local, raising=False)
+    by_name, by_value = (b"".join(dumps([Local()])) for dumps in (_wire.dumps, _wire.dumps_elsewhere))
+    assert _wire.BY_VALUE not in by_name
+    assert _wire.BY_VALUE in by_value
+    assert type(_wire.loads(by_value)[0]).__name__ == "Local"
+    # A text that looks like it changes nothing.
+    assert _wire.loads(b"".join(_wire.dumps_elsewhere(["__main__", 3]))) == ["__main__", 3]
+
+
+def test_bytecode_of_another_version_is_not_read():
+    data = bytearray(_wire.dumps_bytes([lambda: 1]))
+    assert _wire.loads(data)[0]() == 1
+    assert bytes(data[12:16]) == bytes([sys.version_info[1], sys.version_info[0], 0, 0])
+    data[12:16] = bytes([4, 3, 0, 0])
+    with pytest.raises(_wire.OtherVersion, match=r"3\.4"):
+        _wire.loads(data)
+    # Data has none, so that every version reads it.
+    assert bytes(_wire.dumps_bytes([1, 2])[12:16]) == bytes(4)
