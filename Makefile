@@ -36,6 +36,7 @@ test-python: .venv/tests-ready ## Run the tests and checks of the Python package
 	$(CARGO) test --workspace --no-run --quiet
 	cd client/python && PYTHONPATH=$(CURDIR)/client/python FORESAIL_BINARY=$(TARGET)/debug/foresail $(VENV)/python -m pytest -q
 	cd client/python && $(VENV)/python -m mypy
+	cd client/python && $(VENV)/python -m pyright --pythonpath $(VENV)/python
 	cd client/python && $(VENV)/python -m ruff check .
 	cd client/python && $(VENV)/python -m ruff check --config pyproject.toml --extend-ignore D1 ../../tests/benches/python
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Dict, List
 
 import pytest
 
@@ -69,28 +71,48 @@ mapped: Dict[str, int] = merge(count.map(paths("x"), width=4)).compute()
 """
 
 
-def test_the_program_of_the_readme_has_the_right_types(tmp_path: Path) -> None:
-    pytest.importorskip("mypy")
-    root = Path(__file__).parent.parent
-    (first,) = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+ROOT = Path(__file__).parent.parent
+CHECKERS = ("mypy", "pyright")
+
+
+def said(checker: str, folder: Path) -> Dict[int, List[str]]:
+    """What a type checker says of the programs of a folder, at its strictest: by line, errors as `error`."""
+    pytest.importorskip(checker)
+    command = [sys.executable, "-m", checker]
+    if checker == "mypy":
+        command += ["--strict", "--cache-dir", str(folder), *map(str, folder.glob("*.py"))]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=110)
+        lines = re.findall(r"\.py:(\d+): (note: Revealed type is|error:) ?(.*)", done.stdout)
+        found = [(int(line), what == "error:", text) for line, what, text in lines]
+    else:
+        settings = {"typeCheckingMode": "strict", "extraPaths": [str(ROOT)]}
+        (folder / "pyrightconfig.json").write_text(json.dumps(settings))
+        command += ["--outputjson", "--pythonpath", sys.executable, "-p", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+        told = json.loads(done.stdout)["generalDiagnostics"]
+        found = [(each["range"]["start"]["line"] + 1, each["severity"] == "error", each["message"]) for each in told]
+    assert done.returncode == any(is_error for _, is_error, _ in found), done.stdout + done.stderr
+    by_line: Dict[int, List[str]] = {}
+    for line, is_error, text in found:
+        shown = re.findall(r'"([^"]*)"\Z', text)
+        by_line.setdefault(line, []).append("error" if is_error else shown[-1] if shown else text)
+    return by_line
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_the_program_of_the_readme_has_the_right_types(tmp_path: Path, checker: str) -> None:
+    (first,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     for name, text in (("readme", first), ("howto", MAP_AND_REDUCE)):
         (tmp_path / f"{name}.py").write_text(text)
-    names = [str(path) for path in sorted(tmp_path.glob("*.py"))]
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), *names]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=110)
-    assert "Success" in done.stdout, done.stdout
+    assert said(checker, tmp_path) == {}
 
 
-def test_a_type_checker_sees_arguments_and_results(tmp_path: Path) -> None:
-    pytest.importorskip("mypy")
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(program)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, timeout=110)
-    said = re.findall(r"program\.py:(\d+): (?:note: Revealed|error:) ?(.*)", done.stdout)
-    found = {int(line): text for line, text in said}
-    expected = {at: line.split("  # ")[1] for at, line in enumerate(PROGRAM.splitlines(), 1) if "  # " in line}
-    assert found.keys() == expected.keys(), done.stdout
-    for at, what in expected.items():
-        if what != "error":
-            assert re.sub(r"foresail\._values\.|builtins\.", "", found[at]).endswith(f'type is "{what}"'), found[at]
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_a_type_checker_sees_arguments_and_results(tmp_path: Path, checker: str) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    found = {
+        line: {re.sub(r"foresail\._values\.|builtins\.", "", text) for text in texts}
+        for line, texts in said(checker, tmp_path).items()
+    }
+    expected = {at: {line.split("  # ")[1]} for at, line in enumerate(PROGRAM.splitlines(), 1) if "  # " in line}
+    assert found == expected
