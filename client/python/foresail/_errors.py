@@ -97,10 +97,15 @@ def of_failure(run: str, status: str, failure: Optional[Dict[str, Any]]) -> Base
     if failure.get("task") is None:
         return TaskFailed(f"run `{run}` failed: {message}", failure)
     message += why
-    return TaskFailed(f"{where} failed ({failure.get('kind')}): {message}", failure, _HINTS.get(failure["kind"], ""))
+    # One hint is enough: that of the worker knows more of the case.
+    hint = "" if "hint: " in message else _HINTS.get(failure["kind"], "")
+    return TaskFailed(f"{where} failed ({failure.get('kind')}): {message}", failure, hint)
 
 
 _WORDS = {
+    "(`foresail run --memory 442,1769,4096`, or a platform whose menu has one)": (
+        "(`foresail.Client(memory=[1024, 4096])`, or the `--memory` of `foresail up`)"
+    ),
     "(`memory_mb_min`)": "(`@foresail.task(memory=MB)`)",
     "`attempts_max` and `retry` of the task set how often and when it is tried again": (
         "`@foresail.task(retries=n)` sets how often it is tried again"

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
 from ._graph import Constants, _scan_all
-from ._show import seconds, usd
+from ._show import counted, seconds, usd
 
 if TYPE_CHECKING:
     from ._client import Client
@@ -90,9 +90,9 @@ class Plan:
 
     def __repr__(self) -> str:
         p = self.predicted
-        workers = f"{len(self.workers)} workers" if self.workers else "flexible workers"
+        workers = counted(len(self.workers), "worker") if self.workers else "flexible workers"
         planner = self._client._planners.get(self._options["planner"], self.data["planner"])
-        what = f"{len(self.tasks)} tasks on {workers} by {planner}"
+        what = f"{counted(len(self.tasks), 'task')} on {workers} by {planner}"
         return f"<Plan of {what}: {seconds(p['makespan_ms'])}, {usd(p['cost_usd'])}>"
 
     def _repr_html_(self) -> str:

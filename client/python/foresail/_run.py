@@ -260,7 +260,7 @@ class Run(Generic[R]):
         return bill
 
     def __repr__(self) -> str:
-        return f"<Run {self.id}: {self._status}, {self.tasks} tasks>"
+        return f"<Run {self.id}: {self._status}, {_show.counted(self.tasks, 'task')}>"
 
     def _repr_html_(self) -> str:
         try:

@@ -43,6 +43,8 @@ Failed = _failures.Failed
 failure_of, missing_module = _failures.failure_of, _failures.missing_module
 interpreter, pickled_exception = _failures.interpreter, _failures.pickled_exception
 
+PYTHON_MIN = (3, 9)
+"""Oldest Python whose interpreter runs functions."""
 FUNCTIONS_MAX = 256
 """Functions that are kept unpickled."""
 APART_BYTES_MIN = 64 << 10
@@ -536,8 +538,13 @@ def _c_flush() -> Callable[[], Any]:
         return lambda: None
 
 
-def other_version() -> str:
-    """What is wrong with the package `foresail` that is installed here; empty where nothing is."""
+def other_version(python: "Tuple[int, ...]" = sys.version_info[:3]) -> str:
+    """What is wrong with this interpreter, or the package `foresail` that it has; empty where nothing is."""
+    if python[:2] < PYTHON_MIN:
+        return (
+            f"workers need Python 3.9 or later, `{sys.executable}` is {'.'.join(map(str, python))}; hint: name "
+            "another one (`--python PATH`, FORESAIL_PYTHON)"
+        )
     try:
         spec = importlib.util.find_spec("foresail")
     except (ImportError, ValueError):

@@ -33,6 +33,11 @@ def seconds(ms: float) -> str:
     return f"{ms / 60_000:.1f} min"
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things: `1 task`, `2 tasks`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def usd(amount: float) -> str:
     """Money in words, with three digits that say something."""
     return f"${amount:.3g}" if amount < 0.01 else f"${amount:.4f}"

@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import cloudpickle
 import pytest
@@ -114,6 +114,38 @@ def test_bytecode_of_another_version_is_refused_in_inputs(runner: Process) -> No
     assert f"input 0 has a function or a class that was pickled by Python {OTHER}" in said
     # Whatever Python made a value that is data, and whatever version the client has.
     assert runner.call(len, stored=_wire.dumps_bytes([1, 2]), python=OTHER) == (0, 2)
+
+
+def test_an_interpreter_that_is_too_old_is_refused() -> None:
+    assert _runner.other_version() == ""
+    said = _runner.other_version((3, 7, 16))
+    assert f"workers need Python 3.9 or later, `{sys.executable}` is 3.7.16" in said
+    assert "hint: name another one (`foresail.Client(python=PATH)`, FORESAIL_PYTHON)" in _errors.in_python(said)
+
+
+# As the worker and the ledger of the run say it.
+TOO_LARGE = (
+    "the function used more memory than its worker has, and was ended for it\n"
+    "attempt 1 of task `t`: it ran on 885 MB, and the platform has no larger size; hint: offer a larger size "
+    "(`foresail run --memory 442,1769,4096`, or a platform whose menu has one), split the task"
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "expect"),
+    [
+        ("out_of_memory", TOO_LARGE, ["offer a larger size (`foresail.Client(memory=[1024, 4096])`"]),
+        ("out_of_memory", "memory ran out", ["give it more with `@foresail.task(memory=MB)`"]),
+        ("timeout", "the attempt took longer than its limit", ["`@foresail.task(timeout=...)`"]),
+    ],
+)
+def test_a_failure_has_one_hint_in_the_words_of_the_package(kind: str, message: str, expect: List[str]) -> None:
+    failure = {"kind": kind, "message": message, "attempt": 1, "task": "t"}
+    said = str(_errors.of_failure("r", "failed", failure))
+    assert said.count("hint: ") == 1
+    assert "foresail run" not in said
+    for part in expect:
+        assert part in said
 
 
 def test_bytecode_is_found_behind_much_else() -> None:

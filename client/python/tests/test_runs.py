@@ -287,7 +287,7 @@ def test_flexible_workers_are_called_so(client: foresail.Client) -> None:
     plan = square(1).plan(planner="simple")
     assert ("flexible workers" in repr(plan)) == (not plan.workers)
     plan.data["workers"] = []
-    assert "1 tasks on flexible workers" in repr(plan)
+    assert "1 task on flexible workers" in repr(plan)
 
 
 def test_a_run_that_is_gone_and_a_client_that_is_closed_are_told(tmp_path: Any) -> None:
