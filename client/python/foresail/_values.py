@@ -159,6 +159,13 @@ class Value(Generic[R], Anything):  # type: ignore[misc,unused-ignore]
     def __len__(self) -> int:
         raise TypeError(f"{self!r} is not known yet and has no length; hint: value.compute() first")
 
+    def __getattr__(self, name: str) -> Any:
+        # Asked for only where there is no such attribute. What begins so programs look for, which read no words.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        hint = "do it inside a task, or value.compute() first"
+        raise AttributeError(f"{self!r} is not known yet and has no `{name}`; hint: {hint}")
+
     def __reduce__(self) -> Any:
         hint = "pass it as an argument instead of using it from a closure or a global variable"
         raise TypeError(f"{self!r} is not known yet and cannot be pickled; hint: {hint}")
@@ -169,6 +176,20 @@ class Value(Generic[R], Anything):  # type: ignore[misc,unused-ignore]
 
     def _repr_html_(self) -> str:
         return self.visualize()._repr_html_()
+
+
+def _refuse_operators() -> None:
+    def refuse(self: Value[Any], *_: Any) -> Any:
+        hint = "do it inside a task, or value.compute() first"
+        raise TypeError(f"{self!r} is not known yet and nothing can be calculated with it; hint: {hint}")
+
+    both = ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
+    names = [*both, *(f"r{name}" for name in both), "lt", "le", "gt", "ge", "neg", "abs", "float", "int"]
+    for name in names:
+        setattr(Value, f"__{name}__", refuse)
+
+
+_refuse_operators()
 
 
 class Mapped(Value[List[R]]):

@@ -335,3 +335,36 @@ def test_a_picture_shows_every_call() -> None:
     many = listed.map(range(1_000))
     grouped = add(many, 0).visualize().svg
     assert "listed x 1000" in grouped
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda value: value + 1,
+        lambda value: 1 - value,
+        lambda value: value @ value,
+        lambda value: sum([value, value]),
+        lambda value: value < 3,
+        lambda value: -value,
+        lambda value: float(value),
+        lambda value: value.shape,
+        lambda value: list(value),
+        lambda value: len(value),
+        lambda value: "yes" if value else "no",
+    ],
+)
+def test_what_cannot_be_done_with_a_lazy_value_says_what_to_do(use: Callable[[Any], Any]) -> None:
+    said = r"<Value of .*one> is not known yet.*; hint: .*value\.compute\(\)"
+    with pytest.raises((TypeError, AttributeError), match=said):
+        use(one())
+
+
+def test_a_lazy_value_is_what_programs_look_for_and_no_more() -> None:
+    value = one()
+    assert not callable(value)
+    assert not hasattr(value, "__array__")
+    assert not hasattr(value, "__dask_graph__")
+    assert not hasattr(value, "nbytes")
+    assert not hasattr(foresail.Value.__new__(foresail.Value), "_node")
+    assert value != one()
+    assert len({value, value, one()}) == 2
