@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pathlib
 import re
 import sys
@@ -10,6 +11,7 @@ from typing import Any, Dict
 import pytest
 
 import foresail
+from foresail import _settings
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -50,3 +52,14 @@ def test_the_version_is_that_of_the_workspace() -> None:
 def test_the_program_has_the_version_of_the_workspace(client: foresail.Client) -> None:
     workspace = read(ROOT.parents[1] / "Cargo.toml")["workspace"]["package"]["version"]
     assert client.about["version"] == foresail.__version__ == workspace
+
+
+def test_the_reference_has_every_name_and_every_setting() -> None:
+    text = (ROOT.parents[1] / "docs" / "python-api.md").read_text(encoding="utf-8")
+    classes = (foresail.Client, foresail.Run, foresail.Plan, foresail.Progress, foresail.Problem, foresail.Value)
+    names = {name for each in classes for name in vars(each) if not name.startswith("_")} | set(foresail.__all__)
+    for function in (foresail.Client, foresail.task, _settings.run_options):
+        kinds = inspect.signature(function).parameters.values()
+        names |= {each.name for each in kinds if each.kind is not inspect.Parameter.VAR_KEYWORD}
+    names -= {"function"}  # what is decorated
+    assert sorted(name for name in names if not re.search(rf"\b{name}\b", text)) == []
