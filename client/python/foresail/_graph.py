@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import hashlib
 import io
 import os
@@ -239,10 +240,20 @@ class Workflow:
         return self.ids[value._node], value._output
 
 
-def build(
-    values: Iterable[Value[Any]], name: str, constants: Constants, retries: Optional[int] = None
-) -> Workflow:
+def build(values: Iterable[Value[Any]], name: str, constants: Constants, retries: Optional[int] = None) -> Workflow:
     """The workflow of everything that `values` need; `retries` are those of tasks without their own."""
+    # Thousands of objects are made here and none is garbage before the end: the collector would look through them and
+    # whatever else the program has again and again.
+    is_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _build(values, name, constants, retries)
+    finally:
+        if is_collecting:
+            gc.enable()
+
+
+def _build(values: Iterable[Value[Any]], name: str, constants: Constants, retries: Optional[int]) -> Workflow:
     constants.forget()
     wanted = [part for value in values for part in (value._parts if type(value) is Mapped else [value])]
     calls = _scan_all([value._node for value in wanted], constants)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import collections
 import dataclasses
+import gc
 import pickle
 import subprocess
 import sys
+import threading
 import typing
 from pathlib import Path
 from typing import Any, Callable, Dict, List
@@ -368,3 +370,16 @@ def test_a_lazy_value_is_what_programs_look_for_and_no_more() -> None:
     assert not hasattr(foresail.Value.__new__(foresail.Value), "_node")
     assert value != one()
     assert len({value, value, one()}) == 2
+
+
+def test_the_collector_is_left_as_it_was(built: Build) -> None:
+    for is_on, begin in ((True, gc.enable), (False, gc.disable)):
+        try:
+            begin()
+            built(one())
+            assert gc.isenabled() == is_on
+            with pytest.raises(TypeError, match="cannot be sent"):
+                built(add(threading.Lock()))
+            assert gc.isenabled() == is_on
+        finally:
+            gc.enable()
