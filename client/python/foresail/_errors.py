@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import pickle
+import re
 from typing import Any, Dict, Optional, Tuple
 
 
@@ -115,11 +116,15 @@ _WORDS = {
 }
 
 
+# Tasks that say nothing of retries have settings all the same.
+_NOT_RETRIED = re.compile(r"its retry settings name the failure `(task_error|timeout)`, so that it is not retried")
+
+
 def in_python(message: str) -> str:
     """What a worker said, with the settings as this package has them."""
     for theirs, ours in _WORDS.items():
         message = message.replace(theirs, ours)
-    return message
+    return _NOT_RETRIED.sub(r"a failure `\1` is tried again only with `@foresail.task(retries=n)`", message)
 
 
 _HINTS = {

@@ -130,6 +130,8 @@ TOO_LARGE = (
     "(`foresail run --memory 442,1769,4096`, or a platform whose menu has one), split the task"
 )
 
+NOT_AGAIN = "attempt 1 of task `t`: its retry settings name the failure `timeout`, so that it is not retried"
+
 
 @pytest.mark.parametrize(
     ("kind", "message", "expect"),
@@ -137,6 +139,7 @@ TOO_LARGE = (
         ("out_of_memory", TOO_LARGE, ["offer a larger size (`foresail.Client(memory=[1024, 4096])`"]),
         ("out_of_memory", "memory ran out", ["give it more with `@foresail.task(memory=MB)`"]),
         ("timeout", "the attempt took longer than its limit", ["`@foresail.task(timeout=...)`"]),
+        ("timeout", NOT_AGAIN, ["only with `@foresail.task(retries=n)`", "`@foresail.task(timeout=...)`"]),
     ],
 )
 def test_a_failure_has_one_hint_in_the_words_of_the_package(kind: str, message: str, expect: List[str]) -> None:
