@@ -93,6 +93,8 @@ def of_failure(run: str, status: str, failure: Optional[Dict[str, Any]]) -> Base
     where = f"attempt {failure.get('attempt')} of task `{failure.get('task')}` in run `{run}`"
     original, why = exception_of(base64.b64decode(failure.get("exception") or ""))
     if original is not None:
+        if isinstance(original, ValueError) and "read-only" in str(original):
+            message += f"\nhint: {_READ_ONLY}"
         original.__cause__ = RemoteTraceback(f"{where}: {message}")
         return original
     if failure.get("task") is None:
@@ -127,6 +129,7 @@ def in_python(message: str) -> str:
     return _NOT_RETRIED.sub(r"a failure `\1` is tried again only with `@foresail.task(retries=n)`", message)
 
 
+_READ_ONLY = "arrays that a task receives are read-only: `array = array.copy()` before it is changed"
 _HINTS = {
     "timeout": "give it more time with `@foresail.task(timeout=...)`, or look for a loop without end",
     "out_of_memory": "give it more with `@foresail.task(memory=MB)`, and let workers be larger with "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import socket
 import struct
@@ -149,6 +150,19 @@ def test_a_failure_has_one_hint_in_the_words_of_the_package(kind: str, message: 
     assert "foresail run" not in said
     for part in expect:
         assert part in said
+
+
+def test_an_array_that_cannot_be_changed_is_explained() -> None:
+    numpy = pytest.importorskip("numpy")
+    array = numpy.frombuffer(bytes(8))
+    with pytest.raises(ValueError, match="read-only") as raised:
+        array[0] = 1
+    for error, is_told in ((raised.value, True), (ValueError("no"), False)):
+        pickled = base64.b64encode(_failures.pickled_exception(error)[0]).decode()
+        failure = {"kind": "task_error", "message": "m", "attempt": 1, "task": "t", "exception": pickled}
+        found = _errors.of_failure("r", "failed", failure)
+        assert type(found) is ValueError
+        assert ("hint: arrays that a task receives are read-only" in str(found.__cause__)) == is_told
 
 
 def test_bytecode_is_found_behind_much_else() -> None:
