@@ -26,6 +26,8 @@ mod ahead;
 mod check;
 mod life;
 
+pub(crate) use ahead::fetch;
+
 /// No worker, no task, no size.
 pub(crate) const NONE: u32 = u32::MAX;
 

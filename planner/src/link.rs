@@ -10,7 +10,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use foresail_schemas::plan::TransferTimes;
 use foresail_schemas::run::WorkerUsage;
 
-use crate::dense::{Dense, NONE, Traffic};
+use crate::dense::{Dense, NONE, Traffic, fetch};
 use crate::draw::Transfers;
 
 /// The places of the links among those of an invocation.
@@ -175,9 +175,10 @@ impl Moved {
         (self.download_bytes, self.upload_bytes) = (0, 0);
     }
 
-    /// Reads what is asked about an object.
-    pub fn look_at(&self, object: usize) -> u32 {
-        self.objects[object].copies
+    /// Asks for what is needed about an object.
+    #[inline(always)]
+    pub fn look_at(&self, object: usize) {
+        fetch(&self.objects, object);
     }
 
     /// When the object is in the memory of the container, if it is or will be.

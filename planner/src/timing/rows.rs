@@ -3,11 +3,12 @@
 //! Most of a pass over a large workflow is waiting for memory, so rows hold what is asked together and no
 //! more, and what is to come is read ahead of time.
 
-use std::hint::black_box;
-
-use crate::dense::NONE;
+use crate::dense::{NONE, fetch};
 use crate::timing::Timing;
 use crate::timing::lists::List;
+
+/// How many tasks earlier the row of a task is asked for than what follows from its size.
+const FARTHER: usize = 32;
 
 /// When one task ran in a pass, and where.
 #[derive(Debug, Clone, Copy)]
@@ -103,11 +104,19 @@ pub(super) fn named(name: u32, worker: u32) -> u64 {
 }
 
 impl Timing<'_> {
-    /// Reads what is asked about a task that comes some time after those that have a result.
+    /// Asks for what is needed about a task that comes some time after those that have a result.
+    #[inline(always)]
     pub(super) fn look_ahead(&self) {
-        let Some(later) = self.dense.later(self.committed as usize) else { return };
-        let size = self.tasks[later as usize].size();
-        let ms = self.ran[later as usize].start_ms + self.dense.exec_ms(size, later);
-        black_box((self.dense.look_at(later, |object| self.moved.look_at(object)), ms));
+        let done = self.committed as usize;
+        let Some(later) = self.dense.later(done) else { return };
+        fetch(&self.ran, later as usize);
+        self.dense.look_at_exec(self.tasks[later as usize].size(), later);
+        if let Some(object) = self.dense.look_at(later) {
+            self.moved.look_at(object);
+        }
+        // Its size is read when it comes nearer.
+        if let Some(still_later) = self.dense.later(done + FARTHER) {
+            fetch(&self.tasks, still_later as usize);
+        }
     }
 }

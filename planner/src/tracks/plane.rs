@@ -3,7 +3,7 @@
 
 use foresail_schemas::run::RunOptions;
 
-use crate::dense::Dense;
+use crate::dense::{Dense, fetch};
 
 /// What does not change between deadlines.
 #[derive(Debug)]
@@ -59,6 +59,14 @@ impl<'a> Plane<'a> {
     /// Exec and upload of a task on a size; infinite where the size does not allow it.
     pub fn run_ms(&self, task: u32, size: u32) -> f64 {
         self.run_ms[task as usize * self.dense.sizes.len() + size as usize]
+    }
+
+    /// Asks for what is looked up of a task.
+    #[inline(always)]
+    pub fn look_at(&self, task: u32) {
+        fetch(&self.tail_ms, task as usize);
+        fetch(&self.run_ms, task as usize * self.dense.sizes.len());
+        fetch(&self.by_cost, task as usize * self.dense.useful.len());
     }
 
     /// The useful sizes, the cheapest run of the task first.

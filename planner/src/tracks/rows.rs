@@ -1,9 +1,7 @@
 //! What list scheduling knows of each task and of each object, in rows that lie in one cache line: a large
 //! schedule waits for memory, so that what is asked together stands together.
 
-use std::hint::black_box;
-
-use crate::dense::NONE;
+use crate::dense::{NONE, fetch};
 use crate::tracks::Tracks;
 
 /// Copies of one object that are remembered.
@@ -49,13 +47,16 @@ pub(super) const NOT_PLACED: Placed =
     Placed { end_ms: 0.0, track: NONE, worker: NONE, size: 0, rank: 0, missing: 0 };
 
 impl Tracks<'_, '_> {
-    /// Reads what is asked about a task that comes some time after so many others.
+    /// Asks for what is needed about a task that comes some time after so many others.
+    #[inline(always)]
     pub(super) fn look_ahead(&self, placed: usize) {
         let plane = self.plane;
         let Some(later) = plane.dense.later(placed) else { return };
-        let size = self.placed[later as usize].size;
-        let ms = plane.run_ms(later, size) + plane.tail_ms[later as usize];
-        let rows = plane.dense.look_at(later, |object| self.copies[object].tracks[0]);
-        black_box((rows, ms, plane.dense.graph.parents(later).len()));
+        plane.look_at(later);
+        fetch(&self.placed, later as usize);
+        fetch(plane.dense.graph.parents(later), 0);
+        if let Some(object) = plane.dense.look_at(later) {
+            fetch(&self.copies, object);
+        }
     }
 }
