@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use crate::decision::Wanted;
-use crate::id::TaskId;
+use crate::id::{DEFAULT_OUTPUT, TaskId};
 use crate::workflow::{Input, Task};
 
 mod branches;
@@ -64,13 +64,19 @@ pub struct Rows {
 }
 
 impl Rows {
-    fn from_rows(rows: impl IntoIterator<Item = Vec<u32>>) -> Self {
-        let mut built = Self { starts: vec![0], items: Vec::new() };
-        for row in rows {
-            built.items.extend(row);
-            built.starts.push(built.items.len() as u32);
-        }
-        built
+    fn with_capacity(rows: usize) -> Self {
+        let mut starts = Vec::with_capacity(rows + 1);
+        starts.push(0);
+        Self { starts, items: Vec::new() }
+    }
+
+    /// What was put into `items` since the row before is a row.
+    fn end_row(&mut self) {
+        self.starts.push(self.items.len() as u32);
+    }
+
+    fn len(&self) -> usize {
+        self.starts.len() - 1
     }
 
     /// The row at `index`.
@@ -116,55 +122,50 @@ impl Graph {
     /// [`GraphError`] on double ids, references to nothing, and cycles (with one cycle spelt out).
     pub fn build(tasks: &[Task]) -> Result<Self, GraphError> {
         let index = index_tasks(tasks)?;
-        let mut objects = Vec::new();
-        let mut by_name: Vec<HashMap<&str, u32>> = Vec::with_capacity(tasks.len());
-        let mut writes = Vec::with_capacity(tasks.len());
-        for (t, task) in tasks.iter().enumerate() {
-            let (names, row) = add_outputs(t as u32, task, &mut objects)?;
-            by_name.push(names);
-            writes.push(row);
+        let (mut objects, mut outputs) =
+            (Vec::with_capacity(tasks.len()), Outputs::with_capacity(tasks.len()));
+        for (t, task) in (0..).zip(tasks) {
+            outputs.add(t, task, &mut objects)?;
         }
         let mut external: HashMap<&str, u32> = HashMap::new();
-        let mut parents = Vec::with_capacity(tasks.len());
-        let mut reads = Vec::with_capacity(tasks.len());
+        let (mut parents, mut reads) = (Distinct::rows(tasks.len()), Distinct::rows(tasks.len()));
         for task in tasks {
-            let mut row = Links::default();
             for input in &task.inputs {
                 match input {
                     Input::Task { task: parent, output, .. } => {
                         let p = find(&index, task, parent)?;
-                        let object = by_name[p as usize].get(output.as_str()).ok_or_else(|| {
-                            GraphError::DanglingOutput {
-                                task: task.id.clone(),
-                                parent: parent.clone(),
-                                output: output.to_string(),
-                            }
-                        })?;
-                        row.parent(p);
-                        row.read(*object);
+                        let object =
+                            outputs.find(p, &tasks[p as usize], output.as_str()).ok_or_else(|| {
+                                GraphError::DanglingOutput {
+                                    task: task.id.clone(),
+                                    parent: parent.clone(),
+                                    output: output.to_string(),
+                                }
+                            })?;
+                        parents.add(p);
+                        reads.add(object);
                     }
                     Input::External { uri, bytes } => {
                         let object = *external.entry(uri).or_insert_with(|| {
                             objects.push(Object { producer: None, output: 0, bytes_hint: *bytes });
                             objects.len() as u32 - 1
                         });
-                        row.read(object);
+                        reads.add(object);
                     }
                     Input::Value { .. } => {}
                 }
             }
             for parent in task.after.iter().chain(task.when.as_ref().map(|when| &when.task)) {
-                row.parent(find(&index, task, parent)?);
+                parents.add(find(&index, task, parent)?);
             }
-            parents.push(row.parents);
-            reads.push(row.reads);
+            parents.end_row();
+            reads.end_row();
         }
+        let (parents, reads, writes) = (parents.rows, reads.rows, outputs.rows);
         let children = invert(&parents, tasks.len());
         let consumers = invert(&reads, objects.len());
-        let parents = Rows::from_rows(parents);
         let bits = edge_bits(&parents, &children, tasks.len());
         let order = topological(&parents, &children, tasks)?;
-        let (reads, writes) = (Rows::from_rows(reads), Rows::from_rows(writes));
         let branches = Branches::of(tasks, &index);
         Ok(Self { parents, children, bits, reads, writes, consumers, objects, order, index, branches })
     }
@@ -287,25 +288,78 @@ impl Graph {
     }
 }
 
-#[derive(Default)]
-struct Links {
-    parents: Vec<u32>,
-    reads: Vec<u32>,
-    seen_parents: std::collections::HashSet<u32>,
-    seen_reads: std::collections::HashSet<u32>,
+/// Rows in which nothing stands twice.
+struct Distinct {
+    rows: Rows,
+    /// Per item the last row that has it, counted from 1.
+    last: Vec<u32>,
 }
 
-impl Links {
-    fn parent(&mut self, parent: u32) {
-        if self.seen_parents.insert(parent) {
-            self.parents.push(parent);
+impl Distinct {
+    fn rows(len: usize) -> Self {
+        Self { rows: Rows::with_capacity(len), last: vec![0; len] }
+    }
+
+    fn add(&mut self, item: u32) {
+        if self.last.len() <= item as usize {
+            self.last.resize(2 * (item as usize + 1), 0);
+        }
+        let (last, row) = (&mut self.last[item as usize], self.rows.len() as u32 + 1);
+        if *last != row {
+            *last = row;
+            self.rows.items.push(item);
         }
     }
 
-    fn read(&mut self, object: u32) {
-        if self.seen_reads.insert(object) {
-            self.reads.push(object);
+    fn end_row(&mut self) {
+        self.rows.end_row();
+    }
+}
+
+/// Most outputs of a task that are looked through one by one.
+const OUTPUTS_FEW: usize = 8;
+
+/// The objects that tasks write, and how they are called.
+struct Outputs<'a> {
+    rows: Rows,
+    /// Those of tasks that have many.
+    by_name: HashMap<(u32, &'a str), u32>,
+}
+
+impl<'a> Outputs<'a> {
+    fn with_capacity(tasks: usize) -> Self {
+        Self { rows: Rows::with_capacity(tasks), by_name: HashMap::new() }
+    }
+
+    /// The outputs of the task that comes next.
+    fn add(&mut self, t: u32, task: &'a Task, objects: &mut Vec<Object>) -> Result<(), GraphError> {
+        let has_many = task.outputs.len() > OUTPUTS_FEW;
+        let written = task.outputs.iter().map(|o| (o.name.as_str(), o.bytes));
+        let default = task.outputs.is_empty().then_some((DEFAULT_OUTPUT, None));
+        for (output, (name, bytes_hint)) in written.chain(default).enumerate() {
+            let object = objects.len() as u32;
+            let is_double = match has_many {
+                true => self.by_name.insert((t, name), object).is_some(),
+                false => task.outputs.iter().take(output).any(|before| before.name.as_str() == name),
+            };
+            if is_double {
+                return Err(GraphError::DuplicateOutput { task: task.id.clone(), output: name.to_owned() });
+            }
+            objects.push(Object { producer: Some(t), output: output as u32, bytes_hint });
+            self.rows.items.push(object);
         }
+        self.rows.end_row();
+        Ok(())
+    }
+
+    /// The object that the task writes under this name.
+    fn find(&self, t: u32, task: &'a Task, name: &'a str) -> Option<u32> {
+        let place = match task.outputs.len() {
+            0 => (name == DEFAULT_OUTPUT).then_some(0),
+            1..=OUTPUTS_FEW => task.outputs.iter().position(|output| output.name.as_str() == name),
+            _ => return self.by_name.get(&(t, name)).copied(),
+        };
+        place.map(|place| self.rows.row(t)[place])
     }
 }
 
@@ -326,35 +380,24 @@ fn find(index: &HashMap<TaskId, u32>, task: &Task, parent: &TaskId) -> Result<u3
         .ok_or_else(|| GraphError::DanglingTask { task: task.id.clone(), parent: parent.clone() })
 }
 
-fn add_outputs<'a>(
-    t: u32,
-    task: &'a Task,
-    objects: &mut Vec<Object>,
-) -> Result<(HashMap<&'a str, u32>, Vec<u32>), GraphError> {
-    let written = task.outputs.iter().map(|o| (o.name.as_str(), o.bytes));
-    let default = task.outputs.is_empty().then_some(("out", None));
-    let mut names = HashMap::new();
-    let mut row = Vec::new();
-    for (output, (name, bytes_hint)) in written.chain(default).enumerate() {
-        let object = objects.len() as u32;
-        if names.insert(name, object).is_some() {
-            return Err(GraphError::DuplicateOutput { task: task.id.clone(), output: name.to_owned() });
-        }
-        objects.push(Object { producer: Some(t), output: output as u32, bytes_hint });
-        row.push(object);
-    }
-    Ok((names, row))
-}
-
 /// Row `x` of the answer lists the rows of `rows` that contain `x`, ascending.
-fn invert(rows: &[Vec<u32>], len: usize) -> Rows {
-    let mut inverted = vec![Vec::new(); len];
-    for (r, row) in rows.iter().enumerate() {
-        for &x in row {
-            inverted[x as usize].push(r as u32);
+fn invert(rows: &Rows, len: usize) -> Rows {
+    let mut starts = vec![0; len + 1];
+    rows.items.iter().for_each(|&x| starts[x as usize + 1] += 1);
+    let mut before = 0;
+    for start in &mut starts {
+        before += *start;
+        *start = before;
+    }
+    let (mut next, mut items) = (starts.clone(), vec![0; rows.items.len()]);
+    for r in 0..rows.len() as u32 {
+        for &x in rows.row(r) {
+            let at = &mut next[x as usize];
+            items[*at as usize] = r;
+            *at += 1;
         }
     }
-    Rows::from_rows(inverted)
+    Rows { starts, items }
 }
 
 /// Per parent, in the order of its children, its place among the parents of each.

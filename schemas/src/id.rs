@@ -7,7 +7,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub const NAME_LEN_MAX: usize = 255;
 /// Longest object name in bytes.
 pub const OBJECT_NAME_LEN_MAX: usize = 1024;
+/// Name of a task's only output, where none is given.
+pub(crate) const DEFAULT_OUTPUT: &str = "out";
 
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -226,7 +228,9 @@ name_type!(
 impl Default for ObjectName {
     /// The name of a task's only output.
     fn default() -> Self {
-        Self(Arc::from("out"))
+        // Most inputs of most workflows have this name: all copies share it.
+        static OUT: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(DEFAULT_OUTPUT));
+        Self(OUT.clone())
     }
 }
 

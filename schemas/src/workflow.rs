@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::code::{CODE_BYTES_MAX, Code, CodeHash, PythonCall};
 use crate::decision::Condition;
@@ -58,7 +58,7 @@ pub struct Task {
     /// What is run.
     pub run: Work,
     /// What it reads, in order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "without_room")]
     pub inputs: Vec<Input>,
     /// What it writes; one object named `out` where absent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -146,6 +146,14 @@ pub enum Input {
         /// The value.
         value: serde_json::Value,
     },
+}
+
+/// A list that takes the memory that it needs: read one by one, two inputs would take the room of four, which
+/// for a million tasks is more than all of their names.
+fn without_room<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    let mut list = Vec::deserialize(from)?;
+    list.shrink_to_fit();
+    Ok(list)
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]

@@ -100,6 +100,9 @@ async fn explain(
         let asked: HashSet<_> = args.explain.iter().collect();
         tasks.extend(unasked.into_iter().filter(|task| !asked.contains(task)));
     }
+    if tasks.is_empty() {
+        return Ok((planned, Vec::new()));
+    }
     let work = move || {
         let found = foresail_planner::alternatives(&planned.problem, &planned.plan, &tasks);
         (planned, found)

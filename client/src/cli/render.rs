@@ -1,10 +1,14 @@
 //! How data is written: tables for people, JSON for programs.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
+use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
 use super::args::Format;
+
+/// Bytes of a document that are written at once.
+const PIECE_BYTES: usize = 1 << 16;
 
 /// Columns with a header; numbers stand to the right.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,8 +88,8 @@ pub fn one(format: Format, data: &impl Serialize, table: impl FnOnce() -> String
     match format {
         // Who offers other forms writes them; the rest refuses them before.
         Format::Table | Format::Markdown | Format::Csv | Format::Parquet => out.write_all(table().as_bytes()),
-        Format::Json => json(&mut out, data, serde_json::to_vec_pretty),
-        Format::Ndjson => json(&mut out, data, serde_json::to_vec),
+        Format::Json => json(&mut out, data, PrettyFormatter::new()),
+        Format::Ndjson => json(&mut out, data, CompactFormatter),
     }
 }
 
@@ -106,17 +110,15 @@ pub fn many<T: Serialize>(format: Format, data: &[T], table: impl FnOnce() -> St
         return one(format, &data, table);
     }
     let mut out = io::stdout().lock();
-    data.iter().try_for_each(|item| json(&mut out, item, serde_json::to_vec))
+    data.iter().try_for_each(|item| json(&mut out, item, CompactFormatter))
 }
 
-fn json<T: Serialize>(
-    out: &mut impl Write,
-    data: &T,
-    encode: impl FnOnce(&T) -> serde_json::Result<Vec<u8>>,
-) -> io::Result<()> {
-    let mut bytes = encode(data).map_err(io::Error::other)?;
-    bytes.push(b'\n');
-    out.write_all(&bytes)
+/// Written as it is made: the text of a large plan takes more memory than the plan.
+fn json(out: &mut impl Write, data: &impl Serialize, format: impl Formatter) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(PIECE_BYTES, out);
+    data.serialize(&mut Serializer::with_formatter(&mut out, format))?;
+    out.write_all(b"\n")?;
+    out.flush()
 }
 
 #[cfg(test)]
@@ -137,6 +139,29 @@ mod tests {
         let mut table = Table::new(&["name", "time"]);
         table.row(["a|b".into(), "12 ms".into()]);
         assert_eq!(table.markdown(), "| name | time |\n| --- | ---: |\n| a\\|b | 12 ms |\n");
+    }
+
+    #[test]
+    fn a_document_is_written_in_pieces() {
+        /// Counts what is written, and the most at once.
+        struct Pieces(usize, usize);
+        impl Write for Pieces {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                (self.0, self.1) = (self.0 + bytes.len(), self.1.max(bytes.len()));
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let data: Vec<u64> = (0..200_000).collect();
+        let mut pieces = Pieces(0, 0);
+        json(&mut pieces, &data, PrettyFormatter::new()).unwrap();
+        assert_eq!(pieces.0, serde_json::to_vec_pretty(&data).unwrap().len() + 1);
+        assert!(pieces.1 <= PIECE_BYTES, "{} bytes at once", pieces.1);
+        let mut line = Vec::new();
+        json(&mut line, &[1, 2], CompactFormatter).unwrap();
+        assert_eq!(line, b"[1,2]\n");
     }
 
     #[test]

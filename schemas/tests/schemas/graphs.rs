@@ -174,5 +174,26 @@ fn a_workflow_without_tasks_or_with_a_limit_of_zero_is_refused() {
     check(&task(r#","timeout_ms":0"#), "greater than 0");
     check(&task(r#","after":["a"]"#), "circle");
     check(&task(r#","outputs":[{"name":"x"},{"name":"x"}]"#), "writes `x` twice");
+    let many: Vec<String> = (0..20).map(|n| format!(r#"{{"name":"x{}"}}"#, n % 19)).collect();
+    check(&task(&format!(r#","outputs":[{}]"#, many.join(","))), "writes `x0` twice");
     check(r#"{"name":"w","tasks":[{"id":"a","name":"f","run":""}]}"#, "command of task `a`");
+}
+
+#[test]
+fn an_output_is_found_by_its_name_among_few_and_among_many() {
+    for outputs in [1_u32, 8, 9, 40] {
+        let names: Vec<String> = (0..outputs).map(|n| format!(r#"{{"name":"x{n}"}}"#)).collect();
+        let read: Vec<String> =
+            (0..outputs).rev().map(|n| format!(r#"{{"task":"a","output":"x{n}"}}"#)).collect();
+        let (names, read) = (names.join(","), read.join(","));
+        let maker = format!(r#"{{"id":"a","name":"f","run":"x","outputs":[{names}]}}"#);
+        let tasks = format!(r#"{maker},{{"id":"b","name":"f","run":"x","inputs":[{read}]}}"#);
+        let whole = |tasks: &str| format!(r#"{{"name":"w","tasks":[{tasks}]}}"#);
+        let workflow: Workflow = serde_json::from_str(&whole(&tasks)).unwrap();
+        assert_invariants(&workflow);
+        assert!(workflow.graph().reads(1).iter().copied().eq((0..outputs).rev()), "{outputs}");
+        let missing = tasks.replace(r#""output":"x0""#, r#""output":"x99""#);
+        let error = serde_json::from_str::<Workflow>(&whole(&missing)).unwrap_err().to_string();
+        assert!(error.contains("reads `x99` of `a`"), "{error}");
+    }
 }
