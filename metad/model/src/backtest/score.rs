@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::{Method, QUANTILES};
 
 /// Least truth that an error is a percentage of: the resolution of times (and less than one byte), so that a
-/// truth of zero has an error.
+/// truth of zero has an error, which is larger than any other. A mean leaves those out: one of them, where a
+/// clock counts seconds, is more than all others together.
 const TRUTH_MIN: f64 = 1e-3;
 
 /// Config and size that were asked about.
@@ -23,7 +24,7 @@ pub struct Score {
     pub n: u64,
     /// Median absolute percentage error of the predicted median.
     pub mdape_percent: f64,
-    /// Mean absolute percentage error of the predicted median.
+    /// Mean absolute percentage error of the predicted median where the truth is not 0.
     pub mape_percent: f64,
     /// Median absolute percentage error against the measured median of each (config, size): the error
     /// without the scatter of single measurements, which no prediction can follow.
@@ -45,7 +46,7 @@ pub struct TaskScore {
     pub n: u64,
     /// Median absolute percentage error of the predicted median.
     pub mdape_percent: f64,
-    /// Mean absolute percentage error of the predicted median.
+    /// Mean absolute percentage error of the predicted median where the truth is not 0.
     pub mape_percent: f64,
     /// Part of the truths at or below each predicted quantile.
     pub coverage: BTreeMap<Sla, f64>,
@@ -61,6 +62,8 @@ struct Tally {
     /// Predicted median and truths per fit and question.
     questions: BTreeMap<(usize, Question), (f64, Vec<f64>)>,
     errors_percent: Vec<f64>,
+    /// Sum and count of those of truths that are not 0.
+    percents: (f64, u64),
     pinball: [f64; QUANTILES.len()],
     covered: [u64; QUANTILES.len()],
 }
@@ -83,7 +86,11 @@ impl Board {
             self.tasks.insert(task.to_owned(), Tally::default());
         }
         let Some(tally) = self.tasks.get_mut(task) else { return };
-        tally.errors_percent.push(error_percent(predicted[0], truth));
+        let error = error_percent(predicted[0], truth);
+        tally.errors_percent.push(error);
+        if truth >= TRUTH_MIN {
+            tally.percents = (tally.percents.0 + error, tally.percents.1 + 1);
+        }
         tally.questions.entry(asked).or_insert_with(|| (predicted[0], Vec::new())).1.push(truth);
         for (place, (sla, value)) in QUANTILES.iter().zip(predicted).enumerate() {
             let q = sla.quantile().unwrap_or(0.5);
@@ -103,6 +110,7 @@ impl Board {
                 tally.questions.values_mut().map(|(found, truths)| error_percent(*found, median(truths))),
             );
             all.errors_percent.extend(&tally.errors_percent);
+            all.percents = (all.percents.0 + tally.percents.0, all.percents.1 + tally.percents.1);
             for place in 0..QUANTILES.len() {
                 all.pinball[place] += tally.pinball[place];
                 all.covered[place] += tally.covered[place];
@@ -110,7 +118,7 @@ impl Board {
             let score = TaskScore {
                 n: tally.errors_percent.len() as u64,
                 mdape_percent: median(&mut tally.errors_percent),
-                mape_percent: mean(&tally.errors_percent),
+                mape_percent: tally.mape_percent(),
                 coverage: tally.coverage(),
             };
             by_task.insert(task, score);
@@ -120,7 +128,7 @@ impl Board {
             method,
             n: all.errors_percent.len() as u64,
             mdape_percent: median(&mut all.errors_percent),
-            mape_percent: mean(&all.errors_percent),
+            mape_percent: all.mape_percent(),
             mdape_of_medians_percent: median(&mut of_medians),
             pinball_ms: QUANTILES.into_iter().zip(all.pinball.map(|loss| loss / n)).collect(),
             coverage: all.coverage(),
@@ -130,6 +138,10 @@ impl Board {
 }
 
 impl Tally {
+    fn mape_percent(&self) -> f64 {
+        self.percents.0 / self.percents.1.max(1) as f64
+    }
+
     fn coverage(&self) -> BTreeMap<Sla, f64> {
         let n = self.errors_percent.len().max(1) as f64;
         QUANTILES.into_iter().zip(self.covered.map(|count| count as f64 / n)).collect()

@@ -167,6 +167,16 @@ fn a_left_out_config_is_not_learned() {
 }
 
 #[test]
+fn a_truth_of_nothing_has_no_percentage() {
+    let ms = |n: u64| if n % 10 == 9 { 0.0 } else { 100.0 };
+    let rows: Vec<Row> = (0..40).map(|n| row("a", &n.to_string(), 512, 0, ms(n))).collect();
+    let scores = report(&rows, "next-run", Quantity::ExecutionTime).scores;
+    let median = scores.iter().find(|s| s.method == Method::Median).unwrap();
+    assert_eq!((median.n, median.mape_percent, median.mdape_percent), (39, 0.0, 0.0), "{median:?}");
+    assert_eq!(median.by_task["w/a"].mape_percent, 0.0);
+}
+
+#[test]
 fn output_sizes_and_transfers_are_scored_in_their_units() {
     let sizes = report(&grid(), "next-run", Quantity::OutputSize);
     assert_eq!(sizes.unit, Unit::Bytes);
