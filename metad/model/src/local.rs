@@ -112,10 +112,16 @@ pub fn bounds(groups: impl Iterator<Item = (f64, f64, f64)> + Clone) -> (f64, f6
     (centre - bound, centre + bound)
 }
 
-/// The middle of `count` residuals between `least` and `most` where a few of them are kept within `bounds`.
+/// The middle of `count` residuals between `least` and `most` where a few of them are kept within bounds: of
+/// two the one that lies farther out says the less, so that one good sample is believed beside an outlier.
 pub fn limited(middle: f64, count: f64, (least, most): (f64, f64), (low, high): (f64, f64)) -> f64 {
-    let is_few = (count as usize) < MAJORITY && (least < low || most > high);
-    if is_few { f64::midpoint(least.clamp(low, high), most.clamp(low, high)) } else { middle }
+    if count as usize >= MAJORITY || (least >= low && most <= high) {
+        return middle;
+    }
+    let (centre, bound) = (f64::midpoint(low, high), (high - low) / 2.0);
+    let weight = |value: f64| bound / (value - centre).abs().max(bound);
+    let (one, other) = (weight(least), weight(most));
+    (one * least.clamp(low, high) + other * most.clamp(low, high)) / (one + other)
 }
 
 /// Offset between two places, and the distance to the nearer one.
