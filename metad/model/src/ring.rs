@@ -190,6 +190,11 @@ impl Ring {
         self.samples.iter()
     }
 
+    /// The sample at a place, the oldest first.
+    pub fn at(&self, place: usize) -> &Sample {
+        &self.samples[place]
+    }
+
     /// The place of the first of the newest `count` samples, or of an older one of the same time.
     pub fn newest(&self, count: usize) -> usize {
         let mut first = self.len().saturating_sub(count);

@@ -56,6 +56,8 @@ pub struct Level {
     pub shown: Option<(usize, Leaning)>,
 }
 
+/// So many of the newest samples are of several stretches of a run, or of several runs.
+const STRETCHES_SAMPLES: usize = 64;
 /// Most sizes of a series that are told apart; more are dense.
 const SIZES_MAX: usize = 48;
 
@@ -123,8 +125,27 @@ impl Series {
         self.newest(RING_SAMPLES)
     }
 
+    /// `count` of them at most: the newest, or where these would be few, as many evenly over all of them. Few
+    /// of the newest are of one stretch of one run, which has one level, and where inputs are measured one
+    /// after the other they are of one input.
+    pub fn some(&self, count: usize) -> Vec<Point> {
+        if count >= STRETCHES_SAMPLES {
+            return self.newest(count);
+        }
+        let points = self.recent();
+        self.places(count).map(|place| points[place]).collect()
+    }
+
+    /// The places of those that [`Self::some`] has among the samples of the newest level, ascending.
+    pub fn places(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
+        let all = self.ring.len() - self.level().left_out;
+        let count = count.min(all);
+        let newest = count >= STRETCHES_SAMPLES;
+        (1..=count).map(move |n| if newest { all - count + n } else { n * all / count } - 1)
+    }
+
     /// The newest `count` of them at most.
-    pub fn newest(&self, count: usize) -> Vec<Point> {
+    fn newest(&self, count: usize) -> Vec<Point> {
         // Samples of one time weigh alike, so that their weight needs all of them, but none before.
         let first = self.level().left_out.max(self.ring.newest(count));
         let mut points: Vec<Point> = self.ring.iter().skip(first).map(point).collect();

@@ -189,8 +189,8 @@ impl TaskModel {
                 if kept - left_out <= each {
                     return whole(lo, hi, series);
                 }
-                let newest = series.ring.iter().skip(kept - each).map(|s| s.size_bytes as f64);
-                newest.fold((lo, hi), |(lo, hi), size| (lo.min(size), hi.max(size)))
+                let size = |place| series.ring.at(left_out + place).size_bytes as f64;
+                series.places(each).map(size).fold((lo, hi), |(lo, hi), size| (lo.min(size), hi.max(size)))
             })
         })
     }
@@ -299,8 +299,8 @@ impl TaskModel {
 
     fn shared(&self) -> Shared {
         let each = self.each();
-        let newest = |(key, series): (ConfigKey, &Arc<Series>)| (key, series.newest(each));
-        Shared::without_memory(self.newest().iter().map(newest).collect())
+        let some = |(key, series): (ConfigKey, &Arc<Series>)| (key, series.some(each));
+        Shared::without_memory(self.newest().iter().map(some).collect())
     }
 }
 

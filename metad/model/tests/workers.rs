@@ -110,6 +110,50 @@ fn two_samples_that_agree_are_believed_however_far_they_are_from_other_workers()
     assert!((2700.0..3300.0).contains(&found), "{found}");
 }
 
+#[test]
+fn a_worker_never_used_is_predicted_from_all_that_others_did_and_not_from_their_newest_runs() {
+    let memories = [512, 640, 768, 896, 1024, 1152, 1280, 1408, 1536, 1664, 1792, 2048, 2560, 3008];
+    let (mut covered, mut asked) = (0, 0);
+    for seed in 0..SEEDS {
+        let mut story = Story::new(seed);
+        // Inputs that nobody tells apart come one after the other, eight times each.
+        let inputs: Vec<f64> = (0..10).map(|_| 1.0 + 3.0 * (story.factor(0.5) - 0.5)).collect();
+        for memory_mb in memories {
+            for (input, n) in inputs.iter().flat_map(|input| (0..8).map(move |n| (input, n))) {
+                let bytes = [1_000, 10_000, 100_000][n % 3 * usize::from(seed % 2 == 0)];
+                let exec_ms = by_size_ms(memory_mb, 0) * input * story.factor(0.03);
+                story.add(memory_mb, None, bytes, exec_ms);
+            }
+        }
+        let answer = story.ask(1440, None, 1_000);
+        let p95 = answer.values[&Sla::P95].unwrap() / by_size_ms(1440, 0);
+        covered += inputs.iter().filter(|input| **input <= p95 * 1.03).count();
+        asked += inputs.len();
+    }
+    assert!(covered * 100 >= asked * 90, "{covered} of {asked} are below p95");
+}
+
+#[test]
+fn sizes_that_were_measured_one_after_the_other_are_known_on_a_worker_never_used() {
+    const MB: u64 = 1_000_000;
+    let memories = [512, 640, 768, 896, 1024, 1152, 1280, 1408, 1536, 1664, 1792, 2048, 2560, 3008];
+    for seed in 0..SEEDS {
+        let mut story = Story::new(seed);
+        // The smallest, which came first, is an easy one: no line tells of it.
+        let times = |bytes: u64| if bytes == 3 * MB { 0.3 } else { 1.0 };
+        for memory_mb in memories {
+            for (bytes, _) in [3, 4, 5, 6, 7].iter().flat_map(|size| (0..20).map(move |n| (size * MB, n))) {
+                let exec_ms = by_size_ms(memory_mb, bytes) * times(bytes) * story.factor(0.05);
+                story.add(memory_mb, None, bytes, exec_ms);
+            }
+        }
+        for bytes in [3, 4, 7].map(|size| size * MB) {
+            let ratio = story.median(1440, None, bytes) / (by_size_ms(1440, bytes) * times(bytes));
+            assert!((0.85..1.15).contains(&ratio), "seed {seed}, {bytes} B: {ratio}");
+        }
+    }
+}
+
 const MENU: [(u32, f64); 16] = [
     (512, 0.5),
     (512, 1.0),
