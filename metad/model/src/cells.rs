@@ -237,12 +237,18 @@ impl Cells {
         }
     }
 
+    /// Variance of log values within a cell, where they deviate by `within` and were expected to by
+    /// `expected`.
+    pub fn variance(&self, within: f64, expected: f64) -> f64 {
+        let repeats = (self.len() - self.cells.len()) as f64;
+        let squares = repeats * within * within + EXPECTED_SAMPLES * expected * expected;
+        squares / (repeats + EXPECTED_SAMPLES)
+    }
+
     /// Variance of the level of each cell, where log values within a cell deviate by `within` and were
     /// expected to by `expected`; a cell that scatters more than the others is as unsure as it is seen to be.
     pub fn variances(&self, deviations: &[f64], within: f64, expected: f64) -> Vec<f64> {
-        let repeats = (self.len() - self.cells.len()) as f64;
-        let squares = repeats * within * within + EXPECTED_SAMPLES * expected * expected;
-        let square = squares / (repeats + EXPECTED_SAMPLES);
+        let square = self.variance(within, expected);
         let variance = |(own, cell): (&f64, &Cell)| MEDIAN_VARIANCE * square.max(own * own) / cell.count;
         deviations.iter().zip(&self.cells).map(variance).collect()
     }

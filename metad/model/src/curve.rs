@@ -19,7 +19,7 @@ use crate::logs::lns;
 use crate::mixture::{Fitted, Mixture};
 use crate::quantile::Table;
 use crate::ring::{RING_SAMPLES, Sample};
-use crate::size::Point;
+use crate::size::{FEW_SPREAD_MIN, Point};
 use crate::stats::{Weighted, median};
 
 /// Offset of times in ms while they are fitted: the resolution of the histograms.
@@ -30,6 +30,11 @@ pub const OFFSET_BYTES: f64 = 1.0;
 const HALF_LIFE_SAMPLES: f64 = 96.0;
 /// Log error per unit of log distance outside the observed sizes.
 const BEYOND_SIGMA: f64 = 0.15;
+/// Power of the size below the observed ones where these are one and say nothing of others: halfway between
+/// times that do not depend on it and times in proportion; and the log error per unit of log distance, by
+/// which six of seven lie between the two.
+const HALFWAY: f64 = 0.5;
+const HALFWAY_SIGMA: f64 = 0.35;
 /// Largest log distance that widens further.
 const BEYOND_MAX: f64 = 5.0;
 /// How many times the largest value observed a quantile may be that lies beyond the samples.
@@ -208,11 +213,29 @@ impl Curve {
         let distance = self.distance(size).min(BEYOND_MAX);
         let beyond = BEYOND_SIGMA * distance;
         // At a size that is all but the last one observed the samples there say more than the line.
-        let line = if size > nearest { self.model.outside() } else { self.model.below() };
-        match line.filter(|_| distance > SAME) {
-            Some(line) => (line.at(size), beyond),
+        if distance <= SAME {
+            return (self.model.at(nearest).exp(), beyond);
+        }
+        if size > nearest {
+            let line = self.model.outside().map(|line| line.at(size));
+            return (line.unwrap_or_else(|| self.model.at(nearest).exp()), beyond);
+        }
+        match self.model.below(size) {
+            Some((value, drawn)) => (value.exp(), beyond.hypot(drawn)),
             None => (self.model.at(nearest).exp(), beyond),
         }
+    }
+
+    /// How far below the observed sizes a time is looked for halfway, where these are too alike to say what a
+    /// smaller one does; nothing where it is so small that its input was rather not measured, as those of
+    /// size 0.
+    fn below_one_size(&self, size: f64) -> f64 {
+        let is_one = self.size_min > 0.0 && (1.0 + self.size_max) < (1.0 + self.size_min) * FEW_SPREAD_MIN;
+        if !is_one || size >= self.size_min || self.model.outside().is_some() {
+            return 0.0;
+        }
+        let distance = self.distance(size);
+        distance.min(2.0 * BEYOND_MAX - distance).max(0.0)
     }
 
     /// Log distance of `size` from the observed sizes, 0 within them.
@@ -237,7 +260,12 @@ impl Curve {
 
     /// Answers a question.
     pub fn answer(&self, ask: &Ask, slas: &[Sla]) -> Prediction {
-        let (middle, beyond) = self.middle(ask.size);
+        let (mut middle, mut beyond) = self.middle(ask.size);
+        let below = if ask.unit == Unit::Ms { self.below_one_size(ask.size) } else { 0.0 };
+        if below > 0.0 {
+            middle *= (-HALFWAY * below).exp();
+            beyond = beyond.max(HALFWAY_SIGMA * below);
+        }
         let sigma = if beyond > 0.0 { ask.sigma.hypot(beyond) } else { ask.sigma };
         let unsure = if sigma > 0.0 || ask.extrapolated { UNSURE_MAX } else { 1.0 };
         let most = self.bound(ask, middle) * unsure;

@@ -66,6 +66,7 @@ pub struct Mixture {
     line: Option<Line>,
     power: PowerLaw,
     outside: Option<Line>,
+    below: Option<Line>,
     places: Vec<Place>,
 }
 
@@ -117,7 +118,7 @@ impl Mixture {
         let mut weights = [0.0; MODELS];
         weights[CONSTANT] = 1.0;
         let (power, places) = (PowerLaw::default(), Vec::new());
-        Self { weights, constant: level, ratio: 0.0, line: None, power, outside: None, places }
+        Self { weights, constant: level, ratio: 0.0, line: None, power, outside: None, below: None, places }
     }
 
     /// The log value at `size`, for sizes within the observed range or below it.
@@ -153,9 +154,11 @@ impl Mixture {
         self.outside.as_ref()
     }
 
-    /// The relative line, for sizes below the observed ones.
-    pub fn below(&self) -> Option<&Line> {
-        self.outside.as_ref().and(self.line.as_ref())
+    /// The log value below the observed sizes where value and size go together, and how far it was drawn
+    /// there from that of the relative line.
+    pub fn below(&self, size: f64) -> Option<(f64, f64)> {
+        let value = self.below?.at(size).ln();
+        Some((value, self.line?.at(size).ln() - value))
     }
 
     /// Whether the models differ at sizes that were seen, and this one was not.
@@ -232,7 +235,9 @@ impl Fitted {
         let (mut fitted, line) = Self::inside(grid, &data.cells, within.powi(2), Models::All);
         let variances = || data.variances(&deviations, within, WITHIN);
         let line = line.filter(|_| grows(&grid.ln_sizes, &data.cells, &variances()));
-        fitted.mixture.outside = line.and_then(|line| line.plain(&grid.sizes));
+        let below = |line: &LineFit| line.below(&grid.sizes, data.variance(within, WITHIN));
+        let lines = line.and_then(|line| Some((line.plain(&grid.sizes)?, below(&line))));
+        (fitted.mixture.outside, fitted.mixture.below) = lines.unzip();
         fitted
     }
 
@@ -279,6 +284,7 @@ impl Fitted {
             line: line.as_ref().map(|line| line.line),
             power: power.law,
             outside: None,
+            below: None,
             places: Vec::new(),
         };
         let place = |(n, cell): (usize, &Cell)| Place {

@@ -25,7 +25,7 @@ use crate::task::TaskModel;
 use crate::transfer::{TransferModel, TransferPredictor};
 
 /// Version of the serialised form, its first field; another version is refused.
-pub const PREDICTOR_VERSION: u32 = 7;
+pub const PREDICTOR_VERSION: u32 = 8;
 
 /// Tasks by name; a copy shares all but the path to what is changed in it.
 pub type TaskMap = HashTrieMapSync<TaskName, Arc<TaskModel>>;

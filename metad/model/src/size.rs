@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::cells::{Cell, Grid};
 use crate::logs::{exps, lns};
 use crate::mixture::CORRELATION_MIN;
-use crate::stats::{MAD, plain_median, sums};
+use crate::stats::{MAD, plain_median, sum, sums};
 
 /// One measurement as the fits see it; values are positive.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,10 +37,12 @@ const DEVIATION_MIN: f64 = 1e-3;
 /// Sizes must differ by this factor before a line is put through them, and by the other where there are fewer
 /// than four.
 const SPREAD_MIN: f64 = 1.2;
-const FEW_SPREAD_MIN: f64 = 1.5;
+pub const FEW_SPREAD_MIN: f64 = 1.5;
 /// Values grow with the size where the slope of their logarithms is so many times its standard error: by
 /// chance once in 160 times.
 const SIGNIFICANT: f64 = 2.5;
+/// A value at size 0 is one where it is more than so many standard errors: by chance once in 40 times.
+const INTERCEPT_DEVIATIONS: f64 = 2.0;
 /// Cells that the expected scatter around such a slope counts for.
 const EXPECTED_CELLS: f64 = 2.0;
 /// Largest power of the size that a power law may have.
@@ -136,6 +138,8 @@ pub struct LineFit {
     values: Vec<f64>,
     robust: Vec<f64>,
     without: Vec<Option<f64>>,
+    /// Variance of the intercept where a relative residual has the variance 1.
+    intercept_variance: f64,
 }
 
 impl Line {
@@ -174,19 +178,26 @@ impl Line {
             let relative = |n: usize| robust[n] / (middles[n] * middles[n]);
             let moments = Moments::new(cells.len(), |n| (sizes[n], values[n], relative(n)));
             let found = line(&moments)?;
-            if round == ROUNDS {
-                let rests = || (0..cells.len()).map(|n| moments.rest(sizes[n], relative(n)));
-                let without = |(n, rest): (usize, Option<f64>)| {
-                    let rest = rest.unwrap_or(f64::INFINITY);
-                    (values[n] - (values[n] - found.at(sizes[n])) / rest).max(found.floor)
-                };
-                let without = lns(rests().enumerate().map(without));
-                let kept = without.into_iter().zip(rests()).map(|(ln, rest)| rest.map(|_| ln));
-                fitted = Some((found, kept.collect()));
+            if round < ROUNDS {
+                middles.iter_mut().zip(sizes).for_each(|(middle, size)| *middle = found.at(*size));
+                continue;
             }
-            middles.iter_mut().zip(sizes).for_each(|(middle, size)| *middle = found.at(*size));
+            let rests = || (0..cells.len()).map(|n| moments.rest(sizes[n], relative(n)));
+            let without = |(n, rest): (usize, Option<f64>)| {
+                let rest = rest.unwrap_or(f64::INFINITY);
+                (values[n] - (values[n] - found.at(sizes[n])) / rest).max(found.floor)
+            };
+            let without = lns(rests().enumerate().map(without));
+            let kept = without.into_iter().zip(rests()).map(|(ln, rest)| rest.map(|_| ln)).collect();
+            fitted = Some((found, kept, moments.intercept_variance()));
         }
-        fitted.map(|(line, without)| LineFit { line, values, robust, without })
+        fitted.map(|(line, without, intercept_variance)| LineFit {
+            line,
+            values,
+            robust,
+            without,
+            intercept_variance,
+        })
     }
 }
 
@@ -194,6 +205,26 @@ impl LineFit {
     /// The log value at a cell had it not been there.
     pub fn without(&self, place: usize) -> Option<f64> {
         self.without[place]
+    }
+
+    /// The line for sizes below the observed ones: what it says of size 0 is drawn towards nothing by how
+    /// little is known of it, where relative errors are expected to have a `variance`. Large sizes alone
+    /// leave the rest of a subtraction there, which is many times a value in proportion.
+    ///
+    /// Source: W. James and C. Stein, "Estimation with quadratic loss", Proceedings of the Fourth Berkeley
+    /// Symposium 1, 1961 (its positive part).
+    pub fn below(&self, sizes: &[f64], variance: f64) -> Line {
+        let Line { intercept, size_min, .. } = self.line;
+        if intercept <= 0.0 || size_min <= 0.0 {
+            return self.line;
+        }
+        let rest = |n: usize| (self.values[n] / self.line.at(sizes[n]) - 1.0).clamp(-1.0, 1.0);
+        let squares = sum(sizes.len(), |n| self.robust[n] * rest(n) * rest(n));
+        let square = (squares + EXPECTED_CELLS * variance) / self.values.len() as f64;
+        let unsure = INTERCEPT_DEVIATIONS.powi(2) * square * self.intercept_variance;
+        let drawn = intercept * (1.0 - unsure / (intercept * intercept)).max(0.0);
+        let per_byte = (self.line.at(size_min) - drawn) / size_min;
+        Line { intercept: drawn, per_byte, ..self.line }
     }
 
     /// Plain least squares, outliers of the relative fit weighed down, where value and size correlate.
@@ -237,6 +268,10 @@ impl Moments {
 
     fn slope(&self) -> f64 {
         if self.xx > 0.0 { self.xy / self.xx } else { 0.0 }
+    }
+
+    fn intercept_variance(&self) -> f64 {
+        1.0 / self.weight + self.x * self.x / self.xx.max(f64::MIN_POSITIVE)
     }
 
     fn correlation(&self) -> f64 {

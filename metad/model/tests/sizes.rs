@@ -325,3 +325,56 @@ fn a_time_that_does_not_depend_on_the_size_is_the_same_far_beyond_the_sizes() {
         assert!(right >= SEEDS - 3, "{samples} samples of {sizes:?} B: {right} of {SEEDS} are right");
     }
 }
+
+#[test]
+fn one_size_leaves_open_whether_smaller_ones_take_as_long_or_in_proportion() {
+    for seed in 0..25 {
+        let mut noise = Noise(seed);
+        let mut model = told((0..20).map(|n| {
+            let bytes = 800 * MB + n * MB;
+            execution(1769, bytes, 260_000.0 * (1.0 + 0.03 * noise.next()))
+        }));
+        for (bytes, times) in [(8 * MB, 0.01), (80 * MB, 0.1_f64)] {
+            let answer = ask(&mut model, 1769, bytes);
+            let of = |sla| at(&answer, sla) / 260_000.0;
+            let (halfway, found) = (times.sqrt(), of(Sla::MEDIAN));
+            assert!((halfway / 1.2..halfway * 1.2).contains(&found), "seed {seed}, {bytes} B: {answer:?}");
+            let (low, high) = (of(Sla::Quantile(1000)), of(Sla::Quantile(9000)));
+            assert!(low < times * 2.0 && high > 0.5, "seed {seed}, {bytes} B: {answer:?}");
+        }
+        // No size at all is not a small one, and a larger one takes as long at least.
+        for bytes in [0, 80_000 * MB] {
+            let found = median(&ask(&mut model, 1769, bytes));
+            assert!((250_000.0..270_000.0).contains(&found), "seed {seed}, {bytes} B: {found}");
+        }
+    }
+}
+
+#[test]
+fn large_sizes_alone_do_not_make_up_a_time_at_size_0() {
+    const SEEDS: u64 = 100;
+    for (samples, noise_by) in [(2, 0.1), (6, 0.1), (6, 0.2)] {
+        let is_right = |seed: &u64| {
+            let mut noise = Noise(seed * 11 + 5);
+            let mut model = told((0..samples).map(|n| {
+                let bytes = [434 * MB, 1260 * MB][n % 2];
+                execution(1769, bytes, bytes as f64 * 1.1e-5 * (1.0 + noise_by * noise.next()))
+            }));
+            let found = median(&exec(&mut model, 1769, MB));
+            (11.0 / 8.0..11.0 * 8.0).contains(&found)
+        };
+        let right = (0..SEEDS).filter(is_right).count();
+        assert!(right >= 90, "{samples} samples, noise {noise_by}: {right} of {SEEDS} are right");
+    }
+    // What starting takes is kept where it is known.
+    for seed in 0..25 {
+        let mut noise = Noise(seed);
+        let mut model = told((0..40).map(|n| {
+            let bytes = [434 * MB, 700 * MB, 900 * MB, 1260 * MB][n % 4];
+            let time_ms = 5000.0 + bytes as f64 * 1.1e-5;
+            execution(1769, bytes, time_ms * (1.0 + 0.05 * noise.next()))
+        }));
+        let found = median(&exec(&mut model, 1769, MB));
+        assert!((4000.0..6000.0).contains(&found), "seed {seed}: {found}");
+    }
+}
