@@ -248,6 +248,10 @@ pub enum OperationResult {
         /// Which of the ready tasks need a larger worker than the plan says.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         larger: Vec<LargerTask>,
+        /// Which of the ready tasks nobody has had yet while others work: their worker may wait for a place
+        /// that one of those has, or be starting.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        untried: Vec<u32>,
     },
     /// The run has ended; nothing was changed.
     RunOver,

@@ -258,7 +258,7 @@ pub fn result() -> impl Strategy<Value = OperationResult> {
         config().prop_map(|config| OperationResult::NeedsLarger { config }),
         (tasks(), config()).prop_map(|(ready, config)| {
             let larger = ready.iter().map(|&task| LargerTask { task, config }).collect();
-            OperationResult::Frontier { ready, larger }
+            OperationResult::Frontier { untried: ready.clone(), ready, larger }
         }),
         "\\PC{0,20}".prop_map(|detail| OperationResult::Refused { detail }),
     ]

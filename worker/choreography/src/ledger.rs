@@ -253,7 +253,7 @@ impl Ledger {
             Operation::WhoIs { worker } => {
                 read(OperationResult::Instance { instance: self.holder(worker, now_ms) })
             }
-            Operation::Frontier { idle_ms_min, limit } => self.frontier(now_ms - idle_ms_min, *limit),
+            Operation::Frontier { idle_ms_min, limit } => self.frontier(*idle_ms_min, *limit, now_ms),
         }
     }
 

@@ -115,7 +115,7 @@ impl Watchdog {
         }
         for (operation, result) in operations.iter().zip(answer.results) {
             match (operation, result) {
-                (_, OperationResult::Frontier { ready, larger }) => {
+                (_, OperationResult::Frontier { ready, larger, .. }) => {
                     larger.iter().for_each(|larger| self.rescue_on_larger(*larger, now_ms, out));
                     let of_plan = ready.into_iter().filter(|task| larger.iter().all(|l| l.task != *task));
                     of_plan.for_each(|task| self.rescue(task, now_ms, out));

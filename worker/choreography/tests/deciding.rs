@@ -153,7 +153,10 @@ fn nobody_gets_a_skipped_task_and_everybody_hears_that_it_is_one() {
         "a skipped one is not"
     );
     let frontier = Operation::Frontier { idle_ms_min: 0.0, limit: 9 };
-    assert_eq!(ask(frontier), OperationResult::Frontier { ready: vec![1, 2], larger: vec![] });
+    assert_eq!(
+        ask(frontier),
+        OperationResult::Frontier { ready: vec![1, 2], larger: vec![], untried: vec![] }
+    );
     let commits = Operation::Commits { tasks: vec![3] };
     assert_eq!(ask(commits), OperationResult::Commits { commits: vec![None] });
 }

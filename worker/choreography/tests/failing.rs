@@ -200,7 +200,7 @@ fn out_of_memory_moves_a_task_to_the_next_size_for_good() {
     assert_eq!(l.apply(&leave, 3.0).0, OperationResult::Done, "its planned worker need not stay for it");
     let look = Operation::Frontier { idle_ms_min: 100.0, limit: 9 };
     let larger = vec![LargerTask { task: 0, config: size(1024) }];
-    let stuck = OperationResult::Frontier { ready: vec![0], larger };
+    let stuck = OperationResult::Frontier { ready: vec![0], larger, untried: vec![] };
     assert_eq!(l.apply(&look, 5_000.0).0, stuck, "who looks for what is stuck is told the size");
     assert!(matches!(lease(&mut l, "large", 6_000.0), OperationResult::Granted { attempt: 2, .. }));
     assert_eq!(fail(&mut l, 2, "large", FailureKind::OutOfMemory, 7_000.0), OperationResult::Done);

@@ -249,7 +249,11 @@ fn the_frontier_shows_what_is_stuck_and_nothing_else() {
     l.apply(&commit(1, 1, "i2"), 1.0);
     let look =
         |l: &mut Ledger, now_ms| l.apply(&Operation::Frontier { idle_ms_min: 100.0, limit: 9 }, now_ms).0;
-    let frontier = |ready: &[u32]| OperationResult::Frontier { ready: ready.to_vec(), larger: Vec::new() };
+    let frontier = |ready: &[u32]| OperationResult::Frontier {
+        ready: ready.to_vec(),
+        larger: Vec::new(),
+        untried: Vec::new(),
+    };
     assert_eq!(look(&mut l, 500.0), frontier(&[]));
     assert_eq!(look(&mut l, 10_101.0), frontier(&[0]), "the lease of task 0 has expired");
     let open = l.apply(&Operation::Open { tasks: vec![0, 1, 2] }, 10_101.0).0;
@@ -260,9 +264,26 @@ fn the_frontier_shows_what_is_stuck_and_nothing_else() {
 fn a_ready_task_that_nobody_has_had_gets_the_time_of_a_lease() {
     let mut l = ledger();
     let mut look = |now_ms| l.apply(&Operation::Frontier { idle_ms_min: 100.0, limit: 9 }, now_ms).0;
-    let frontier = |ready: &[u32]| OperationResult::Frontier { ready: ready.to_vec(), larger: Vec::new() };
+    let frontier = |ready: &[u32]| OperationResult::Frontier {
+        ready: ready.to_vec(),
+        larger: Vec::new(),
+        untried: Vec::new(),
+    };
     assert_eq!(look(10_099.0), frontier(&[]));
     assert_eq!(look(10_100.0), frontier(&[0, 1]));
+}
+
+#[test]
+fn what_nobody_has_had_is_told_apart_while_somebody_works() {
+    let mut l = ledger();
+    l.apply(&lease(0, "i1"), 5_000.0);
+    let mut look = |now_ms| l.apply(&Operation::Frontier { idle_ms_min: 100.0, limit: 9 }, now_ms).0;
+    let frontier = |ready: &[u32], untried: &[u32]| {
+        let (ready, larger, untried) = (ready.to_vec(), Vec::new(), untried.to_vec());
+        OperationResult::Frontier { ready, larger, untried }
+    };
+    assert_eq!(look(10_100.0), frontier(&[1], &[1]), "it may wait for the place of whoever has task 0");
+    assert_eq!(look(15_101.0), frontier(&[0, 1], &[]), "nobody has any");
 }
 
 #[test]

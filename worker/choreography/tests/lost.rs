@@ -97,7 +97,7 @@ impl Rig {
 fn made_next(tasks: &[u32]) -> OperationResult {
     let config = ResourceConfig::new(512, None).unwrap();
     let larger = tasks.iter().map(|&task| LargerTask { task, config }).collect();
-    OperationResult::Frontier { ready: tasks.to_vec(), larger }
+    OperationResult::Frontier { ready: tasks.to_vec(), larger, untried: Vec::new() }
 }
 
 fn key(task: u32, attempt: u32) -> String {

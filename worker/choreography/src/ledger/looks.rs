@@ -28,11 +28,11 @@ impl Ledger {
         read(OperationResult::Open { tasks, ready })
     }
 
-    pub(super) fn frontier(&self, since_ms: f64, limit: u32) -> Decision {
+    pub(super) fn frontier(&self, idle_ms_min: f64, limit: u32, now_ms: f64) -> Decision {
         if self.is_over() {
             return read(OperationResult::RunOver);
         }
-        let limit = limit as usize;
+        let (since_ms, limit) = (now_ms - idle_ms_min, limit as usize);
         // A task that nobody has had yet is on its way to a worker that may be starting or waiting for a
         // place, so that it gets as long as a lease before it counts as stuck. Nobody is on the way to one
         // that was had: whoever failed takes it again at once, or is dead. (The young ones among those that
@@ -47,7 +47,13 @@ impl Ledger {
         ready.sort_unstable();
         ready.truncate(limit);
         let larger = self.larger_of(&ready);
-        read(OperationResult::Frontier { ready, larger })
+        let is_untried = |task: &u32| self.state.task(*task).attempts == 0;
+        let mut untried: Vec<u32> = ready.iter().copied().filter(is_untried).collect();
+        // Where nobody works there is no place to wait for, and nobody who looks again.
+        if !untried.is_empty() && self.state.leased.count_after(now_ms) == 0 {
+            untried.clear();
+        }
+        read(OperationResult::Frontier { ready, larger, untried })
     }
 }
 

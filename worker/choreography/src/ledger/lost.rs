@@ -81,7 +81,7 @@ impl Ledger {
             Some(LargerTask { task, config: state.larger.or(ran_on)? })
         };
         let larger = ready.iter().filter_map(config).collect();
-        if ready.is_empty() { OperationResult::NotReady } else { OperationResult::Frontier { ready, larger } }
+        again(ready, larger)
     }
 
     /// The same for who repeats the report: what the task waits for, was lost, and nobody has.
@@ -106,7 +106,7 @@ impl Ledger {
             }
         }
         let larger = self.larger_of(&ready);
-        if ready.is_empty() { OperationResult::NotReady } else { OperationResult::Frontier { ready, larger } }
+        again(ready, larger)
     }
 
     /// Those of these tasks that wait for nothing once the results of all of them are taken back.
@@ -122,5 +122,12 @@ impl Ledger {
     pub(super) fn taken_back(&self, parents: Vec<u32>, by: u32) -> Vec<Change> {
         let ready = self.ready_again(&parents).into_iter().map(|task| Change::TaskReady { task });
         [Change::TasksInvalidated { tasks: parents, by }].into_iter().chain(ready).collect()
+    }
+}
+
+fn again(ready: Vec<u32>, larger: Vec<LargerTask>) -> OperationResult {
+    match ready.is_empty() {
+        true => OperationResult::NotReady,
+        false => OperationResult::Frontier { ready, larger, untried: Vec::new() },
     }
 }

@@ -196,13 +196,16 @@ impl Worker {
     }
 
     fn frontier(&mut self, result: OperationResult, out: &mut Vec<Action>) {
-        let OperationResult::Frontier { mut ready, larger } = result else { return };
+        let OperationResult::Frontier { mut ready, larger, untried } = result else { return };
         for LargerTask { task, config } in larger {
             ready.retain(|&other| other != task);
             self.run_on_larger(task, config, out);
         }
         // The look at the end: what is stuck elsewhere. Its own ready tasks make the store refuse its leave.
-        let others: Vec<u32> = ready.into_iter().filter(|&task| !self.is_mine(task)).collect();
+        // What nobody has had may wait for the very place that this worker gives back. Whoever watches the
+        // run, or works on and leaves later, starts it again where it was forgotten.
+        let others = ready.into_iter().filter(|task| !self.is_mine(*task) && !untried.contains(task));
+        let others: Vec<u32> = others.collect();
         others.into_iter().for_each(|task| self.dispatch(task, out));
     }
 }

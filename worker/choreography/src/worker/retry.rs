@@ -20,7 +20,7 @@ impl Worker {
             OperationResult::NeedsLarger { config } => self.run_on_larger(task, *config, out),
             // Without the store it cannot be repeated here: its inputs are stored.
             OperationResult::NotReady => drop(self.give_up_parents(task)),
-            OperationResult::Frontier { ready, larger } => {
+            OperationResult::Frontier { ready, larger, .. } => {
                 self.give_up_parents(task);
                 self.make_again(ready, larger, out);
             }
