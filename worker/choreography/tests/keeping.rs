@@ -179,3 +179,23 @@ fn a_store_that_takes_no_kept_result_fails_its_task_and_its_reader_begins_anew()
     assert!(play.asked().contains(&Action::Abort { task: 1 }));
     assert_eq!(told(&mut play)[0], "fail 0");
 }
+
+#[test]
+fn a_brief_reader_goes_before_tasks_that_nobody_elsewhere_waits_for() {
+    let order = |rows: &[Row], backlog_ms: f64| {
+        let settings = WorkerSettings { keep_bytes_min: Some(9), backlog_ms, ..settings() };
+        let ranked = |plan: &mut foresail_schemas::Plan| {
+            (0..).zip(&mut plan.tasks).for_each(|(rank, task)| task.rank = rank);
+        };
+        let mut play = Play::planned(rows, &[0, 1, 2], settings, ranked).begun();
+        play.hear(Event::Held { task: 0, attempt: 1, executed: at(kept()) });
+        executions(&play.asked()).into_iter().map(|(task, _)| task).collect::<Vec<_>>()
+    };
+    let chains = |reader: &'static str| -> [Row; 5] {
+        let second: Row = (reader, &["t1"], &[]);
+        [("a", &[], &[]), ("a", &[], &[]), ("a", &[], &[]), ("a", &["t0"], &[]), second]
+    };
+    assert_eq!(order(&chains("a"), 2.0), [0, 3, 1, 2], "its input need not be stored");
+    assert_eq!(order(&chains("b"), 2.0), [0, 1, 2, 3], "`b` waits for the one that is next");
+    assert_eq!(order(&chains("a"), 0.0)[..2], [0, 1], "it may take long");
+}

@@ -52,7 +52,7 @@ impl Worker {
                 continue;
             }
             self.mine.remove(&task);
-            self.queue.remove(&(self.plan.rank(task), task));
+            self.dequeue(task);
             if self.skips.ahead.remove(&task).is_none() {
                 self.in_edges_settled(task);
             }

@@ -7,7 +7,9 @@
 //! both run again. What is kept for [`KEPT_MS_MAX`] is stored after all, so that no more than that is lost
 //! with a worker beside the task that runs; so is what a task reads that failed, before its failure is told:
 //! a run that ends there can be resumed behind the result. A task that read what was kept is stored itself,
-//! so that nothing waits for a chain of others.
+//! so that nothing waits for a chain of others. A brief reader goes before what the plan has before it, as
+//! long as the next of that serves this worker alone: of many chains side by side most results would
+//! otherwise be stored before their readers begin.
 //!
 //! Outputs of flexible workers are held back by other rules, see [`super::hold`]. Times in ms.
 
@@ -117,6 +119,7 @@ impl Worker {
             Some(reader) => {
                 self.took(&executed.measured);
                 self.made(task, attempt, &executed);
+                self.go_first(reader);
                 let due_ms = now_ms + KEPT_MS_MAX;
                 let kept = Kept { attempt, executed, reader, due_ms, is_storing: false, failed: None };
                 self.keeps.kept.insert(task, kept);

@@ -15,11 +15,33 @@ const BACKLOG_MAX: usize = 64;
 /// that may wait: asking for its lease takes a part of such a task that counts. What is more urgent waits for
 /// one task, and a new plan cannot move it any more; longer ones are therefore asked for when a lane is free.
 const NEXT_AT_HAND: f64 = 50.0;
+/// The rank of what goes before everything by the rank of the plan.
+const FIRST: u32 = 0;
 
 impl Worker {
     pub(super) fn enqueue(&mut self, task: u32) {
-        if !self.has_begun(task) && !self.skips.has(task) {
+        let goes_first = self.queue.contains(&(FIRST, task));
+        if !self.has_begun(task) && !self.skips.has(task) && !goes_first {
             self.queue.insert((self.plan.rank(task), task));
+        }
+    }
+
+    /// Takes the task out of what is ready.
+    pub(super) fn dequeue(&mut self, task: u32) {
+        self.queue.remove(&(FIRST, task));
+        self.queue.remove(&(self.plan.rank(task), task));
+    }
+
+    /// The task reads what is kept for it: where it is brief it goes before what the plan has before it, as
+    /// long as the next of that serves this worker alone, so that nobody elsewhere waits for it. A result
+    /// that is not read soon would be stored, in the time of the tasks that run meanwhile.
+    pub(super) fn go_first(&mut self, task: u32) {
+        let next = self.queue.first().map(|&(_, next)| next);
+        let serves_here = |next: u32| self.graph.children(next).iter().all(|&child| self.is_mine(child));
+        let is_queued = self.queue.contains(&(self.plan.rank(task), task));
+        if is_queued && self.backlog(task) > 0 && next.is_some_and(serves_here) {
+            self.dequeue(task);
+            self.queue.insert((FIRST, task));
         }
     }
 
