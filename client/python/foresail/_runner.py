@@ -120,8 +120,8 @@ class Functions:
             text = "".join(traceback.format_exception_only(type(error), error)).strip()
             raise Failed(
                 _failures.CODE,
-                f"the function cannot be unpickled by {interpreter()}: {text}; hint: run client and workers "
-                "with the same versions of Python and of the modules that the function uses",
+                f"the function cannot be unpickled by {interpreter()}: {text}; hint: let the workers run "
+                "the Python of the client (`--python PATH`, FORESAIL_PYTHON), with the same versions of modules",
                 pickled_exception(error)[0],
             ) from error
         if not callable(function):
