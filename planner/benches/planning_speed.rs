@@ -5,8 +5,7 @@
 //!
 //! `cargo bench -p foresail-planner --bench planning_speed [-- PLANNER... TASKS...]`
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use foresail_planner::shapes::Shape;
@@ -16,10 +15,13 @@ use foresail_schemas::plan::{Objective, Problem};
 
 #[path = "clock/on_core.rs"]
 mod clock;
+#[path = "../../schemas/tests/counting/mod.rs"]
+mod counting;
 #[path = "../tests/planner/graphs.rs"]
 mod graphs;
 
 use clock::on_core;
+use counting::{IN_USE, PEAK};
 
 /// Batches of each measurement; the least counts, since everything else only adds.
 const BATCHES: usize = 3;
@@ -30,31 +32,6 @@ const IN_FORCE: &str = "sweep";
 const SLOWER: f64 = 1.5;
 /// Planners are left out above the size at which they would take minutes.
 const SECONDS_MAX: f64 = 20.0;
-
-/// Counts the bytes in use and their peak.
-struct Counting;
-
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = IN_USE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: the caller's layout is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the block came from the system's allocator with this layout.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// The time of one run in ms, by the least of a few batches, with what the last run gave.
 fn least_ms<T>(mut run: impl FnMut() -> T) -> (f64, T) {
